@@ -1,0 +1,58 @@
+"""ONNX Runtime on the CPU: the reference among the runtimes that serve."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from export.runtimes.base import Pixels, Runtime
+from models.bundle import Bundle
+from models.errors import HalftoneError
+
+
+class OnnxRuntime(Runtime):
+    """`model.PRECISION.onnx` in an InferenceSession; the threads are divided among the streams."""
+
+    name: ClassVar[str] = "onnxruntime"
+    precisions: ClassVar[tuple[str, ...]] = ("fp32", "fp16")
+
+    @classmethod
+    def source(cls, precision: str) -> str:
+        """The ONNX graph of that precision."""
+        return f"model.{precision}.onnx"
+
+    @classmethod
+    def version(cls) -> str:
+        """ONNX Runtime's version."""
+        return str(onnxruntime.__version__)
+
+    @property
+    def executed_as(self) -> str:
+        """Precision of the graph, and the execution provider in charge."""
+        return f"{self.precision} on {self._session.get_providers()[0].removesuffix('ExecutionProvider')}"
+
+    def _open(self, source: bytes, bundle: Bundle, threads: int, streams: int) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = max(1, threads // streams)
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # Spinning threads would take the processor from the threads that decode pictures.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0" if streams > 1 else "1")
+        try:
+            self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        # ONNX Runtime's own exception types derive from Exception alone.
+        except Exception as error:
+            raise HalftoneError(
+                f"ONNX Runtime {self.version()} can't load {self.source(self.precision)} of {bundle.folder}: {error}; "
+                f"export it again with {bundle.manifest.files[self.source(self.precision)].made_by}"
+            ) from None
+
+    def _infer(self, pixels: Pixels) -> npt.NDArray[np.floating]:
+        (logits,) = self._session.run(["logits"], {"pixels": pixels})
+        return np.asarray(logits)
+
+
+RUNTIME = OnnxRuntime

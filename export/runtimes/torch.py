@@ -1,0 +1,46 @@
+"""PyTorch in FP32 on the CPU: the reference that every other variant is compared with; never used to serve."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from export.graph import ServingGraph
+from export.runtimes.base import Pixels, Runtime
+from models.bundle import WEIGHTS, Bundle
+from models.checkpoint import load_module
+
+
+class Torch(Runtime):
+    """The bundle's checkpoint behind the same graph contract as its exports."""
+
+    name: ClassVar[str] = "torch"
+    precisions: ClassVar[tuple[str, ...]] = ("fp32",)
+
+    @classmethod
+    def source(cls, precision: str) -> str:
+        """The checkpoint itself."""
+        return WEIGHTS
+
+    @classmethod
+    def version(cls) -> str:
+        """PyTorch's version without its build tag."""
+        return str(torch.__version__).split("+", maxsplit=1)[0]
+
+    @property
+    def executed_as(self) -> str:
+        """Always FP32 on the CPU."""
+        return "fp32 on CPU"
+
+    def _open(self, source: bytes, bundle: Bundle, threads: int, streams: int) -> None:
+        self._graph = ServingGraph(load_module(bundle), bundle.manifest.input).eval()
+
+    def _infer(self, pixels: Pixels) -> npt.NDArray[np.floating]:
+        with torch.inference_mode():
+            return np.asarray(self._graph(torch.tensor(pixels)).numpy())
+
+
+RUNTIME = Torch

@@ -1,0 +1,153 @@
+"""The catalogue, to choose an architecture from: `python -m models`.
+
+    python -m models                          every architecture, by name
+    python -m models --family vit --sort top1
+    python -m models --format markdown        for a README
+    python -m models --format json            every field and the exact numbers, for scripts
+
+Takes about a third of a second: no network is built, so torch is never imported.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from models.catalog import catalogue
+from models.cli import DONE, run
+from models.errors import HalftoneError
+from models.spec import Architecture
+
+Format = Literal["table", "markdown", "json"]
+SortKey = Literal["name", "params", "macs", "top1"]
+
+PIPED_WIDTH = 160
+HEADINGS = ("name", "family", "params M", "GMACs", "px", "top-1 %", "when to choose it")
+RIGHT_ALIGNED = ("params M", "GMACs", "px", "top-1 %")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListModels:
+    """List the architectures that Halftone trains, exports and serves."""
+
+    family: str | None = None
+    """Show this family only, e.g. `vit`."""
+
+    format: Format = "table"
+    """`table` to read, `markdown` to paste, `json` for scripts: every field, exact numbers."""
+
+    sort: SortKey = "name"
+    """What the rows are ordered by; `top1` puts the most accurate first, the others the smallest."""
+
+
+def natural(name: str) -> list[str | int]:
+    """Sort key that puts resnet18 before resnet101."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+
+
+SORT_KEYS: dict[SortKey, Callable[[Architecture], Any]] = {
+    "name": lambda architecture: natural(architecture.name),
+    "params": lambda architecture: architecture.parameters,
+    "macs": lambda architecture: architecture.macs,
+    # Weights without a published accuracy come last.
+    "top1": lambda architecture: -(architecture.top1 or 0.0),
+}
+
+
+def select(family: str | None, sort: SortKey) -> list[Architecture]:
+    """The catalogue's entries of one family, or of all, in order.
+
+    Raises:
+        HalftoneError: the catalogue has no such family.
+    """
+    entries = catalogue().values()
+    families = sorted({entry.family for entry in entries})
+    if family is not None and family not in families:
+        raise HalftoneError(f"no family is called {family!r}: choose one of {', '.join(families)}")
+    return sorted((entry for entry in entries if family in (None, entry.family)), key=SORT_KEYS[sort])
+
+
+def sources(architectures: Sequence[Architecture]) -> dict[str, int]:
+    """Where the accuracies were published, numbered from 1 in order of appearance."""
+    distinct = dict.fromkeys(architecture.top1_source for architecture in architectures)
+    return {source: number for number, source in enumerate(distinct, start=1)}
+
+
+def cells(architecture: Architecture, mark: str) -> tuple[str, ...]:
+    """One row under `HEADINGS`; `mark` points to the footnote with the source of the accuracy."""
+    top1 = "n/a" if architecture.top1 is None else f"{architecture.top1:.1f}"
+    return (
+        architecture.name,
+        architecture.family,
+        f"{architecture.parameters / 1e6:.1f}",
+        f"{architecture.macs / 1e9:.2f}",
+        str(architecture.input.size),
+        f"{top1} {mark}",
+        architecture.scenario,
+    )
+
+
+def as_table(architectures: Sequence[Architecture]) -> str:
+    """An aligned table with the sources below it."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        # Rich takes a pipe to be 80 columns wide and would fold the rows that `grep` is about to read.
+        console.width = PIPED_WIDTH
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, show_edge=False)
+    for heading in HEADINGS:
+        table.add_column(
+            heading,
+            justify="right" if heading in RIGHT_ALIGNED else "left",
+            no_wrap=heading != HEADINGS[-1],
+        )
+    numbers = sources(architectures)
+    for architecture in architectures:
+        # Text keeps "[1]" from being read as rich's markup.
+        table.add_row(*map(Text, cells(architecture, f"[{numbers[architecture.top1_source]}]")))
+    # Captured, because rich turns a reader that left (`… | head`) into exit code 1.
+    with console.capture() as capture:
+        console.print(table)
+        console.print()
+        for source, number in numbers.items():
+            console.print(Text(f"[{number}] ImageNet-1k top-1: {source}"))
+    return capture.get().rstrip("\n")
+
+
+def as_markdown(architectures: Sequence[Architecture]) -> str:
+    """A GitHub-flavoured table whose footnotes are the sources."""
+    numbers = sources(architectures)
+    rows = [cells(architecture, f"[^{numbers[architecture.top1_source]}]") for architecture in architectures]
+    rule = "|".join("---:" if heading in RIGHT_ALIGNED else "---" for heading in HEADINGS)
+    notes = [f"[^{number}]: ImageNet-1k top-1: {source}" for source, number in numbers.items()]
+    head, *body = (f"| {' | '.join(row)} |" for row in (HEADINGS, *rows))
+    return "\n".join((head, f"|{rule}|", *body, "", *notes))
+
+
+def as_json(architectures: Sequence[Architecture]) -> str:
+    """A list of objects with the fields of `Architecture`."""
+    return json.dumps([asdict(architecture) for architecture in architectures], indent=2)
+
+
+FORMATS: dict[Format, Callable[[Sequence[Architecture]], str]] = {
+    "table": as_table,
+    "markdown": as_markdown,
+    "json": as_json,
+}
+
+
+def list_models(config: ListModels) -> int:
+    """Print what was asked for; the exit code."""
+    print(FORMATS[config.format](select(config.family, config.sort)))
+    return DONE
+
+
+if __name__ == "__main__":
+    run(list_models, ListModels, prog="python -m models")

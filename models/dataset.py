@@ -1,0 +1,51 @@
+"""Labelled pictures on disk: one folder per class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from models.errors import HalftoneError
+from models.manifest import Manifest
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+HELD_OUT = ("val", "validation", "test")
+
+
+def held_out_images(folder: Path, manifest: Manifest) -> list[tuple[Path, int]]:
+    """The pictures to judge a model on, with the index of their class, in a stable order.
+
+    Args:
+        folder: holds one folder per class, named by the model's label or label id; or a folder `val`, `validation`
+            or `test` that does.
+        manifest: of the model that is judged.
+
+    Raises:
+        HalftoneError: no such folder, a class folder that the model does not know, or no pictures at all.
+    """
+    if not folder.is_dir():
+        raise HalftoneError(f"--data {folder}: no such folder; it must hold one folder of pictures per class")
+    root = next((folder / name for name in HELD_OUT if (folder / name).is_dir()), folder)
+    classes = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    index = _index(manifest)
+    unknown = [path.name for path in classes if path.name not in index]
+    if unknown:
+        known = ", ".join(manifest.labels[:5]) + (", …" if len(manifest.labels) > 5 else "")
+        raise HalftoneError(
+            f"{root} has {len(unknown)} folders that {manifest.name} has no class for, such as {unknown[0]!r}: "
+            f"name the folders by the model's labels ({known})"
+        )
+    pictures = [
+        (path, index[folder_.name])
+        for folder_ in classes
+        for path in sorted(folder_.rglob("*"))
+        if path.suffix.lower() in SUFFIXES
+    ]
+    if not pictures:
+        raise HalftoneError(f"{root} holds no pictures: it must hold one folder of JPEG, PNG or WebP files per class")
+    return pictures
+
+
+def _index(manifest: Manifest) -> Mapping[str, int]:
+    by_id = {name: index for index, name in enumerate(manifest.label_ids)}
+    return by_id | {name: index for index, name in enumerate(manifest.labels)}

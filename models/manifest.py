@@ -1,0 +1,146 @@
+"""`manifest.json`: what a bundle holds, what was done to it, and the hash of every file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Self
+
+from models.errors import HalftoneError
+from models.spec import InputSpec
+
+SCHEMA = 1
+FILE_NAME = "manifest.json"
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileRecord:
+    """One file of the bundle and where it came from."""
+
+    sha256: str
+    """SHA-256 of the content, lower-case hexadecimal."""
+
+    size: int
+    """Length in bytes."""
+
+    made_by: str
+    """The command that wrote the file, and that repairs it."""
+
+    made_from: dict[str, str] = field(default_factory=dict)
+    """Name to SHA-256 of the bundle's files that it was made from."""
+
+    def __post_init__(self) -> None:
+        hashes = [self.sha256, *self.made_from.values()]
+        if not all(isinstance(value, str) and _SHA256.fullmatch(value) for value in hashes):
+            raise HalftoneError("a SHA-256 in it is not 64 hexadecimal digits")
+        if not isinstance(self.size, int) or self.size < 0:
+            raise HalftoneError(f"a file size in it is {self.size!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """The bundle's description; immutable: a change makes a new one.
+
+    Raises:
+        HalftoneError: labels are missing or not distinct, or the temperature is not a positive number.
+    """
+
+    name: str
+    """The bundle's name, also the model's name over HTTP."""
+
+    architecture: str
+    """The catalogue's name of the network."""
+
+    input: InputSpec
+    """What the model expects to see."""
+
+    labels: tuple[str, ...]
+    """Class names, by output index; distinct."""
+
+    label_ids: tuple[str, ...] = ()
+    """Other names of the classes, by output index (for ImageNet the WordNet ids); empty where there are none."""
+
+    trained: bool
+    """False for random weights, which serving refuses unless told otherwise."""
+
+    source: str
+    """Where the weights come from, in words."""
+
+    license: str
+    """SPDX identifier of the weights' licence."""
+
+    training: dict[str, Any] = field(default_factory=dict)
+    """The resolved training configuration and its metrics; empty for weights that were not trained here."""
+
+    temperature: float = 1.0
+    """Divides the logits before the softmax (calibration, Guo et al. 2017); 1 where none was fitted."""
+
+    files: dict[str, FileRecord] = field(default_factory=dict)
+    """Relative path to record, for every file of the bundle but the manifest."""
+
+    def __post_init__(self) -> None:
+        for name, values in (("labels", self.labels), ("label ids", self.label_ids)):
+            if len(set(values)) != len(values) or not all(isinstance(v, str) and v for v in values):
+                raise HalftoneError(f"the {name} must be distinct, non-empty names")
+        if not self.labels:
+            raise HalftoneError("there are no labels")
+        if self.label_ids and len(self.label_ids) != len(self.labels):
+            raise HalftoneError(f"{len(self.label_ids)} label ids do not fit {len(self.labels)} labels")
+        if not (isinstance(self.temperature, int | float) and 0 < self.temperature < math.inf):
+            raise HalftoneError(f"the temperature must be a positive number, not {self.temperature!r}")
+
+    @property
+    def version(self) -> str:
+        """Twelve hexadecimal digits that change with anything that can change an answer's meaning."""
+        weights = self.files["weights.safetensors"].sha256 if "weights.safetensors" in self.files else ""
+        meaning = [weights, self.architecture, self.input.to_dict(), list(self.labels), self.temperature]
+        return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()[:12]
+
+    def with_file(self, name: str, record: FileRecord) -> Self:
+        """A copy that also lists `name`."""
+        return replace(self, files=self.files | {name: record})
+
+    def to_json(self) -> bytes:
+        """The manifest as readable UTF-8 JSON."""
+        values = {"schema": SCHEMA} | asdict(self) | {"input": self.input.to_dict()}
+        return (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Self:
+        """Read what `to_json` wrote.
+
+        Raises:
+            HalftoneError: not JSON, another schema version, or a field that is missing, unknown or out of range.
+        """
+        values = _object(data)
+        schema = values.pop("schema", None)
+        if schema != SCHEMA:
+            raise HalftoneError(f"its schema version is {schema!r}, and this Halftone reads version {SCHEMA}")
+        try:
+            return cls(
+                **values
+                | {
+                    "input": InputSpec.from_dict(values["input"]),
+                    "labels": tuple(values["labels"]),
+                    "label_ids": tuple(values["label_ids"]),
+                    "files": {name: FileRecord(**record) for name, record in values["files"].items()},
+                }
+            )
+        except (TypeError, KeyError, AttributeError) as error:
+            raise HalftoneError(f"a field is missing, unknown or of the wrong type ({error})") from None
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    try:
+        values = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise HalftoneError(f"it is not JSON ({error})") from None
+    if not isinstance(values, Mapping):
+        raise HalftoneError("it is not a JSON object")
+    return dict(values)

@@ -1,0 +1,111 @@
+"""What a model expects to see (`InputSpec`) and what a model is (`Architecture`): plain values, no torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Self, get_args
+
+from models.errors import HalftoneError
+
+Interpolation = Literal["bilinear", "bicubic"]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputSpec:
+    """How pictures become the pixels that a model was trained on.
+
+    Raises:
+        HalftoneError: a value is outside its range.
+    """
+
+    size: int
+    """Side of the square that the network sees, in pixels."""
+
+    interpolation: Interpolation = "bicubic"
+    """Filter used to resize; always antialiased."""
+
+    crop_fraction: float = 0.875
+    """Share of the resized short side that the centre crop keeps, in (0, 1] (timm calls it `crop_pct`)."""
+
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    """Mean per RGB channel on the 0..1 scale, subtracted inside the exported graph."""
+
+    std: tuple[float, float, float] = IMAGENET_STD
+    """Standard deviation per RGB channel on the 0..1 scale, divided by inside the exported graph."""
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.size, int) and 1 <= self.size <= 4096):
+            raise HalftoneError(f"input size must be a whole number from 1 to 4096, not {self.size!r}")
+        if self.interpolation not in get_args(Interpolation):
+            known = ", ".join(get_args(Interpolation))
+            raise HalftoneError(f"interpolation must be one of {known}, not {self.interpolation!r}")
+        if not 0 < self.crop_fraction <= 1:
+            raise HalftoneError(f"crop fraction must lie in (0, 1], not {self.crop_fraction!r}")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != 3 or not all(math.isfinite(value) for value in values):
+                raise HalftoneError(f"{name} must be three finite numbers, one per RGB channel, not {values!r}")
+        if min(self.std) <= 0:
+            raise HalftoneError(f"std must be positive in every channel, not {self.std!r}")
+
+    @property
+    def resize_to(self) -> int:
+        """Length of the short side before the centre crop, in pixels (timm: floor(size / crop_pct))."""
+        return math.floor(self.size / self.crop_fraction)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The values as JSON-ready types."""
+        return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Read what `to_dict` wrote.
+
+        Raises:
+            HalftoneError: a field is missing, unknown or out of range.
+        """
+        try:
+            return cls(**values | {"mean": tuple(values["mean"]), "std": tuple(values["std"])})
+        except (TypeError, KeyError) as error:
+            raise HalftoneError(f"not an input specification: {values!r} ({error})") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """One network that Halftone trains, exports and serves."""
+
+    name: str
+    """The name typed on the command line, e.g. `resnet50`."""
+
+    family: str
+    """`resnet`, `mobilenet`, `efficientnet`, `vit` and their relatives `deit`, `swin`, `pvt`."""
+
+    timm_name: str
+    """Model and weights in timm's registry, as `model.tag`."""
+
+    input: InputSpec
+    """What the published weights were trained to see."""
+
+    stages: tuple[tuple[str, ...], ...]
+    """Module-name prefixes from the input to the head in four groups: the units of freezing and of learning rates."""
+
+    head: str
+    """Module name of the classifier that transfer learning replaces."""
+
+    parameters: int
+    """Number of parameters with 1,000 classes."""
+
+    macs: int
+    """Multiply-accumulates for one image of the input's size (the "FLOPs" of most papers)."""
+
+    top1: float | None
+    """Published ImageNet-1k top-1 accuracy of these weights at `input`, in percent; None where none was published."""
+
+    top1_source: str
+    """Where `top1` was published."""
+
+    scenario: str
+    """When to choose it, in a few words."""
