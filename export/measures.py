@@ -29,7 +29,7 @@ def compare(reference: Logits, variant: Logits, labels: Classes | None, *, tempe
         JSON-ready figures. Rates are {"value", "low", "high"} with a 95 % Wilson interval; `mean_kl` is
         KL(reference || variant) in nats; logit differences are in the logits' own unit.
     """
-    finite: npt.NDArray[np.bool_] = np.isfinite(variant).all(axis=1)
+    finite = np.asarray(np.isfinite(variant).all(axis=1))
     # A NaN would spread into every mean: judge the rest, and count what was left out.
     reference_ok, variant_ok = reference[finite], variant[finite]
     probabilities = softmax(reference_ok, temperature)

@@ -21,12 +21,12 @@ from typing import Literal, get_args
 import onnx
 import torch
 
-from export.graph import ServingGraph
 from export.parity import prove_and_print
 from models.bundle import WEIGHTS, Bundle
 from models.checkpoint import load_module, open_or_create
 from models.cli import run
 from models.errors import HalftoneError
+from models.graph import ServingGraph
 
 Precision = Literal["fp32", "fp16"]
 OPSET = 20

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from export.graph import ServingGraph
 from export.runtimes.base import Pixels, Runtime
 from models.bundle import WEIGHTS, Bundle
 from models.checkpoint import load_module
+from models.graph import ServingGraph
 
 
 class Torch(Runtime):
