@@ -24,7 +24,7 @@ from export.images import ProofImages, proof_images
 from export.measures import compare
 from export.record import ParityRecord, record_name
 from export.runtimes.base import Logits, Runtime
-from export.runtimes.registry import REFERENCE, load, runtime_names, runtime_of
+from export.runtimes.registry import REFERENCE, load, runtime_class, runtime_names
 from models.bundle import WEIGHTS, Bundle
 from models.cli import ANSWER_IS_NO, DONE, run
 from models.errors import HalftoneError
@@ -73,15 +73,21 @@ def gate_for(variant: str, config: ParityConfig) -> Gate:
 
 
 def provable_variants(bundle: Bundle) -> list[str]:
-    """Every variant of an installed runtime whose file the bundle holds, but the reference."""
+    """Every variant whose file the bundle holds and that an installed runtime runs here, but the reference."""
     found: list[str] = []
     for name in runtime_names():
+        if name == REFERENCE.rpartition("-")[0]:
+            continue
         try:
-            runtime, _ = runtime_of(f"{name}-fp32")
+            runtime = runtime_class(name)
         except HalftoneError:
             continue
-        found += [f"{name}-{precision}" for precision in runtime.precisions if bundle.has(runtime.source(precision))]
-    return [variant for variant in found if variant != REFERENCE]
+        found += [
+            f"{name}-{precision}"
+            for precision in runtime.precisions
+            if bundle.has(runtime.source(precision)) and runtime.supported(precision)
+        ]
+    return found
 
 
 def prove(bundle: Bundle, gates: dict[str, Gate], data: Path | None, progress: Progress) -> list[ParityRecord]:

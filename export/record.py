@@ -89,31 +89,48 @@ def record_name(variant: str) -> str:
     return f"parity/{variant}.json"
 
 
-def proof(bundle: Bundle, variant: str) -> ParityRecord:
-    """The valid, passed proof of a variant for the bundle's present files.
+def current(bundle: Bundle, variant: str) -> ParityRecord:
+    """The record of a variant for the bundle's present files, whatever its verdict.
 
     Raises:
-        UnprovenError: there is none, it failed, or it was made for other files; the message names the command.
-        BundleError: the record or a file was tampered with.
+        UnprovenError: there is none, or it was made for other files; the message names the command.
+        BundleError: the record was tampered with.
     """
     model, name = bundle.manifest.name, record_name(variant)
-    fix = f"run `python -m export.parity --model {model} --variant {variant}`"
+    fix = _fix(model, variant)
     if name not in bundle.manifest.files:
         raise UnprovenError(f"{model} has no proof that {variant} answers as the reference does: {fix}")
+    data = bundle.read(name)
     try:
-        record = ParityRecord.from_json(bundle.read(name))
+        record = ParityRecord.from_json(data)
     except HalftoneError as error:
         raise UnprovenError(f"{bundle.folder / name} can't be used: {error}; {fix}") from None
     files = bundle.manifest.files
     now = {name: files[name].sha256 if name in files else None for name in (WEIGHTS, record.source)}
     if record.variant != variant or now != {WEIGHTS: record.weights_sha256, record.source: record.source_sha256}:
         raise UnprovenError(f"the proof of {variant} is for other files than {model} has now: {fix}")
+    return record
+
+
+def proof(bundle: Bundle, variant: str) -> ParityRecord:
+    """The valid, passed proof of a variant for the bundle's present files.
+
+    Raises:
+        UnprovenError: there is none, it failed, or it was made for other files; the message names the command.
+        BundleError: the record was tampered with.
+    """
+    record = current(bundle, variant)
     if record.verdict != "PASSED":
+        model = bundle.manifest.name
         raise UnprovenError(
             f"{variant} of {model} failed its parity gate ({'; '.join(record.reasons)}): serve another variant, "
-            f"or after mending the export {fix}"
+            f"or after mending the export {_fix(model, variant)}"
         )
     return record
+
+
+def _fix(model: str, variant: str) -> str:
+    return f"run `python -m export.parity --model {model} --variant {variant}`"
 
 
 def check_runtime(record: ParityRecord, version: str, executed_as: str, model: str) -> None:

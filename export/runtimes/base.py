@@ -61,6 +61,11 @@ class Runtime(ABC):
             raise HalftoneError(f"there is no variant {cls.name}-{precision}: choose from {known}")
 
     @classmethod
+    def supported(cls, precision: str) -> bool:
+        """Whether this machine can execute one of `precisions` at all; asked before anything is loaded."""
+        return precision in cls.precisions
+
+    @classmethod
     @abstractmethod
     def source(cls, precision: str) -> str:
         """The bundle's file that the precision is loaded from."""

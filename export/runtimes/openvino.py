@@ -31,6 +31,12 @@ class OpenVino(Runtime):
         return "model.fp32.onnx"
 
     @classmethod
+    def supported(cls, precision: str) -> bool:
+        """Whether this processor has the arithmetic of the precision."""
+        capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        return precision in cls.precisions and precision.upper() in capabilities
+
+    @classmethod
     def version(cls) -> str:
         """OpenVINO's version without its build number."""
         return str(openvino.__version__).split("-")[0]

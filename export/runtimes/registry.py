@@ -31,15 +31,25 @@ def runtime_of(variant: str) -> tuple[type[Runtime], str]:
         raise HalftoneError(
             f"{variant!r} is not a variant: write RUNTIME-PRECISION with a runtime of {', '.join(runtime_names())}"
         )
+    runtime = runtime_class(name)
+    runtime.check_precision(precision)
+    return runtime, precision
+
+
+def runtime_class(name: str) -> type[Runtime]:
+    """The class of a runtime of `runtime_names()`; its library is imported now.
+
+    Raises:
+        HalftoneError: the runtime's library is not installed.
+    """
     try:
         runtime: type[Runtime] = importlib.import_module(f"export.runtimes.{name}").RUNTIME
     except ModuleNotFoundError as error:
         raise HalftoneError(
-            f"the variant {variant} needs the package {error.name}, which is not installed: "
-            f"`pip install {error.name}`, or choose another variant"
+            f"the runtime {name} needs the package {error.name}, which is not installed: "
+            f"`pip install {error.name}`, or choose a variant of another runtime"
         ) from None
-    runtime.check_precision(precision)
-    return runtime, precision
+    return runtime
 
 
 def load(bundle: Bundle, variant: str, *, threads: int, streams: int = 1) -> Runtime:

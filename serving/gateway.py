@@ -1,0 +1,46 @@
+"""The door of the service: our own API in front, and of BentoML's application only what is named here.
+
+BentoML parses requests with pickle, URL-fetching and form decoders that a public API must not have, and answers 500
+to a broken picture; so nothing that it would parse is passed on to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from serving.api import Api, Scope, Send
+from serving.body import Receive
+
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+BENTOML_PATHS = frozenset({"/", "/metrics", "/schema.json"})
+BENTOML_FOLDERS = ("/static_content/",)
+
+
+class Gateway:
+    """ASGI middleware between the server and BentoML's application.
+
+    Args:
+        app: BentoML's application.
+        api: answers everything else.
+    """
+
+    def __init__(self, app: ASGIApp, api: Api) -> None:
+        self._app = app
+        self._api = api
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Route one connection; WebSockets are refused."""
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+        elif scope["type"] != "http" or _is_bentomls(scope):
+            await self._app(scope, receive, send)
+        else:
+            await self._api(scope, receive, send)
+
+
+def _is_bentomls(scope: Scope) -> bool:
+    path: Any = scope["path"]
+    known: bool = path in BENTOML_PATHS or path.startswith(BENTOML_FOLDERS)
+    return known and scope["method"] in ("GET", "HEAD")

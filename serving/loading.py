@@ -1,0 +1,122 @@
+"""From a bundle to a warmed classifier: the proofs are checked, then the fastest proven variant is opened."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from functools import partial
+from pathlib import PurePosixPath
+
+import numpy as np
+
+from export import speed
+from export.record import ParityRecord, UnprovenError, check_runtime, proof
+from export.runtimes.base import Runtime
+from export.runtimes.registry import REFERENCE, load, runtime_of
+from models.bundle import Bundle
+from models.errors import HalftoneError
+from models.store import open_bundle
+from serving.classifier import Classifier
+from serving.settings import Settings
+
+logger = logging.getLogger("bentoml.halftone")
+
+WARM_UP = 3
+
+
+def load_classifier(settings: Settings) -> Classifier:
+    """Open, choose and warm.
+
+    Raises:
+        HalftoneError: the bundle can't be used, is untrained, or has no proven variant that runs here.
+    """
+    bundle = open_bundle(settings.model)
+    reasons: list[str] = []
+    for variant in _fastest_first(bundle, check_bundle(bundle, settings), settings):
+        try:
+            record, runtime = _open(bundle, variant, settings)
+        except HalftoneError as error:
+            reasons.append(f"{variant}: {error}")
+            continue
+        for reason in reasons:
+            logger.warning("not served: %s", reason)
+        return Classifier(bundle.manifest, runtime, record, max_pixels=settings.max_pixels)
+    raise UnprovenError(f"no variant of {settings.model} can serve on this machine: {'; '.join(reasons)}")
+
+
+def check_bundle(bundle: Bundle, settings: Settings) -> list[str]:
+    """The variants with a valid proof among those that may be served; nothing is deserialised.
+
+    Raises:
+        HalftoneError: the bundle is untrained, or has no such variant; the message says why and the fix.
+    """
+    if not bundle.manifest.trained and not settings.allow_untrained:
+        raise HalftoneError(
+            f"{settings.model} has random weights and its answers would mean nothing: train it, or set "
+            "HALFTONE_ALLOW_UNTRAINED=1 for a latency study"
+        )
+    if settings.variant:
+        runtime_of(settings.variant)
+        proof(bundle, settings.variant)
+        return [settings.variant]
+    reasons: list[str] = []
+    proven = []
+    for variant in _recorded(bundle):
+        try:
+            proof(bundle, variant)
+        except UnprovenError as error:
+            reasons.append(str(error))
+        else:
+            proven.append(variant)
+    if not proven:
+        why = "; ".join(reasons) or "it has no parity record"
+        raise UnprovenError(
+            f"{settings.model} has no proven variant ({why}): run `python -m export --model {settings.model}`"
+        )
+    return proven
+
+
+def _recorded(bundle: Bundle) -> Iterator[str]:
+    """The variants with a parity record; the torch reference is never served."""
+    for name in bundle.manifest.files:
+        path = PurePosixPath(name)
+        if path.parent == PurePosixPath("parity") and path.suffix == ".json" and path.stem != REFERENCE:
+            yield path.stem
+
+
+def _fastest_first(bundle: Bundle, variants: list[str], settings: Settings) -> list[str]:
+    """In the order of the speeds that the bundle holds for this machine, else of a measurement made now."""
+    if len(variants) == 1:
+        return variants
+    rates = speed.recorded(bundle, variants)
+    if rates is None:
+        logger.info("measuring %d variants, as the bundle holds no speeds for this machine", len(variants))
+        rates = _measure(bundle, variants, settings)
+    return sorted(variants, key=lambda variant: -rates.get(variant, 0.0))
+
+
+def _measure(bundle: Bundle, variants: list[str], settings: Settings) -> dict[str, float]:
+    rates = {}
+    for variant in variants:
+        try:
+            table = speed.measure(bundle, {variant: partial(_load, bundle, variant, settings)})
+        except HalftoneError:
+            # Opening it again as the last choice gives the reason to the log.
+            continue
+        rates[variant] = table.variants[variant].images_per_second
+    return rates
+
+
+def _load(bundle: Bundle, variant: str, settings: Settings) -> Runtime:
+    threads = settings.worker_threads
+    return load(bundle, variant, threads=threads, streams=threads)
+
+
+def _open(bundle: Bundle, variant: str, settings: Settings) -> tuple[ParityRecord, Runtime]:
+    record = proof(bundle, variant)
+    runtime = _load(bundle, variant, settings)
+    check_runtime(record, runtime.version(), runtime.executed_as, settings.model)
+    picture = np.zeros((1, *runtime.shape), np.uint8)
+    for _ in range(WARM_UP):
+        runtime.run(picture)
+    return record, runtime

@@ -1,0 +1,124 @@
+"""The BentoML service: `bentoml serve` from the repository's root, or `HALFTONE_MODEL=NAME bentoml serve`.
+
+BentoML starts and supervises the process, and contributes metrics, tracing and its Python client; requests are
+answered by `serving.api`. What can be set is in `serving.settings`.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+# Before the import, which would otherwise report the start of every server.
+os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
+
+import bentoml
+
+from models.cli import WRONG_REQUEST
+from models.errors import HalftoneError
+from models.store import open_bundle
+from serving.api import DEFAULT_TOP_K, Api
+from serving.gateway import Gateway
+from serving.loading import check_bundle, load_classifier
+from serving.settings import Settings
+
+Value = TypeVar("Value")
+
+NAME = "halftone"
+SUPERVISED = "BENTOML_RUNNER_MAP"
+"""Set by `bentoml serve` in its workers: service name to URL, as JSON."""
+
+logger = logging.getLogger("bentoml.halftone")
+
+
+def _or_exit(work: Callable[[], Value]) -> Value:
+    """The result of `work`; a user's mistake ends the process with one line instead of a traceback."""
+    try:
+        return work()
+    except HalftoneError as error:
+        _exit(error)
+
+
+def _exit(error: HalftoneError) -> NoReturn:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(WRONG_REQUEST)
+
+
+SETTINGS = _or_exit(Settings.from_environment)
+API = Api(SETTINGS)
+
+
+# The time-out of BentoML is a backstop: the service's own, shorter ones answer first and say what to do.
+@bentoml.service(name=NAME, workers=1, traffic={"timeout": 600}, logging={"access": {"enabled": False}})
+class HalftoneService:
+    """Loads the model in the background, so that /livez answers at once and /readyz when it is warmed."""
+
+    def __init__(self) -> None:
+        threading.Thread(target=_load, name="loader", daemon=True).start()
+
+    @bentoml.on_deployment  # type: ignore[untyped-decorator]
+    @staticmethod
+    def verify() -> None:
+        """Refuse to start without a proven bundle: one line, before any worker is started."""
+        _or_exit(lambda: check_bundle(open_bundle(SETTINGS.model), SETTINGS))
+
+    @bentoml.on_shutdown  # type: ignore[untyped-decorator]
+    def stop(self) -> None:
+        """Finish what was accepted."""
+        API.close()
+
+    # These two give BentoML's Python client and schema their names; over HTTP the gateway answers the same paths.
+    @bentoml.api  # type: ignore[untyped-decorator]
+    async def classify(self, image: Path, top_k: int = DEFAULT_TOP_K) -> dict[str, Any]:
+        """Classify one JPEG, PNG or WebP picture."""
+        return await API.classify([image.read_bytes()], top_k)
+
+    @bentoml.api  # type: ignore[untyped-decorator]
+    async def classify_batch(self, images: list[Path], top_k: int = DEFAULT_TOP_K) -> dict[str, Any]:
+        """Classify several pictures; a bad one is an error in its own slot."""
+        return await API.classify_batch([image.read_bytes() for image in images], top_k)
+
+
+HalftoneService.add_asgi_middleware(Gateway, api=API)  # type: ignore[attr-defined]
+
+
+def _load() -> None:
+    try:
+        API.publish(load_classifier(SETTINGS))
+    except HalftoneError as error:
+        logger.error("can't serve %s: %s", SETTINGS.model, error)
+        _stop_server()
+    except Exception:
+        logger.exception("can't serve %s", SETTINGS.model)
+        _stop_server()
+    else:
+        # What was loaded stays: the garbage collector need not walk over it during a request.
+        gc.collect()
+        gc.freeze()
+        _announce()
+
+
+def _stop_server() -> None:
+    """End the supervisor too: it would start a worker that fails in the same way again and again."""
+    if SUPERVISED in os.environ:
+        os.kill(os.getppid(), signal.SIGTERM)
+
+
+def _announce() -> None:
+    classifier = API.ready()
+    logger.info("ready: %s %s (%s)", classifier.name, classifier.version, classifier.variant)
+    url = json.loads(os.environ.get(SUPERVISED, "{}")).get(NAME)
+    if url:
+        photo = Path(str(files("export") / "photos" / "cat.jpg"))
+        if photo.is_relative_to(Path.cwd()):
+            photo = photo.relative_to(Path.cwd())
+        print(f"\n  try it:  curl -F image=@{photo} {url}/classify\n  or open  {url}/ui\n", flush=True)
