@@ -1,0 +1,47 @@
+# Halftone: `make serve` and `make test` do all the set-up themselves; `make` lists what there is.
+
+PYTHON ?= python3
+MODEL  ?= efficientnet_lite0
+HOST   ?= 127.0.0.1
+PORT   ?= 3000
+
+VENV := .venv
+BIN  := $(VENV)/bin
+READY := $(VENV)/.ready
+
+export BENTOML_DO_NOT_TRACK := True
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup bundle serve test check
+
+help:
+	@echo "make serve    build and prove the default model if need be, then answer on http://$(HOST):$(PORT)"
+	@echo "make test     run the whole test suite"
+	@echo "make check    lint, formatting and types"
+	@echo "make bundle   build and prove artifacts/$(MODEL) only"
+	@echo "make setup    make the environment $(VENV) only"
+
+setup: $(READY)
+
+# The mark is written last: an interrupted set-up is taken up again by the next make.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: Halftone needs Python 3.11 or newer: name one with make PYTHON=python3.12 …" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+bundle: setup
+	@$(BIN)/python -m export --model $(MODEL)
+
+serve: bundle
+	@HALFTONE_MODEL=$(MODEL) exec $(BIN)/bentoml serve --host $(HOST) --port $(PORT)
+
+test: setup
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy

@@ -1,0 +1,29 @@
+"""What every test may use: the default bundle, made once by the command that a user types."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.servers import ROOT, Server, serve
+
+
+@pytest.fixture(scope="session")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of bundles that holds the proven default one; copy it before changing anything in it."""
+    folder = tmp_path_factory.mktemp("artifacts")
+    command = [sys.executable, "-m", "export", "--model", "efficientnet_lite0"]
+    environment = os.environ | {"HALFTONE_ARTIFACTS": str(folder)}
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The service as it is by default."""
+    with serve(artifacts, tmp_path_factory.mktemp("server") / "log") as running:
+        yield running

@@ -1,0 +1,24 @@
+"""A second server, for what the default one would take long to do."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.servers import Server, serve
+
+
+@pytest.fixture(scope="session")
+def narrow_server(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The service with limits that are easily reached."""
+    settings = {
+        "HALFTONE_MAX_BODY_MB": "1",
+        "HALFTONE_MAX_PIXELS": "13000000",
+        "HALFTONE_THREADS": "1",
+        "HALFTONE_QUEUE": "3",
+        "HALFTONE_MAX_IMAGES": "2",
+        "HALFTONE_DEADLINE": "0.05",
+        "HALFTONE_BODY_TIMEOUT": "0.5",
+    }
+    with serve(artifacts, tmp_path_factory.mktemp("narrow") / "log", **settings) as running:
+        yield running

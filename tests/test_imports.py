@@ -1,0 +1,94 @@
+"""The architecture as a test: which package may import which, and what serving must never load."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.servers import ROOT
+
+PACKAGES = ("models", "training", "export", "serving", "loadtest")
+ALLOWED = {
+    "models": set(),
+    "training": {"models"},
+    "export": {"models"},
+    "serving": {"models", "export"},
+    "loadtest": set(),
+}
+HEAVY = {"torch", "torchvision", "timm", "albumentations", "onnx"}
+
+
+def modules() -> dict[str, Path]:
+    """Dotted name to file, for every module of ours."""
+    files = (path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+    return {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in files}
+
+
+def imports(path: Path) -> set[str]:
+    """Every dotted name that a file imports, wherever in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
+    return found
+
+
+def test_packages_import_one_way() -> None:
+    wrong = [
+        f"{name} imports {other}"
+        for name, path in modules().items()
+        for other in sorted(imports(path))
+        if (package := other.partition(".")[0]) in PACKAGES
+        and package != (own := name.partition(".")[0])
+        and package not in ALLOWED[own]
+    ]
+
+    assert wrong == []
+
+
+def test_modules_import_in_no_circle() -> None:
+    known = modules()
+    edges = {name: (imports(path) & set(known)) - {name} for name, path in known.items()}
+    finished: set[str] = set()
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, f"circle: {' -> '.join([*trail, name])}"
+        if name not in finished:
+            for other in edges[name]:
+                # A package that is named on the way to its module is empty (see the next test).
+                if not known[other].name.startswith("__init__"):
+                    visit(other, (*trail, name))
+            finished.add(name)
+
+    for name in known:
+        visit(name, ())
+
+
+def test_packages_are_empty_so_that_importing_a_module_loads_nothing_else() -> None:
+    for path in modules().values():
+        if path.name == "__init__.py":
+            body = ast.parse(path.read_text()).body
+            assert all(isinstance(node, ast.Expr) for node in body), path
+
+
+def test_a_server_needs_no_training_library() -> None:
+    script = (
+        "import sys, serving.service, serving.loading, export.runtimes.onnxruntime, export.runtimes.openvino\n"
+        f"print(*sorted({HEAVY!r} & set(sys.modules)))"
+    )
+
+    result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert result.stdout.split() == []
+
+
+@pytest.mark.parametrize("package", ["serving", "loadtest"])
+def test_no_module_of_a_lean_package_names_a_training_library(package: str) -> None:
+    heavy = {name.partition(".")[0] for path in (ROOT / package).rglob("*.py") for name in imports(path)} & HEAVY
+
+    assert heavy == set()
