@@ -5,6 +5,7 @@ Needs torch and timm; serving never imports it.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,19 @@ def save_weights(bundle: Bundle, module: torch.nn.Module, *, made_by: str) -> No
     """Write the module's state as `weights.safetensors` with readable metadata."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
     metadata = {"format": "pt", "architecture": bundle.manifest.architecture, "name": bundle.manifest.name}
-    bundle.write(WEIGHTS, safetensors.torch.save(state, metadata), made_by=made_by)
+    bundle.write(WEIGHTS, _canonical(safetensors.torch.save(state, metadata)), made_by=made_by)
+
+
+def _canonical(data: bytes) -> bytes:
+    """The same safetensors file with its header's keys in order, so that equal weights have an equal hash.
+
+    The library writes the metadata in the random order of a hash map. A file is the header's length in 8 bytes, the
+    header as JSON padded with spaces to a multiple of 8, and the tensors (https://github.com/huggingface/safetensors).
+    """
+    length = int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + data[8 + length :]
 
 
 def open_or_create(model: str, *, weights: str | None) -> Bundle:

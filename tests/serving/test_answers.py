@@ -16,7 +16,7 @@ from export.measures import softmax
 from export.runtimes.registry import load
 from models.bundle import Bundle
 from models.preprocess import load as load_picture
-from tests.servers import PHOTOS, Server, bentoml_client
+from tests.servers import PHOTOS, Server, bentoml_client, wait_until
 
 EXPECTED = {
     "cat.jpg": {"tabby", "tiger cat", "Egyptian cat"},
@@ -146,6 +146,7 @@ def test_bentomls_client(server: Server) -> None:
 
 
 def test_curl_as_the_server_prints_it(server: Server) -> None:
+    wait_until(lambda: "/ui" in server.log.read_text(), "a curl line was printed")
     line = next(line for line in server.log.read_text().splitlines() if "curl" in line)
     command = line[line.index("curl") :].split()
 

@@ -12,23 +12,21 @@ from pathlib import Path
 import pytest
 
 from models.bundle import Bundle
-from tests.servers import PHOTOS, ROOT, environment, free_port, serve
+from tests.servers import PHOTOS, ROOT, environment, free_port, serve, wait_until
 
 MODEL = "efficientnet_lite0"
 
 
+def start(artifacts: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Runs a server that is expected to end by itself."""
+    command = [str(Path(sys.executable).parent / "bentoml"), "serve", "--host", "127.0.0.1", "--port", str(free_port())]
+    env = environment(artifacts, **settings)
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False)
+
+
 def refused(artifacts: Path, **settings: str) -> str:
     """Starts a server that must not start; returns its one line."""
-    command = [str(Path(sys.executable).parent / "bentoml"), "serve", "--host", "127.0.0.1", "--port", str(free_port())]
-    result = subprocess.run(
-        command,
-        cwd=ROOT,
-        env=environment(artifacts, **settings),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    result = start(artifacts, **settings)
     assert (result.returncode, result.stdout) == (2, ""), result.stdout + result.stderr
     assert result.stderr.startswith("error: ")
     assert result.stderr.count("\n") == 1, result.stderr
@@ -181,8 +179,7 @@ def test_make_serve_needs_nothing_else(artifacts: Path, tmp_path: Path) -> None:
     command = ["make", "--no-print-directory", "serve", "PORT={port}"]
 
     with serve(artifacts, tmp_path / "log", command) as server:
-        log = server.log.read_text()
-
-        assert f"curl -F image=@export/photos/cat.jpg {server.url}/classify" in log
+        line = f"curl -F image=@export/photos/cat.jpg {server.url}/classify"
+        wait_until(lambda: line in server.log.read_text(), "a curl line was printed")
         answer = server.post("/classify", files={"image": (PHOTOS / "cat.jpg").read_bytes()}).json()
         assert answer["predictions"][0]["label"] in {"tabby", "tiger cat", "Egyptian cat"}
