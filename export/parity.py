@@ -127,7 +127,9 @@ def prove_and_print(bundle: Bundle, variants: list[str], *, data: Path | None) -
 
 
 def _prove_and_print(bundle: Bundle, gates: dict[str, Gate], data: Path | None) -> int:
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    # A bar that is piped into a file would leave an empty line there.
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         records = prove(bundle, gates, data, progress)
     Console(width=None if sys.stdout.isatty() else 120).print(_table(bundle, records))
     for record in records:
