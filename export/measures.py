@@ -103,7 +103,9 @@ def _labelled(reference: Logits, variant: Logits, labels: Classes) -> dict[str, 
 def _correct(logits: Logits, labels: Classes, k: int) -> npt.NDArray[np.bool_]:
     """Whether the true class is among the k best; an answer that is not finite is wrong."""
     true = np.take_along_axis(logits, labels[:, None], axis=1)
-    rank = (logits > true).sum(axis=1)
+    # Equal logits rank by index, as argmax has it: a constant answer is not right everywhere.
+    earlier = np.arange(logits.shape[1]) < labels[:, None]
+    rank = ((logits > true) | ((logits == true) & earlier)).sum(axis=1)
     return np.asarray((rank < k) & np.isfinite(logits).all(axis=1))
 
 

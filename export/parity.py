@@ -150,6 +150,11 @@ def _run_all(
         if classes is not None:
             labels.append(classes)
         progress.advance(task, len(pixels))
+    if not all(parts.values()):
+        raise HalftoneError(
+            f"none of the pictures can be read, such as {images.unreadable[0]}: name a folder of JPEG, PNG or WebP "
+            "files with --data DIR"
+        )
     joined = {variant: np.concatenate(batches) for variant, batches in parts.items()}
     return joined, np.concatenate(labels) if labels else None
 

@@ -70,8 +70,9 @@ class Bundle:
         Raises:
             BundleError: the folder holds something already.
         """
-        if folder.exists() and any(folder.iterdir()):
-            raise BundleError(f"{folder} is not empty: remove it, or choose another place for the new bundle")
+        taken = f"{folder} is not empty: remove it, or choose another place for the new bundle"
+        if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+            raise BundleError(taken)
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
         try:
@@ -79,7 +80,11 @@ class Bundle:
             write_atomic(temporary / FILE_NAME, manifest.to_json())
             bundle = cls(temporary, manifest)
             yield bundle
-            temporary.replace(folder)
+            try:
+                temporary.replace(folder)
+            except OSError:
+                # Another command made a bundle there in the meantime.
+                raise BundleError(taken) from None
             bundle.folder = folder
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -105,14 +110,7 @@ class Bundle:
         record = self.manifest.files.get(name)
         if record is None:
             raise FileMissingError(f"the bundle {self.folder} has no {name}: make it with {self._maker(name)}")
-        path = self.folder / _inside(name, self.folder)
-        for step in (path, *path.parents):
-            if step == self.folder:
-                break
-            if step.is_symlink():
-                raise SymlinkError(
-                    f"{step} is a symbolic link, and a bundle holds plain files only: put a copy of the file there"
-                )
+        path = self._plain(name)
         if not path.is_file():
             raise FileMissingError(f"{path} is missing: make it again with {record.made_by}")
         return path
@@ -167,29 +165,45 @@ class Bundle:
             made_by: the command that writes the file.
             made_from: names of the bundle's files that it is made from.
         """
-        target = self.folder / _inside(name, self.folder)
+        target = self._plain(name)
         sources = {source: self.manifest.files[source].sha256 for source in made_from}
-        with atomic_path(target) as temporary:
-            yield temporary
-            record = FileRecord(
-                sha256=sha256_file(temporary), size=temporary.stat().st_size, made_by=made_by, made_from=sources
-            )
-        self._record(name, record)
+        with contextlib.ExitStack() as held:
+            with atomic_path(target) as temporary:
+                yield temporary
+                record = FileRecord(
+                    sha256=sha256_file(temporary), size=temporary.stat().st_size, made_by=made_by, made_from=sources
+                )
+                # File and record change under one lock: of two commands that write it, one's file and record stay.
+                held.enter_context(self._locked())
+            # Another command may have added a file since this one opened the bundle: take the newest manifest.
+            self.manifest = _read_manifest(self.folder).with_file(name, record)
+            write_atomic(self.folder / FILE_NAME, self.manifest.to_json())
 
     def write(self, name: str, data: bytes, *, made_by: str, made_from: Sequence[str] = ()) -> None:
         """Write a file in one step and record it; arguments as for `writing`."""
         with self.writing(name, made_by=made_by, made_from=made_from) as path:
             path.write_bytes(data)
 
-    def _record(self, name: str, record: FileRecord) -> None:
-        # Another command may have added a file since this one opened the bundle: take the newest manifest, locked.
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
         lock = os.open(self.folder, os.O_RDONLY)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            self.manifest = _read_manifest(self.folder).with_file(name, record)
-            write_atomic(self.folder / FILE_NAME, self.manifest.to_json())
+            yield
         finally:
             os.close(lock)
+
+    def _plain(self, name: str) -> Path:
+        """The path of a file inside the bundle, reached through no link, whether it exists or not."""
+        path = self.folder / _inside(name, self.folder)
+        for step in (path, *path.parents):
+            if step == self.folder:
+                break
+            if step.is_symlink():
+                raise SymlinkError(
+                    f"{step} is a symbolic link, and a bundle holds plain files only: put a copy of the file there"
+                )
+        return path
 
     def _check_external_data(self, name: str, graph: bytes) -> None:
         base = PurePosixPath(name).parent

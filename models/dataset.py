@@ -39,7 +39,7 @@ def held_out_images(folder: Path, manifest: Manifest) -> list[tuple[Path, int]]:
         (path, index[folder_.name])
         for folder_ in classes
         for path in sorted(folder_.rglob("*"))
-        if path.suffix.lower() in SUFFIXES
+        if path.suffix.lower() in SUFFIXES and path.is_file()
     ]
     if not pictures:
         raise HalftoneError(f"{root} holds no pictures: it must hold one folder of JPEG, PNG or WebP files per class")

@@ -41,6 +41,8 @@ class FileRecord:
             raise HalftoneError("a SHA-256 in it is not 64 hexadecimal digits")
         if not isinstance(self.size, int) or self.size < 0:
             raise HalftoneError(f"a file size in it is {self.size!r}")
+        if not isinstance(self.made_by, str):
+            raise HalftoneError(f"the maker of a file in it is {self.made_by!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +87,11 @@ class Manifest:
     """Relative path to record, for every file of the bundle but the manifest."""
 
     def __post_init__(self) -> None:
+        for name in ("name", "architecture", "source", "license"):
+            if not isinstance(getattr(self, name), str):
+                raise HalftoneError(f"the {name} must be text, not {getattr(self, name)!r}")
+        if not isinstance(self.trained, bool) or not isinstance(self.training, dict):
+            raise HalftoneError("`trained` must be true or false, and `training` an object")
         for name, values in (("labels", self.labels), ("label ids", self.label_ids)):
             if len(set(values)) != len(values) or not all(isinstance(v, str) and v for v in values):
                 raise HalftoneError(f"the {name} must be distinct, non-empty names")
@@ -123,6 +130,8 @@ class Manifest:
         if schema != SCHEMA:
             raise HalftoneError(f"its schema version is {schema!r}, and this Halftone reads version {SCHEMA}")
         try:
+            if not all(isinstance(values[name], list) for name in ("labels", "label_ids")):
+                raise TypeError("labels and label_ids must be lists")
             return cls(
                 **values
                 | {

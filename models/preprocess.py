@@ -70,7 +70,7 @@ def fit(image: Pixels, spec: InputSpec) -> Pixels:
     """Resize the short side to `spec.resize_to` with antialiasing and cut the centre square.
 
     Only the part that the crop keeps is resampled; that gives the pixels of resizing the whole picture first
-    (up to a rounding of one grey level) in a third of the time.
+    (up to a rounding of one grey level, very seldom two) in a third of the time.
 
     Args:
         image: uint8 RGB of shape (H, W, 3).

@@ -69,7 +69,7 @@ class InputSpec:
         """
         try:
             return cls(**values | {"mean": tuple(values["mean"]), "std": tuple(values["std"])})
-        except (TypeError, KeyError) as error:
+        except (TypeError, KeyError, OverflowError) as error:
             raise HalftoneError(f"not an input specification: {values!r} ({error})") from None
 
 

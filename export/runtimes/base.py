@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from models.bundle import Bundle
 from models.errors import HalftoneError
+from models.onnx_external import external_locations
 
 Pixels = npt.NDArray[np.uint8]
 Logits = npt.NDArray[np.float32]
@@ -42,7 +43,14 @@ class Runtime(ABC):
         self.shape = (manifest.input.size, manifest.input.size, 3)
         self.classes = len(manifest.labels)
         self.precision = precision
-        self._open(bundle.read(self.source(precision)), bundle, threads, streams)
+        data = bundle.read(self.source(precision))
+        if self.source(precision).endswith(".onnx") and (outer := external_locations(data)):
+            # Given a graph as bytes, the libraries look for these files in the current folder, where nobody checked.
+            raise HalftoneError(
+                f"{self.source(precision)} of {bundle.folder} keeps tensors in {outer[0]}, and only whole graphs are "
+                f"run: export it again with {bundle.manifest.files[self.source(precision)].made_by}"
+            )
+        self._open(data, bundle, threads, streams)
 
     @classmethod
     def load(cls, bundle: Bundle, *, precision: str, threads: int, streams: int = 1) -> Self:

@@ -45,8 +45,9 @@ class OnnxRuntime(Runtime):
             self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         # ONNX Runtime's own exception types derive from Exception alone.
         except Exception as error:
+            reason = " ".join(str(error).split())
             raise HalftoneError(
-                f"ONNX Runtime {self.version()} can't load {self.source(self.precision)} of {bundle.folder}: {error}; "
+                f"ONNX Runtime {self.version()} can't load {self.source(self.precision)} of {bundle.folder}: {reason}; "
                 f"export it again with {bundle.manifest.files[self.source(self.precision)].made_by}"
             ) from None
 

