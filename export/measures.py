@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from export.runtimes.base import Logits
+from models.measures import mcnemar_p, rate, softmax
 
 Classes = npt.NDArray[np.int64]
 
@@ -50,35 +51,6 @@ def compare(reference: Logits, variant: Logits, labels: Classes | None, *, tempe
     if labels is not None:
         figures |= _labelled(reference, variant, labels)
     return figures
-
-
-def softmax(logits: Logits, temperature: float = 1.0) -> npt.NDArray[np.float64]:
-    """Probabilities (N, C) that sum to one in every row, in double precision."""
-    shifted = logits.astype(np.float64) / temperature
-    exponents = np.exp(shifted - shifted.max(axis=1, keepdims=True))
-    return np.asarray(exponents / exponents.sum(axis=1, keepdims=True))
-
-
-def rate(successes: int, trials: int) -> dict[str, float]:
-    """A proportion with its 95 % interval (Wilson 1927, score interval); all zero to one where there are no trials."""
-    if trials == 0:
-        return {"value": 0.0, "low": 0.0, "high": 1.0}
-    z, share = 1.959964, successes / trials
-    centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
-    half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials)) / (1 + z * z / trials)
-    return {"value": share, "low": max(0.0, centre - half), "high": min(1.0, centre + half)}
-
-
-def mcnemar_p(only_reference: int, only_variant: int) -> float:
-    """Two-sided exact p-value that two classifiers err equally often (McNemar 1947, binomial form).
-
-    Args:
-        only_reference: pictures that the reference alone gets right.
-        only_variant: pictures that the variant alone gets right.
-    """
-    discordant = only_reference + only_variant
-    tail = sum(math.comb(discordant, k) for k in range(min(only_reference, only_variant) + 1))
-    return min(1.0, float(2 * tail / 2**discordant)) if discordant else 1.0
 
 
 def _labelled(reference: Logits, variant: Logits, labels: Classes) -> dict[str, Any]:

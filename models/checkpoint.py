@@ -6,6 +6,7 @@ Needs torch and timm; serving never imports it.
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,47 @@ def load_module(bundle: Bundle) -> torch.nn.Module:
         HalftoneError: the weights do not fit the architecture.
     """
     manifest = bundle.manifest
-    module = build(architecture(manifest.architecture), classes=len(manifest.labels))
-    _load_state(module, safetensors.torch.load(bundle.read(WEIGHTS)), str(bundle.folder / WEIGHTS))
+    network = architecture(manifest.architecture)
+    module = build(network, classes=len(manifest.labels))
+    fit_input_size(module, network, manifest.input.size)
+    load_state(module, safetensors.torch.load(bundle.read(WEIGHTS)), str(bundle.folder / WEIGHTS))
     return module
+
+
+def fit_input_size(module: torch.nn.Module, network: Architecture, size: int) -> None:
+    """Make the network take pictures of another size than it was published for, keeping its weights.
+
+    Position embeddings and relative position tables are resampled (timm's `set_input_size`); convolutions take any.
+
+    Args:
+        module: the network, at its published size.
+        network: its catalogue entry.
+        size: side of the input in pixels.
+
+    Raises:
+        HalftoneError: the network can't be cut into patches at that size.
+    """
+    if size == network.input.size or not hasattr(module, "set_input_size"):
+        return
+    set_input_size: Any = module.set_input_size
+    try:
+        # timm's resampling of relative position tables sets off two notes on torch's internals.
+        with torch.no_grad(), warnings.catch_warnings(action="ignore", category=UserWarning):
+            set_input_size((size, size))
+            module.eval()(torch.zeros(1, 3, size, size))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise _no_such_size(network, size, str(error)) from None
+    patch = getattr(module.get_submodule("patch_embed"), "patch_size", (1, 1))
+    if size % patch[0]:
+        raise _no_such_size(network, size, f"its patches are {patch[0]} pixels wide")
+
+
+def _no_such_size(network: Architecture, size: int, reason: str) -> HalftoneError:
+    native = network.input.size
+    return HalftoneError(
+        f"{network.name} can't take pictures of {size} x {size} pixels ({reason}): take its own size {native}, or "
+        f"another that its patches divide, such as {native // 7 * 4} or {native // 7 * 12}"
+    )
 
 
 def save_weights(bundle: Bundle, module: torch.nn.Module, *, made_by: str) -> None:
@@ -96,7 +135,9 @@ def _create(network: Architecture, weights: str) -> Bundle:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         module = build(network, classes=IMAGENET_CLASSES)
-    source, license_ = _initialise(module, network, weights)
+    source, license_ = initialise(module, network, weights)
+    if weights == "random":
+        source += ", seed 0 (for latency studies only)"
     manifest = Manifest(
         name=network.name,
         architecture=network.name,
@@ -113,12 +154,12 @@ def _create(network: Architecture, weights: str) -> Bundle:
     return bundle
 
 
-def _initialise(module: torch.nn.Module, network: Architecture, weights: str) -> tuple[str, str]:
+def initialise(module: torch.nn.Module, network: Architecture, weights: str) -> tuple[str, str]:
     """Fill the randomly initialised module with the weights asked for; returns their source and their licence."""
     if weights == "random":
-        return "random initialisation, seed 0 (for latency studies only)", "apache-2.0"
+        return "random initialisation", "apache-2.0"
     if weights != "pretrained":
-        _load_state(module, _read_safetensors(Path(weights)), weights)
+        load_state(module, read_safetensors(Path(weights)), weights)
         return f"file {Path(weights).name}", "other"
     if network.name == embedded.ARCHITECTURE:
         embedded.load_into(module)
@@ -140,7 +181,12 @@ def _load_from_hub(module: torch.nn.Module, network: Architecture) -> tuple[str,
     return f"timm {network.timm_name}", str(pretrained.pretrained_cfg.get("license") or "other")
 
 
-def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a file that the user named with `--weights`.
+
+    Raises:
+        HalftoneError: no such file, or not of that format.
+    """
     if not path.is_file():
         raise HalftoneError(f"--weights {path}: no such file; name a .safetensors file, `pretrained` or `random`")
     try:
@@ -152,7 +198,17 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
         ) from None
 
 
-def _load_state(module: torch.nn.Module, state: dict[str, torch.Tensor], origin: str) -> None:
+def load_state(module: torch.nn.Module, state: dict[str, torch.Tensor], origin: str) -> None:
+    """Load a complete state into the module.
+
+    Args:
+        module: the network.
+        state: every tensor of it by name.
+        origin: where the state comes from, for the message.
+
+    Raises:
+        HalftoneError: a tensor is missing, unknown or of another shape.
+    """
     try:
         module.load_state_dict(state)
     except RuntimeError as error:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export.measures import compare, mcnemar_p, rate, softmax
+from export.measures import compare
+from models.measures import mcnemar_p, rate, softmax
 
 RNG = np.random.default_rng(3)
 REFERENCE = (RNG.normal(size=(40, 8)) * 3).astype(np.float32)

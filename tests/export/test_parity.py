@@ -13,11 +13,12 @@ import pytest
 from onnx import numpy_helper
 
 from export.gate import Gate
-from export.measures import compare, mcnemar_p, rate
+from export.measures import compare
 from export.record import UnprovenError, check_runtime, proof
 from export.runtimes.registry import load
 from models.bundle import Bundle
 from models.errors import HalftoneError
+from models.measures import mcnemar_p, rate
 from tests.servers import PHOTOS, ROOT
 
 NAME = "efficientnet_lite0"

@@ -1,0 +1,71 @@
+"""Where training starts: a catalogue network with pretrained, random or given weights and a head for other classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models.checkpoint import IMAGENET_CLASSES, build, fit_input_size, initialise, load_state, read_safetensors
+from models.errors import HalftoneError
+from models.spec import Architecture
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """A network to train from."""
+
+    module: torch.nn.Module
+    """FP32 on the CPU, in evaluation mode, with a head for the classes asked for."""
+
+    source: str
+    """Where the weights come from, in words."""
+
+    license: str
+    """SPDX identifier of their licence."""
+
+    pretrained: bool
+    """False for random weights."""
+
+
+def start(network: Architecture, weights: str, *, classes: int, size: int, seed: int, **options: Any) -> Start:
+    """The network with the weights to start from and a head for `classes`.
+
+    A file's head is kept where it has as many classes, otherwise replaced by a random one.
+
+    Args:
+        network: entry of the catalogue.
+        weights: `pretrained`, `random`, or a `.safetensors` file.
+        classes: number of outputs.
+        size: side of the input in pixels.
+        seed: of the random parts.
+        options: passed to `timm.create_model`, such as `drop_rate` or `drop_path_rate`.
+
+    Raises:
+        HalftoneError: the weights can't be had or do not fit, or the network can't take that size.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if weights in ("pretrained", "random"):
+            module = build(network, classes=classes if weights == "random" else IMAGENET_CLASSES, **options)
+            source, license_ = initialise(module, network, weights)
+        else:
+            module, source, license_ = _from_file(network, Path(weights), options)
+        head: Any = module.get_submodule(network.head)
+        if head.out_features != classes:
+            reset: Any = module.reset_classifier
+            reset(classes)
+        fit_input_size(module, network, size)
+    return Start(module=module.eval(), source=source, license=license_, pretrained=weights != "random")
+
+
+def _from_file(network: Architecture, path: Path, options: dict[str, Any]) -> tuple[torch.nn.Module, str, str]:
+    state = read_safetensors(path)
+    bias = state.get(f"{network.head}.bias")
+    if bias is None:
+        raise HalftoneError(f"--weights {path} holds no weights of {network.name} (no {network.head}.bias in it)")
+    module = build(network, classes=len(bias), **options)
+    load_state(module, state, str(path))
+    return module, f"file {path.name}", "other"

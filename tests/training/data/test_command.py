@@ -1,0 +1,79 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import training
+from models.dataset import held_out_images
+from models.errors import HalftoneError
+from models.manifest import Manifest
+from models.spec import InputSpec
+from tests.training.samples import class_folders, png
+from training.data.__main__ import DataConfig, Findings, check, write_sample
+from training.data.source import load_data
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "training.data", *arguments], capture_output=True, text=True, check=False
+    )
+
+
+def test_it_describes_and_checks(tmp_path):
+    class_folders(tmp_path, {"cat": 10, "dog": 2})
+    result = command("--data", str(tmp_path), "--check")
+    assert result.returncode == 0, result.stderr
+    assert "cat: 8 + 2" in result.stdout
+    assert "warning: the classes are uneven" in result.stdout
+    assert "all 12 pictures can be read, and none is in both parts" in result.stdout
+
+
+def test_broken_and_shared_pictures_are_named_with_exit_code_1(tmp_path):
+    class_folders(tmp_path / "train", {"cat": 3, "dog": 3})
+    class_folders(tmp_path / "val", {"cat": 1, "dog": 1}, first_seed=20)
+    (tmp_path / "val" / "cat" / "copy.png").write_bytes(png(0))
+    (tmp_path / "train" / "dog" / "001.png").write_bytes(b"")
+    findings = check(load_data(str(tmp_path)))
+    assert findings.shared == ["cat/copy.png"]
+    assert findings.broken[0].startswith("dog/001.png: the picture is empty")
+    result = command("--data", str(tmp_path), "--check")
+    assert result.returncode == 1
+    assert "cat/copy.png" in result.stdout
+
+
+def test_a_sample_is_a_smaller_data_set_of_the_same_pixels(tmp_path):
+    class_folders(tmp_path / "all", {"cat": 30, "dog": 20})
+    data = load_data(str(tmp_path / "all"))
+    assert write_sample(data, tmp_path / "some", per_class=5, val_per_class=2, seed=0) == 14
+    sample = load_data(str(tmp_path / "some"))
+    assert np.bincount(sample.train.targets).tolist() == [5, 5]
+    assert np.bincount(sample.val.targets).tolist() == [2, 2]
+    originals = {data.train.read(index).tobytes() for index in range(len(data.train))}
+    assert all(sample.train.read(index).tobytes() in originals for index in range(10))
+
+
+def test_the_output_must_be_new(tmp_path):
+    with pytest.raises(HalftoneError, match="exists already"):
+        DataConfig(data="photos", output=tmp_path)
+
+
+def test_the_sample_that_ships_is_whole_and_export_finds_its_held_out_pictures():
+    folder = Path(training.__file__).parent / "sample"
+    data = load_data(str(folder))
+    assert np.bincount(data.train.targets).tolist() == [50] * 10
+    assert np.bincount(data.val.targets).tolist() == [20] * 10
+    assert check(data) == Findings(broken=[], shared=[])
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 2_000_000
+    assert "MIT licence" in (folder / "LICENSE.md").read_text()
+    manifest = Manifest(
+        name="demo",
+        architecture="x",
+        input=InputSpec(size=8),
+        labels=data.train.labels,
+        trained=True,
+        source="",
+        license="",
+    )
+    assert len(held_out_images(folder, manifest)) == 200

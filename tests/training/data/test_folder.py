@@ -1,0 +1,248 @@
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from models.errors import HalftoneError
+from tests.training.samples import class_folders, picture, png
+from training.data.folder import load_folder
+from training.data.pictures import Data
+from training.data.source import load_data
+
+
+def load(folder: Path) -> Data:
+    return load_folder(folder, val_share=0.25, seed=0)
+
+
+def names(pictures) -> set[str]:
+    return {pictures.name(index) for index in range(len(pictures))}
+
+
+def test_train_and_val_folders_are_the_two_parts(tmp_path):
+    class_folders(tmp_path / "train", {"cat": 3, "dog": 2})
+    class_folders(tmp_path / "val", {"cat": 1, "dog": 1})
+    data = load(tmp_path)
+    assert data.train.labels == data.val.labels == ("cat", "dog")
+    assert data.train.targets.tolist() == [0, 0, 0, 1, 1]
+    assert data.val.targets.tolist() == [0, 1]
+    assert data.own_split
+    assert data.warnings == ()
+    assert np.array_equal(data.train.read(0), picture(0))
+
+
+@pytest.mark.parametrize("held_out", ["validation", "test"])
+def test_other_names_for_held_out_pictures(tmp_path, held_out):
+    class_folders(tmp_path / "train", {"cat": 2, "dog": 2})
+    class_folders(tmp_path / held_out, {"cat": 1, "dog": 1})
+    assert len(load(tmp_path).val) == 2
+
+
+def test_val_goes_before_test_which_is_left_alone(tmp_path):
+    class_folders(tmp_path / "train", {"cat": 2, "dog": 2})
+    class_folders(tmp_path / "val", {"cat": 1, "dog": 1})
+    class_folders(tmp_path / "test", {"cat": 5, "dog": 5})
+    data = load(tmp_path)
+    assert (len(data.train), len(data.val)) == (4, 2)
+
+
+@pytest.mark.parametrize("inner", ["", "train"])
+def test_undivided_folders_are_split_by_class(tmp_path, inner):
+    class_folders(tmp_path / inner if inner else tmp_path, {"cat": 8, "dog": 4})
+    data = load(tmp_path)
+    assert np.bincount(data.val.targets).tolist() == [2, 1]
+    assert np.bincount(data.train.targets).tolist() == [6, 3]
+    assert not names(data.train) & names(data.val)
+    assert not data.own_split
+
+
+def test_pictures_lie_at_any_depth_and_hidden_or_other_files_are_left_out(tmp_path):
+    class_folders(tmp_path, {"cat": 2, "dog": 2})
+    (tmp_path / "cat" / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "cat" / "deep" / "er" / "x.PNG").write_bytes(png(9))
+    (tmp_path / "cat" / ".hidden.png").write_bytes(b"")
+    (tmp_path / "cat" / "notes.txt").write_text("no picture")
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "README.md").write_text("no class")
+    data = load(tmp_path)
+    assert names(data.train) | names(data.val) == {
+        "cat/000.png", "cat/001.png", "cat/deep/er/x.PNG", "dog/000.png", "dog/001.png"
+    }  # fmt: skip
+
+
+def test_links_are_followed(tmp_path):
+    class_folders(tmp_path / "elsewhere", {"dog": 4})
+    class_folders(tmp_path / "data", {"cat": 4})
+    (tmp_path / "data" / "dog").symlink_to(tmp_path / "elsewhere" / "dog")
+    assert np.bincount(load(tmp_path / "data").train.targets).tolist() == [3, 3]
+
+
+def test_odd_pictures_are_read_upright_in_rgb(tmp_path):
+    class_folders(tmp_path, {"cat": 2, "dog": 1})
+    odd = tmp_path / "dog"
+    Image.fromarray(picture(1)).convert("L").save(odd / "grey.png")
+    Image.fromarray(picture(1)).convert("P").save(odd / "palette.png")
+    Image.fromarray(picture(1)).convert("CMYK").save(odd / "cmyk.jpg")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(picture(1)).save(odd / "turned.jpg", exif=exif)
+    data = load(tmp_path)
+    shapes = {
+        pictures.name(index): pictures.read(index).shape
+        for pictures in (data.train, data.val)
+        for index in range(len(pictures))
+    }
+    assert shapes["dog/grey.png"] == shapes["dog/palette.png"] == shapes["dog/cmyk.jpg"] == (10, 12, 3)
+    assert shapes["dog/turned.jpg"] == (12, 10, 3)
+
+
+def test_a_class_without_held_out_pictures_is_mentioned(tmp_path):
+    class_folders(tmp_path / "train", {"cat": 2, "dog": 2})
+    class_folders(tmp_path / "val", {"cat": 1})
+    data = load(tmp_path)
+    assert data.val.targets.tolist() == [0]
+    assert "dog" in data.warnings[0]
+
+
+def test_a_class_of_one_picture_is_learnt_and_mentioned(tmp_path):
+    class_folders(tmp_path, {"cat": 4, "dog": 1})
+    data = load(tmp_path)
+    assert np.bincount(data.train.targets).tolist() == [3, 1]
+    assert "dog" in data.warnings[0]
+
+
+def refused(folder: Path, message: str) -> None:
+    with pytest.raises(HalftoneError, match=message):
+        load(folder)
+
+
+def test_no_such_folder(tmp_path):
+    refused(tmp_path / "nowhere", "does not exist: name a folder")
+
+
+def test_a_file_that_is_no_table(tmp_path):
+    (tmp_path / "photos.zip").write_bytes(b"PK")
+    refused(tmp_path / "photos.zip", "is a file: name a folder")
+
+
+def test_an_empty_folder(tmp_path):
+    refused(tmp_path, "one folder of JPEG, PNG or WebP files per class")
+
+
+def test_pictures_without_class_folders(tmp_path):
+    (tmp_path / "a.png").write_bytes(png())
+    refused(tmp_path, "holds 1 pictures but no class folders")
+
+
+def test_one_class(tmp_path):
+    class_folders(tmp_path, {"cat": 3})
+    refused(tmp_path, "one class only, 'cat'.*add a folder")
+
+
+def test_one_wrapping_folder(tmp_path):
+    class_folders(tmp_path / "photos", {"cat": 3, "dog": 3})
+    refused(tmp_path, "if its folders are the classes, name it with --data")
+
+
+def test_an_empty_class(tmp_path):
+    class_folders(tmp_path, {"cat": 3, "dog": 3, "emu": 0})
+    refused(tmp_path, "emu has no pictures: add")
+
+
+def test_a_class_of_unread_formats(tmp_path):
+    class_folders(tmp_path, {"cat": 3, "emu": 0})
+    (tmp_path / "emu" / "a.bmp").write_bytes(b"BM")
+    refused(tmp_path, r"emu holds 1 \.bmp files, which are not read: convert")
+
+
+@pytest.mark.parametrize(("one", "other"), [("cat", "Cat"), ("caf\u00e9", "cafe\u0301"), ("cat", "cat ")])
+def test_names_that_differ_in_writing_only(tmp_path, one, other):
+    class_folders(tmp_path, {one: 2, other: 2})
+    refused(tmp_path, "differ in how they are written only")
+
+
+def test_a_class_folder_name_that_is_no_text(tmp_path):
+    class_folders(tmp_path, {"cat": 2})
+    broken = os.fsencode(tmp_path) + b"/d\xffg"
+    os.mkdir(broken)
+    refused(tmp_path, "no UTF-8 text: rename")
+
+
+def test_a_picture_name_that_is_no_text_is_no_problem(tmp_path):
+    class_folders(tmp_path, {"cat": 2, "dog": 2})
+    with open(os.fsencode(tmp_path) + b"/dog/\xff.png", "wb") as file:
+        file.write(png(5))
+    data = load(tmp_path)
+    found = names(data.train) | names(data.val)
+    assert r"dog/\xff.png" in found
+    assert all(pictures.read(index).shape for pictures in (data.train, data.val) for index in range(len(pictures)))
+
+
+def test_a_held_out_class_that_is_not_learnt(tmp_path):
+    class_folders(tmp_path / "train", {"cat": 2, "dog": 2})
+    class_folders(tmp_path / "val", {"cat": 1, "Dog": 1})
+    refused(tmp_path, "has the class 'Dog'.*is it 'dog', written otherwise")
+
+
+def test_val_without_train(tmp_path):
+    class_folders(tmp_path / "val", {"cat": 2, "dog": 2})
+    refused(tmp_path, "has val/ but no train/")
+
+
+def test_train_beside_a_folder_of_another_name(tmp_path):
+    class_folders(tmp_path / "train", {"cat": 2, "dog": 2})
+    class_folders(tmp_path / "valid", {"cat": 2, "dog": 2})
+    refused(tmp_path, "train/ and valid/.*rename it to val")
+
+
+def test_a_loop_of_links(tmp_path):
+    class_folders(tmp_path, {"cat": 2, "dog": 2})
+    (tmp_path / "dog" / "again").symlink_to(tmp_path / "dog")
+    refused(tmp_path, "again is a link to a folder that it lies in")
+
+
+def test_a_folder_that_may_not_be_read(tmp_path, monkeypatch):
+    class_folders(tmp_path, {"cat": 2, "dog": 2})
+    scandir = os.scandir
+
+    def denied(path):
+        if Path(path).name == "dog":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    refused(tmp_path, r"dog can't be read \(Permission denied\).*chmod")
+
+
+def test_a_file_that_vanishes_is_a_broken_picture(tmp_path):
+    class_folders(tmp_path / "train", {"cat": 2, "dog": 2})
+    class_folders(tmp_path / "val", {"cat": 1, "dog": 1})
+    data = load(tmp_path)
+    (tmp_path / "train" / "cat" / "000.png").unlink()
+    with pytest.raises(HalftoneError, match=re.escape("can't be read (No such file")):
+        data.train.read(0)
+
+
+def test_the_fingerprint_changes_with_names_and_classes(tmp_path):
+    class_folders(tmp_path, {"cat": 4, "dog": 4})
+    before = load(tmp_path)
+    assert before.fingerprint() == load(tmp_path).fingerprint()
+    assert before.fingerprint() != load_folder(tmp_path, val_share=0.25, seed=1).fingerprint()
+    (tmp_path / "cat" / "000.png").rename(tmp_path / "dog" / "zzz.png")
+    assert before.fingerprint() != load(tmp_path).fingerprint()
+
+
+def test_a_limit_keeps_every_class(tmp_path):
+    class_folders(tmp_path, {"cat": 20, "dog": 10, "emu": 2})
+    data = load_data(str(tmp_path), limit=8)
+    assert (len(data.train), len(data.val)) == (8, 7)
+    assert set(data.train.targets.tolist()) == {0, 1, 2}
+    with pytest.raises(HalftoneError, match="less than one for each of the 3 classes"):
+        load_data(str(tmp_path), limit=2)
+
+
+def test_a_share_outside_its_range(tmp_path):
+    with pytest.raises(HalftoneError, match="between 0 and 1, not 1"):
+        load_data(str(tmp_path), val_share=1)

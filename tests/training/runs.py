@@ -1,0 +1,135 @@
+"""Short runs for the tests, and a script for other processes: `python tests/training/runs.py OUTPUT [FLAG…]`."""
+
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+import traceback
+from dataclasses import replace
+from pathlib import Path
+
+import safetensors.torch
+import torch
+
+from models.bundle import WEIGHTS, Bundle
+from training.config import Running, TrainConfig
+from training.run import train
+from training.settings import Objective, Optimisation, Recipe, Schedule, Transfer
+
+sys.path.insert(0, str(Path(__file__).parent))
+from memory import crops
+
+TINY = Recipe(
+    epochs=2,
+    batch=8,
+    amp="off",
+    transfer=Transfer(size=32),
+    schedule=Schedule(schedule="cosine"),
+    objective=Objective(smoothing=0.1),
+)
+
+# Everything that has a state or draws random numbers.
+STATEFUL = replace(
+    TINY,
+    epochs=3,
+    transfer=Transfer(size=32, dropout=0.2, drop_path=0.1),
+    optimisation=Optimisation(ema=0.9, accumulate=2),
+    schedule=Schedule(schedule="onecycle"),
+    objective=Objective(mixup=0.2, cutmix=1.0, smoothing=0.1),
+)
+
+
+def config(output, recipe=TINY, *, model="mobilenetv3_small", weights="random", **options):
+    """A request for a run on the CPU that logs nowhere."""
+    running = Running(
+        device="cpu", workers=options.pop("workers", 0), checkpoint_minutes=options.pop("minutes", 5.0), log=()
+    )
+    return TrainConfig(
+        data="crops",
+        model=model,
+        output=output,
+        weights=weights,
+        recipe="test",
+        settings=recipe,
+        running=running,
+        **options,
+    )
+
+
+def run(output, recipe=TINY, *, data=None, **options):
+    """Train on crops of photographs; the bundle."""
+    return train(config(output, recipe, **options), data or crops())
+
+
+def kill_points(folder, kills, seed):
+    """Train once in peace, then once with so many SIGKILLs at random moments; prints both weights' hashes.
+
+    Every attempt is forked from this process, which has everything imported but has computed nothing yet.
+    """
+
+    def forked(task, *arguments):
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                task(*arguments)
+                code = 0
+            except Exception:
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                os._exit(code)
+        return child
+
+    def done(child):
+        status = os.waitpid(child, 0)[1]
+        assert os.WIFSIGNALED(status) or status == 0, status
+        return not os.WIFSIGNALED(status)
+
+    started = time.monotonic()
+    assert done(forked(stateful, folder / "whole"))
+    length, generator, killed, finished = time.monotonic() - started, random.Random(seed), 0, False
+    while not finished:
+        child = forked(stateful, folder / "killed")
+        if killed < kills:
+            time.sleep(generator.uniform(0.0, length))
+            os.kill(child, signal.SIGKILL)
+        if not done(child):
+            killed += 1
+            continue
+        assert done(forked(compare, folder))
+        finished = killed >= kills
+        if not finished:
+            shutil.rmtree(folder / "killed")
+    print(f"killed {killed} times")
+
+
+def stateful(output):
+    """The run that is killed: a checkpoint after every step, a loader process."""
+    run(output, STATEFUL, workers=1, minutes=0.0)
+
+
+def compare(folder):
+    """Fail unless both runs ended in the same weights and the same history."""
+    bundles = [Bundle.open(folder / name) for name in ("whole", "killed")]
+    whole, killed = (safetensors.torch.load(bundle.read(WEIGHTS)) for bundle in bundles)
+    assert whole.keys() == killed.keys()
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, killed[name]), name
+    assert timeless(bundles[0]) == timeless(bundles[1])
+
+
+def timeless(bundle):
+    """The history without what depends on the machine's mood."""
+    history = bundle.manifest.training["history"]
+    return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in history]
+
+
+if __name__ == "__main__":
+    action, folder, *arguments = sys.argv[1:]
+    if action == "kill":
+        kill_points(Path(folder), int(arguments[0]), int(arguments[1]))
+    else:
+        run(Path(folder), replace(TINY, optimisation=Optimisation(accumulate=2)), model="vit_ti16")

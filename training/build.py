@@ -1,0 +1,138 @@
+"""What a run is made of: the network with what learns in it, the batches, and what it is taught."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from models.catalog import architecture
+from models.errors import HalftoneError
+from models.graph import Normalise
+from models.spec import Architecture, InputSpec
+from models.start import Start, start
+from training.augment import EvaluationView, build_augment
+from training.config import TrainConfig
+from training.data.balance import class_weights, sampling_weights
+from training.data.dataset import PictureSet
+from training.data.pictures import Data
+from training.distributed import World
+from training.feed import TrainingFeed, ValidationFeed, default_workers
+from training.learner import Learner
+from training.loop import Loop
+from training.objective import Mixing, Targets, load_teacher
+from training.optim import build_optimiser, parameter_groups
+from training.precision import precision
+from training.sampling import Plan
+from training.transfer import HEAD, freezing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What a run is made of."""
+
+    network: Architecture
+    spec: InputSpec
+    start: Start
+    loop: Loop
+
+
+def build(config: TrainConfig, data: Data, world: World) -> Parts:
+    """Everything that a run needs, at its beginning.
+
+    Args:
+        config: resolved settings.
+        data: the pictures.
+        world: the processes that train together.
+
+    Raises:
+        HalftoneError: the model, its weights, the teacher or the precision can't be had.
+    """
+    recipe, network = config.settings, architecture(config.model)
+    transfer, classes = recipe.transfer, len(data.train.labels)
+    spec = replace(network.input, size=transfer.size or network.input.size)
+    began = start(
+        network,
+        config.weights,
+        classes=classes,
+        size=spec.size,
+        seed=config.seed,
+        drop_rate=transfer.dropout,
+        drop_path_rate=transfer.drop_path,
+    )
+    layers = freezing(network, transfer, pictures=len(data.train), pretrained=began.pretrained)
+    learns = layers.learning_from(recipe.epochs - 1) < HEAD
+    how = precision(recipe.amp, began.module, world.device, backbone_learns=learns)
+    module = _synchronised(how.place(began.module), world)
+    groups = parameter_groups(module, network, recipe.optimisation, transfer, pretrained=began.pretrained)
+    optimiser = build_optimiser(groups, recipe.optimisation)
+    learner = Learner(module, layers, optimiser, how, recipe.optimisation, compiled=config.running.compile, world=world)
+    training, validation = _feeds(config, data, spec, world)
+    loop = Loop(
+        learner,
+        recipe,
+        _targets(config, data, spec, world),
+        Normalise(spec).to(world.device),
+        training,
+        validation,
+        pictures=(len(data.train), len(data.val)),
+        world=world,
+        seed=config.seed,
+    )
+    return Parts(network=network, spec=spec, start=replace(began, module=module), loop=loop)
+
+
+def _synchronised(module: torch.nn.Module, world: World) -> torch.nn.Module:
+    """On several GPUs, batch norms that see the whole batch instead of one GPU's part."""
+    if world.size == 1 or world.device.type != "cuda":
+        return module
+    norms: Any = torch.nn.SyncBatchNorm
+    synchronised: torch.nn.Module = norms.convert_sync_batchnorm(module)
+    return synchronised
+
+
+def _targets(config: TrainConfig, data: Data, spec: InputSpec, world: World) -> Targets:
+    objective, labels = config.settings.objective, data.train.labels
+    weights = None
+    if objective.balance == "weights":
+        weights = torch.as_tensor(class_weights(data.train.targets, len(labels))).float().to(world.device)
+    teacher = None
+    if objective.teacher is not None:
+        teacher = load_teacher(objective.teacher, labels, spec, objective).to(world.device)
+    return Targets(
+        smoothing=objective.smoothing,
+        weights=weights,
+        mixing=Mixing(objective, len(labels), config.seed) if objective.mixes else None,
+        teacher=teacher,
+        teacher_share=objective.teacher_share,
+    )
+
+
+def _feeds(config: TrainConfig, data: Data, spec: InputSpec, world: World) -> tuple[TrainingFeed, ValidationFeed]:
+    recipe, objective = config.settings, config.settings.objective
+    if recipe.batch < 2 * world.size:
+        raise HalftoneError(
+            f"--batch {recipe.batch} is too small for {world.size} processes: use {2 * world.size} or more"
+        )
+    weights = sampling_weights(data.train.targets, len(data.train.labels)) if objective.balance == "sampler" else None
+    plan = Plan(
+        pictures=len(data.train),
+        batch=recipe.batch,
+        accumulate=recipe.optimisation.accumulate,
+        rank=world.rank,
+        world=world.size,
+        seed=config.seed,
+        pairs=objective.mixes,
+        weights=weights,
+    )
+    workers = default_workers(world.size) if config.running.workers is None else config.running.workers
+    pin = world.device.type == "cuda"
+    view = build_augment(recipe.augment, spec)
+    pictures = PictureSet(data.train, view, seed=config.seed, max_corrupt_share=config.max_corrupt_share)
+    held_out = PictureSet(data.val, EvaluationView(spec), seed=config.seed, max_corrupt_share=config.max_corrupt_share)
+    training = TrainingFeed(pictures, plan, workers=workers, pin=pin)
+    batch = math.ceil(recipe.batch / world.size)
+    validation = ValidationFeed(held_out, batch=batch, rank=world.rank, world=world.size, workers=workers, pin=pin)
+    return training, validation

@@ -1,0 +1,164 @@
+"""`python -m training.data --data DIR`: what training would read; with --check every picture, with --output a sample.
+
+    python -m training.data --data photos --check
+    python -m training.data --data torchvision:FashionMNIST --output sample --per-class 50 --val-per-class 20
+
+The check reads every picture, names the broken ones and those that are both learnt from and judged by, and ends with
+exit code 1 if there are any: 70,000 Fashion-MNIST pictures in memory take 2 s, 1,000 photographs about 3 s.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+
+from models.cli import ANSWER_IS_NO, DONE, run
+from models.errors import HalftoneError
+from models.files import atomic_path
+from models.preprocess import ImageError
+from training.data.balance import imbalance_warning
+from training.data.pictures import Data, Pictures
+from training.data.source import load_data
+from training.data.split import first_of_every_class
+
+PROG = "python -m training.data"
+LISTED = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Describe labelled pictures as training reads them, check them, or copy a sample of them."""
+
+    data: str
+    """A folder (`train/` and `val/`, or one folder per class), FILE.csv (path,label), or torchvision:NAME."""
+
+    val_share: float = 0.2
+    """Share of the pictures held out where the data has no split of its own."""
+
+    seed: int = 0
+    """Of that split and of the sample."""
+
+    check: bool = False
+    """Read every picture; exit code 1 if some are broken, or if a picture is both learnt from and judged by."""
+
+    output: Path | None = None
+    """New folder for a sample as PNG files, in train/CLASS and val/CLASS."""
+
+    per_class: int = 50
+    """Sample: most training pictures of each class."""
+
+    val_per_class: int = 20
+    """Sample: most validation pictures of each class."""
+
+    def __post_init__(self) -> None:
+        if self.per_class < 1 or self.val_per_class < 1:
+            raise HalftoneError("--per-class and --val-per-class must be 1 or more")
+        if self.output is not None and self.output.exists():
+            raise HalftoneError(f"--output {self.output} exists already: choose a new folder")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What is wrong with the pictures."""
+
+    broken: list[str]
+    """One line per picture that can't be read, with the reason."""
+
+    shared: list[str]
+    """Validation pictures whose pixels are those of a training picture."""
+
+
+def check(data: Data) -> Findings:
+    """Read every picture of both parts."""
+    console = Console(stderr=True)
+    learnt, broken = _digests(data.train, "reading the training pictures", console)
+    judged, also_broken = _digests(data.val, "reading the validation pictures", console)
+    known = set(learnt.values())
+    shared = [data.val.name(index) for index, digest in judged.items() if digest in known]
+    return Findings(broken=broken + also_broken, shared=shared)
+
+
+def write_sample(data: Data, folder: Path, *, per_class: int, val_per_class: int, seed: int) -> int:
+    """Copy some pictures of every class, decoded, as PNG files; returns how many.
+
+    Args:
+        data: where they come from.
+        folder: where to; it must not exist.
+        per_class: most training pictures of a class.
+        val_per_class: most validation pictures of a class.
+        seed: of the choice.
+    """
+    count = 0
+    for part, pictures, most in (("train", data.train, per_class), ("val", data.val, val_per_class)):
+        for index in map(int, first_of_every_class(pictures, most, seed=seed)):
+            target = folder / part / pictures.labels[pictures.targets[index]] / f"{index:05d}.png"
+            with atomic_path(target) as path:
+                _as_small_as_possible(pictures.read(index)).save(path, optimize=True)
+            count += 1
+    return count
+
+
+def _as_small_as_possible(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> Image.Image:
+    grey = bool((pixels == pixels[:, :, :1]).all())
+    return Image.fromarray(np.ascontiguousarray(pixels[:, :, 0]) if grey else pixels)
+
+
+def _digests(pictures: Pictures, what: str, console: Console) -> tuple[dict[int, bytes], list[str]]:
+    digests: dict[int, bytes] = {}
+    broken: list[str] = []
+    for index in track(range(len(pictures)), what, console=console, transient=True):
+        try:
+            pixels = pictures.read(index)
+        except ImageError as error:
+            broken.append(f"{pictures.name(index)}: {error}")
+            continue
+        digests[index] = hashlib.blake2b(f"{pixels.shape}".encode() + pixels.tobytes(), digest_size=16).digest()
+    return digests, broken
+
+
+def _describe(data: Data) -> None:
+    print(f"{data.description}: {len(data.train):,} pictures to learn from, {len(data.val):,} to judge by")
+    for index, label in enumerate(data.train.labels):
+        learnt, judged = (int((part.targets == index).sum()) for part in (data.train, data.val))
+        print(f"  {label}: {learnt:,} + {judged:,}")
+    for warning in (*data.warnings, imbalance_warning(data.train.targets, data.train.labels)):
+        if warning:
+            print(f"warning: {warning}")
+    print(f"fingerprint {data.fingerprint()}")
+
+
+def _tell(findings: Findings, data: Data) -> int:
+    for title, names in (
+        ("broken pictures, to be repaired or removed", findings.broken),
+        ("validation pictures that are training pictures too, to be removed from one of them", findings.shared),
+    ):
+        if names:
+            print(f"{len(names)} {title}:")
+            print("\n".join(f"  {name}" for name in names[:LISTED]))
+            if len(names) > LISTED:
+                print(f"  and {len(names) - LISTED} more")
+    if findings.broken or findings.shared:
+        return ANSWER_IS_NO
+    print(f"all {len(data.train) + len(data.val):,} pictures can be read, and none is in both parts")
+    return DONE
+
+
+def _main(config: DataConfig) -> int:
+    data = load_data(config.data, val_share=config.val_share, seed=config.seed)
+    _describe(data)
+    if config.output is not None:
+        count = write_sample(
+            data, config.output, per_class=config.per_class, val_per_class=config.val_per_class, seed=config.seed
+        )
+        print(f"wrote {count} pictures to {config.output}")
+    return _tell(check(data), data) if config.check else DONE
+
+
+if __name__ == "__main__":
+    run(_main, DataConfig, prog=PROG)

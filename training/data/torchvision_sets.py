@@ -1,0 +1,226 @@
+"""torchvision's data sets by name, such as `torchvision:FashionMNIST`; nothing is downloaded that is there already.
+
+MNIST's family is read from its IDX files, in Debian's packages too. A set with a test part is judged by that; of
+the others some training pictures are held out.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.errors import HalftoneError
+from models.preprocess import BrokenImageError, Pixels
+from training.data.idx import read_idx
+from training.data.pictures import ArrayPictures, Data, Pictures, Targets, fingerprint
+from training.data.split import stratified_split
+from training.data.views import SelectedPictures
+
+PREFIX = "torchvision:"
+
+DEBIAN = Path("/usr/share/datasets")
+
+IDX_SETS = {"MNIST": "mnist", "FashionMNIST": "fashion-mnist", "KMNIST": "kmnist"}
+"""Name in torchvision to folder in Debian."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Parts:
+    """How torchvision's constructor is asked for the two parts."""
+
+    train: dict[str, Any]
+    val: dict[str, Any] | None = None
+
+
+_BY_FLAG = _Parts(train={"train": True}, val={"train": False})
+_BY_SPLIT = _Parts(train={"split": "train"}, val={"split": "test"})
+_WITH_VAL = _Parts(train={"split": "train"}, val={"split": "val"})
+
+SETS: dict[str, _Parts] = {
+    "CIFAR10": _BY_FLAG,
+    "CIFAR100": _BY_FLAG,
+    "SVHN": _BY_SPLIT,
+    "STL10": _BY_SPLIT,
+    "GTSRB": _BY_SPLIT,
+    "Food101": _BY_SPLIT,
+    "FGVCAircraft": _WITH_VAL,
+    "Flowers102": _WITH_VAL,
+    "DTD": _WITH_VAL,
+    "Imagenette": _WITH_VAL,
+    "OxfordIIITPet": _Parts(train={"split": "trainval"}, val={"split": "test"}),
+    "EuroSAT": _Parts(train={}),
+    "Caltech256": _Parts(train={}),
+}
+"""The sets whose two parts are known; MNIST's family is in IDX_SETS."""
+
+
+def load_torchvision(name: str, *, val_share: float, seed: int) -> Data:
+    """A data set by torchvision's name.
+
+    Args:
+        name: such as `FashionMNIST`, or `CIFAR10@FOLDER` where FOLDER holds or shall hold the files.
+        val_share: share held out of every class where the set has no test part.
+        seed: of that split.
+
+    Raises:
+        HalftoneError: no such set, or its files are neither there nor to be had.
+    """
+    name, _, folder = name.partition("@")
+    if name in IDX_SETS:
+        return _idx_set(name, Path(folder).expanduser() if folder else None)
+    if name not in SETS:
+        known = [*IDX_SETS, *SETS]
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise HalftoneError(f"no torchvision data set is called {name!r}: {hint}there are {', '.join(known)}")
+    return _torchvision_set(name, Path(folder).expanduser() if folder else _cache(), val_share, seed)
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "halftone"
+
+
+def _idx_set(name: str, root: Path | None) -> Data:
+    roots = [root] if root else [DEBIAN / IDX_SETS[name], _cache()]
+    folder = _idx_folder(name, roots) or _download_idx(name, root or _cache())
+    train, val = (_idx_part(name, folder, part) for part in ("train", "t10k"))
+    return Data(
+        train=train,
+        val=val,
+        description=f"torchvision {name}: {len(train):,} training pictures, judged by the {len(val):,} test pictures",
+        own_split=True,
+    )
+
+
+def _idx_folder(name: str, roots: list[Path]) -> Path | None:
+    places = [place for root in roots for place in (root, root / name / "raw", root / "raw")]
+    return next((place for place in places if _idx_file(place, "t10k-labels-idx1-ubyte")), None)
+
+
+def _idx_file(folder: Path, stem: str) -> Path | None:
+    return next((path for path in (folder / f"{stem}.gz", folder / stem) if path.is_file()), None)
+
+
+def _download_idx(name: str, root: Path) -> Path:
+    _construct(name, root, {"train": True}, what=f"install Debian's dataset-{IDX_SETS[name]}")
+    return root / name / "raw"
+
+
+def _idx_part(name: str, folder: Path, part: str) -> ArrayPictures:
+    images, targets = (_idx_array(folder, f"{part}-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1"))
+    labels = _class_names(name)
+    if images.ndim != 3 or targets.shape != images.shape[:1] or int(targets.max(initial=0)) >= len(labels):
+        raise HalftoneError(
+            f"the {part} files of {name} in {folder} do not belong together: install or download them again"
+        )
+    return ArrayPictures(labels=labels, targets=targets.astype(np.int64), images=images, title=f"{name} {part}")
+
+
+def _idx_array(folder: Path, stem: str) -> Any:
+    path = _idx_file(folder, stem)
+    if path is None:
+        raise HalftoneError(f"{folder} has no {stem}.gz: all four files of the set must lie there")
+    return read_idx(path)
+
+
+def _class_names(name: str) -> tuple[str, ...]:
+    import torchvision
+
+    return _folder_names(getattr(torchvision.datasets, name).classes)
+
+
+def _folder_names(classes: Any) -> tuple[str, ...]:
+    # Labels are also names of folders, in the data that export proves a model on.
+    return tuple(str(label).replace("/", " or ") for label in classes)
+
+
+def _torchvision_set(name: str, root: Path, val_share: float, seed: int) -> Data:
+    parts = SETS[name]
+    hint = "connect to the network once"
+    learn = _wrap(name, _construct(name, root, parts.train, what=hint))
+    if parts.val is not None:
+        judge = _wrap(name, _construct(name, root, parts.val, what=hint))
+        return Data(train=learn, val=judge, description=f"torchvision {name}: its own parts", own_split=True)
+    mine, held_out = stratified_split(learn, val_share=val_share, seed=seed)
+    return Data(
+        train=SelectedPictures(learn, mine),
+        val=SelectedPictures(learn, held_out),
+        description=f"torchvision {name}: {val_share:.0%} of every class held out (seed {seed})",
+        own_split=False,
+    )
+
+
+def _construct(name: str, root: Path, arguments: dict[str, Any], *, what: str) -> Any:
+    import torchvision
+
+    factory: Any = getattr(torchvision.datasets, name)
+    try:
+        return factory(str(root), download=False, **arguments)
+    except (RuntimeError, FileNotFoundError):
+        pass
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        return factory(str(root), download=True, **arguments)
+    # Downloads fail in many ways: URLError, HTTPError, RuntimeError for a wrong checksum, OSError for a full disk.
+    except Exception as error:
+        raise HalftoneError(
+            f"{name} is not in {root} and can't be downloaded ({type(error).__name__}: {str(error)[:120]}): {what}, or "
+            f"put its files there, or name their folder with {PREFIX}{name}@FOLDER"
+        ) from None
+
+
+def _wrap(name: str, dataset: Any) -> Pictures:
+    targets = _targets(dataset)
+    classes = getattr(dataset, "classes", None) or getattr(dataset, "categories", None)
+    labels = _folder_names(classes or range(int(targets.max()) + 1))
+    data = getattr(dataset, "data", None)
+    if isinstance(data, np.ndarray) and data.ndim == 4:
+        # SVHN and STL10 keep channels first.
+        images = data if data.shape[3] == 3 else data.transpose(0, 2, 3, 1)
+        return ArrayPictures(labels=labels, targets=targets, images=images, title=name)
+    return TorchvisionPictures(labels=labels, targets=targets, dataset=dataset, title=name)
+
+
+def _targets(dataset: Any) -> Targets:
+    for attribute in ("targets", "_labels", "labels", "y"):
+        if hasattr(dataset, attribute):
+            return np.asarray(getattr(dataset, attribute), dtype=np.int64)
+    return np.array([target for _, target in dataset._samples], dtype=np.int64)
+
+
+class TorchvisionPictures:
+    """The pictures of a torchvision data set that lie in files.
+
+    Args:
+        labels: class names by index.
+        targets: int64 (N,).
+        dataset: gives (PIL image, class) by index.
+        title: what the pictures are called, before their number.
+    """
+
+    def __init__(self, *, labels: tuple[str, ...], targets: Targets, dataset: Any, title: str) -> None:
+        self.labels, self.targets = labels, targets
+        self._dataset, self._title = dataset, title
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def read(self, index: int) -> Pixels:
+        """The picture as torchvision opens it, in RGB."""
+        try:
+            return np.asarray(self._dataset[index][0].convert("RGB"))
+        except (OSError, SyntaxError, ValueError) as error:
+            raise BrokenImageError(f"{self.name(index)} is damaged ({error}): download the set again") from None
+
+    def name(self, index: int) -> str:
+        """Title and number."""
+        return f"{self._title} {range(len(self))[index]}"
+
+    def fingerprint(self) -> str:
+        """Over names and classes."""
+        return fingerprint(self)

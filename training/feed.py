@@ -1,0 +1,102 @@
+"""Pictures to batches: loader processes that read and augment, in the order that the plan prescribes."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from training.sampling import Plan, PlanSampler, Step, share
+
+MOST_WORKERS = 8
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+"""uint8 (N, S, S, 3) and int64 (N,)."""
+
+
+class TrainingFeed:
+    """The training batches of a run.
+
+    Args:
+        pictures: data set of (pixels, target, index), with `set_epoch`.
+        plan: order and batches.
+        workers: loader processes; 0 reads in this one.
+        pin: put batches into page-locked memory, for GPUs.
+    """
+
+    def __init__(
+        self, pictures: Dataset[tuple[torch.Tensor, int, int]], plan: Plan, *, workers: int, pin: bool
+    ) -> None:
+        self.pictures, self.plan, self.sampler = pictures, plan, PlanSampler()
+        self.loader = _loader(pictures, self.sampler, workers=workers, pin=pin)
+
+    def epoch(self, epoch: int, *, start: int = 0) -> Iterator[tuple[Step, list[Batch]]]:
+        """The epoch's steps from `start` on, each with this process's micro-batches."""
+        steps = self.plan.epoch(epoch)[start:]
+        self.sampler.steps = steps
+        self.pictures.set_epoch(epoch)  # type: ignore[attr-defined]
+        batches = iter(self.loader)
+        for step in steps:
+            yield step, [next(batches)[:2] for _ in step.parts]
+
+
+class ValidationFeed:
+    """One process's share of the validation pictures, in order.
+
+    Args:
+        pictures: data set of (pixels, target, index).
+        batch: pictures per batch of one process.
+        rank: this process.
+        world: number of processes.
+        workers: loader processes.
+        pin: put batches into page-locked memory.
+    """
+
+    def __init__(
+        self,
+        pictures: Dataset[tuple[torch.Tensor, int, int]],
+        *,
+        batch: int,
+        rank: int = 0,
+        world: int = 1,
+        workers: int,
+        pin: bool,
+    ) -> None:
+        batches = share(len(pictures), batch=batch, rank=rank, world=world)  # type: ignore[arg-type]
+        self.loader = _loader(pictures, batches, workers=workers, pin=pin)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return ((pixels, targets) for pixels, targets, _ in self.loader)
+
+
+def default_workers(processes: int) -> int:
+    """Loader processes for each of so many training processes on this machine."""
+    return max(1, min(MOST_WORKERS, len(os.sched_getaffinity(0)) // processes))
+
+
+def _loader(
+    pictures: Dataset[tuple[torch.Tensor, int, int]],
+    batches: PlanSampler | list[list[int]],
+    *,
+    workers: int,
+    pin: bool,
+) -> DataLoader[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    return DataLoader(
+        pictures,  # type: ignore[arg-type]
+        batch_sampler=batches,
+        num_workers=workers,
+        pin_memory=pin,
+        persistent_workers=workers > 0,
+        worker_init_fn=_leave_signals if workers else None,
+        # A generator of its own: the loader must not draw from the numbers that a step's dropout uses.
+        generator=torch.Generator().manual_seed(0),
+    )
+
+
+def _leave_signals(worker: int) -> None:
+    """Ctrl-C and `timeout` reach the whole process group; only the training process may answer, and it ends these."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

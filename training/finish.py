@@ -1,0 +1,113 @@
+"""From the best epoch's weights to the bundle: calibrated, reported, with all that it was made from written down."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models.bundle import WEIGHTS, Bundle
+from models.card import model_card
+from models.checkpoint import save_weights
+from models.manifest import Manifest
+from models.spec import Architecture, InputSpec
+from models.start import Start
+from training.calibration import expected_calibration_error, fit_temperature
+from training.config import TrainConfig
+from training.data.pictures import Data
+from training.learner import Row
+from training.report.page import write_report
+from training.validate import figures
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a finished run hands over."""
+
+    start: Start
+    """The network, with the best epoch's weights, and where it came from."""
+
+    history: list[Row]
+    best_epoch: int
+
+    logits: torch.Tensor
+    """float32 (N, classes) on the validation pictures, in FP32 arithmetic."""
+
+    targets: torch.Tensor
+    """int64 (N,)."""
+
+
+def write_bundle(
+    config: TrainConfig,
+    network: Architecture,
+    spec: InputSpec,
+    data: Data,
+    lineage: Mapping[str, Any],
+    outcome: Outcome,
+) -> Bundle:
+    """Make `config.output`.
+
+    Args:
+        config: resolved settings.
+        network: catalogue entry.
+        spec: what the network was trained to see.
+        data: the pictures.
+        lineage: what identifies the data, for the manifest.
+        outcome: the trained network and its answers.
+
+    Raises:
+        BundleError: the output folder holds something already.
+    """
+    logits, targets = outcome.logits, outcome.targets
+    temperature = fit_temperature(logits.numpy(), targets.numpy())
+    metrics = figures(logits, targets) | {
+        "best_epoch": outcome.best_epoch,
+        "ece": _calibration_error(logits, targets, 1.0),
+        "ece_calibrated": _calibration_error(logits, targets, temperature),
+    }
+    manifest = Manifest(
+        name=config.name,
+        architecture=network.name,
+        input=spec,
+        labels=data.train.labels,
+        trained=True,
+        source=f"trained on {data.description} from {outcome.start.source}",
+        license=outcome.start.license,
+        training={"config": config.identity(), "data": dict(lineage), "metrics": metrics, "history": outcome.history},
+        temperature=temperature,
+    )
+    command = f"`python -m training --data {config.data} --model {config.model} --output {config.output}`"
+    with Bundle.creating(config.output, manifest) as bundle:
+        save_weights(bundle, outcome.start.module, made_by=command)
+        _add_report(bundle, config, data, outcome, command)
+        bundle.write("README.md", model_card(bundle.manifest, network), made_by=command, made_from=[WEIGHTS])
+    return bundle
+
+
+def _calibration_error(logits: torch.Tensor, targets: torch.Tensor, temperature: float) -> float:
+    probabilities = torch.softmax(logits / temperature, dim=1)
+    return float(expected_calibration_error(probabilities.numpy(), targets.numpy()))
+
+
+def _add_report(bundle: Bundle, config: TrainConfig, data: Data, outcome: Outcome, command: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        write_report(
+            Path(folder),
+            history=outcome.history,
+            logits=outcome.logits.numpy(),
+            targets=outcome.targets.numpy(),
+            labels=data.train.labels,
+            pictures=data.val,
+            spec=bundle.manifest.input,
+            temperature=bundle.manifest.temperature,
+            title=config.name,
+            config=config.identity(),
+        )
+        for path in sorted(Path(folder).rglob("*")):
+            if path.is_file():
+                name = f"report/{path.relative_to(folder).as_posix()}"
+                bundle.write(name, path.read_bytes(), made_by=command, made_from=[WEIGHTS])

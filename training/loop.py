@@ -1,0 +1,260 @@
+"""The training loop, to be read in one sitting: epochs of steps, a validation after each, checkpoints in between.
+
+A step's random numbers, order and rates come from its number alone, so what a run has to remember is the weights, the
+optimiser, and the position: a run killed anywhere goes on from its last checkpoint as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from models.graph import Normalise
+from training.distributed import World
+from training.feed import Batch, TrainingFeed, ValidationFeed
+from training.health import bad_loss, check_gradient
+from training.learner import Learner, Position, Row, score
+from training.loggers import Logger
+from training.objective import Targets, correct
+from training.optim import head_rate, set_rates
+from training.progress import Display
+from training.sampling import Step, seed_step
+from training.schedule import factor
+from training.settings import Recipe
+from training.signals import StopRequest
+from training.state import RunFolder
+from training.validate import answers, figures
+
+MICRO_BATCHES = 1 << 20
+"""Room for the micro-batches of a step in the numbers that mixing is seeded with."""
+
+
+class StoppedError(Exception):
+    """The user stopped the run; its state is saved."""
+
+
+class Loop:
+    """One run from where it is to its end.
+
+    Args:
+        learner: the network and all that learns with it.
+        recipe: settings.
+        targets: what it is taught.
+        normalise: pixels to planes, on the device.
+        training: batches to learn from.
+        validation: batches to judge by.
+        pictures: numbers of training and validation pictures over all processes.
+        world: the processes that train together.
+        seed: the run's seed.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        recipe: Recipe,
+        targets: Targets,
+        normalise: Normalise,
+        training: TrainingFeed,
+        validation: ValidationFeed,
+        *,
+        pictures: tuple[int, int],
+        world: World,
+        seed: int,
+    ) -> None:
+        self.learner, self.recipe, self.targets, self.normalise = learner, recipe, targets, normalise
+        self.training, self.validation, self.pictures = training, validation, pictures
+        self.world, self.seed = world, seed
+        self.steps_per_epoch = training.plan.steps
+        self.position = Position()
+        # Of the present epoch: sum of losses, right answers, pictures.
+        self.sums = torch.zeros(3, dtype=torch.float64, device=world.device)
+
+    def run(
+        self,
+        folder: RunFolder,
+        display: Display,
+        loggers: Sequence[Logger],
+        stop: StopRequest,
+        *,
+        checkpoint_seconds: float,
+    ) -> None:
+        """Train until the last epoch or until patience ends.
+
+        Args:
+            folder: where checkpoints go.
+            display: what the user sees.
+            loggers: where the curves go.
+            stop: raised by Ctrl-C.
+            checkpoint_seconds: longest time between two checkpoints.
+
+        Raises:
+            StoppedError: the user stopped the run.
+            HalftoneError: the loss is no number, or a checkpoint can't be written.
+        """
+        while not self.finished():
+            rows = self.train_epoch(folder, display, stop, checkpoint_seconds)
+            best = self.end_epoch(rows, folder)
+            display.epoch(rows, epochs=self.recipe.epochs, best=best)
+            for logger in loggers:
+                logger.log(rows, self.global_step())
+
+    def finished(self) -> bool:
+        """Whether all epochs are done, or no better one came for as long as patience allows."""
+        position, patience = self.position, self.recipe.patience
+        out_of_patience = 0 < patience <= position.epoch - position.best_epoch
+        return position.epoch >= self.recipe.epochs or out_of_patience
+
+    def global_step(self) -> int:
+        """Optimiser steps since the run began."""
+        return self.position.epoch * self.steps_per_epoch + self.position.step
+
+    def train_epoch(self, folder: RunFolder, display: Display, stop: StopRequest, checkpoint_seconds: float) -> Row:
+        """Learn from the pictures that are left of this epoch; its figures so far."""
+        position = self.position
+        self.learner.begin_epoch(position.epoch)
+        clock = saved = time.monotonic()
+        for step, batches in self.training.epoch(position.epoch, start=position.step):
+            self.train_step(step, batches)
+            position.step += 1
+            now = time.monotonic()
+            position.seconds, clock = position.seconds + now - clock, now
+            if display.due():
+                self.show(display)
+            stopped, due = self.world.any(stop.raised, now - saved >= checkpoint_seconds)
+            if stopped or due:
+                self.save(folder)
+                clock = saved = time.monotonic()
+            if stopped:
+                raise StoppedError
+        return self.epoch_figures()
+
+    def epoch_figures(self) -> Row:
+        """The finished epoch's row of the history as far as training knows it."""
+        loss, top1, pictures = self.means(self.world.total(self.sums))
+        seconds = self.position.seconds
+        set_rates(self.learner.optimiser, self.rate(self.global_step() - 1))
+        return {
+            "lr": head_rate(self.learner.optimiser),
+            "train_loss": loss,
+            "train_top1": top1,
+            "images_per_second": pictures / seconds,
+            "seconds": seconds,
+        }
+
+    def show(self, display: Display) -> None:
+        """Tell the user where the run is, by this process's share of it."""
+        position, (loss, top1, pictures) = self.position, self.means(self.sums)
+        display.step(
+            self.global_step(),
+            epoch=f"epoch {position.epoch + 1}/{self.recipe.epochs}",
+            loss=loss,
+            top1=top1,
+            images_per_second=pictures * self.world.size / position.seconds,
+        )
+
+    def rate(self, number: int) -> float:
+        """The schedule's factor at a global step."""
+        return factor(self.recipe.schedule, number, steps_per_epoch=self.steps_per_epoch, epochs=self.recipe.epochs)
+
+    def train_step(self, step: Step, batches: Sequence[Batch]) -> None:
+        """One optimiser step over its micro-batches."""
+        number = self.global_step()
+        seed_step(self.seed, number, self.world.rank)
+        set_rates(self.learner.optimiser, self.rate(number))
+        for index, batch in enumerate(batches):
+            with self.gradients_kept_here(last=index == len(batches) - 1):
+                loss = self.loss(batch, number, index)
+                # The mean over the step's pictures: DistributedDataParallel divides by the number of processes.
+                mean: Any = self.learner.scaler.scale(loss * self.world.size / step.pictures)
+                mean.backward()
+        norm = self.learner.update(number)
+        scale = self.learner.scaler.get_scale() if self.learner.scaler.is_enabled() else 1.0
+        check_gradient(norm, where=self.where(), scale=scale)
+
+    def loss(self, batch: Batch, number: int, index: int) -> torch.Tensor:
+        """The sum of the losses over a micro-batch; counts it, and stops where it is no number."""
+        precision, targets, learner = self.learner.precision, self.targets, self.learner
+        pixels, labels = (values.to(precision.device, non_blocking=True) for values in batch)
+        images = self.normalise(pixels).contiguous(memory_format=precision.memory_format)
+        if targets.mixing is not None:
+            images, labels = targets.mixing(images, labels, number * MICRO_BATCHES + index)
+        with precision.autocast():
+            logits = learner.forward(images)
+            answer = targets.teacher.answer(images) if targets.teacher is not None else None
+        logits = logits.float()
+        loss = targets.loss(logits, labels, answer)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            previous = self.means(self.sums)[0]
+            raise bad_loss(
+                value,
+                where=self.where(),
+                module=learner.module,
+                images=images,
+                dtype=precision.dtype,
+                previous=previous,
+            )
+        self.sums += torch.stack((loss.detach(), correct(logits, labels), loss.new_tensor(len(logits)))).double()
+        return loss
+
+    def gradients_kept_here(self, *, last: bool) -> contextlib.AbstractContextManager[None]:
+        """Between processes gradients are averaged once a step, with its last micro-batch."""
+        if last or self.world.size == 1:
+            return contextlib.nullcontext()
+        keep: contextlib.AbstractContextManager[None] = self.learner.forward.no_sync()
+        return keep
+
+    def end_epoch(self, row: Row, folder: RunFolder) -> bool:
+        """Judge the network, complete the epoch's figures and save; whether it is the best epoch so far."""
+        learner, position = self.learner, self.position
+        logits, targets = answers(
+            learner.judged(), self.normalise, self.validation, learner.precision, self.world, pictures=self.pictures[1]
+        )
+        self.sums.zero_()
+        position.epoch, position.step, position.seconds = position.epoch + 1, 0, 0.0
+        row |= {"epoch": position.epoch} | figures(logits, targets)
+        best = score(row) > position.best()
+        position.history.append(row)
+        if best:
+            position.best_epoch = position.epoch
+            if self.world.main:
+                folder.save_best(position.epoch, learner.judged().state_dict())
+        self.save(folder)
+        return best
+
+    def save(self, folder: RunFolder) -> None:
+        """Make the present state the one to resume from."""
+        sums = self.world.total(self.sums)
+        if self.world.main:
+            state = self.learner.resume_state() | {"position": asdict(self.position), "sums": sums.cpu()}
+            folder.save_last(self.position.name, self.learner.module.state_dict(), state)
+        self.world.wait()
+
+    def restore(self, folder: RunFolder) -> bool:
+        """Go to the last checkpoint; False where there is none."""
+        checkpoint = folder.load_last()
+        if checkpoint is None:
+            return False
+        weights, state = checkpoint
+        self.learner.restore(weights, state)
+        self.position = Position(**state["position"])
+        # The sums are those of all processes: one of them carries them on.
+        if self.world.main:
+            self.sums.copy_(state["sums"])
+        return True
+
+    def where(self) -> str:
+        """The present place in words."""
+        return f"epoch {self.position.epoch + 1}, step {self.position.step + 1} of {self.steps_per_epoch}"
+
+    @staticmethod
+    def means(sums: torch.Tensor) -> tuple[float, float, float]:
+        """Mean loss, share of right answers, number of pictures; NaN before the first."""
+        loss, right, pictures = sums.tolist()
+        return (loss / pictures, right / pictures, pictures) if pictures else (math.nan, math.nan, 0.0)

@@ -1,0 +1,144 @@
+"""`python -m training.preview --data DIR --output sheet.png`: a sheet of augmented pictures to look at before training.
+
+    python -m training.preview --data photos --recipe general --output sheet.png
+    python -m training.preview --data photos --recipe small --augment.rotate 30 --augment.blur 0.2 --output sheet.png
+
+Each row is one training picture: first as the model is judged on it, then as it learns from it. Half a second.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import tyro
+from PIL import Image, ImageDraw, ImageFont
+
+from models.catalog import architecture
+from models.cli import DONE, run
+from models.errors import HalftoneError
+from models.files import atomic_path
+from models.preprocess import Pixels, fit
+from models.spec import InputSpec
+from training.augment import AugmentConfig, build_augment
+from training.config import load_recipe
+from training.data.pictures import Pictures
+from training.data.source import load_data
+from training.data.split import stratified_sample
+from training.sampling import derived_seed
+
+PROG = "python -m training.preview"
+
+GAP, CAPTION, TILE = 8, 20, 160
+INK, QUIET = (29, 39, 51), (107, 119, 133)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreviewConfig:
+    """Draw a sheet of augmented training pictures."""
+
+    data: str
+    """As for training: a folder, FILE.csv, or torchvision:NAME."""
+
+    output: Path
+    """The sheet, a .png file."""
+
+    recipe: str = "general"
+    """File name in training/recipes/ whose augmentation is shown; --augment.* changes it."""
+
+    model: str = "efficientnet_lite0"
+    """Architecture whose input is shown."""
+
+    size: int | None = None
+    """Side of the input in pixels; default the model's."""
+
+    rows: int = 6
+    """Pictures; the classes take turns."""
+
+    columns: int = 7
+    """Augmented versions of each."""
+
+    seed: int = 0
+    """Another seed shows other pictures and other versions."""
+
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    def __post_init__(self) -> None:
+        if self.output.suffix.lower() != ".png":
+            raise HalftoneError(f"--output {self.output} must end in .png")
+        if not (1 <= self.rows <= 100 and 1 <= self.columns <= 100):
+            raise HalftoneError(f"--rows and --columns must lie between 1 and 100, not {self.rows} and {self.columns}")
+        if self.seed < 0:
+            raise HalftoneError(f"--seed must be 0 or more, not {self.seed}")
+
+
+def with_recipe(config: PreviewConfig, arguments: Sequence[str]) -> PreviewConfig:
+    """The request with the recipe's augmentation where the command line says nothing.
+
+    Args:
+        config: parsed from `arguments`.
+        arguments: the command line.
+    """
+    default = replace(config, augment=load_recipe(config.recipe).augment)
+    return tyro.cli(PreviewConfig, args=arguments, default=default, prog=PROG)
+
+
+def sheet(pictures: Pictures, augment: AugmentConfig, spec: InputSpec, *, rows: int, columns: int, seed: int) -> Pixels:
+    """The sheet, uint8 RGB.
+
+    Args:
+        pictures: where the rows come from.
+        augment: what is shown.
+        spec: the network's input.
+        rows: number of pictures.
+        columns: versions of each, beside the one that evaluation sees.
+        seed: of the choice and of the versions.
+    """
+    view = build_augment(augment, spec)
+    chosen = stratified_sample(pictures, min(rows, len(pictures)), seed=seed)
+    lines = []
+    for index in map(int, chosen):
+        picture = pictures.read(index)
+        versions = [view(picture, derived_seed(seed, index, column)) for column in range(columns)]
+        caption = f"{pictures.labels[pictures.targets[index]]}    {pictures.name(index)}"
+        lines.append(_line([fit(picture, spec), *versions], caption))
+    return np.concatenate(lines)
+
+
+def _line(tiles: Sequence[Pixels], caption: str) -> Pixels:
+    shown = [_enlarged(tile) for tile in tiles]
+    side = shown[0].shape[0]
+    canvas = Image.new("RGB", (GAP + len(shown) * (side + GAP) + GAP, side + CAPTION + GAP), "white")
+    draw = ImageDraw.Draw(canvas)
+    font = ImageFont.load_default(size=13)
+    draw.text((GAP, 2), caption, fill=INK, font=font)
+    for place, tile in enumerate(shown):
+        # A wider gap sets the evaluation's view apart.
+        canvas.paste(Image.fromarray(tile), (GAP + place * (side + GAP) + (GAP if place else 0), CAPTION))
+    return np.asarray(canvas)
+
+
+def _enlarged(tile: npt.NDArray[np.uint8]) -> Pixels:
+    """Small pictures with every pixel as a block, so that one sees what the network sees."""
+    factor = max(1, TILE // tile.shape[0])
+    return np.repeat(np.repeat(tile, factor, axis=0), factor, axis=1)
+
+
+def _main(config: PreviewConfig) -> int:
+    config = with_recipe(config, sys.argv[1:])
+    spec = architecture(config.model).input
+    spec = replace(spec, size=config.size or spec.size)
+    pictures = load_data(config.data).train
+    pixels = sheet(pictures, config.augment, spec, rows=config.rows, columns=config.columns, seed=config.seed)
+    with atomic_path(config.output) as path:
+        Image.fromarray(pixels).save(path)
+    print(f"wrote {config.output}: the first column as in evaluation, the others as in training")
+    return DONE
+
+
+if __name__ == "__main__":
+    run(_main, PreviewConfig, prog=PROG)

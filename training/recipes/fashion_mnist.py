@@ -1,0 +1,24 @@
+"""Fashion-MNIST, and small pictures of everyday things like it: every layer learns at one rate, at 64 px.
+
+    python -m training --data torchvision:FashionMNIST --model efficientnet_lite0 --recipe fashion_mnist \\
+        --output artifacts/fashion
+
+Cost: 12 epochs of 60,000 pictures, under 5 minutes each on two cores. Expected: at least 94.8 % on the official 10,000
+test pictures. The pictures have little in common with ImageNet's, so the backbone may move as fast as the head.
+"""
+
+from __future__ import annotations
+
+from training.augment import AugmentConfig
+from training.settings import Objective, Optimisation, Recipe, Schedule, Transfer
+
+RECIPE = Recipe(
+    epochs=12,
+    batch=128,
+    transfer=Transfer(freeze="full", stage_multipliers=(1.0, 1.0, 1.0, 1.0), size=64, dropout=0.2),
+    optimisation=Optimisation(head_lr=1e-3, backbone_lr=1e-3, weight_decay=0.05),
+    schedule=Schedule(schedule="onecycle"),
+    objective=Objective(smoothing=0.1),
+    # The things are centred and of one size: crops would only make them unlike the test pictures.
+    augment=AugmentConfig(crop_scale=(1.0, 1.0), brightness=0, contrast=0, saturation=0, erase=0.3),
+)

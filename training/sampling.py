@@ -1,0 +1,110 @@
+"""Which picture is seen when, and with which random numbers: all of it from (seed, epoch, step), none from state.
+
+So a resumed run needs no generator's state, and neither the number of workers nor of processes changes the order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import Sampler
+
+Indices = npt.NDArray[np.int64]
+
+# Domains keep the numbers of one purpose apart from those of another with the same step.
+ORDER, STEP, MIX = 1, 2, 3
+
+
+def derived_seed(*parts: int) -> int:
+    """A seed of 63 bits from whole numbers >= 0; equal parts give equal seeds, others unrelated ones."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Make everything that one step draws from torch's generators (dropout, drop-path) a function of the arguments."""
+    torch.manual_seed(derived_seed(seed, STEP, step, rank))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One optimiser step: this process's parts of its micro-batches."""
+
+    parts: tuple[Indices, ...]
+    """Indices of the pictures, one array per micro-batch."""
+
+    pictures: int
+    """Pictures of the step over all micro-batches and processes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How an epoch's pictures become steps.
+
+    The pictures are dealt into nearly equal batches, so that no small rest is left over and every picture counts.
+    """
+
+    pictures: int
+    batch: int
+    accumulate: int = 1
+    rank: int = 0
+    world: int = 1
+    seed: int = 0
+
+    pairs: bool = False
+    """Deal pictures two by two, since Mixup needs even batches; an odd one out is shown twice."""
+
+    weights: npt.NDArray[np.float64] | None = None
+    """Chance of each picture to be drawn, with replacement; None shows each picture once."""
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps per epoch, at least 1."""
+        return -(-self.pictures // (self.batch * self.accumulate))
+
+    def order(self, epoch: int) -> Indices:
+        """The epoch's pictures in the order in which they are seen, by all processes together."""
+        generator = np.random.default_rng((self.seed, ORDER, epoch))
+        if self.weights is None:
+            order = generator.permutation(self.pictures)
+        else:
+            order = generator.choice(self.pictures, size=self.pictures, p=self.weights)
+        # Every process needs a share of every micro-batch.
+        needed = -self.pictures % self._unit if self.pairs else max(0, self._unit - self.pictures)
+        return np.resize(order, self.pictures + needed).astype(np.int64)
+
+    def epoch(self, epoch: int) -> list[Step]:
+        """The epoch's steps as this process sees them."""
+        units = self.order(epoch).reshape(-1, 2 if self.pairs else 1)
+        return [self._step(part) for part in np.array_split(units, self.steps)]
+
+    @property
+    def _unit(self) -> int:
+        return 2 if self.pairs else 1
+
+    def _step(self, units: npt.NDArray[np.int64]) -> Step:
+        micro = -(-units.size // self.batch)
+        parts = tuple(part[self.rank :: self.world].reshape(-1) for part in np.array_split(units, micro))
+        return Step(parts=parts, pictures=units.size)
+
+
+class PlanSampler(Sampler[list[int]]):
+    """Batch sampler over an epoch's micro-batches, which can start in the middle; set `steps` before every epoch."""
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter([part.tolist() for step in self.steps for part in step.parts])
+
+    def __len__(self) -> int:
+        return sum(len(step.parts) for step in self.steps)
+
+
+def share(pictures: int, *, batch: int, rank: int = 0, world: int = 1) -> list[list[int]]:
+    """One process's validation batches: every picture once over all processes, in order."""
+    mine = range(rank, pictures, world)
+    return [list(mine[start : start + batch]) for start in range(0, len(mine), batch)]
