@@ -8,9 +8,11 @@ on the 320 crops of the sample photographs on two cores.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +26,7 @@ from export.images import ProofImages, proof_images
 from export.measures import compare
 from export.record import ParityRecord, record_name
 from export.runtimes.base import Logits, Runtime
-from export.runtimes.registry import REFERENCE, load, runtime_class, runtime_names
+from export.runtimes.registry import REFERENCE, load, runtime_class, runtime_names, runtime_of
 from models.bundle import WEIGHTS, Bundle
 from models.cli import ANSWER_IS_NO, DONE, run
 from models.errors import HalftoneError
@@ -90,7 +92,14 @@ def provable_variants(bundle: Bundle) -> list[str]:
     return found
 
 
-def prove(bundle: Bundle, gates: dict[str, Gate], data: Path | None, progress: Progress) -> list[ParityRecord]:
+def prove(
+    bundle: Bundle,
+    gates: dict[str, Gate],
+    data: Path | None,
+    progress: Progress,
+    *,
+    graphs: Mapping[str, str] = MappingProxyType({}),
+) -> list[ParityRecord]:
     """Compare variants with the reference on the same pictures, and write each one's record into the bundle.
 
     Args:
@@ -98,6 +107,8 @@ def prove(bundle: Bundle, gates: dict[str, Gate], data: Path | None, progress: P
         gates: variant to gate.
         data: folder of labelled pictures, or None for the sample photographs.
         progress: where to show how far it is.
+        graphs: for a variant that this machine can't run, the variant that runs the graph it was built from; its
+            record says so and does not let it serve.
 
     Raises:
         HalftoneError: a variant can't be loaded, or the pictures can't be used.
@@ -105,12 +116,14 @@ def prove(bundle: Bundle, gates: dict[str, Gate], data: Path | None, progress: P
     images = proof_images(bundle.manifest, data)
     threads = cores()
     reference = load(bundle, REFERENCE, threads=threads)
-    runtimes = {variant: load(bundle, variant, threads=threads) for variant in gates}
+    runtimes = {variant: load(bundle, graphs.get(variant, variant), threads=threads) for variant in gates}
     logits, labels = _run_all({REFERENCE: reference} | runtimes, images, progress)
     records = []
     for variant, gate in gates.items():
         figures = compare(logits[REFERENCE], logits[variant], labels, temperature=bundle.manifest.temperature)
         record = _record(bundle, variant, runtimes[variant], reference, images, gate, figures)
+        if variant in graphs:
+            record = replace(record, verified_on="graph")
         bundle.write(
             record_name(variant),
             record.to_json(),
@@ -168,7 +181,8 @@ def _record(
     gate: Gate,
     figures: dict[str, object],
 ) -> ParityRecord:
-    manifest, source = bundle.manifest, runtime.source(runtime.precision)
+    manifest, (owner, precision) = bundle.manifest, runtime_of(variant)
+    source = owner.source(precision)
     reasons = gate.reasons_to_fail(figures, trained=manifest.trained)
     return ParityRecord(
         variant=variant,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from models.bundle import WEIGHTS, Bundle
 from models.errors import HalftoneError
@@ -12,6 +12,7 @@ from models.errors import HalftoneError
 SCHEMA = 1
 
 Verdict = Literal["PASSED", "FAILED"]
+VerifiedOn = Literal["runtime", "graph"]
 
 
 class UnprovenError(HalftoneError):
@@ -64,6 +65,10 @@ class ParityRecord:
     date: str
     """When, in UTC, ISO 8601."""
 
+    verified_on: VerifiedOn = "runtime"
+    """`runtime`: the variant itself was run. `graph`: another runtime (`runtime` above) ran the graph that the variant
+    was built from, as this machine can't run the variant; it may not serve before it was run itself."""
+
     def to_json(self) -> bytes:
         """The record as readable UTF-8 JSON."""
         return (json.dumps({"schema": SCHEMA} | asdict(self), indent=1, ensure_ascii=False) + "\n").encode()
@@ -79,6 +84,8 @@ class ParityRecord:
             values = json.loads(data)
             if values.pop("schema", None) != SCHEMA:
                 raise ValueError("another schema version")
+            if values.get("verified_on", "runtime") not in get_args(VerifiedOn):
+                raise ValueError(f"verified on {values['verified_on']!r}")
             return cls(**values)
         except (ValueError, TypeError, AttributeError, KeyError) as error:
             raise HalftoneError(f"not a parity record ({error})") from None
@@ -116,15 +123,22 @@ def proof(bundle: Bundle, variant: str) -> ParityRecord:
     """The valid, passed proof of a variant for the bundle's present files.
 
     Raises:
-        UnprovenError: there is none, it failed, or it was made for other files; the message names the command.
+        UnprovenError: there is none, it failed, it was made for other files, or only the variant's graph was checked;
+            the message names the command.
         BundleError: the record was tampered with.
     """
     record = current(bundle, variant)
+    model = bundle.manifest.name
     if record.verdict != "PASSED":
-        model = bundle.manifest.name
         raise UnprovenError(
             f"{variant} of {model} failed its parity gate ({'; '.join(record.reasons)}): serve another variant, "
             f"or after mending the export {_fix(model, variant)}"
+        )
+    if record.verified_on != "runtime":
+        raise UnprovenError(
+            f"only the graph of {variant} of {model} was checked (by {record.runtime['name']} "
+            f"{record.runtime['version']}), not {record.source} itself: on the machine that serves it "
+            f"{_fix(model, variant)}"
         )
     return record
 
