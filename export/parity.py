@@ -134,16 +134,20 @@ def prove(
     return records
 
 
-def prove_and_print(bundle: Bundle, variants: list[str], *, data: Path | None) -> int:
+def prove_and_print(
+    bundle: Bundle, variants: list[str], *, data: Path | None, graphs: Mapping[str, str] = MappingProxyType({})
+) -> int:
     """`prove` with the default gates, a progress bar and a table; returns the exit code."""
-    return _prove_and_print(bundle, {v: Gate.for_precision(v.rpartition("-")[2]) for v in variants}, data)
+    return _prove_and_print(bundle, {v: Gate.for_precision(v.rpartition("-")[2]) for v in variants}, data, graphs)
 
 
-def _prove_and_print(bundle: Bundle, gates: dict[str, Gate], data: Path | None) -> int:
+def _prove_and_print(
+    bundle: Bundle, gates: dict[str, Gate], data: Path | None, graphs: Mapping[str, str] = MappingProxyType({})
+) -> int:
     console = Console(stderr=True)
     # A bar that is piped into a file would leave an empty line there.
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        records = prove(bundle, gates, data, progress)
+        records = prove(bundle, gates, data, progress, graphs=graphs)
     Console(width=None if sys.stdout.isatty() else 120).print(_table(bundle, records))
     for record in records:
         for reason in record.reasons:
@@ -219,7 +223,7 @@ def _table(bundle: Bundle, records: list[ParityRecord]) -> Table:
         figures = record.figures
         accuracy = figures.get("accuracy")
         table.add_row(
-            record.variant,
+            record.variant if record.verified_on == "runtime" else f"{record.variant} (its graph)",
             record.verdict,
             str(figures["images"]),
             f"{figures['top1_agreement']['value']:.2%}",

@@ -1,0 +1,16 @@
+"""TensorRT on an NVIDIA data-centre GPU: plans that were built on the same kind of GPU."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from export.tensorrt.engine import TensorRt
+
+
+class TensorRtDataCentre(TensorRt):
+    """The edition `tensorrt`, version 11 or newer."""
+
+    name: ClassVar[str] = "tensorrt"
+
+
+RUNTIME = TensorRtDataCentre

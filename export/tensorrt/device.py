@@ -1,0 +1,78 @@
+"""The GPU that plans run on, through CUDA's own Python bindings."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+from models.errors import HalftoneError
+
+BINDINGS = "cuda-bindings>=13"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gpu:
+    """A CUDA device."""
+
+    name: str
+    """As the driver gives it, such as `NVIDIA GeForce RTX 4090`."""
+
+    compute_capability: str
+    """`MAJOR.MINOR`, such as `8.9`."""
+
+
+def cudart() -> Any:
+    """The CUDA runtime API.
+
+    Raises:
+        HalftoneError: the bindings are not installed.
+    """
+    try:
+        return importlib.import_module("cuda.bindings.runtime")
+    except ImportError as error:
+        raise HalftoneError(f"CUDA's Python bindings can't be imported ({error}): `pip install '{BINDINGS}'`") from None
+
+
+def checked(answer: tuple[Any, ...]) -> Any:
+    """The value of a CUDA call, which returns (status, value).
+
+    Raises:
+        RuntimeError: the call failed.
+    """
+    status, *values = answer
+    if int(status):
+        raise RuntimeError(f"CUDA: {status.name}")
+    return values[0] if values else None
+
+
+def gpu() -> Gpu:
+    """The first visible GPU.
+
+    Raises:
+        HalftoneError: there is none, or its driver or the bindings are missing.
+    """
+    api = cudart()
+    try:
+        if not checked(api.cudaGetDeviceCount()):
+            raise RuntimeError("no device is visible")
+        properties = checked(api.cudaGetDeviceProperties(0))
+    except RuntimeError as error:
+        raise HalftoneError(
+            f"this machine has no CUDA GPU that can be used ({error}): run on a machine with an NVIDIA GPU and a "
+            "current driver, or choose a variant of onnxruntime or openvino"
+        ) from None
+    return Gpu(name=_text(properties.name), compute_capability=f"{properties.major}.{properties.minor}")
+
+
+def has_gpu() -> bool:
+    """Whether `gpu()` would succeed."""
+    try:
+        gpu()
+    except HalftoneError:
+        return False
+    return True
+
+
+def _text(name: bytes | str) -> str:
+    return name.decode() if isinstance(name, bytes) else name

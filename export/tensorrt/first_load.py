@@ -1,0 +1,60 @@
+"""The last step of a plan's proof: run it on a GPU before it serves for the first time.
+
+A plan can be built where it can't be run. Its record then says that only the graph was checked (`verified_on`), and
+`export.record.proof` refuses it. Where there is a GPU, `verify_on_first_load` runs the plan itself and replaces the
+record.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from export.record import ParityRecord, current, proof
+from export.runtimes.registry import runtime_of
+from export.tensorrt.engine import TensorRt
+from models.bundle import Bundle
+from models.errors import HalftoneError
+
+
+def verify_on_first_load(bundle: Bundle, variant: str, *, data: Path | None = None) -> ParityRecord:
+    """The passed proof of a variant, made now where so far only its graph was checked and a GPU is here.
+
+    The comparison runs in a process of its own, as it needs torch, which a server does not load.
+
+    Args:
+        bundle: the opened bundle; its manifest is read again after the comparison.
+        variant: `RUNTIME-PRECISION`.
+        data: labelled pictures to prove on, or None for the sample photographs.
+
+    Raises:
+        UnprovenError: there is no record, it failed, or it is for other files.
+        HalftoneError: the plan can't be run here; the message says why and the fix.
+    """
+    record = current(bundle, variant)
+    if record.verdict == "PASSED" and record.verified_on == "graph":
+        runtime, _ = runtime_of(variant)
+        if issubclass(runtime, TensorRt):
+            runtime.require()
+        problem = _prove(bundle, variant, data)
+        bundle.manifest = Bundle.open(bundle.folder).manifest
+        if current(bundle, variant) == record:
+            raise HalftoneError(f"{variant} of {bundle.manifest.name} could not be verified on this machine: {problem}")
+    return proof(bundle, variant)
+
+
+def _prove(bundle: Bundle, variant: str, data: Path | None) -> str:
+    """Run `export.parity`, which replaces the record; returns the last line of its complaints."""
+    if importlib.util.find_spec("torch") is None:
+        raise HalftoneError(
+            f"{variant} must be compared with the torch reference once before it serves, and torch is not installed: "
+            "`pip install 'halftone[export]'`"
+        )
+    command = [sys.executable, "-m", "export.parity", "--model", bundle.folder.name, "--variant", variant]
+    command += ["--data", str(data)] if data else []
+    environment = os.environ | {"HALFTONE_ARTIFACTS": str(bundle.folder.parent)}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    return result.stderr.strip().rpartition("\n")[2].removeprefix("error: ")
