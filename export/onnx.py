@@ -21,6 +21,7 @@ from typing import Literal, get_args
 import onnx
 import torch
 
+from export.graph_size import check_graph_size
 from export.parity import prove_and_print
 from models.bundle import WEIGHTS, Bundle
 from models.checkpoint import load_module, open_or_create
@@ -60,10 +61,12 @@ def export_onnx(bundle: Bundle, precision: Precision) -> str:
     """Trace the bundle's network into `model.PRECISION.onnx`; returns that name.
 
     Raises:
-        HalftoneError: an unknown precision, or the graph's weights did not come out in the precision asked for.
+        HalftoneError: an unknown precision, a graph too large for one file, or weights that did not come out in the
+            precision asked for.
     """
     if precision not in get_args(Precision):
         raise HalftoneError(f"precision must be one of {', '.join(get_args(Precision))}, not {precision!r}")
+    check_graph_size(bundle, precision)
     manifest = bundle.manifest
     network = load_module(bundle).to(_DTYPE[precision])
     graph = _trace(ServingGraph(network, manifest.input), manifest.input.size)

@@ -20,19 +20,26 @@ tags:
 {family} `{architecture}` ({timm_name}), {parameters:.1f} M parameters, {macs:.2f} GMACs an image, {classes} classes.
 
 - Weights: {source}.
-- Input: RGB, {size} x {size} pixels, {interpolation} resize of the short side to {resize}, centre crop; the exported
-  graphs take the uint8 pixels and normalise inside.
+- Input: RGB, {size} x {size} pixels, {interpolation} resize of the short side to {resize}, centre crop.
 - Version: `{version}`.
 {warning}
-Use it: `HALFTONE_MODEL={name} bentoml serve`, then `curl -F image=@photo.jpg http://127.0.0.1:3000/classify`.
-What proves each exported variant is in `parity/`.
+{use}"""
+
+_USE = """Use it: `HALFTONE_MODEL={name} bentoml serve`, then `curl -F image=@photo.jpg http://127.0.0.1:3000/classify`.
+The exported graphs take the uint8 pixels and normalise inside; what proves each of them is in `parity/`.
 """
 
 _UNTRAINED = "- **Untrained**: the weights are random and the answers mean nothing; for latency studies only.\n"
 
 
-def model_card(manifest: Manifest, network: Architecture) -> bytes:
-    """The card as UTF-8 Markdown with YAML front matter (https://huggingface.co/docs/hub/model-cards)."""
+def model_card(manifest: Manifest, network: Architecture, use: str | None = None) -> bytes:
+    """The card as UTF-8 Markdown with YAML front matter (https://huggingface.co/docs/hub/model-cards).
+
+    Args:
+        manifest: of the bundle.
+        network: its architecture.
+        use: closing paragraph on how to use what the card lies beside; by default that of a bundle.
+    """
     return _CARD.format(
         license=manifest.license,
         timm_name=network.timm_name,
@@ -48,4 +55,5 @@ def model_card(manifest: Manifest, network: Architecture) -> bytes:
         resize=manifest.input.resize_to,
         version=manifest.version,
         warning="" if manifest.trained else _UNTRAINED,
+        use=_USE.format(name=manifest.name) if use is None else use,
     ).encode()

@@ -1,0 +1,218 @@
+"""A folder in Hugging Face layout, written by `export.push` or by timm itself, to a new bundle.
+
+Nothing in the folder is executed: the network is the catalogue's, the weights are safetensors and never pickle, and
+settings that would make timm build another network are refused.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from timm.models._hub import save_config_for_hf
+
+from export.exchange.labels import class_names
+from export.exchange.layout import CARD, CONFIG, SECTION, WEIGHTS_FILE, Section
+from models.bundle import WEIGHTS, Bundle
+from models.card import model_card
+from models.catalog import catalogue
+from models.checkpoint import build, fit_input_size, load_state, save_weights
+from models.errors import HalftoneError
+from models.files import sha256
+from models.manifest import Manifest
+from models.spec import Architecture, InputSpec
+from models.store import bundle_folder
+
+_LICENSE = re.compile(r"[A-Za-z0-9.+-]{1,60}")
+# What says how a network was trained or is loaded, and not which network it is.
+_HARMLESS = frozenset({"drop_rate", "drop_path_rate", "pretrained"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What a folder says about its model, checked."""
+
+    network: Architecture
+    """The catalogue's network."""
+
+    manifest: Manifest
+    """Of the bundle to be made, without files."""
+
+    section: Section | None
+    """What `export.push` added; None for a folder of timm's."""
+
+    config: dict[str, Any]
+    """The whole of `config.json`."""
+
+
+def pull_folder(folder: Path, name: str, labels: Path | None = None) -> Bundle:
+    """Make the bundle `artifacts/NAME` from a folder, all of it or nothing.
+
+    Args:
+        folder: holds `config.json` and `model.safetensors`.
+        name: of the new bundle.
+        labels: file with one class name a line, for a folder whose `config.json` has none.
+
+    Raises:
+        HalftoneError: a file is missing, damaged or does not fit the others, the network is not in the catalogue, or
+            it would see its pictures otherwise than Halftone shows them.
+        BundleError: there is a bundle of that name already.
+    """
+    target = bundle_folder(name)
+    if target.exists():
+        raise HalftoneError(f"{target} exists already: remove it, or choose another name with --name")
+    source = describe(folder, name, labels)
+    weights = _weights(folder, source.section)
+    module = build(source.network, classes=len(source.manifest.labels))
+    fit_input_size(module, source.network, source.manifest.input.size)
+    _load(module, weights, folder / WEIGHTS_FILE)
+    _check_network(source, module, folder / CONFIG)
+    command = f"`python -m export.pull --from {folder} --name {name}`"
+    with Bundle.creating(target, source.manifest) as bundle:
+        if source.section:
+            # The very bytes, so that the version stays the same.
+            bundle.write(WEIGHTS, weights, made_by=command)
+        else:
+            save_weights(bundle, module, made_by=command)
+        bundle.write(CARD, model_card(bundle.manifest, source.network), made_by=command, made_from=[WEIGHTS])
+    return bundle
+
+
+def describe(folder: Path, name: str, labels: Path | None) -> Source:
+    """Read and check `config.json`; arguments and errors as for `pull_folder`."""
+    config = _config(folder)
+    settings = config["pretrained_cfg"]
+    network = _network(str(config.get("architecture")), str(settings.get("tag") or ""), folder / CONFIG)
+    section = Section.read(config[SECTION]) if SECTION in config else None
+    names, ids = class_names(config, settings, section.label_ids if section else None, labels, folder / CONFIG)
+    license_ = str(settings.get("license") or "other")
+    manifest = Manifest(
+        name=name,
+        architecture=network.name,
+        input=_input(settings, folder / CONFIG),
+        labels=names,
+        label_ids=ids,
+        trained=section.trained if section else True,
+        source=section.source if section else f"the folder {folder.resolve().name} that timm wrote",
+        license=license_ if _LICENSE.fullmatch(license_) else "other",
+        training=section.training if section else {},
+        temperature=section.temperature if section else 1.0,
+    )
+    return Source(network=network, manifest=manifest, section=section, config=config)
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG
+    if not path.is_file():
+        raise HalftoneError(
+            f"--from {folder}: no {CONFIG} in it; name a folder in Hugging Face layout (config.json, "
+            "model.safetensors), as `python -m export.push` and timm's `save_for_hf` write it"
+        )
+    try:
+        config = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise HalftoneError(f"{path} is not JSON ({error}): push or save the model again") from None
+    if not isinstance(config, dict) or not isinstance(config.get("pretrained_cfg"), dict):
+        raise HalftoneError(
+            f"{path} is not a configuration of timm's (no `pretrained_cfg`): save the model with timm's `save_for_hf`"
+        )
+    if not isinstance(config.get(SECTION, {}), dict):
+        raise HalftoneError(f"the section {SECTION!r} of {path} is no object: push the bundle again")
+    return config
+
+
+def _network(architecture: str, tag: str, path: Path) -> Architecture:
+    """The catalogue's entry that timm builds under that name, by preference the one with the same weights' tag."""
+    entries = [entry for entry in catalogue().values() if entry.timm_name.partition(".")[0] == architecture]
+    if not entries:
+        raise HalftoneError(
+            f"{path} names timm's architecture {architecture!r}, which is not in the catalogue (`python -m models` "
+            "lists it): add it there, or choose a model of one of its architectures"
+        )
+    return next((entry for entry in entries if entry.timm_name == f"{architecture}.{tag}"), entries[0])
+
+
+def _input(settings: dict[str, Any], path: Path) -> InputSpec:
+    size = settings.get("input_size")
+    if not (isinstance(size, list) and len(size) == 3 and size[0] == 3 and size[1] == size[2]):
+        raise HalftoneError(f"{path}: input_size is {size!r}, and Halftone's networks see RGB squares, [3, S, S]")
+    mode = settings.get("crop_mode", "center")
+    if mode != "center":
+        raise HalftoneError(
+            f"{path}: crop_mode is {mode!r}, and Halftone cuts the centre square: fine-tune the model with "
+            '"crop_mode": "center" and save it again'
+        )
+    values = {
+        "size": size[1],
+        "interpolation": settings.get("interpolation", "bicubic"),
+        "crop_fraction": settings.get("crop_pct", 0.875),
+        "mean": settings.get("mean"),
+        "std": settings.get("std"),
+    }
+    try:
+        return InputSpec.from_dict(values)
+    except HalftoneError as error:
+        raise HalftoneError(f"{path}: {error}; correct it there, or save the model again") from None
+
+
+def _weights(folder: Path, section: Section | None) -> bytes:
+    path = folder / WEIGHTS_FILE
+    if not path.is_file():
+        raise HalftoneError(
+            f"--from {folder}: no {WEIGHTS_FILE} in it; files of other kinds are pickles, which can run code when they "
+            "are read, and are never opened: save the model with timm's `save_for_hf(…, safe_serialization=True)`"
+        )
+    data = path.read_bytes()
+    if section and sha256(data) != section.weights_sha256:
+        raise HalftoneError(
+            f"{path} holds other weights than {CONFIG} describes (SHA-256 differs): push the bundle again, or remove "
+            f"the section {SECTION!r} from {CONFIG} if the weights were exchanged on purpose"
+        )
+    return data
+
+
+def _load(module: torch.nn.Module, weights: bytes, path: Path) -> None:
+    """Load weights whose names, shapes and kinds of numbers are those of the network."""
+    try:
+        state = safetensors.torch.load(weights)
+    except safetensors.SafetensorError as error:
+        raise HalftoneError(f"{path} is not a whole safetensors file ({error}): copy or save it again") from None
+    own = module.state_dict()
+    other = [
+        name for name in own.keys() & state.keys() if own[name].is_floating_point() != state[name].is_floating_point()
+    ]
+    if other:
+        raise HalftoneError(
+            f"{path}: {min(other)} is {state[min(other)].dtype}: save the model in floating point again"
+        )
+    load_state(module, state, str(path))
+
+
+def _check_network(source: Source, module: torch.nn.Module, path: Path) -> None:
+    """Refuse arguments with which timm would build another network than the catalogue's."""
+    with tempfile.TemporaryDirectory() as folder:
+        save_config_for_hf(module, str(Path(folder) / CONFIG))
+        own = json.loads((Path(folder) / CONFIG).read_bytes())
+    theirs = source.config.get("model_args") or {}
+    pooling = {key: source.config[key] for key in ("global_pool",) if key in source.config}
+    for key, value in (theirs | pooling).items():
+        expected = own["model_args"].get(key, own.get(key))
+        if key not in _HARMLESS and not _same(value, expected):
+            raise HalftoneError(
+                f"{path} builds the network with {key}={value!r}, and the catalogue's {source.network.name} has "
+                f"{expected!r}: choose a model that was made without that argument"
+            )
+
+
+def _same(value: Any, expected: Any) -> bool:
+    """Whether two arguments mean the same; a square's side may be written once or twice."""
+    if isinstance(expected, list) and not isinstance(value, list):
+        return all(value == each for each in expected)
+    return bool(value == expected)

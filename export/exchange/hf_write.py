@@ -1,0 +1,109 @@
+"""A bundle's checkpoint to a folder in Hugging Face layout that `timm.create_model("local-dir:FOLDER")` loads."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import timm
+import torch
+from timm.models._hub import save_config_for_hf
+
+from export.exchange.layout import CARD, CONFIG, SECTION, WEIGHTS_FILE, Section
+from models.bundle import WEIGHTS, Bundle
+from models.card import model_card
+from models.catalog import architecture
+from models.checkpoint import load_module
+from models.errors import HalftoneError
+from models.files import write_atomic
+from models.manifest import Manifest
+
+_USE = """Use it with timm, from this folder or after uploading it to a hub:
+
+```python
+import timm
+
+model = timm.create_model("local-dir:FOLDER", pretrained=True).eval()
+transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+```
+
+or with Halftone: `python -m export.pull --from FOLDER --name {name}`.
+"""
+
+
+def push_folder(bundle: Bundle, folder: Path) -> None:
+    """Write the bundle's checkpoint, its description and its card into a new folder, all of it or nothing.
+
+    Before the folder appears, timm loads it and must answer exactly as the bundle does.
+
+    Args:
+        bundle: the opened bundle.
+        folder: must be missing or empty.
+
+    Raises:
+        HalftoneError: the folder holds something, or timm does not rebuild the same network from it.
+        BundleError: the weights are missing or not what the manifest says.
+    """
+    manifest, weights, module = bundle.manifest, bundle.read(WEIGHTS), load_module(bundle)
+    with _staged(folder) as stage:
+        write_atomic(stage / WEIGHTS_FILE, weights)
+        _write_config(stage / CONFIG, manifest, module, Section.of(manifest, weights))
+        card = model_card(manifest, architecture(manifest.architecture), _USE.format(name=manifest.name))
+        write_atomic(stage / CARD, card)
+        _check_round_trip(stage, module, manifest.input.size)
+
+
+def _write_config(path: Path, manifest: Manifest, module: torch.nn.Module, section: Section) -> None:
+    spec = manifest.input
+    save_config_for_hf(
+        module,
+        str(path),
+        model_config={
+            "label_names": list(manifest.labels),
+            "pretrained_cfg": {"license": manifest.license},
+            SECTION: section.to_dict(),
+        },
+        data_config={
+            "input_size": (3, spec.size, spec.size),
+            "interpolation": spec.interpolation,
+            "crop_pct": spec.crop_fraction,
+            "crop_mode": "center",
+            "mean": spec.mean,
+            "std": spec.std,
+        },
+    )
+
+
+def _check_round_trip(folder: Path, module: torch.nn.Module, size: int) -> None:
+    rebuilt = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    planes = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        same = torch.equal(rebuilt(planes), module(planes))
+    if not same:
+        raise HalftoneError(
+            f"timm {timm.__version__} rebuilds another network from the folder than the bundle holds: nothing was "
+            "written; install the versions of constraints.txt and push again"
+        )
+
+
+@contextlib.contextmanager
+def _staged(folder: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `folder` on success and is gone on an error."""
+    taken = f"{folder} is not empty: remove it, or choose another place with --to"
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise HalftoneError(taken)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    stage = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        stage.chmod(0o755)
+        yield stage
+        try:
+            stage.replace(folder)
+        except OSError:
+            # Another command wrote there in the meantime.
+            raise HalftoneError(taken) from None
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)

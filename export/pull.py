@@ -1,0 +1,68 @@
+"""`python -m export.pull --from FOLDER --name NAME` or `--from bentoml:MODEL[:VERSION]`: a model into a new bundle.
+
+The folder is in Hugging Face layout (`config.json`, `model.safetensors`), from `export.push`, from timm's
+`save_for_hf` or downloaded from a hub; its checkpoint becomes `artifacts/NAME`, to be exported and proved with
+`python -m export --model NAME`. From the model store of BentoML the whole bundle comes back with its proofs.
+Some 10 s; a failure leaves nothing behind. Nothing pulled is executed, and pickles are never opened.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from models.bundle import Bundle
+from models.cli import DONE, run
+from models.errors import HalftoneError
+
+STORE = "bentoml:"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PullConfig:
+    """Make a bundle from a folder in Hugging Face layout, or from the model store of BentoML."""
+
+    from_: Annotated[str, tyro.conf.arg(name="from")]
+    """The folder, or `bentoml:MODEL` for the version stored last, or `bentoml:MODEL:VERSION`."""
+
+    name: str
+    """Name of the new bundle under artifacts/."""
+
+    labels: Path | None = None
+    """For a folder without class names: a file with one name a line, by output index."""
+
+    def __post_init__(self) -> None:
+        if self.labels is not None and self.from_.startswith(STORE):
+            raise HalftoneError("--labels is for folders: a bundle in the model store has its class names with it")
+
+
+def pull(config: PullConfig) -> Bundle:
+    """The new bundle.
+
+    Raises:
+        HalftoneError: as `pull_folder` and `pull_bento`.
+    """
+    # Imported here: the one loads torch, the other BentoML.
+    if config.from_.startswith(STORE):
+        from export.exchange.bento import pull_bento
+
+        return pull_bento(config.from_.removeprefix(STORE), config.name)
+    from export.exchange.hf_read import pull_folder
+
+    return pull_folder(Path(config.from_), config.name, config.labels)
+
+
+def _main(config: PullConfig) -> int:
+    bundle = pull(config)
+    manifest = bundle.manifest
+    print(f"made {bundle.folder}: {manifest.architecture}, {len(manifest.labels)} classes, version {manifest.version}")
+    if not any(name.startswith("parity/") for name in manifest.files):
+        print(f"export and prove it with `python -m export --model {manifest.name}`")
+    return DONE
+
+
+if __name__ == "__main__":
+    run(_main, PullConfig, prog="python -m export.pull")

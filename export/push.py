@@ -1,0 +1,49 @@
+"""`python -m export.push --model NAME --to FOLDER` or `--to bentoml`: a model to where others fetch it.
+
+A folder gets the checkpoint in Hugging Face layout, so that timm loads it and any hub takes it:
+`timm.create_model("local-dir:FOLDER", pretrained=True)`. The model store of BentoML (`--to bentoml`) gets the whole
+bundle, exported graphs and proofs included, as `NAME:VERSION`. Some 10 s; a failure leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.cli import DONE, run
+from models.store import open_bundle
+
+STORE = "bentoml"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PushConfig:
+    """Write a bundle to a folder in Hugging Face layout, or to the model store of BentoML."""
+
+    model: str
+    """Bundle under artifacts/."""
+
+    to: str
+    """A new folder, or `bentoml` for the model store (write ./bentoml for a folder of that name)."""
+
+
+def _main(config: PushConfig) -> int:
+    bundle = open_bundle(config.model)
+    # Imported here: the one loads torch, the other BentoML.
+    if config.to == STORE:
+        from export.exchange.bento import push_bento
+
+        tag = push_bento(bundle)
+        print(
+            f"stored {tag}: `bentoml models get {tag}` shows it, `python -m export.pull --from bentoml:{tag}` gets it"
+        )
+        return DONE
+    from export.exchange.hf_write import push_folder
+
+    push_folder(bundle, Path(config.to))
+    print(f'wrote {config.to}: timm.create_model("local-dir:{config.to}", pretrained=True) loads it')
+    return DONE
+
+
+if __name__ == "__main__":
+    run(_main, PushConfig, prog="python -m export.push")
