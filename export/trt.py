@@ -16,7 +16,6 @@ from typing import Literal
 from rich.console import Console
 from rich.progress import Progress
 
-from export.onnx import export_onnx
 from export.parity import prove_and_print
 from export.runtimes.registry import runtime_class
 from export.tensorrt.builder import Plan, build, targets
@@ -26,10 +25,10 @@ from export.tensorrt.library import PACKAGES, Library, installed, library
 from export.tensorrt.profile import Profile
 from export.tensorrt.sidecar import Sidecar, build_command, plan_name, sidecar_name
 from models.bundle import WEIGHTS, Bundle
-from models.checkpoint import open_or_create
 from models.cli import DONE, run
 from models.errors import HalftoneError
 from models.onnx_external import external_locations
+from models.store import has_bundle, open_bundle
 
 Precision = Literal["fp16", "fp32"]
 Edition = Literal["auto", "tensorrt", "tensorrt_rtx"]
@@ -128,6 +127,8 @@ def export_plan(
     graph = f"model.{precision}.onnx"
     if not bundle.has(graph):
         progress.console.print(f"exporting {bundle.manifest.name} to ONNX {precision.upper()}")
+        from export.onnx import export_onnx
+
         export_onnx(bundle, precision)
     data = bundle.read(graph)
     if outer := external_locations(data):
@@ -173,10 +174,19 @@ def _prove(bundle: Bundle, sidecar: Sidecar, data: Path | None) -> int:
     return code
 
 
+def _open(config: TrtConfig) -> Bundle:
+    if has_bundle(config.model) and config.weights is None:
+        return open_bundle(config.model)
+    # Imported here, as it takes seconds and a bundle that has its graph needs none of it.
+    from models.checkpoint import open_or_create
+
+    return open_or_create(config.model, weights=config.weights)
+
+
 def _main(config: TrtConfig) -> int:
     edition = choose(config.runtime)
     targets(edition, config.compute_capability)
-    bundle = open_or_create(config.model, weights=config.weights)
+    bundle = _open(config)
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         sidecar = export_plan(

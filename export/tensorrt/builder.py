@@ -122,12 +122,17 @@ def _parse(library: Library, builder: Any, graph: bytes, name: str) -> Any:
     parser = library.api.OnnxParser(network, library.logger)
     # An empty file is a valid ONNX model without a network.
     if not parser.parse(graph) or not network.num_inputs or not network.num_outputs:
-        errors = "; ".join(" ".join(parser.get_error(index).desc().split()) for index in range(parser.num_errors))
+        errors = "; ".join(_described(parser.get_error(index)) for index in range(parser.num_errors))
         raise HalftoneError(
             f"{library.name} {library.version} can't read {name}: {errors or 'there is no network in it'}; "
             "export it again with `python -m export.onnx`"
         )
     return network
+
+
+def _described(error: Any) -> str:
+    words = (error.node_operator(), error.node_name(), *error.desc().split())
+    return " ".join(word for word in words if word)
 
 
 def _config(library: Library, builder: Any, network: Any, profile: Profile, capabilities: tuple[str, ...]) -> Any:
