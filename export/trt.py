@@ -1,10 +1,10 @@
 """`python -m export.trt --model vit_b16 [--precision fp16|fp32]`: a bundle's ONNX graph to a TensorRT plan.
 
 Writes `engines/RUNTIME-PRECISION.plan` and beside it a `.json` with versions, GPUs, batch sizes, the graph's hash and
-the precision histogram read back from the built network. With TensorRT for RTX this needs no GPU: about 1 s for
-EfficientNet-Lite0, 3 s for ViT-B/16, after the ONNX export. Where there is a GPU the plan is proved on it; elsewhere
-its graph is, on ONNX Runtime, and the plan may not serve before it was run itself (`export.tensorrt.first_load`).
-Exit code 1 where the parity gate fails.
+the precision histogram read back from the built network. With TensorRT for RTX this needs no GPU. The build itself
+takes seconds (ViT-B/16: 5 s on two cores), a missing ONNX graph is exported first. Where there is a GPU the plan is
+proved on it; elsewhere its graph is, on ONNX Runtime, which takes as long as `export.parity`, and the plan may not serve
+before it was run itself (`export.tensorrt.first_load`). Exit code 1 where the parity gate fails.
 """
 
 from __future__ import annotations
