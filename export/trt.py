@@ -3,8 +3,8 @@
 Writes `engines/RUNTIME-PRECISION.plan` and beside it a `.json` with versions, GPUs, batch sizes, the graph's hash and
 the precision histogram read back from the built network. With TensorRT for RTX this needs no GPU. The build itself
 takes seconds (ViT-B/16: 5 s on two cores), a missing ONNX graph is exported first. Where there is a GPU the plan is
-proved on it; elsewhere its graph is, on ONNX Runtime, which takes as long as `export.parity`, and the plan may not serve
-before it was run itself (`export.tensorrt.first_load`). Exit code 1 where the parity gate fails.
+proved on it; elsewhere its graph is, on ONNX Runtime, which takes as long as `export.parity`, and the plan may not
+serve before it was run itself (`export.tensorrt.first_load`). Exit code 1 where the parity gate fails.
 """
 
 from __future__ import annotations
