@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from export.record import ParityRecord, current, proof
+from export.record import ParityRecord, UnprovenError, current, proof
 from export.runtimes.registry import runtime_of
 from export.tensorrt.engine import TensorRt
 from models.bundle import Bundle
@@ -23,7 +23,8 @@ from models.errors import HalftoneError
 def verify_on_first_load(bundle: Bundle, variant: str, *, data: Path | None = None) -> ParityRecord:
     """The passed proof of a variant, made now where so far only its graph was checked and a GPU is here.
 
-    The comparison runs in a process of its own, as it needs torch, which a server does not load.
+    It raises what `export.record.proof` raises and so can stand in its place. The comparison runs in a process of its
+    own, as it needs torch, which a server does not load.
 
     Args:
         bundle: the opened bundle; its manifest is read again after the comparison.
@@ -31,28 +32,32 @@ def verify_on_first_load(bundle: Bundle, variant: str, *, data: Path | None = No
         data: labelled pictures to prove on, or None for the sample photographs.
 
     Raises:
-        UnprovenError: there is no record, it failed, or it is for other files.
-        HalftoneError: the plan can't be run here; the message says why and the fix.
+        UnprovenError: there is no record, it failed, it is for other files, or the plan can't be run here; the message
+            says why and the fix.
+        BundleError: the record was tampered with.
     """
     record = current(bundle, variant)
     if record.verdict == "PASSED" and record.verified_on == "graph":
-        runtime, _ = runtime_of(variant)
-        if issubclass(runtime, TensorRt):
-            runtime.require()
-        problem = _prove(bundle, variant, data)
+        try:
+            problem = _prove(bundle, variant, data)
+        except HalftoneError as error:
+            problem = str(error)
         bundle.manifest = Bundle.open(bundle.folder).manifest
         if current(bundle, variant) == record:
-            raise HalftoneError(f"{variant} of {bundle.manifest.name} could not be verified on this machine: {problem}")
+            raise UnprovenError(
+                f"only the graph of {variant} of {bundle.manifest.name} was checked so far, and {record.source} can't "
+                f"be verified here: {problem}"
+            )
     return proof(bundle, variant)
 
 
 def _prove(bundle: Bundle, variant: str, data: Path | None) -> str:
     """Run `export.parity`, which replaces the record; returns the last line of its complaints."""
+    runtime, _ = runtime_of(variant)
+    if issubclass(runtime, TensorRt):
+        runtime.require()
     if importlib.util.find_spec("torch") is None:
-        raise HalftoneError(
-            f"{variant} must be compared with the torch reference once before it serves, and torch is not installed: "
-            "`pip install 'halftone[export]'`"
-        )
+        raise HalftoneError("the torch reference is not installed: `pip install 'halftone[export]'`")
     command = [sys.executable, "-m", "export.parity", "--model", bundle.folder.name, "--variant", variant]
     command += ["--data", str(data)] if data else []
     environment = os.environ | {"HALFTONE_ARTIFACTS": str(bundle.folder.parent)}

@@ -80,7 +80,7 @@ def test_serving_refuses_it_and_names_the_command(by_graph: Bundle) -> None:
 def test_without_a_gpu_the_first_load_is_refused_and_the_record_stays(by_graph: Bundle) -> None:
     before = by_graph.read(record_name(VARIANT))
 
-    with pytest.raises(HalftoneError, match=r"no CUDA GPU"):
+    with pytest.raises(UnprovenError, match=r"only the graph .*\.plan can't be verified here: .*no CUDA GPU"):
         verify_on_first_load(by_graph, VARIANT)
 
     assert by_graph.read(record_name(VARIANT)) == before
@@ -119,12 +119,12 @@ def test_the_comparison_is_made_and_replaces_the_record(copied: Bundle, pictures
 @pytest.mark.parametrize("torch", [True, False])
 def test_a_comparison_that_can_not_be_made(copied: Bundle, monkeypatch: pytest.MonkeyPatch, torch: bool) -> None:
     mark_as_graph(copied, "onnxruntime-fp16")
-    words = r"could not be verified .*: .*no/such/folder"
+    words = r"can't be verified here: .*no/such/folder"
     if not torch:
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
         words = r"`pip install 'halftone\[export\]'`"
 
-    with pytest.raises(HalftoneError, match=words):
+    with pytest.raises(UnprovenError, match=words):
         verify_on_first_load(copied, "onnxruntime-fp16", data=Path("no/such/folder"))
 
     assert current(copied, "onnxruntime-fp16").verified_on == "graph"
