@@ -81,8 +81,10 @@ def proof_images(manifest: Manifest, data: Path | None) -> ProofImages:
     )
 
 
-def sample_crops(spec: InputSpec, per_photo: int = CROPS_PER_PHOTO) -> Iterator[tuple[Pixels, None]]:
+def sample_crops(spec: InputSpec, per_photo: int = CROPS_PER_PHOTO, *, first: int = 1) -> Iterator[tuple[Pixels, None]]:
     """Distinct square windows of the sample photographs, the same on every machine.
+
+    A proof takes the windows from 1 on; `first` beyond `CROPS_PER_PHOTO` gives windows that no proof is made on.
 
     Side (40 to 100 % of the short side) and position follow a Halton sequence (bases 2, 3, 5), which covers the
     range evenly without a random number generator.
@@ -90,7 +92,7 @@ def sample_crops(spec: InputSpec, per_photo: int = CROPS_PER_PHOTO) -> Iterator[
     for path in sorted(PHOTOS.glob("*.jpg")):
         photo = decode(path.read_bytes())
         height, width = photo.shape[:2]
-        for step in range(1, per_photo + 1):
+        for step in range(first, first + per_photo):
             side = round(min(height, width) * (0.4 + 0.6 * _halton(step, 2)))
             top = round((height - side) * _halton(step, 3))
             left = round((width - side) * _halton(step, 5))

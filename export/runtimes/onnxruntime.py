@@ -17,7 +17,7 @@ class OnnxRuntime(Runtime):
     """`model.PRECISION.onnx` in an InferenceSession; the threads are divided among the streams."""
 
     name: ClassVar[str] = "onnxruntime"
-    precisions: ClassVar[tuple[str, ...]] = ("fp32", "fp16")
+    precisions: ClassVar[tuple[str, ...]] = ("fp32", "fp16", "int8")
 
     @classmethod
     def source(cls, precision: str) -> str:

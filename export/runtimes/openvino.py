@@ -1,4 +1,8 @@
-"""OpenVINO on the CPU: FP32, or bfloat16 arithmetic where the processor has it (AVX-512 BF16, AMX)."""
+"""OpenVINO on the CPU: FP32, bfloat16 arithmetic where the processor has it (AVX-512 BF16, AMX), or a quantised graph.
+
+In a graph with QuantizeLinear/DequantizeLinear pairs OpenVINO runs the layers between them in 8-bit integers, and the
+others in FP32.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +21,21 @@ from models.bundle import Bundle
 from models.errors import HalftoneError
 
 _TYPES = {"fp32": openvino.Type.f32, "bf16": openvino.Type.bf16}
+_QUANTISED = "int8"
+# As the compiled model's own description names its layers.
+_WEIGHTED = ("Convolution", "FullyConnected", "MatMul")
 
 
 class OpenVino(Runtime):
-    """`model.fp32.onnx` compiled for this CPU, with one infer request a calling thread."""
+    """The bundle's graph compiled for this CPU, with one infer request a calling thread."""
 
     name: ClassVar[str] = "openvino"
-    precisions: ClassVar[tuple[str, ...]] = ("bf16", "fp32")
+    precisions: ClassVar[tuple[str, ...]] = ("bf16", "fp32", _QUANTISED)
 
     @classmethod
     def source(cls, precision: str) -> str:
-        """The FP32 graph for every precision: OpenVINO lowers it while compiling."""
-        return "model.fp32.onnx"
+        """The quantised graph for INT8, else the FP32 graph: OpenVINO lowers it while compiling."""
+        return "model.int8.onnx" if precision == _QUANTISED else "model.fp32.onnx"
 
     @classmethod
     def supported(cls, precision: str) -> bool:
@@ -43,7 +50,9 @@ class OpenVino(Runtime):
 
     @property
     def executed_as(self) -> str:
-        """The inference precision that the compiled model reports."""
+        """The precision that the compiled model reports: of its layers for INT8, else of its arithmetic."""
+        if self.precision == _QUANTISED:
+            return f"{_QUANTISED if self._integer_layers() else 'fp32'} on CPU"
         chosen = self._compiled.get_property(hint.inference_precision)
         names = {type_: name for name, type_ in _TYPES.items()}
         return f"{names.get(chosen, chosen.get_type_name())} on CPU"
@@ -51,7 +60,7 @@ class OpenVino(Runtime):
     def _open(self, source: bytes, bundle: Bundle, threads: int, streams: int) -> None:
         core = openvino.Core()
         options = {
-            hint.inference_precision: _TYPES[self.precision],
+            hint.inference_precision: _TYPES.get(self.precision, openvino.Type.f32),
             hint.performance_mode: hint.PerformanceMode.LATENCY,
             properties.inference_num_threads: threads,
             properties.num_streams: streams,
@@ -70,6 +79,14 @@ class OpenVino(Runtime):
                 "use the variant openvino-fp32"
             )
         self._requests = threading.local()
+
+    def _integer_layers(self) -> int:
+        """How many convolutions and matrix products the compiled model runs in 8-bit integers."""
+        layers = (node.get_rt_info() for node in self._compiled.get_runtime_model().get_ops())
+        return sum(
+            str(layer["layerType"].value) in _WEIGHTED and str(layer["runtimePrecision"].value) in ("i8", "u8")
+            for layer in layers
+        )
 
     def _infer(self, pixels: Pixels) -> npt.NDArray[np.floating]:
         request = getattr(self._requests, "request", None)
