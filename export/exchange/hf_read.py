@@ -200,9 +200,9 @@ def _check_network(source: Source, module: torch.nn.Module, path: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         save_config_for_hf(module, str(Path(folder) / CONFIG))
         own = json.loads((Path(folder) / CONFIG).read_bytes())
-    theirs = source.config.get("model_args") or {}
-    pooling = {key: source.config[key] for key in ("global_pool",) if key in source.config}
-    for key, value in (theirs | pooling).items():
+    theirs = [*(source.config.get("model_args") or {}).items()]
+    theirs += [(key, source.config[key]) for key in ("global_pool",) if key in source.config]
+    for key, value in theirs:
         expected = own["model_args"].get(key, own.get(key))
         if key not in _HARMLESS and not _same(value, expected):
             raise HalftoneError(
