@@ -137,11 +137,14 @@ def export_plan(
             f"export it again with {bundle.manifest.files[graph].made_by}"
         )
     plan = build(edition, data, name=graph, precision=precision, profile=profile, capabilities=gpus, progress=progress)
-    return _write(bundle, edition, precision, profile, graph, plan)
+    command = build_command(bundle.manifest.name, edition.name, precision, profile=profile, capabilities=capabilities)
+    return _write(bundle, edition, precision, profile, graph, plan, command)
 
 
-def _write(bundle: Bundle, edition: Library, precision: Precision, profile: Profile, graph: str, plan: Plan) -> Sidecar:
-    name, command = plan_name(edition.name, precision), build_command(bundle.manifest.name, edition.name, precision)
+def _write(
+    bundle: Bundle, edition: Library, precision: Precision, profile: Profile, graph: str, plan: Plan, command: str
+) -> Sidecar:
+    name = plan_name(edition.name, precision)
     bundle.write(name, plan.data, made_by=command, made_from=[WEIGHTS, graph])
     files = bundle.manifest.files
     sidecar = Sidecar(

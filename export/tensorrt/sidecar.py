@@ -86,9 +86,24 @@ def sidecar_name(runtime: str, precision: str) -> str:
     return f"engines/{runtime}-{precision}.json"
 
 
-def build_command(model: str, runtime: str, precision: str) -> str:
-    """What makes the plan, to be named where it is of no use."""
-    return f"`python -m export.trt --model {model} --precision {precision} --runtime {runtime}`"
+def build_command(
+    model: str, runtime: str, precision: str, *, profile: Profile | None = None, capabilities: tuple[str, ...] = ()
+) -> str:
+    """What makes the plan, to be named where it is of no use.
+
+    Args:
+        model: name of the bundle.
+        runtime: `tensorrt` or `tensorrt_rtx`.
+        precision: `fp16` or `fp32`.
+        profile: batch sizes, if they matter.
+        capabilities: GPUs, if they were named.
+    """
+    words = [f"python -m export.trt --model {model} --precision {precision} --runtime {runtime}"]
+    if profile is not None and profile != Profile():
+        words += [f"--min-batch {profile.minimum} --opt-batch {profile.optimum} --max-batch {profile.maximum}"]
+    if capabilities:
+        words += ["--compute-capability", *capabilities]
+    return f"`{' '.join(words)}`"
 
 
 def checked_sidecar(bundle: Bundle, runtime: str, precision: str, *, version: str, compute_capability: str) -> Sidecar:

@@ -107,7 +107,8 @@ def test_a_plan_and_its_description(copied: Bundle, rtx: Library) -> None:
         "model.fp16.onnx": files["model.fp16.onnx"].sha256,
     }
     assert files[SIDECAR].made_by == (
-        "`python -m export.trt --model efficientnet_lite0 --precision fp16 --runtime tensorrt_rtx`"
+        "`python -m export.trt --model efficientnet_lite0 --precision fp16 --runtime tensorrt_rtx "
+        "--min-batch 1 --opt-batch 2 --max-batch 4 --compute-capability 8.9 8.6`"
     )
 
 
