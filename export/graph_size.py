@@ -12,7 +12,7 @@ from models.errors import HalftoneError
 PROTOBUF_LIMIT = 2**31 - 1
 
 STRUCTURE = 32 * 2**20
-"""Room in bytes for nodes, names and metadata (labels); the largest graph of the catalogue needs a third of it."""
+"""Room in bytes for nodes, names, labels, and what tracing folds into constants (masks, position tables)."""
 
 BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
 

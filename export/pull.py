@@ -17,6 +17,7 @@ import tyro
 from models.bundle import Bundle
 from models.cli import DONE, run
 from models.errors import HalftoneError
+from models.store import bundle_folder
 
 STORE = "bentoml:"
 
@@ -43,16 +44,19 @@ def pull(config: PullConfig) -> Bundle:
     """The new bundle.
 
     Raises:
-        HalftoneError: as `pull_folder` and `pull_bento`.
+        HalftoneError: there is a bundle of that name already, or as `pull_folder` and `pull_bento`.
     """
+    target = bundle_folder(config.name)
+    if target.exists():
+        raise HalftoneError(f"{target} exists already: remove it, or choose another name with --name")
     # Imported here: the one loads torch, the other BentoML.
     if config.from_.startswith(STORE):
         from export.exchange.bento import pull_bento
 
-        return pull_bento(config.from_.removeprefix(STORE), config.name)
+        return pull_bento(config.from_.removeprefix(STORE), target)
     from export.exchange.hf_read import pull_folder
 
-    return pull_folder(Path(config.from_), config.name, config.labels)
+    return pull_folder(Path(config.from_), target, config.labels)
 
 
 def _main(config: PullConfig) -> int:

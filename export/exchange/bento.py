@@ -17,7 +17,6 @@ from models.bundle import Bundle
 from models.errors import HalftoneError
 from models.files import write_atomic
 from models.manifest import FILE_NAME, Manifest
-from models.store import bundle_folder
 
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 
@@ -51,20 +50,18 @@ def push_bento(bundle: Bundle) -> str:
     return str(tag)
 
 
-def pull_bento(tag: str, name: str) -> Bundle:
-    """Make the bundle `artifacts/NAME` from a stored one, every file checked against its hash.
+def pull_bento(tag: str, target: Path) -> Bundle:
+    """Make a bundle from a stored one, every file checked against its hash.
 
     Args:
         tag: `NAME`, for the version stored last, or `NAME:VERSION`.
-        name: of the new bundle.
+        target: folder of the new bundle, missing or empty; its name becomes the bundle's.
 
     Raises:
-        HalftoneError: there is no such model, it holds no bundle, or there is a bundle of that name already.
-        BundleError: a file is missing or not what the manifest says.
+        HalftoneError: there is no such model, or it holds no bundle.
+        BundleError: a file is missing or not what the manifest says, or the target holds something.
     """
-    target = bundle_folder(name)
-    if target.exists():
-        raise HalftoneError(f"{target} exists already: remove it, or choose another name with --name")
+    name = target.name
     try:
         stored = bentoml.models.get(_tag(*tag.split(":", maxsplit=1)))
     except NotFound:

@@ -28,7 +28,6 @@ from models.errors import HalftoneError
 from models.files import sha256
 from models.manifest import Manifest
 from models.spec import Architecture, InputSpec
-from models.store import bundle_folder
 
 _LICENSE = re.compile(r"[A-Za-z0-9.+-]{1,60}")
 # What says how a network was trained or is loaded, and not which network it is.
@@ -52,29 +51,26 @@ class Source:
     """The whole of `config.json`."""
 
 
-def pull_folder(folder: Path, name: str, labels: Path | None = None) -> Bundle:
-    """Make the bundle `artifacts/NAME` from a folder, all of it or nothing.
+def pull_folder(folder: Path, target: Path, labels: Path | None = None) -> Bundle:
+    """Make a bundle from a folder, all of it or nothing.
 
     Args:
         folder: holds `config.json` and `model.safetensors`.
-        name: of the new bundle.
+        target: folder of the new bundle, missing or empty; its name becomes the bundle's.
         labels: file with one class name a line, for a folder whose `config.json` has none.
 
     Raises:
         HalftoneError: a file is missing, damaged or does not fit the others, the network is not in the catalogue, or
             it would see its pictures otherwise than Halftone shows them.
-        BundleError: there is a bundle of that name already.
+        BundleError: the target holds something.
     """
-    target = bundle_folder(name)
-    if target.exists():
-        raise HalftoneError(f"{target} exists already: remove it, or choose another name with --name")
-    source = describe(folder, name, labels)
+    source = describe(folder, target.name, labels)
     weights = _weights(folder, source.section)
     module = build(source.network, classes=len(source.manifest.labels))
     fit_input_size(module, source.network, source.manifest.input.size)
     _load(module, weights, folder / WEIGHTS_FILE)
     _check_network(source, module, folder / CONFIG)
-    command = f"`python -m export.pull --from {folder} --name {name}`"
+    command = f"`python -m export.pull --from {folder} --name {target.name}`"
     with Bundle.creating(target, source.manifest) as bundle:
         if source.section:
             # The very bytes, so that the version stays the same.
@@ -86,7 +82,7 @@ def pull_folder(folder: Path, name: str, labels: Path | None = None) -> Bundle:
 
 
 def describe(folder: Path, name: str, labels: Path | None) -> Source:
-    """Read and check `config.json`; arguments and errors as for `pull_folder`."""
+    """Read and check `config.json`; `name` is the new bundle's, the rest and the errors as for `pull_folder`."""
     config = _config(folder)
     settings = config["pretrained_cfg"]
     network = _network(str(config.get("architecture")), str(settings.get("tag") or ""), folder / CONFIG)

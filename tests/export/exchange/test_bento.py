@@ -18,6 +18,7 @@ BENTOML = str(Path(sys.executable).parent / "bentoml")
 
 PRELUDE = """
 import json
+import os
 from pathlib import Path
 import bentoml
 from export.exchange import bento
@@ -28,7 +29,7 @@ def push(model):
     return bento.push_bento(open_bundle(model))
 
 def pull(tag, name):
-    return bento.pull_bento(tag, name).manifest.version
+    return bento.pull_bento(tag, Path(os.environ["HALFTONE_ARTIFACTS"]) / name).manifest.version
 
 def attempt(function, *arguments):
     try:
@@ -108,7 +109,6 @@ answers = [
     attempt(pull, "mine:a b", "x"),
     attempt(pull, "", "x"),
     attempt(pull, "theirs", "x"),
-    attempt(pull, "mine", "mine"),
 ]
 Path({str(changed)!r}).write_bytes(b"other weights")
 print(json.dumps([*answers, attempt(pull, "mine", "x"), *stored()]))
@@ -124,7 +124,6 @@ print(json.dumps([*answers, attempt(pull, "mine", "x"), *stored()]))
         "can't be a name in the model store",
         "can't be a name in the model store",
         "of the model store holds no bundle of Halftone's",
-        "mine exists already: remove it, or choose another name with --name",
         "weights.safetensors is not what the manifest says",
         tag,
         "theirs:",

@@ -69,7 +69,7 @@ def test_what_comes_back_is_what_was_pushed(home: Path, tmp_path: Path) -> None:
     bundle = trained_bundle(home / "mine")
     push_folder(bundle, tmp_path / "pushed")
 
-    again = pull_folder(tmp_path / "pushed", "again")
+    again = pull_folder(tmp_path / "pushed", home / "again")
 
     before, after = bundle.manifest, again.manifest
     assert again.folder == home / "again"
@@ -94,7 +94,7 @@ def test_what_comes_back_is_what_was_pushed(home: Path, tmp_path: Path) -> None:
 def test_the_default_comes_back_too(default: Bundle, home: Path, tmp_path: Path) -> None:
     push_folder(default, tmp_path / "pushed")
 
-    again = pull_folder(tmp_path / "pushed", "again")
+    again = pull_folder(tmp_path / "pushed", home / "again")
 
     assert again.manifest.version == default.manifest.version
     assert (again.manifest.labels, again.manifest.label_ids) == (default.manifest.labels, default.manifest.label_ids)
@@ -128,7 +128,7 @@ def test_untrained_weights_stay_marked(home: Path, tmp_path: Path) -> None:
     push_folder(bundle, tmp_path / "pushed")
 
     assert "**Untrained**" in (tmp_path / "pushed" / "README.md").read_text()
-    assert not pull_folder(tmp_path / "pushed", "again").manifest.trained
+    assert not pull_folder(tmp_path / "pushed", home / "again").manifest.trained
 
 
 def test_a_folder_that_holds_something_is_left_alone(home: Path, tmp_path: Path) -> None:

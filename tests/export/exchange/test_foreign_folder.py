@@ -13,6 +13,7 @@ from timm.models import save_for_hf
 
 from export.exchange.hf_read import pull_folder
 from export.exchange.hf_write import push_folder
+from export.pull import PullConfig, pull
 from models.bundle import BundleError
 from models.checkpoint import imagenet_ids, imagenet_labels, load_module
 from models.errors import HalftoneError
@@ -24,7 +25,7 @@ NAMES = ["ant", "bee", "cow"]
 @pytest.fixture
 def network() -> torch.nn.Module:
     torch.manual_seed(5)
-    return timm.create_model("resnet18.a1_in1k", pretrained=False, num_classes=3).eval()
+    return timm.create_model("mobilenetv3_small_100.lamb_in1k", pretrained=False, num_classes=3).eval()
 
 
 @pytest.fixture
@@ -44,20 +45,20 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
 def refused(folder: Path, home: Path, words: str, labels: Path | None = None) -> None:
     """The pull ends in one line with these words and leaves nothing."""
     with pytest.raises(HalftoneError, match=words) as caught:
-        pull_folder(folder, "pulled", labels)
+        pull_folder(folder, home / "pulled", labels)
     assert "\n" not in str(caught.value)
     assert list(home.iterdir()) == []
 
 
 def test_timms_own_folder(network: torch.nn.Module, saved: Path, home: Path) -> None:
-    bundle = pull_folder(saved, "pulled")
+    bundle = pull_folder(saved, home / "pulled")
 
     planes = torch.randn(2, 3, 224, 224)
     manifest = bundle.manifest
     with torch.inference_mode():
         assert torch.equal(load_module(bundle)(planes), network(planes))
-    assert (manifest.architecture, manifest.labels, manifest.label_ids) == ("resnet18", tuple(NAMES), ())
-    assert (manifest.input.size, manifest.input.crop_fraction, manifest.input.interpolation) == (224, 0.95, "bicubic")
+    assert (manifest.architecture, manifest.labels, manifest.label_ids) == ("mobilenetv3_small", tuple(NAMES), ())
+    assert (manifest.input.size, manifest.input.crop_fraction, manifest.input.interpolation) == (224, 0.875, "bicubic")
     assert (manifest.trained, manifest.temperature, manifest.license) == (True, 1.0, "apache-2.0")
     assert manifest.source == "the folder saved that timm wrote"
 
@@ -67,7 +68,7 @@ def test_a_transformer_at_another_size(home: Path, tmp_path: Path) -> None:
     save_for_hf(module, str(tmp_path / "saved"), {"label_names": NAMES}, safe_serialization=True)
     planes = torch.randn(2, 3, 96, 96)
 
-    bundle = pull_folder(tmp_path / "saved", "pulled")
+    bundle = pull_folder(tmp_path / "saved", home / "pulled")
 
     assert bundle.manifest.input.size == 96
     with torch.inference_mode():
@@ -77,7 +78,7 @@ def test_a_transformer_at_another_size(home: Path, tmp_path: Path) -> None:
 def test_imagenet_without_names_is_imagenet(home: Path, tmp_path: Path) -> None:
     save_for_hf(timm.create_model("mobilenetv3_small_100"), str(tmp_path / "saved"), safe_serialization=True)
 
-    manifest = pull_folder(tmp_path / "saved", "pulled").manifest
+    manifest = pull_folder(tmp_path / "saved", home / "pulled").manifest
 
     assert (manifest.labels, manifest.label_ids) == (imagenet_labels(), imagenet_ids())
 
@@ -87,7 +88,7 @@ def test_ids_with_descriptions(saved: Path, home: Path) -> None:
         saved, lambda c: c.update(label_names=["n1", "n2", "n3"], label_descriptions={"n1": "a", "n2": "b", "n3": "c"})
     )
 
-    manifest = pull_folder(saved, "pulled").manifest
+    manifest = pull_folder(saved, home / "pulled").manifest
 
     assert (manifest.labels, manifest.label_ids) == (("a", "b", "c"), ("n1", "n2", "n3"))
 
@@ -95,29 +96,29 @@ def test_ids_with_descriptions(saved: Path, home: Path) -> None:
 def test_equal_descriptions_do_not_name_classes(saved: Path, home: Path) -> None:
     edit(saved, lambda c: c.update(label_descriptions=dict.fromkeys(NAMES, "insect")))
 
-    assert pull_folder(saved, "pulled").manifest.labels == tuple(NAMES)
+    assert pull_folder(saved, home / "pulled").manifest.labels == tuple(NAMES)
 
 
 def test_names_by_index(saved: Path, home: Path) -> None:
     edit(saved, lambda c: c.update(label_names={"2": "cow", "0": "ant", "1": "bee"}))
 
-    assert pull_folder(saved, "pulled").manifest.labels == tuple(NAMES)
+    assert pull_folder(saved, home / "pulled").manifest.labels == tuple(NAMES)
 
 
 def test_names_from_a_file(saved: Path, home: Path, tmp_path: Path) -> None:
     edit(saved, lambda c: c.pop("label_names"))
     (tmp_path / "names.txt").write_text("rot\ngrün\nblau\n", encoding="utf-8")
 
-    assert pull_folder(saved, "pulled", tmp_path / "names.txt").manifest.labels == ("rot", "grün", "blau")
+    assert pull_folder(saved, home / "pulled", tmp_path / "names.txt").manifest.labels == ("rot", "grün", "blau")
 
 
 def test_half_precision_weights_become_single(network: torch.nn.Module, saved: Path, home: Path) -> None:
     halves = {name: t.half() if t.is_floating_point() else t for name, t in network.state_dict().items()}
     safetensors.torch.save_file(halves, saved / "model.safetensors")
 
-    state = load_module(pull_folder(saved, "pulled")).state_dict()
+    state = load_module(pull_folder(saved, home / "pulled")).state_dict()
 
-    assert torch.equal(state["fc.weight"], network.state_dict()["fc.weight"].half().float())
+    assert torch.equal(state["classifier.weight"], network.state_dict()["classifier.weight"].half().float())
 
 
 Edit = Callable[[dict[str, Any]], object]
@@ -161,7 +162,7 @@ def test_a_configuration_that_does_not_fit(change: Edit, words: str, saved: Path
 def test_training_arguments_are_no_matter(saved: Path, home: Path) -> None:
     edit(saved, lambda c: c["model_args"].update(drop_rate=0.2, drop_path_rate=0.1))
 
-    pull_folder(saved, "pulled")
+    pull_folder(saved, home / "pulled")
 
 
 def test_pickles_are_never_opened(network: torch.nn.Module, home: Path, tmp_path: Path) -> None:
@@ -188,10 +189,16 @@ def test_weights_cut_short(saved: Path, home: Path, keep: int) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda state: state.pop("fc.bias"), r"do not fit the network: .*fc\.bias"),
+        (lambda state: state.pop("classifier.bias"), r"do not fit the network: .*classifier\.bias"),
         (lambda state: state.update(extra=torch.zeros(1)), "do not fit the network: .*extra"),
-        (lambda state: state.update({"fc.bias": torch.zeros(4)}), r"do not fit the network: .*fc\.bias"),
-        (lambda state: state.update({"fc.bias": torch.zeros(3, dtype=torch.int8)}), r"fc\.bias is torch\.int8"),
+        (
+            lambda state: state.update({"classifier.bias": torch.zeros(4)}),
+            r"do not fit the network: .*classifier\.bias",
+        ),
+        (
+            lambda state: state.update({"classifier.bias": torch.zeros(3, dtype=torch.int8)}),
+            r"classifier\.bias is torch\.int8",
+        ),
     ],
 )
 def test_weights_of_another_network(
@@ -235,12 +242,13 @@ def test_a_file_of_names_that_is_missing_or_too_short(saved: Path, home: Path, t
 
 
 def test_a_name_that_is_taken_or_is_none(saved: Path, home: Path) -> None:
-    pull_folder(saved, "pulled")
+    pull(PullConfig(from_=str(saved), name="pulled"))
 
-    with pytest.raises(HalftoneError, match="pulled exists already: remove it, or choose another name with --name"):
-        pull_folder(saved, "pulled")
+    for origin in (str(saved), "bentoml:mine"):
+        with pytest.raises(HalftoneError, match="pulled exists already: remove it, or choose another name with --name"):
+            pull(PullConfig(from_=origin, name="pulled"))
     with pytest.raises(HalftoneError, match="is not a model's name"):
-        pull_folder(saved, "../pulled")
+        pull(PullConfig(from_=str(saved), name="../pulled"))
     assert [path.name for path in home.iterdir()] == ["pulled"]
 
 
