@@ -45,16 +45,20 @@ def precision_histogram(graph: onnx.ModelProto) -> dict[str, int]:
     return dict(sizes)
 
 
-def float_tensors(model: onnx.ModelProto) -> set[str]:
-    """Names of all FP32 tensors of the graph, weights among them.
+def float_tensors(model: onnx.ModelProto, kind: int = onnx.TensorProto.FLOAT) -> set[str]:
+    """Names of all tensors of the graph of a floating-point type, weights among them.
+
+    Args:
+        model: the graph.
+        kind: FP32 unless told otherwise.
 
     Raises:
         onnx.shape_inference.InferenceError: the graph's types do not fit together.
     """
     graph = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
     values = [*graph.input, *graph.output, *graph.value_info]
-    typed = {value.name for value in values if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
-    return typed | {tensor.name for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT}
+    typed = {value.name for value in values if value.type.tensor_type.elem_type == kind}
+    return typed | {tensor.name for tensor in graph.initializer if tensor.data_type == kind}
 
 
 def consumers(model: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:

@@ -35,6 +35,48 @@ def halve(model: onnx.ModelProto, kept: Collection[str]) -> onnx.ModelProto:
     return converted
 
 
+def rounded(half: onnx.ModelProto) -> onnx.ModelProto:
+    """An FP16 graph whose every node computes in FP32 and rounds its results to FP16, as FP16 hardware does.
+
+    ONNX Runtime has no FP16 kernels for most operators on the CPU: it runs chains of them in FP32 without rounding in
+    between, which hides an overflow that a GPU would have. Here every rounding is written down as a pair of casts.
+
+    Args:
+        half: as `halve` or the exporter made it; it is not changed.
+    """
+    explicit = onnx.ModelProto()
+    explicit.CopyFrom(half)
+    halves = float_tensors(half, TensorProto.FLOAT16)
+    nodes: list[onnx.NodeProto] = []
+    for node in half.graph.node:
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        before = [name for name in dict.fromkeys(node.input) if name in halves]
+        after = [name for name in node.output if name in halves]
+        if node.op_type != "Cast" and (before or after):
+            copy.input[:] = [f"{node.name}/{name}" if name in before else name for name in node.input]
+            copy.output[:] = [f"{node.name}/{name}" if name in after else name for name in node.output]
+            nodes += [_cast(name, f"{node.name}/{name}", TensorProto.FLOAT) for name in before]
+            _retype(copy)
+            nodes += [copy, *(_cast(f"{node.name}/{name}", name, TensorProto.FLOAT16) for name in after)]
+        else:
+            nodes.append(copy)
+    del explicit.graph.node[:], explicit.graph.value_info[:]
+    explicit.graph.node.extend(nodes)
+    return explicit
+
+
+def _cast(source: str, target: str, to: int) -> onnx.NodeProto:
+    return helper.make_node("Cast", [source], [target], name=f"cast {target}", to=to)
+
+
+def _retype(node: onnx.NodeProto) -> None:
+    for attribute in node.attribute:
+        if attribute.type == onnx.AttributeProto.TENSOR and attribute.t.data_type == TensorProto.FLOAT16:
+            values = numpy_helper.to_array(attribute.t).astype(np.float32)
+            attribute.t.CopyFrom(numpy_helper.from_array(values, attribute.t.name))
+
+
 class _Conversion:
     """One pass over the nodes that remembers the type each value has by now."""
 
@@ -74,7 +116,7 @@ class _Conversion:
         other = f"{name}.{_SUFFIX[wanted]}"
         if other not in self.casts:
             self.casts.add(other)
-            self.nodes.append(helper.make_node("Cast", [name], [other], name=f"cast {other}", to=wanted))
+            self.nodes.append(_cast(name, other, wanted))
         return other
 
     def _weight(self, tensor: onnx.TensorProto, wanted: int) -> str:
@@ -93,9 +135,7 @@ class _Conversion:
                 for node in self.nodes:
                     for names in (node.input, node.output):
                         names[:] = [half if name == output.name else name for name in names]
-                self.nodes.append(
-                    helper.make_node("Cast", [half], [output.name], name=f"cast {output.name}", to=TensorProto.FLOAT)
-                )
+                self.nodes.append(_cast(half, output.name, TensorProto.FLOAT))
 
 
 def _half_tensor(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:

@@ -13,7 +13,7 @@ import onnx
 from export.bisection import smallest
 from export.gate import Gate
 from export.graphs import WEIGHTED, layers, normalisation, squeeze_excite
-from export.half import halve
+from export.half import halve, rounded
 from export.ladder import Rung, rung
 from export.measures import compare
 from export.ranges import beyond_fp16, magnitudes
@@ -63,7 +63,7 @@ class Search:
     def enough(self, kept: set[str], words: str) -> bool:
         """Whether FP16 with these nodes in FP32 answers as FP32 does."""
         half = halve(self.graph, kept | normalisation(self.graph))
-        (logits,) = infer(half, self.pixels, ["logits"])
+        (logits,) = infer(rounded(half), self.pixels, ["logits"])
         figures = compare(self.reference, logits, None, temperature=self.temperature)
         reasons = _reasons(figures, Gate.for_precision("fp16"), trained=self.trained)
         return self.add(rung(half, kept, words, judged_by="search", reasons=reasons, figures=figures))

@@ -60,7 +60,7 @@ class ExportConfig:
     """Prove the exported graph right away; INT8 is always proved."""
 
     repair: bool = True
-    """Where plain FP16 fails its gate, find what needs FP32, keep that and prove again."""
+    """FP16: where plain FP16 fails, find what needs FP32, keep that and prove again."""
 
     calibrate_on: Path | None = None
     """INT8: folder of training pictures; default: `train` in --data, or other crops of the sample photographs."""
@@ -147,7 +147,7 @@ def _main(config: ExportConfig) -> int:
     if not config.parity:
         return DONE
     code = prove_and_print(bundle, [f"onnxruntime-{config.precision}"], data=config.data)
-    if code == DONE or config.precision != "fp16" or not config.repair:
+    if config.precision != "fp16" or not config.repair:
         return code
     ensure_fp32(bundle)
     return repair_and_print(bundle, data=config.data)
