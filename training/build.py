@@ -77,7 +77,6 @@ def build(config: TrainConfig, data: Data, world: World) -> Parts:
         Normalise(spec).to(world.device),
         training,
         validation,
-        pictures=(len(data.train), len(data.val)),
         world=world,
         seed=config.seed,
     )
@@ -115,6 +114,10 @@ def _feeds(config: TrainConfig, data: Data, spec: InputSpec, world: World) -> tu
     if recipe.batch < 2 * world.size:
         raise HalftoneError(
             f"--batch {recipe.batch} is too small for {world.size} processes: use {2 * world.size} or more"
+        )
+    if len(data.val) < world.size:
+        raise HalftoneError(
+            f"{len(data.val)} pictures to judge by are too few for {world.size} processes"
         )
     weights = sampling_weights(data.train.targets, len(data.train.labels)) if objective.balance == "sampler" else None
     plan = Plan(

@@ -44,6 +44,10 @@ class World:
         counts = self.total(torch.tensor(flags, dtype=torch.int32, device=self.device))
         return tuple(count > 0 for count in counts.tolist())
 
+    def union(self, marks: torch.Tensor) -> torch.Tensor:
+        """bool (N,), on the CPU: what is marked in any process; the same answer everywhere."""
+        return self.total(marks.to(self.device, torch.int32)).cpu() > 0
+
     def gather(self, rows: torch.Tensor, pictures: int) -> torch.Tensor:
         """Rows that are dealt round-robin over the processes, back in order, in every process.
 

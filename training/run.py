@@ -15,6 +15,7 @@ from training.data.balance import imbalance_warning
 from training.data.pictures import Data
 from training.distributed import World, joined
 from training.finish import Outcome, write_bundle
+from training.lineage import lineage
 from training.loggers import open_loggers
 from training.progress import Display
 from training.signals import listening
@@ -48,16 +49,6 @@ def train(config: TrainConfig, data: Data) -> Bundle | None:
             return _train(config, data, folder, world)
 
 
-def lineage(data: Data) -> dict[str, Any]:
-    """What identifies the pictures: sizes and a fingerprint of names and targets."""
-    return {
-        "description": data.description,
-        "train": len(data.train),
-        "val": len(data.val),
-        "fingerprint": f"{data.train.fingerprint()}+{data.val.fingerprint()}",
-    }
-
-
 def check_output(config: TrainConfig) -> None:
     """Refuse an output folder that holds something.
 
@@ -75,7 +66,7 @@ def _prepare(config: TrainConfig, data: Data, folder: RunFolder) -> None:
     check_output(config)
     if config.restart:
         folder.discard()
-    identity = {"config": config.identity(), "data": lineage(data)}
+    identity = {"config": config.identity()} | lineage(config, data)
     unfinished = folder.identity()
     if unfinished is None:
         folder.discard()
@@ -143,21 +134,20 @@ def _finish(config: TrainConfig, data: Data, folder: RunFolder, world: World, pa
     loop = parts.loop
     position, how = loop.position, loop.learner.precision
     parts.start.module.load_state_dict(folder.load_best(position.best_epoch))
-    logits, targets = answers(
-        parts.start.module,
-        loop.normalise,
-        loop.validation,
-        # The reference for every exported variant is FP32.
-        replace(how, dtype=torch.float32),
-        world,
-        pictures=len(data.val),
-    )
+    # The reference for every exported variant is FP32.
+    judged = answers(parts.start.module, loop.normalise, loop.validation, replace(how, dtype=torch.float32), world)
+    unreadable = loop.unreadable()
     world.wait()
     if not world.main:
         return None
     outcome = Outcome(
-        start=parts.start, history=position.history, best_epoch=position.best_epoch, logits=logits, targets=targets
+        start=parts.start,
+        history=position.history,
+        best_epoch=position.best_epoch,
+        answers=judged,
+        unreadable=unreadable,
+        arithmetic=str(how.dtype).removeprefix("torch."),
     )
-    bundle = write_bundle(config, parts.network, parts.spec, data, lineage(data), outcome)
+    bundle = write_bundle(config, parts.network, parts.spec, data, lineage(config, data), outcome)
     folder.finish()
     return bundle
