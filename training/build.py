@@ -26,7 +26,7 @@ from training.objective import Mixing, Targets, load_teacher
 from training.optim import build_optimiser, parameter_groups
 from training.precision import precision
 from training.sampling import Plan
-from training.transfer import HEAD, freezing
+from training.transfer import HEAD, freezing, input_spec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ def build(config: TrainConfig, data: Data, world: World) -> Parts:
     """
     recipe, network = config.settings, architecture(config.model)
     transfer, classes = recipe.transfer, len(data.train.labels)
-    spec = replace(network.input, size=transfer.size or network.input.size)
+    spec = input_spec(network, transfer)
     began = start(
         network,
         config.weights,
@@ -116,9 +116,7 @@ def _feeds(config: TrainConfig, data: Data, spec: InputSpec, world: World) -> tu
             f"--batch {recipe.batch} is too small for {world.size} processes: use {2 * world.size} or more"
         )
     if len(data.val) < world.size:
-        raise HalftoneError(
-            f"{len(data.val)} pictures to judge by are too few for {world.size} processes"
-        )
+        raise HalftoneError(f"{len(data.val)} pictures to judge by are too few for {world.size} processes")
     weights = sampling_weights(data.train.targets, len(data.train.labels)) if objective.balance == "sampler" else None
     plan = Plan(
         pictures=len(data.train),

@@ -55,7 +55,13 @@ class Transfer:
     size: int | None = None
     """Side of the input in pixels; default that of pretraining. Position embeddings are resampled."""
 
+    crop_fraction: float | None = None
+    """Share of the short side that the centre crop keeps, in (0, 1]; default that of pretraining. 1 where the things
+    reach the pictures' edges."""
+
     def __post_init__(self) -> None:
+        crop = self.crop_fraction
+        _check(crop is None or 0 < crop <= 1, "crop-fraction", "in (0, 1]", crop)
         _check(self.unfreeze_every >= 0, "unfreeze-every", "0 or more epochs", self.unfreeze_every)
         _check(min(self.stage_multipliers) >= 0, "stage-multipliers", "four numbers >= 0", self.stage_multipliers)
         _check(0 < self.layer_decay <= 1, "layer-decay", "in (0, 1]", self.layer_decay)
