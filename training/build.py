@@ -141,7 +141,9 @@ def _check_batches(plan: Plan) -> None:
         return
     # No batch is smaller than half the largest, less the rounding of pairs.
     enough = 4 * plan.world
-    fix = f"use --batch {enough} or more" if plan.pictures >= 2 * plan.world else "use fewer processes, or more pictures"
+    fix = (
+        f"use --batch {enough} or more" if plan.pictures >= 2 * plan.world else "use fewer processes, or more pictures"
+    )
     raise HalftoneError(
         f"--batch {plan.batch} deals {plan.pictures} training pictures so that one of {plan.world} processes has "
         f"{plan.least} at once, and two are needed: {fix}"
