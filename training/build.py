@@ -136,7 +136,7 @@ def _feeds(config: TrainConfig, data: Data, spec: InputSpec, world: World) -> tu
 
 
 def _check_batches(plan: Plan) -> None:
-    """Batch norm needs two pictures to learn from wherever it sees one value of each, as at the end of small networks."""
+    """Refuse single pictures: batch norm can't learn from one where it sees one value of it, as after pooling."""
     if plan.least >= 2:
         return
     # No batch is smaller than half the largest, less the rounding of pairs.

@@ -111,7 +111,7 @@ def test_settings_of_another_version_are_refused():
     config = resolved("quick")
     values = config.identity() | {"output": "x"}
     values["settings"]["temperature"] = 3
-    with pytest.raises(HalftoneError, match="another version .*temperature.*--restart"):
+    with pytest.raises(HalftoneError, match=r"another version .*temperature.*--restart"):
         from_json(TrainConfig, values)
 
 

@@ -172,7 +172,7 @@ def test_hard_distillation_takes_the_teacher_s_decisions_for_labels(teacher):
 
 def test_a_teacher_of_other_classes_is_refused(teacher):
     with pytest.raises(
-        HalftoneError, match="--teacher teacher knows the classes cat, dog, emu.*, and the data has ant"
+        HalftoneError, match=r"--teacher teacher knows the classes cat, dog, emu.*, and the data has ant"
     ):
         load_teacher("teacher", ("ant", "bee"), OURS, Objective())
     with pytest.raises(HalftoneError, match="nobody"):

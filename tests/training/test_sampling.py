@@ -85,7 +85,7 @@ def test_validation_deals_every_picture_once_and_in_order(pictures, batch, world
     shares = [share(pictures, batch=batch, rank=rank, world=world) for rank in range(world)]
     assert all(len(part) <= batch for mine in shares for part in mine)
     dealt = [[index for part in mine for index in part] for mine in shares]
-    assert sorted(sum(dealt, [])) == list(range(pictures))
+    assert sorted(index for mine in dealt for index in mine) == list(range(pictures))
     assert all(mine == sorted(mine) for mine in dealt)
 
 

@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 from typing import get_args
 
 import pytest
@@ -52,7 +53,7 @@ def test_cosine_goes_from_the_peak_to_the_least_share():
 def test_restarts_begin_anew_after_ever_longer_cycles():
     rates = curve(epochs=14, schedule="restarts", restart_epochs=2, restart_growth=2.0)
     assert [step for step, rate in enumerate(rates) if rate == 1.0] == [0, 20, 60]
-    assert all(later < earlier for earlier, later in zip(rates[20:60], rates[21:60], strict=False))
+    assert all(later < earlier for earlier, later in pairwise(rates[20:60]))
 
 
 def test_one_cycle_rises_for_a_third_and_ends_far_below_its_start():
@@ -66,7 +67,7 @@ def test_one_cycle_rises_for_a_third_and_ends_far_below_its_start():
 def test_a_warm_up_is_a_straight_line_before_the_whole_shape(name):
     rates = curve(schedule=name, warmup_epochs=2)
     assert rates[0] == pytest.approx(0.01)
-    differences = [later - earlier for earlier, later in zip(rates[:20], rates[1:21], strict=True)]
+    differences = [later - earlier for earlier, later in pairwise(rates[:21])]
     assert differences == pytest.approx([0.99 / 20] * 20)
     assert rates[20] == 1.0
 

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -130,7 +132,7 @@ def test_stage_multipliers():
 def test_layer_decay_falls_from_the_head_to_the_input():
     found = factors("vit_ti16", layer_decay=0.5)
     depth = [found[f"blocks.{index}.attn.qkv.weight"] for index in range(12)]
-    assert [later / earlier for earlier, later in zip(depth, depth[1:], strict=False)] == pytest.approx([2.0] * 11)
+    assert [later / earlier for earlier, later in pairwise(depth)] == pytest.approx([2.0] * 11)
     assert found["pos_embed"] < depth[0]
     assert depth[-1] <= 0.5
     assert factors("vit_ti16", layer_decay=0.5, pretrained=False) == found
