@@ -15,13 +15,15 @@ from training.settings import Objective, Optimisation, Schedule, ScheduleName
 
 # Each family meets every schedule or mix that another does not; together they meet all.
 RUNS = {
-    "resnet18": (Schedule(schedule="constant", warmup_epochs=0.5), Objective(smoothing=0.1)),
-    "resnet18 in steps": (Schedule(schedule="step", step_epochs=2), Objective(mixup=0.2)),
+    "resnet18": (Schedule(schedule="constant", warmup_epochs=0.5), Objective(mixup=0.2)),
+    "resnet18 in steps": (Schedule(schedule="step", step_epochs=2), Objective(mixup=0.2, cutmix=1.0)),
     "mobilenetv3_small": (Schedule(schedule="cosine", warmup_epochs=1), Objective(cutmix=1.0)),
-    "efficientnet_b0": (Schedule(schedule="restarts", restart_epochs=2), Objective(mixup=0.2, cutmix=1.0)),
+    "efficientnet_b0": (Schedule(schedule="restarts", restart_epochs=2), Objective(smoothing=0.1)),
     "vit_ti16": (Schedule(schedule="onecycle"), Objective(mixup=0.8, cutmix=1.0, mix_prob=0.5)),
 }
-RATES = {"resnet18": 1e-3, "mobilenetv3_small": 2e-3, "efficientnet_b0": 1e-3, "vit_ti16": 5e-4}
+# At 32 px the last batch norms of the mobile families see one value of a picture: they need larger batches.
+RATES = {"resnet18": 1e-3, "mobilenetv3_small": 2e-4, "efficientnet_b0": 2e-4, "vit_ti16": 5e-4}
+BATCHES = {"resnet18": 8, "mobilenetv3_small": 16, "efficientnet_b0": 16, "vit_ti16": 8}
 
 
 def test_the_runs_cover_every_schedule_and_every_mix():
@@ -37,6 +39,7 @@ def test_an_epoch_of_every_family_learns(tmp_path, case):
     recipe = replace(
         TINY,
         epochs=4,
+        batch=BATCHES[model],
         schedule=schedule,
         objective=objective,
         optimisation=Optimisation(head_lr=RATES[model]),
