@@ -5,7 +5,7 @@
 
 Images/s of our loop against a bare one of two dozen lines, with the same network, pictures, augmentation, loader,
 batches, number format and optimiser. Ours also makes every step repeatable, looks for NaN, counts and listens to
-Ctrl-C; what both leave out is validation and checkpoints. The loops take turns, so that a machine that slows down slows both.
+Ctrl-C; both leave out validation and checkpoints. They take turns, so that a machine that slows down slows both.
 Expected: 0.95 or more. Cost: rounds times steps times two, and a round to warm up.
 """
 
@@ -194,9 +194,7 @@ def _bare(request: TrainConfig, data: Data, world: World) -> Epoch:
     return bare_epoch(parts, loader, request.settings)
 
 
-def bare_epoch(
-    parts: Parts, loader: DataLoader[tuple[torch.Tensor, torch.Tensor, torch.Tensor]], recipe: Recipe
-) -> Epoch:
+def bare_epoch(parts: Parts, loader: DataLoader[Any], recipe: Recipe) -> Epoch:
     """The loop that one would write without this project, over all the pictures: the recipe's arithmetic, no more."""
     learner, targets, normalise = parts.loop.learner, parts.loop.targets, parts.loop.normalise
     precision, scaler, optimiser = learner.precision, learner.scaler, learner.optimiser

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from models.bundle import FILE_NAME, Bundle
+from models.bundle import Bundle
 from models.errors import HalftoneError
+from models.manifest import FILE_NAME
 from training.build import Parts, build
 from training.config import TrainConfig
 from training.data.balance import imbalance_warning

@@ -22,7 +22,7 @@ RUNS = {
     "vit_ti16": (Schedule(schedule="onecycle"), Objective(mixup=0.8, cutmix=1.0, mix_prob=0.5)),
 }
 # At 32 px the last batch norms of the mobile families see one value of a picture: they need larger batches.
-RATES = {"resnet18": 1e-3, "mobilenetv3_small": 2e-4, "efficientnet_b0": 2e-4, "vit_ti16": 5e-4}
+RATES = {"resnet18": 1e-3, "mobilenetv3_small": 1e-3, "efficientnet_b0": 5e-4, "vit_ti16": 5e-4}
 BATCHES = {"resnet18": 8, "mobilenetv3_small": 16, "efficientnet_b0": 16, "vit_ti16": 8}
 
 

@@ -43,7 +43,7 @@ def command(*flags):
 
 
 def finished(process):
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=600)
     return process.returncode, out, err
 
 
@@ -80,11 +80,12 @@ def checkpoints(output):
     return sorted(path.name for path in RunFolder(output).path.glob("last-*"))
 
 
+@pytest.mark.timeout(900)
 def test_a_run_killed_at_random_moments_ends_as_if_it_had_not_been(tmp_path):
     script = Path(__file__).with_name("runs.py")
     result = subprocess.run(
         [sys.executable, script, "kill", tmp_path, "5", "0"], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True,
-        check=False, timeout=280,
+        check=False,
     )  # fmt: skip
     assert result.returncode == 0, result.stdout + result.stderr
     assert "killed 5 times" in result.stdout
@@ -103,6 +104,7 @@ def interrupted(output, number):
     assert len(checkpoints(output)) == 1
 
 
+@pytest.mark.timeout(900)
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
     output = tmp_path / "photos"
     interrupted(output, signal.SIGINT)
