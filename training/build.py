@@ -111,10 +111,6 @@ def _targets(config: TrainConfig, data: Data, spec: InputSpec, world: World) -> 
 
 def _feeds(config: TrainConfig, data: Data, spec: InputSpec, world: World) -> tuple[TrainingFeed, ValidationFeed]:
     recipe, objective = config.settings, config.settings.objective
-    if recipe.batch < 2 * world.size:
-        raise HalftoneError(
-            f"--batch {recipe.batch} is too small for {world.size} processes: use {2 * world.size} or more"
-        )
     if len(data.val) < world.size:
         raise HalftoneError(f"{len(data.val)} pictures to judge by are too few for {world.size} processes")
     weights = sampling_weights(data.train.targets, len(data.train.labels)) if objective.balance == "sampler" else None
@@ -128,6 +124,7 @@ def _feeds(config: TrainConfig, data: Data, spec: InputSpec, world: World) -> tu
         pairs=objective.mixes,
         weights=weights,
     )
+    _check_batches(plan)
     workers = default_workers(world.size) if config.running.workers is None else config.running.workers
     pin = world.device.type == "cuda"
     view = build_augment(recipe.augment, spec)
@@ -137,3 +134,18 @@ def _feeds(config: TrainConfig, data: Data, spec: InputSpec, world: World) -> tu
     batch = math.ceil(recipe.batch / world.size)
     validation = ValidationFeed(held_out, batch=batch, rank=world.rank, world=world.size, workers=workers, pin=pin)
     return training, validation
+
+
+def _check_batches(plan: Plan) -> None:
+    """Refuse single pictures: batch norm can't learn from one where it sees one value of it, as after pooling."""
+    if plan.least >= 2:
+        return
+    # No batch is smaller than half the largest, less the rounding of pairs.
+    enough = 4 * plan.world
+    fix = (
+        f"use --batch {enough} or more" if plan.pictures >= 2 * plan.world else "use fewer processes, or more pictures"
+    )
+    raise HalftoneError(
+        f"--batch {plan.batch} deals {plan.pictures} training pictures so that one of {plan.world} processes has "
+        f"{plan.least} at once, and two are needed: {fix}"
+    )

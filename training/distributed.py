@@ -67,6 +67,12 @@ class World:
         dist.all_gather(parts, padded)
         return torch.stack(parts, dim=1).reshape(-1, *rows.shape[1:])[:pictures]
 
+    def align(self, module: torch.nn.Module) -> None:
+        """Give all processes the main one's statistics of batch norms, which each gathers from its own pictures."""
+        if self.size > 1:
+            for buffer in module.buffers():
+                dist.broadcast(buffer, src=0)
+
     def wait(self) -> None:
         """Until all processes are here."""
         if self.size > 1:

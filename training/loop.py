@@ -212,6 +212,7 @@ class Loop:
     def end_epoch(self, row: Row, folder: RunFolder) -> bool:
         """Judge the network, complete the epoch's figures and save; whether it is the best epoch so far."""
         learner, position = self.learner, self.position
+        self.world.align(learner.judged())
         judged = answers(learner.judged(), self.normalise, self.validation, learner.precision, self.world)
         self.sums.zero_()
         position.epoch, position.step, position.seconds = position.epoch + 1, 0, 0.0

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from models.bundle import Bundle
 from models.errors import HalftoneError
+from models.manifest import FILE_NAME
 from training.build import Parts, build
 from training.config import TrainConfig
 from training.data.balance import imbalance_warning
@@ -46,19 +48,26 @@ def train(config: TrainConfig, data: Data) -> Bundle | None:
         with folder.locked():
             _prepare(config, data, folder)
             world.wait()
-            return _train(config, data, folder, world)
+            bundle = _train(config, data, folder, world)
+            folder.finish()
+            return bundle
 
 
 def check_output(config: TrainConfig) -> None:
-    """Refuse an output folder that holds something.
+    """Refuse an output folder that holds something, unless it is the bundle of a run killed just before its end.
 
     Raises:
         HalftoneError: it does.
     """
-    if config.output.exists() and (not config.output.is_dir() or any(config.output.iterdir())):
-        raise HalftoneError(
-            f"{config.output} holds something already: remove it to train it anew, or choose another --output"
-        )
+    output = config.output
+    empty = not output.exists() or (output.is_dir() and not any(output.iterdir()))
+    if not empty and (config.restart or not _complete(output)):
+        raise HalftoneError(f"{output} holds something already: remove it to train it anew, or choose another --output")
+
+
+def _complete(output: Path) -> bool:
+    """Whether the bundle is made, while what only its training needed has not been removed yet."""
+    return (output / FILE_NAME).is_file() and RunFolder(output).identity() is not None
 
 
 def _prepare(config: TrainConfig, data: Data, folder: RunFolder) -> None:
@@ -89,6 +98,8 @@ def _difference(theirs: Any, ours: Any, path: str = "") -> str:
 
 
 def _train(config: TrainConfig, data: Data, folder: RunFolder, world: World) -> Bundle | None:
+    if _complete(config.output):
+        return Bundle.open(config.output) if world.main else None
     parts = build(config, data, world)
     loop, epochs = parts.loop, config.settings.epochs
     resumed = loop.restore(folder)
@@ -148,6 +159,4 @@ def _finish(config: TrainConfig, data: Data, folder: RunFolder, world: World, pa
         unreadable=unreadable,
         arithmetic=str(how.dtype).removeprefix("torch."),
     )
-    bundle = write_bundle(config, parts.network, parts.spec, data, lineage(config, data), outcome)
-    folder.finish()
-    return bundle
+    return write_bundle(config, parts.network, parts.spec, data, lineage(config, data), outcome)

@@ -5,6 +5,7 @@ A recipe (`training/recipes/NAME.py`) is one `Recipe`; the command line changes 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -21,8 +22,10 @@ Balance = Literal["none", "weights", "sampler"]
 STAGES = 4
 
 
-def _check(condition: bool, flag: str, rule: str, value: object) -> None:
-    if not condition:
+def _check(condition: bool, flag: str, rule: str, value: float | tuple[float, ...] | None) -> None:
+    numbers = value if isinstance(value, tuple) else (value,)
+    finite = all(math.isfinite(number) for number in numbers if number is not None)
+    if not (condition and finite):
         raise HalftoneError(f"--{flag} must be {rule}, not {value!r}")
 
 
