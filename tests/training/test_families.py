@@ -16,8 +16,8 @@ from training.settings import Objective, Optimisation, Schedule, ScheduleName
 # Each family meets every schedule or mix that another does not; together they meet all.
 RUNS = {
     "resnet18": (Schedule(schedule="constant", warmup_epochs=0.5), Objective(mixup=0.2)),
-    "resnet18 in steps": (Schedule(schedule="step", step_epochs=2), Objective(mixup=0.2, cutmix=1.0)),
-    "mobilenetv3_small": (Schedule(schedule="cosine", warmup_epochs=1), Objective(cutmix=1.0)),
+    "resnet18 in steps": (Schedule(schedule="step", step_epochs=2), Objective(cutmix=1.0)),
+    "mobilenetv3_small": (Schedule(schedule="cosine", warmup_epochs=1), Objective(smoothing=0.1)),
     "efficientnet_b0": (Schedule(schedule="restarts", restart_epochs=2), Objective(smoothing=0.1)),
     "vit_ti16": (Schedule(schedule="onecycle"), Objective(mixup=0.8, cutmix=1.0, mix_prob=0.5)),
 }
