@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
 import torch.distributed as dist
 
+from models.cli import WRONG_REQUEST
 from models.errors import HalftoneError
 
 
@@ -72,6 +73,21 @@ class World:
         if self.size > 1:
             for buffer in module.buffers():
                 dist.broadcast(buffer, src=0)
+
+    def first(self, action: Callable[[], None]) -> None:
+        """Let the main process do something alone, before all go on.
+
+        Raises:
+            HalftoneError: what the action raises, in the main process; the others end without a word of their own.
+        """
+        failure: HalftoneError | None = None
+        if self.main:
+            try:
+                action()
+            except HalftoneError as error:
+                failure = error
+        if self.any(failure is not None)[0]:
+            raise failure or SystemExit(WRONG_REQUEST)
 
     def wait(self) -> None:
         """Until all processes are here."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,16 +42,17 @@ def train(config: TrainConfig, data: Data) -> Bundle | None:
         StoppedError: the user stopped the run; its state is saved.
     """
     folder = RunFolder(config.output)
-    with joined(config.running.device) as world:
-        if not world.main:
-            world.wait()
-            return _train(config, data, folder, world)
-        with folder.locked():
+    with joined(config.running.device) as world, contextlib.ExitStack() as held:
+
+        def prepare() -> None:
+            held.enter_context(folder.locked())
             _prepare(config, data, folder)
-            world.wait()
-            bundle = _train(config, data, folder, world)
+
+        world.first(prepare)
+        bundle = _train(config, data, folder, world)
+        if world.main:
             folder.finish()
-            return bundle
+        return bundle
 
 
 def check_output(config: TrainConfig) -> None:

@@ -48,3 +48,12 @@ def test_the_kept_weights_are_the_ones_that_were_judged(tmp_path):
     assert result.returncode == 0, result.stderr
     judged, again = json.loads(result.stdout.splitlines()[-1])
     assert again == pytest.approx(judged, abs=1e-5)
+
+
+def test_a_refused_run_ends_in_every_process_with_one_message(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "something").touch()
+    result = processes(2, "run", tmp_path / "photos")
+    assert result.returncode != 0
+    assert result.stderr.count("holds something already: remove it to train it anew") == 1
+    assert "last-" not in str(sorted(tmp_path.rglob("*")))
