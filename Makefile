@@ -4,6 +4,7 @@ PYTHON ?= python3
 MODEL  ?= efficientnet_lite0
 HOST   ?= 127.0.0.1
 PORT   ?= 3000
+SAMPLE := training/sample/val/Trouser/00192.png
 
 VENV := .venv
 BIN  := $(VENV)/bin
@@ -13,10 +14,11 @@ export BENTOML_DO_NOT_TRACK := True
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bundle serve test check
+.PHONY: help setup bundle serve demo test check
 
 help:
 	@echo "make serve    build and prove the default model if need be, then answer on http://$(HOST):$(PORT)"
+	@echo "make demo     train on the sample pictures, export, prove, serve, and classify one picture: 3 minutes"
 	@echo "make test     run the whole test suite"
 	@echo "make check    lint, formatting and types"
 	@echo "make bundle   build and prove artifacts/$(MODEL) only"
@@ -37,6 +39,14 @@ bundle: setup
 
 serve: bundle
 	@HALFTONE_MODEL=$(MODEL) exec $(BIN)/bentoml serve --host $(HOST) --port $(PORT)
+
+# What is done already is kept: an interrupted demonstration goes on, a finished one only asks again.
+demo: setup
+	@test -e artifacts/demo/manifest.json || $(BIN)/python -m training --data training/sample --model efficientnet_lite0 \
+		--recipe quick --output artifacts/demo
+	@$(BIN)/python -m export --model demo --data training/sample
+	@HALFTONE_MODEL=demo $(BIN)/python -m loadtest.ask --image $(SAMPLE)
+	@echo "training report: artifacts/demo/report/index.html (rm -r artifacts/demo starts anew)"
 
 test: setup
 	$(BIN)/python -m pytest

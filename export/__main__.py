@@ -15,12 +15,12 @@ from typing import get_args
 from rich.console import Console
 
 from export import speed
-from export.host import cores
 from export.parity import provable_variants, prove_and_print
 from export.record import UnprovenError, Verdict, current
 from export.runtimes.registry import load, runtime_of
 from models.bundle import Bundle
 from models.cli import ANSWER_IS_NO, DONE, run
+from models.host import cores
 from models.store import has_bundle, open_bundle
 
 GRAPHS = ("fp32", "fp16")

@@ -21,7 +21,6 @@ from rich.progress import Progress
 from rich.table import Table
 
 from export.gate import Gate
-from export.host import cores, host
 from export.images import ProofImages, proof_images
 from export.measures import compare
 from export.record import ParityRecord, record_name
@@ -30,6 +29,7 @@ from export.runtimes.registry import REFERENCE, load, runtime_class, runtime_nam
 from models.bundle import WEIGHTS, Bundle
 from models.cli import ANSWER_IS_NO, DONE, run
 from models.errors import HalftoneError
+from models.host import cores, host
 from models.store import open_bundle
 
 BATCH = 32

@@ -15,11 +15,11 @@ from typing import Any, Self
 
 import numpy as np
 
-from export.host import cores, host
 from export.runtimes.base import Runtime
 from export.runtimes.registry import runtime_of
 from models.bundle import Bundle
 from models.errors import HalftoneError
+from models.host import cores, host
 
 FILE_NAME = "speed.json"
 SCHEMA = 1
@@ -46,7 +46,7 @@ class SpeedTable:
     """The rates of a bundle's variants on one machine."""
 
     host: dict[str, Any]
-    """As `export.host.host()` gave it."""
+    """As `models.host.host()` gave it."""
 
     variants: dict[str, Speed]
     """Variant to rate."""

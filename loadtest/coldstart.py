@@ -6,14 +6,10 @@ then a hundred more, and reads the memory of the process that answers and of its
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import platform
-import signal
-import socket
 import statistics
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -25,8 +21,8 @@ from typing import Any
 import psutil
 import tyro
 
-POLL_SECONDS = 0.02
-GIVE_UP_SECONDS = 60
+from loadtest.server import started
+
 MIB = 2**20
 
 
@@ -69,47 +65,13 @@ def main(config: ColdStart) -> None:
 
 
 def _round(picture: bytes, requests: int) -> dict[str, Any]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    command = [str(Path(sys.executable).parent / "bentoml"), "serve", "--host", "127.0.0.1", "--port", str(port)]
     start = time.perf_counter()
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, env=os.environ
-    )
-    try:
-        answer = _first_answer(process, port, picture)
+    with started() as server:
+        answer = server.first_answer(picture)
         seconds = time.perf_counter() - start
         for _ in range(requests):
-            _post(port, picture)
-        return {"variant": answer["variant"], "first_answer_s": seconds} | _memory(process.pid)
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=30)
-
-
-def _first_answer(process: subprocess.Popen[bytes], port: int, picture: bytes) -> dict[str, Any]:
-    end = time.monotonic() + GIVE_UP_SECONDS
-    while time.monotonic() < end and process.poll() is None:
-        answer = _post(port, picture)
-        if answer is not None:
-            return answer
-        time.sleep(POLL_SECONDS)
-    print(f"error: no answer within {GIVE_UP_SECONDS} s: see what `bentoml serve` prints", file=sys.stderr)
-    sys.exit(1)
-
-
-def _post(port: int, picture: bytes) -> dict[str, Any] | None:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    try:
-        connection.request("POST", "/classify", picture, {"Content-Type": "application/octet-stream"})
-        response = connection.getresponse()
-        body = response.read()
-        return dict(json.loads(body)) if response.status == 200 else None
-    except OSError:
-        return None
-    finally:
-        connection.close()
+            server.classify(picture)
+        return {"variant": answer["variant"], "first_answer_s": seconds} | _memory(server.process.pid)
 
 
 def _memory(supervisor: int) -> dict[str, float]:

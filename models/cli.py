@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -20,7 +21,8 @@ def run(command: Callable[[Config], int], config_type: type[Config], *, prog: st
     """Parse the command line into `config_type`, run `command` on it and exit with the code it returns.
 
     Exit codes: 0 done, 1 the work was done and the answer is no, 2 the request was wrong, 130 interrupted.
-    A `HalftoneError`, also one raised while the flags are checked, is printed as one line without a traceback.
+    A `HalftoneError`, also one raised while the flags are checked, is printed as one line without a traceback, and so
+    is a full disk.
 
     Args:
         command: takes the parsed configuration, returns the exit code.
@@ -40,4 +42,10 @@ def run(command: Callable[[Config], int], config_type: type[Config], *, prog: st
         # The reader of our output left (`… | head`): what it asked for was delivered.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = DONE
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"error: the disk is full{where}: free some space, then repeat the command", file=sys.stderr)
+        code = WRONG_REQUEST
     sys.exit(code)

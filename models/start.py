@@ -12,6 +12,9 @@ from models.checkpoint import IMAGENET_CLASSES, build, fit_input_size, initialis
 from models.errors import HalftoneError
 from models.spec import Architecture
 
+BY_NAME = ("pretrained", "random")
+"""Weights that are no file."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
@@ -48,13 +51,14 @@ def start(network: Architecture, weights: str, *, classes: int, size: int, seed:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if weights in ("pretrained", "random"):
+        if weights in BY_NAME:
             module = build(network, classes=classes if weights == "random" else IMAGENET_CLASSES, **options)
             source, license_ = initialise(module, network, weights)
         else:
             module, source, license_ = _from_file(network, Path(weights), options)
         head: Any = module.get_submodule(network.head)
-        if head.out_features != classes:
+        # timm fills the heads of some networks for 1,000 classes: for a few, the numbers come out far too large.
+        if weights == "random" or head.out_features != classes:
             reset: Any = module.reset_classifier
             reset(classes)
         fit_input_size(module, network, size)

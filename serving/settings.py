@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
-from export.host import cores
 from models.errors import HalftoneError
+from models.host import cores
 from models.preprocess import MAX_PIXELS
 from models.store import DEFAULT_MODEL
 

@@ -13,6 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from serving.settings import Settings
 from tests.servers import ROOT, Server
+from training.config import recipe_names
+from training.settings import Recipe
 
 README = (ROOT / "README.md").read_text()
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
@@ -109,3 +111,16 @@ def test_no_file_speaks_of_a_machine() -> None:
     found = [path for path in texts if re.search(r"/(?:home|root|Users)/\w|https?://\S+/simple\b", path.read_text())]
 
     assert [path.name for path in found if path.name != Path(__file__).name] == []
+
+
+def test_the_example_of_a_new_recipe_is_right() -> None:
+    namespace: dict[str, object] = {}
+    exec(blocks(CONTRIBUTING, "python")[1], namespace)
+
+    assert isinstance(namespace["RECIPE"], Recipe)
+
+
+def test_every_recipe_is_in_the_documentation() -> None:
+    text = (ROOT / "docs" / "training.md").read_text()
+
+    assert set(re.findall(r"^\| `([a-z_]+)` \|", text, re.MULTILINE)) == set(recipe_names())

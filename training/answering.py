@@ -139,6 +139,6 @@ def probabilities(
         logits.append(graph(pixels.to(device)).cpu().numpy())
         progress.advance(task, len(pixels))
     readable = np.ones(len(pictures), dtype=bool)
-    readable[seen.broken()] = False
+    readable[seen.broken().numpy()] = False
     order = [manifest.labels.index(label) for label in pictures.labels]
     return softmax(np.concatenate(logits)[:, order], manifest.temperature), readable

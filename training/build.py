@@ -26,7 +26,7 @@ from training.objective import Mixing, Targets, load_teacher
 from training.optim import build_optimiser, parameter_groups
 from training.precision import precision
 from training.sampling import Plan
-from training.transfer import HEAD, freezing
+from training.transfer import HEAD, freezing, input_spec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ def build(config: TrainConfig, data: Data, world: World) -> Parts:
     """
     recipe, network = config.settings, architecture(config.model)
     transfer, classes = recipe.transfer, len(data.train.labels)
-    spec = replace(network.input, size=transfer.size or network.input.size)
+    spec = input_spec(network, transfer)
     began = start(
         network,
         config.weights,
@@ -77,7 +77,6 @@ def build(config: TrainConfig, data: Data, world: World) -> Parts:
         Normalise(spec).to(world.device),
         training,
         validation,
-        pictures=(len(data.train), len(data.val)),
         world=world,
         seed=config.seed,
     )
@@ -112,10 +111,8 @@ def _targets(config: TrainConfig, data: Data, spec: InputSpec, world: World) -> 
 
 def _feeds(config: TrainConfig, data: Data, spec: InputSpec, world: World) -> tuple[TrainingFeed, ValidationFeed]:
     recipe, objective = config.settings, config.settings.objective
-    if recipe.batch < 2 * world.size:
-        raise HalftoneError(
-            f"--batch {recipe.batch} is too small for {world.size} processes: use {2 * world.size} or more"
-        )
+    if len(data.val) < world.size:
+        raise HalftoneError(f"{len(data.val)} pictures to judge by are too few for {world.size} processes")
     weights = sampling_weights(data.train.targets, len(data.train.labels)) if objective.balance == "sampler" else None
     plan = Plan(
         pictures=len(data.train),
@@ -127,6 +124,7 @@ def _feeds(config: TrainConfig, data: Data, spec: InputSpec, world: World) -> tu
         pairs=objective.mixes,
         weights=weights,
     )
+    _check_batches(plan)
     workers = default_workers(world.size) if config.running.workers is None else config.running.workers
     pin = world.device.type == "cuda"
     view = build_augment(recipe.augment, spec)
@@ -136,3 +134,18 @@ def _feeds(config: TrainConfig, data: Data, spec: InputSpec, world: World) -> tu
     batch = math.ceil(recipe.batch / world.size)
     validation = ValidationFeed(held_out, batch=batch, rank=world.rank, world=world.size, workers=workers, pin=pin)
     return training, validation
+
+
+def _check_batches(plan: Plan) -> None:
+    """Refuse single pictures: batch norm can't learn from one where it sees one value of it, as after pooling."""
+    if plan.least >= 2:
+        return
+    # No batch is smaller than half the largest, less the rounding of pairs.
+    enough = 4 * plan.world
+    fix = (
+        f"use --batch {enough} or more" if plan.pictures >= 2 * plan.world else "use fewer processes, or more pictures"
+    )
+    raise HalftoneError(
+        f"--batch {plan.batch} deals {plan.pictures} training pictures so that one of {plan.world} processes has "
+        f"{plan.least} at once, and two are needed: {fix}"
+    )

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
 import torch.distributed as dist
 
+from models.cli import WRONG_REQUEST
 from models.errors import HalftoneError
 
 
@@ -44,6 +45,10 @@ class World:
         counts = self.total(torch.tensor(flags, dtype=torch.int32, device=self.device))
         return tuple(count > 0 for count in counts.tolist())
 
+    def union(self, marks: torch.Tensor) -> torch.Tensor:
+        """bool (N,), on the CPU: what is marked in any process; the same answer everywhere."""
+        return self.total(marks.to(self.device, torch.int32)).cpu() > 0
+
     def gather(self, rows: torch.Tensor, pictures: int) -> torch.Tensor:
         """Rows that are dealt round-robin over the processes, back in order, in every process.
 
@@ -62,6 +67,27 @@ class World:
         parts = [torch.empty_like(padded) for _ in range(self.size)]
         dist.all_gather(parts, padded)
         return torch.stack(parts, dim=1).reshape(-1, *rows.shape[1:])[:pictures]
+
+    def align(self, module: torch.nn.Module) -> None:
+        """Give all processes the main one's statistics of batch norms, which each gathers from its own pictures."""
+        if self.size > 1:
+            for buffer in module.buffers():
+                dist.broadcast(buffer, src=0)
+
+    def first(self, action: Callable[[], None]) -> None:
+        """Let the main process do something alone, before all go on.
+
+        Raises:
+            HalftoneError: what the action raises, in the main process; the others end without a word of their own.
+        """
+        failure: HalftoneError | None = None
+        if self.main:
+            try:
+                action()
+            except HalftoneError as error:
+                failure = error
+        if self.any(failure is not None)[0]:
+            raise failure or SystemExit(WRONG_REQUEST)
 
     def wait(self) -> None:
         """Until all processes are here."""

@@ -7,8 +7,9 @@ import signal
 from collections.abc import Iterator
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
+from training.data.dataset import PictureSet
 from training.sampling import Plan, PlanSampler, Step, share
 
 MOST_WORKERS = 8
@@ -21,15 +22,13 @@ class TrainingFeed:
     """The training batches of a run.
 
     Args:
-        pictures: data set of (pixels, target, index), with `set_epoch`.
+        pictures: the training pictures, augmented.
         plan: order and batches.
         workers: loader processes; 0 reads in this one.
         pin: put batches into page-locked memory, for GPUs.
     """
 
-    def __init__(
-        self, pictures: Dataset[tuple[torch.Tensor, int, int]], plan: Plan, *, workers: int, pin: bool
-    ) -> None:
+    def __init__(self, pictures: PictureSet, plan: Plan, *, workers: int, pin: bool) -> None:
         self.pictures, self.plan, self.sampler = pictures, plan, PlanSampler()
         self.loader = _loader(pictures, self.sampler, workers=workers, pin=pin)
 
@@ -37,7 +36,7 @@ class TrainingFeed:
         """The epoch's steps from `start` on, each with this process's micro-batches."""
         steps = self.plan.epoch(epoch)[start:]
         self.sampler.steps = steps
-        self.pictures.set_epoch(epoch)  # type: ignore[attr-defined]
+        self.pictures.set_epoch(epoch)
         batches = iter(self.loader)
         for step in steps:
             yield step, [next(batches)[:2] for _ in step.parts]
@@ -47,7 +46,7 @@ class ValidationFeed:
     """One process's share of the validation pictures, in order.
 
     Args:
-        pictures: data set of (pixels, target, index).
+        pictures: the validation pictures.
         batch: pictures per batch of one process.
         rank: this process.
         world: number of processes.
@@ -57,7 +56,7 @@ class ValidationFeed:
 
     def __init__(
         self,
-        pictures: Dataset[tuple[torch.Tensor, int, int]],
+        pictures: PictureSet,
         *,
         batch: int,
         rank: int = 0,
@@ -65,7 +64,8 @@ class ValidationFeed:
         workers: int,
         pin: bool,
     ) -> None:
-        batches = share(len(pictures), batch=batch, rank=rank, world=world)  # type: ignore[arg-type]
+        self.pictures = pictures
+        batches = share(len(pictures), batch=batch, rank=rank, world=world)
         self.loader = _loader(pictures, batches, workers=workers, pin=pin)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -78,7 +78,7 @@ def default_workers(processes: int) -> int:
 
 
 def _loader(
-    pictures: Dataset[tuple[torch.Tensor, int, int]],
+    pictures: PictureSet,
     batches: PlanSampler | list[list[int]],
     *,
     workers: int,

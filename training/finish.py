@@ -19,9 +19,10 @@ from models.start import Start
 from training.calibration import expected_calibration_error, fit_temperature
 from training.config import TrainConfig
 from training.data.pictures import Data
+from training.data.views import SelectedPictures
 from training.learner import Row
 from training.report.page import write_report
-from training.validate import figures
+from training.validate import Answers, figures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +35,14 @@ class Outcome:
     history: list[Row]
     best_epoch: int
 
-    logits: torch.Tensor
-    """float32 (N, classes) on the validation pictures, in FP32 arithmetic."""
+    answers: Answers
+    """Of the best epoch's weights, in FP32 arithmetic."""
 
-    targets: torch.Tensor
-    """int64 (N,)."""
+    unreadable: dict[str, list[str]]
+    """Names of the pictures that could not be read, in `train` and `val`."""
+
+    arithmetic: str
+    """The number format that it was trained in, such as `bfloat16`."""
 
 
 def write_bundle(
@@ -56,13 +60,13 @@ def write_bundle(
         network: catalogue entry.
         spec: what the network was trained to see.
         data: the pictures.
-        lineage: what identifies the data, for the manifest.
+        lineage: what it was made from, for the manifest.
         outcome: the trained network and its answers.
 
     Raises:
         BundleError: the output folder holds something already.
     """
-    logits, targets = outcome.logits, outcome.targets
+    logits, targets = outcome.answers.logits, outcome.answers.targets
     temperature = fit_temperature(logits.numpy(), targets.numpy())
     metrics = figures(logits, targets) | {
         "best_epoch": outcome.best_epoch,
@@ -77,7 +81,14 @@ def write_bundle(
         trained=True,
         source=f"trained on {data.description} from {outcome.start.source}",
         license=outcome.start.license,
-        training={"config": config.identity(), "data": dict(lineage), "metrics": metrics, "history": outcome.history},
+        training={
+            "config": config.identity(),
+            **lineage,
+            "arithmetic": outcome.arithmetic,
+            "unreadable": outcome.unreadable,
+            "metrics": metrics,
+            "history": outcome.history,
+        },
         temperature=temperature,
     )
     command = f"`python -m training --data {config.data} --model {config.model} --output {config.output}`"
@@ -98,10 +109,10 @@ def _add_report(bundle: Bundle, config: TrainConfig, data: Data, outcome: Outcom
         write_report(
             Path(folder),
             history=outcome.history,
-            logits=outcome.logits.numpy(),
-            targets=outcome.targets.numpy(),
+            logits=outcome.answers.logits.numpy(),
+            targets=outcome.answers.targets.numpy(),
             labels=data.train.labels,
-            pictures=data.val,
+            pictures=SelectedPictures(data.val, outcome.answers.pictures),
             spec=bundle.manifest.input,
             temperature=bundle.manifest.temperature,
             title=config.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 
@@ -60,7 +61,7 @@ _HALF = "most likely fp16 overflows: use --amp bf16 or --amp off"
 def _cause(module: torch.nn.Module, images: torch.Tensor, dtype: torch.dtype, previous: float) -> str:
     if not bool(torch.isfinite(images).all()):
         return "the normalised pictures hold NaN: the input's mean and std are damaged; check the catalogue entry"
-    damaged = [name for name, value in module.state_dict().items() if not bool(torch.isfinite(value.float()).all())]
+    damaged = [name for name, value in _untouched(module) if not bool(torch.isfinite(value.float()).all())]
     if damaged:
         return f"the weights hold NaN already (first {damaged[0]}): start from other --weights"
     if dtype == torch.float16:
@@ -68,6 +69,14 @@ def _cause(module: torch.nn.Module, images: torch.Tensor, dtype: torch.dtype, pr
     if math.isnan(previous):
         return f"it is the epoch's first step: {_TOO_FAST}"
     return f"{_TOO_FAST} (the mean loss was {previous:.3g} before)"
+
+
+def _untouched(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """The weights, and the statistics that the present step can't have spoilt: those of frozen batch norms."""
+    yield from module.named_parameters()
+    for prefix, child in module.named_modules():
+        if not child.training:
+            yield from ((f"{prefix}.{name}", value) for name, value in child.named_buffers(recurse=False))
 
 
 def _diverged(what: str, cause: str) -> DivergedError:

@@ -49,7 +49,6 @@ class Loop:
         normalise: pixels to planes, on the device.
         training: batches to learn from.
         validation: batches to judge by.
-        pictures: numbers of training and validation pictures over all processes.
         world: the processes that train together.
         seed: the run's seed.
     """
@@ -63,12 +62,11 @@ class Loop:
         training: TrainingFeed,
         validation: ValidationFeed,
         *,
-        pictures: tuple[int, int],
         world: World,
         seed: int,
     ) -> None:
         self.learner, self.recipe, self.targets, self.normalise = learner, recipe, targets, normalise
-        self.training, self.validation, self.pictures = training, validation, pictures
+        self.training, self.validation = training, validation
         self.world, self.seed = world, seed
         self.steps_per_epoch = training.plan.steps
         self.position = Position()
@@ -101,6 +99,7 @@ class Loop:
             rows = self.train_epoch(folder, display, stop, checkpoint_seconds)
             best = self.end_epoch(rows, folder)
             display.epoch(rows, epochs=self.recipe.epochs, best=best)
+            display.unreadable(self.unreadable())
             for logger in loggers:
                 logger.log(rows, self.global_step())
 
@@ -213,12 +212,11 @@ class Loop:
     def end_epoch(self, row: Row, folder: RunFolder) -> bool:
         """Judge the network, complete the epoch's figures and save; whether it is the best epoch so far."""
         learner, position = self.learner, self.position
-        logits, targets = answers(
-            learner.judged(), self.normalise, self.validation, learner.precision, self.world, pictures=self.pictures[1]
-        )
+        self.world.align(learner.judged())
+        judged = answers(learner.judged(), self.normalise, self.validation, learner.precision, self.world)
         self.sums.zero_()
         position.epoch, position.step, position.seconds = position.epoch + 1, 0, 0.0
-        row |= {"epoch": position.epoch} | figures(logits, targets)
+        row |= {"epoch": position.epoch} | figures(judged.logits, judged.targets)
         best = score(row) > position.best()
         position.history.append(row)
         if best:
@@ -227,6 +225,11 @@ class Loop:
                 folder.save_best(position.epoch, learner.judged().state_dict())
         self.save(folder)
         return best
+
+    def unreadable(self) -> dict[str, list[str]]:
+        """Names of the pictures that could not be read so far, by part; the same answer in every process."""
+        sets = {"train": self.training.pictures, "val": self.validation.pictures}
+        return {part: pictures.names(self.world.union(pictures.broken())) for part, pictures in sets.items()}
 
     def save(self, folder: RunFolder) -> None:
         """Make the present state the one to resume from."""

@@ -30,6 +30,7 @@ from training.data.pictures import Pictures
 from training.data.source import load_data
 from training.data.split import stratified_sample
 from training.sampling import derived_seed
+from training.transfer import input_spec
 
 PROG = "python -m training.preview"
 
@@ -48,13 +49,13 @@ class PreviewConfig:
     """The sheet, a .png file."""
 
     recipe: str = "general"
-    """File name in training/recipes/ whose augmentation is shown; --augment.* changes it."""
+    """File name in training/recipes/ whose augmentation and input are shown; --augment.* changes it."""
 
     model: str = "efficientnet_lite0"
     """Architecture whose input is shown."""
 
     size: int | None = None
-    """Side of the input in pixels; default the model's."""
+    """Side of the input in pixels; default the recipe's, or the model's."""
 
     rows: int = 6
     """Pictures; the classes take turns."""
@@ -130,8 +131,8 @@ def _enlarged(tile: npt.NDArray[np.uint8]) -> Pixels:
 
 def _main(config: PreviewConfig) -> int:
     config = with_recipe(config, sys.argv[1:])
-    spec = architecture(config.model).input
-    spec = replace(spec, size=config.size or spec.size)
+    transfer = load_recipe(config.recipe).transfer
+    spec = input_spec(architecture(config.model), replace(transfer, size=config.size or transfer.size))
     pictures = load_data(config.data).train
     pixels = sheet(pictures, config.augment, spec, rows=config.rows, columns=config.columns, seed=config.seed)
     with atomic_path(config.output) as path:

@@ -9,6 +9,8 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from training.data.dataset import listed
+
 PLAIN_SECONDS = 30.0
 REFRESH_SECONDS = 0.2
 
@@ -36,6 +38,7 @@ class Display:
             disable=not self.live,
             transient=True,
         )
+        self.named = 0
         self.task: TaskID = self.progress.add_task("training", total=steps, completed=done, numbers="")
 
     def __enter__(self) -> Self:
@@ -82,6 +85,27 @@ class Display:
             f"val loss {row['val_loss']:.3f} · val top-1 {row['val_top1']:.2%}{' (best)' if best else ''} · "
             f"{row['images_per_second']:.0f} images/s · {row['seconds']:.1f} s"
         )
+
+    def unreadable(self, names: dict[str, list[str]]) -> None:
+        """Warn of pictures that can't be read, once for each number of them.
+
+        Args:
+            names: by part, `train` and `val`.
+        """
+        count = sum(map(len, names.values()))
+        if count == self.named:
+            return
+        self.named = count
+        if names["train"]:
+            self.say(
+                f"warning: {len(names['train'])} training pictures can't be read, others of their class take their "
+                f"place: {listed(names['train'])}"
+            )
+        if names["val"]:
+            self.say(
+                f"warning: {len(names['val'])} validation pictures can't be read and count in no figure: "
+                f"{listed(names['val'])}"
+            )
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from models.bundle import Bundle
 from models.errors import HalftoneError
+from models.manifest import FILE_NAME
 from training.build import Parts, build
 from training.config import TrainConfig
 from training.data.balance import imbalance_warning
 from training.data.pictures import Data
 from training.distributed import World, joined
 from training.finish import Outcome, write_bundle
+from training.lineage import lineage
 from training.loggers import open_loggers
 from training.progress import Display
 from training.signals import listening
@@ -38,36 +42,34 @@ def train(config: TrainConfig, data: Data) -> Bundle | None:
         StoppedError: the user stopped the run; its state is saved.
     """
     folder = RunFolder(config.output)
-    with joined(config.running.device) as world:
-        if not world.main:
-            world.wait()
-            return _train(config, data, folder, world)
-        with folder.locked():
+    with joined(config.running.device) as world, contextlib.ExitStack() as held:
+
+        def prepare() -> None:
+            held.enter_context(folder.locked())
             _prepare(config, data, folder)
-            world.wait()
-            return _train(config, data, folder, world)
 
-
-def lineage(data: Data) -> dict[str, Any]:
-    """What identifies the pictures: sizes and a fingerprint of names and targets."""
-    return {
-        "description": data.description,
-        "train": len(data.train),
-        "val": len(data.val),
-        "fingerprint": f"{data.train.fingerprint()}+{data.val.fingerprint()}",
-    }
+        world.first(prepare)
+        bundle = _train(config, data, folder, world)
+        if world.main:
+            folder.finish()
+        return bundle
 
 
 def check_output(config: TrainConfig) -> None:
-    """Refuse an output folder that holds something.
+    """Refuse an output folder that holds something, unless it is the bundle of a run killed just before its end.
 
     Raises:
         HalftoneError: it does.
     """
-    if config.output.exists() and (not config.output.is_dir() or any(config.output.iterdir())):
-        raise HalftoneError(
-            f"{config.output} holds something already: remove it to train it anew, or choose another --output"
-        )
+    output = config.output
+    empty = not output.exists() or (output.is_dir() and not any(output.iterdir()))
+    if not empty and (config.restart or not _complete(output)):
+        raise HalftoneError(f"{output} holds something already: remove it to train it anew, or choose another --output")
+
+
+def _complete(output: Path) -> bool:
+    """Whether the bundle is made, while what only its training needed has not been removed yet."""
+    return (output / FILE_NAME).is_file() and RunFolder(output).identity() is not None
 
 
 def _prepare(config: TrainConfig, data: Data, folder: RunFolder) -> None:
@@ -75,7 +77,7 @@ def _prepare(config: TrainConfig, data: Data, folder: RunFolder) -> None:
     check_output(config)
     if config.restart:
         folder.discard()
-    identity = {"config": config.identity(), "data": lineage(data)}
+    identity = {"config": config.identity()} | lineage(config, data)
     unfinished = folder.identity()
     if unfinished is None:
         folder.discard()
@@ -98,6 +100,8 @@ def _difference(theirs: Any, ours: Any, path: str = "") -> str:
 
 
 def _train(config: TrainConfig, data: Data, folder: RunFolder, world: World) -> Bundle | None:
+    if _complete(config.output):
+        return Bundle.open(config.output) if world.main else None
     parts = build(config, data, world)
     loop, epochs = parts.loop, config.settings.epochs
     resumed = loop.restore(folder)
@@ -143,21 +147,18 @@ def _finish(config: TrainConfig, data: Data, folder: RunFolder, world: World, pa
     loop = parts.loop
     position, how = loop.position, loop.learner.precision
     parts.start.module.load_state_dict(folder.load_best(position.best_epoch))
-    logits, targets = answers(
-        parts.start.module,
-        loop.normalise,
-        loop.validation,
-        # The reference for every exported variant is FP32.
-        replace(how, dtype=torch.float32),
-        world,
-        pictures=len(data.val),
-    )
+    # The reference for every exported variant is FP32.
+    judged = answers(parts.start.module, loop.normalise, loop.validation, replace(how, dtype=torch.float32), world)
+    unreadable = loop.unreadable()
     world.wait()
     if not world.main:
         return None
     outcome = Outcome(
-        start=parts.start, history=position.history, best_epoch=position.best_epoch, logits=logits, targets=targets
+        start=parts.start,
+        history=position.history,
+        best_epoch=position.best_epoch,
+        answers=judged,
+        unreadable=unreadable,
+        arithmetic=str(how.dtype).removeprefix("torch."),
     )
-    bundle = write_bundle(config, parts.network, parts.spec, data, lineage(data), outcome)
-    folder.finish()
-    return bundle
+    return write_bundle(config, parts.network, parts.spec, data, lineage(config, data), outcome)

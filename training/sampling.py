@@ -63,7 +63,13 @@ class Plan:
     @property
     def steps(self) -> int:
         """Optimiser steps per epoch, at least 1."""
-        return -(-self.pictures // (self.batch * self.accumulate))
+        return -(-self._units // (self._per_batch * self.accumulate))
+
+    @property
+    def least(self) -> int:
+        """Fewest pictures that a process sees at once; 0 where one would have none."""
+        few, more = self._units // self.steps, -(-self._units // self.steps)
+        return self._unit * min(units // self._micro(units) // self.world for units in (few, more))
 
     def order(self, epoch: int) -> Indices:
         """The epoch's pictures in the order in which they are seen, by all processes together."""
@@ -72,22 +78,34 @@ class Plan:
             order = generator.permutation(self.pictures)
         else:
             order = generator.choice(self.pictures, size=self.pictures, p=self.weights)
-        # Every process needs a share of every micro-batch.
-        needed = -self.pictures % self._unit if self.pairs else max(0, self._unit - self.pictures)
-        return np.resize(order, self.pictures + needed).astype(np.int64)
+        return np.resize(order, self._units * self._unit).astype(np.int64)
 
     def epoch(self, epoch: int) -> list[Step]:
         """The epoch's steps as this process sees them."""
-        units = self.order(epoch).reshape(-1, 2 if self.pairs else 1)
+        units = self.order(epoch).reshape(-1, self._unit)
         return [self._step(part) for part in np.array_split(units, self.steps)]
 
     @property
     def _unit(self) -> int:
+        """Pictures that are dealt together."""
         return 2 if self.pairs else 1
 
+    @property
+    def _units(self) -> int:
+        return -(-self.pictures // self._unit)
+
+    @property
+    def _per_batch(self) -> int:
+        """Most units per micro-batch."""
+        return self.batch // self._unit
+
+    def _micro(self, units: int) -> int:
+        """Micro-batches for so many units."""
+        return -(-units // self._per_batch)
+
     def _step(self, units: npt.NDArray[np.int64]) -> Step:
-        micro = -(-units.size // self.batch)
-        parts = tuple(part[self.rank :: self.world].reshape(-1) for part in np.array_split(units, micro))
+        batches = np.array_split(units, self._micro(len(units)))
+        parts = tuple(part[self.rank :: self.world].reshape(-1) for part in batches)
         return Step(parts=parts, pictures=units.size)
 
 

@@ -5,6 +5,7 @@ A recipe (`training/recipes/NAME.py`) is one `Recipe`; the command line changes 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -21,8 +22,10 @@ Balance = Literal["none", "weights", "sampler"]
 STAGES = 4
 
 
-def _check(condition: bool, flag: str, rule: str, value: object) -> None:
-    if not condition:
+def _check(condition: bool, flag: str, rule: str, value: float | tuple[float, ...] | None) -> None:
+    numbers = value if isinstance(value, tuple) else (value,)
+    finite = all(math.isfinite(number) for number in numbers if number is not None)
+    if not (condition and finite):
         raise HalftoneError(f"--{flag} must be {rule}, not {value!r}")
 
 
@@ -55,7 +58,13 @@ class Transfer:
     size: int | None = None
     """Side of the input in pixels; default that of pretraining. Position embeddings are resampled."""
 
+    crop_fraction: float | None = None
+    """Share of the short side that the centre crop keeps, in (0, 1]; default that of pretraining. 1 where the things
+    reach the pictures' edges."""
+
     def __post_init__(self) -> None:
+        crop = self.crop_fraction
+        _check(crop is None or 0 < crop <= 1, "crop-fraction", "in (0, 1]", crop)
         _check(self.unfreeze_every >= 0, "unfreeze-every", "0 or more epochs", self.unfreeze_every)
         _check(min(self.stage_multipliers) >= 0, "stage-multipliers", "four numbers >= 0", self.stage_multipliers)
         _check(0 < self.layer_decay <= 1, "layer-decay", "in (0, 1]", self.layer_decay)

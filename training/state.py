@@ -31,6 +31,9 @@ RUN, LOCK, WEIGHTS, RESUME = "run.json", "lock", "weights.safetensors", "resume.
 
 State = dict[str, torch.Tensor]
 
+NO_ROOM = 2**16
+"""Bytes that a disk on which a write just failed may still have free and be called full."""
+
 
 class RunFolder:
     """The folder of an unfinished run.
@@ -77,13 +80,15 @@ class RunFolder:
 
     def discard(self) -> None:
         """Throw away what is left of an earlier run, its curves too."""
-        for entry in self.path.iterdir():
+        # What the run is goes first: what is killed in between must not be taken for a run to resume.
+        for entry in sorted(self.path.iterdir(), key=lambda entry: entry.name != RUN):
             if entry.name != LOCK:
                 _remove(entry)
 
     def finish(self) -> None:
         """Remove what only a resumed run needs; the curves stay."""
-        for entry in self.path.iterdir():
+        # What the run is goes last: until then the same command ends what is killed in between.
+        for entry in sorted(self.path.iterdir(), key=lambda entry: entry.name == RUN):
             if entry.name != "tensorboard":
                 _remove(entry)
         with contextlib.suppress(OSError):
@@ -152,8 +157,10 @@ class RunFolder:
             temporary.rename(target)
             _flush(self.path)
         except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+            full = _is_full(self.path, error)
             _remove(temporary)
-            raise _write_error(self.path, error, kept=sorted(path.name for path in self.path.glob("last-*"))) from error
+            kept = sorted(path.name for path in self.path.glob("last-*"))
+            raise _write_error(self.path, error, full=full, kept=kept) from error
 
     def _keep_newest(self, pattern: str) -> None:
         for folder in sorted(self.path.glob(pattern))[:-1]:
@@ -164,9 +171,13 @@ def _plain(state: State) -> State:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
 
 
-def _write_error(folder: Path, error: Exception, *, kept: list[str]) -> HalftoneError:
-    # safetensors and torch.save wrap the operating system's error in their own, with its text.
-    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+def _is_full(folder: Path, error: Exception) -> bool:
+    """Whether there is no room; safetensors puts the system's error into its text, torch.save only "write failed"."""
+    known = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+    return known or shutil.disk_usage(folder).free < NO_ROOM
+
+
+def _write_error(folder: Path, error: Exception, *, full: bool, kept: list[str]) -> HalftoneError:
     cause = "the disk is full" if full else f"writing failed ({error})"
     good = f"the checkpoint before it is intact ({kept[-1]})" if kept else "there was no checkpoint before it"
     return HalftoneError(

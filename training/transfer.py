@@ -1,16 +1,16 @@
-"""Which layers learn, from which epoch on, and at which rate: freezing, gradual unfreezing, learning-rate factors."""
+"""What is taken over and what learns, from which epoch on, and at which rate: input, freezing, unfreezing, factors."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from timm.optim._param_groups import param_groups_layer_decay
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from models.errors import HalftoneError
-from models.spec import Architecture
+from models.spec import Architecture, InputSpec
 from training.settings import STAGES, Freeze, Transfer
 
 HEAD_BELOW, LATE_BELOW = 1000, 10_000
@@ -18,6 +18,13 @@ HEAD = STAGES
 """The head's stage number; the backbone has 0 to 3."""
 
 _FIRST_STAGE: dict[Freeze, int] = {"head": HEAD, "late": STAGES // 2, "full": 0}
+
+
+def input_spec(network: Architecture, transfer: Transfer) -> InputSpec:
+    """What the network shall see: as in pretraining but for what the configuration changes."""
+    given = {"size": transfer.size, "crop_fraction": transfer.crop_fraction}
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    return replace(network.input, **changes)
 
 
 def resolve_freeze(freeze: Freeze, *, pictures: int, pretrained: bool) -> Literal["head", "late", "full"]:

@@ -2,46 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch.nn.functional import cross_entropy
 
 from models.graph import Normalise
 from training.distributed import World
-from training.feed import Batch
+from training.feed import ValidationFeed
 from training.precision import Precision
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """What a network answered on the validation pictures that can be read, in order, on the CPU."""
+
+    logits: torch.Tensor
+    """float32 (N, classes)."""
+
+    targets: torch.Tensor
+    """int64 (N,)."""
+
+    pictures: npt.NDArray[np.int64]
+    """int64 (N,): which of the validation pictures they are."""
 
 
 @torch.no_grad()
 def answers(
-    module: torch.nn.Module,
-    normalise: Normalise,
-    batches: Iterable[Batch],
-    precision: Precision,
-    world: World,
-    *,
-    pictures: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits float32 (pictures, classes) and targets int64 (pictures,) on the CPU, in order, in every process.
+    module: torch.nn.Module, normalise: Normalise, feed: ValidationFeed, precision: Precision, world: World
+) -> Answers:
+    """Ask the network about every validation picture; the same answers in every process.
 
     Args:
         module: the network; it is in evaluation mode afterwards.
         normalise: pixels to planes.
-        batches: this process's share.
+        feed: this process's share.
         precision: how to execute it.
         world: the processes among which the pictures are dealt.
-        pictures: how many there are over all processes.
     """
     module.eval()
     logits, targets = [], []
-    for pixels, labels in batches:
+    for pixels, labels in feed:
         images = normalise(pixels.to(precision.device, non_blocking=True))
         with precision.autocast():
             output = module(images.contiguous(memory_format=precision.memory_format))
         logits.append(output.float())
         targets.append(labels.to(precision.device))
-    return world.gather(torch.cat(logits), pictures).cpu(), world.gather(torch.cat(targets), pictures).cpu()
+    # Each process knows of the broken pictures in its own share; their stand-ins' answers mean nothing.
+    readable = ~world.union(feed.pictures.broken())
+    count = len(readable)
+    return Answers(
+        logits=world.gather(torch.cat(logits), count).cpu()[readable],
+        targets=world.gather(torch.cat(targets), count).cpu()[readable],
+        pictures=np.flatnonzero(readable.numpy()),
+    )
 
 
 def figures(logits: torch.Tensor, targets: torch.Tensor) -> dict[str, float]:

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from export.host import cores
 from export.runtimes.registry import load
 from models.bundle import Bundle
+from models.host import cores
 from models.measures import softmax
 from models.preprocess import load as load_picture
 from tests.servers import PHOTOS, Server, bentoml_client, wait_until

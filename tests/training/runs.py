@@ -1,5 +1,6 @@
-"""Short runs for the tests, and a script for other processes: `python tests/training/runs.py OUTPUT [FLAG…]`."""
+"""Short runs for the tests, and a script for other processes: `python tests/training/runs.py ACTION FOLDER …`."""
 
+import json
 import os
 import random
 import shutil
@@ -14,6 +15,9 @@ import safetensors.torch
 import torch
 
 from models.bundle import WEIGHTS, Bundle
+from models.checkpoint import load_module
+from models.graph import ServingGraph
+from models.preprocess import fit
 from training.config import Running, TrainConfig
 from training.run import train
 from training.settings import Objective, Optimisation, Recipe, Schedule, Transfer
@@ -121,6 +125,19 @@ def compare(folder):
     assert timeless(bundles[0]) == timeless(bundles[1])
 
 
+def statistics(output):
+    """Train a network with batch norms; print the last epoch's validation loss, and the kept weights' own."""
+    bundle = run(output, replace(TINY, epochs=1))
+    if bundle is None:
+        return
+    pictures, spec = crops().val, bundle.manifest.input
+    graph = ServingGraph(load_module(bundle), spec).eval()
+    with torch.inference_mode():
+        pixels = torch.stack([torch.tensor(fit(pictures.read(index), spec)) for index in range(len(pictures))])
+        loss = torch.nn.functional.cross_entropy(graph(pixels), torch.as_tensor(pictures.targets))
+    print(json.dumps([bundle.manifest.training["history"][-1]["val_loss"], float(loss)]))
+
+
 def timeless(bundle):
     """The history without what depends on the machine's mood."""
     history = bundle.manifest.training["history"]
@@ -131,5 +148,7 @@ if __name__ == "__main__":
     action, folder, *arguments = sys.argv[1:]
     if action == "kill":
         kill_points(Path(folder), int(arguments[0]), int(arguments[1]))
+    elif action == "statistics":
+        statistics(Path(folder))
     else:
         run(Path(folder), replace(TINY, optimisation=Optimisation(accumulate=2)), model="vit_ti16")

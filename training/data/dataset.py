@@ -24,6 +24,11 @@ NAMED = 20
 """Most broken pictures that a message lists."""
 
 
+def listed(names: list[str]) -> str:
+    """The first names, and how many there are besides."""
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+
+
 class CorruptDataError(HalftoneError):
     """More pictures can't be read than is allowed."""
 
@@ -73,13 +78,13 @@ class PictureSet(Dataset[tuple[torch.Tensor, int, int]]):
         # Pillow's arrays are read-only, which torch.from_numpy warns about.
         return torch.from_numpy(np.require(pixels, requirements=["C", "W"])), int(self.pictures.targets[index]), index
 
-    def broken(self) -> list[int]:
-        """Indices of the pictures that could not be read so far, by any loader process of this one."""
-        return [int(index) for index in torch.nonzero(self._broken)]
+    def broken(self) -> torch.Tensor:
+        """bool (N,): the pictures that could not be read so far, by any loader process of this one."""
+        return self._broken.clone()
 
-    def corrupt(self) -> list[str]:
-        """Their names."""
-        return [self.pictures.name(index) for index in self.broken()]
+    def names(self, chosen: torch.Tensor) -> list[str]:
+        """The names of the pictures that are marked in bool (N,)."""
+        return [self.pictures.name(int(index)) for index in torch.nonzero(chosen)]
 
     def _readable(self, index: int) -> Pixels:
         try:
@@ -109,5 +114,4 @@ class PictureSet(Dataset[tuple[torch.Tensor, int, int]]):
             ) from None
 
     def _list(self) -> str:
-        names = self.corrupt()
-        return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+        return listed(self.names(self._broken))

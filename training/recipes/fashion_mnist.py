@@ -15,7 +15,7 @@ from training.settings import Objective, Optimisation, Recipe, Schedule, Transfe
 RECIPE = Recipe(
     epochs=12,
     batch=128,
-    transfer=Transfer(freeze="full", stage_multipliers=(1.0, 1.0, 1.0, 1.0), size=64, dropout=0.2),
+    transfer=Transfer(freeze="full", stage_multipliers=(1.0, 1.0, 1.0, 1.0), size=64, crop_fraction=1.0, dropout=0.2),
     optimisation=Optimisation(head_lr=1e-3, backbone_lr=1e-3, weight_decay=0.05),
     schedule=Schedule(schedule="onecycle"),
     objective=Objective(smoothing=0.1),

@@ -1,0 +1,40 @@
+"""`python -m loadtest.ask --image X`: start the service, ask it about one picture, print the answer, stop it.
+
+A check that a bundle serves, without a second terminal: `HALFTONE_MODEL=photos python -m loadtest.ask --image a.jpg`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from loadtest.server import started
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """Start `bentoml serve` on a free port, classify one picture, and stop it again."""
+
+    image: Path
+    """Picture to classify."""
+
+
+def main(config: Ask) -> None:
+    """Ask and print."""
+    if not config.image.is_file():
+        print(f"error: --image {config.image}: no such file", file=sys.stderr)
+        sys.exit(2)
+    with started() as server:
+        answer = server.first_answer(config.image.read_bytes())
+    print(f"{config.image}: {answer['model']} {answer['version']} ({answer['variant']}) says")
+    for prediction in answer["predictions"]:
+        print(f"  {prediction['probability']:6.1%}  {prediction['label']}")
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
+    main(tyro.cli(Ask, prog="python -m loadtest.ask"))

@@ -1,0 +1,73 @@
+"""A server of one's own for the time of a measurement: `bentoml serve` on a free port of 127.0.0.1."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+POLL_SECONDS = 0.02
+GIVE_UP_SECONDS = 60
+LOG_LINES = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """A running `bentoml serve`."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    log: IO[bytes]
+
+    def classify(self, picture: bytes) -> dict[str, Any] | None:
+        """The answer to one picture; None while the server does not answer with 200."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            connection.request("POST", "/classify", picture, {"Content-Type": "application/octet-stream"})
+            response = connection.getresponse()
+            body = response.read()
+            return dict(json.loads(body)) if response.status == 200 else None
+        except OSError:
+            return None
+        finally:
+            connection.close()
+
+    def first_answer(self, picture: bytes) -> dict[str, Any]:
+        """Ask until there is an answer; ends the program with the server's last words where there is none."""
+        end = time.monotonic() + GIVE_UP_SECONDS
+        while time.monotonic() < end and self.process.poll() is None:
+            answer = self.classify(picture)
+            if answer is not None:
+                return answer
+            time.sleep(POLL_SECONDS)
+        self.log.seek(0)
+        last = self.log.read().decode(errors="replace").splitlines()[-LOG_LINES:]
+        print("error: the server gave no answer; it said last:", *last, sep="\n  ", file=sys.stderr)
+        sys.exit(1)
+
+
+@contextlib.contextmanager
+def started() -> Iterator[Server]:
+    """A server with this process's environment (`HALFTONE_MODEL` and so on), stopped at the end."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    command = [str(Path(sys.executable).parent / "bentoml"), "serve", "--host", "127.0.0.1", "--port", str(port)]
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=os.environ)
+        try:
+            yield Server(process=process, port=port, log=log)
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(timeout=30)

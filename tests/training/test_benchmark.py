@@ -1,0 +1,58 @@
+import json
+
+import pytest
+import torch
+from rich.progress import Progress
+
+import training.benchmark
+from models.errors import HalftoneError
+from training.benchmark import BenchmarkConfig, benchmark
+
+
+def measured(**options):
+    config = BenchmarkConfig(
+        data="training/sample", model="mobilenetv3_small", weights="random", size=32, workers=0, device="cpu",
+        **{"batch": 4, "steps": 6, "rounds": 2, "recipe": "fashion_mnist"} | options,
+    )  # fmt: skip
+    with Progress(disable=True) as progress:
+        return benchmark(config, progress)
+
+
+@pytest.mark.parametrize("recipe", ["fashion_mnist", "vit"])
+def test_both_loops_are_measured_in_every_round(recipe):
+    # `vit` mixes, clips and averages.
+    result = measured(recipe=recipe)
+    assert (result["recipe"], result["batch"], result["pictures_per_round"]) == (recipe, 4, 24)
+    assert {name: len(rates) for name, rates in result["images_per_second"].items()} == {"ours": 2, "bare": 2}
+    ratios = [ours / bare for ours, bare in zip(*result["images_per_second"].values(), strict=True)]
+    assert result["ratio"] == {
+        "median": pytest.approx(sum(ratios) / 2), "least": min(ratios), "most": max(ratios),
+    }  # fmt: skip
+    assert result["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert result["host"]["cores"] >= 1
+
+
+def test_the_figures_are_printed_and_written(tmp_path, monkeypatch, capsys):
+    config = BenchmarkConfig(
+        data="training/sample", model="mobilenetv3_small", weights="random", size=32, workers=0, device="cpu",
+        batch=4, steps=4, rounds=1, recipe="fashion_mnist", output=tmp_path / "loop.json",
+    )  # fmt: skip
+    assert training.benchmark.main(config) == 0
+    printed = capsys.readouterr().out
+    assert "ratio: " in printed
+    assert json.loads((tmp_path / "loop.json").read_text())["request"]["steps"] == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0}, "--steps must be 1 or more, not 0"),
+        ({"rounds": 0}, "--rounds must be 1 or more, not 0"),
+        ({"batch": 3}, "--batch must be an even number from 2, not 3"),
+        ({"steps": 2}, "8 pictures are too few for a batch of 4 and 10 classes"),
+        ({"recipe": "nothing"}, "no recipe is called 'nothing'"),
+    ],
+)
+def test_unusable_requests(options, message):
+    with pytest.raises(HalftoneError, match=message):
+        measured(**options)
