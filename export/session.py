@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 
-from export.host import cores
+from models.host import cores
 
 BATCH = 8
 

@@ -165,7 +165,8 @@ def _write(
     return sidecar
 
 
-def _prove(bundle: Bundle, sidecar: Sidecar, data: Path | None) -> int:
+def prove_plan(bundle: Bundle, sidecar: Sidecar, data: Path | None) -> int:
+    """Prove a plan, or without its GPU the graph that it was built from; returns the exit code."""
     variant = f"{sidecar.runtime}-{sidecar.precision}"
     if runtime_class(sidecar.runtime).supported(sidecar.precision):
         return prove_and_print(bundle, [variant], data=data)
@@ -206,7 +207,7 @@ def _main(config: TrtConfig) -> int:
         f"{edition.name} {edition.version}, {sidecar.build_seconds:.1f} s) for compute capability "
         f"{', '.join(sidecar.compute_capabilities)}; convolutions and matrix products: {formats}"
     )
-    return _prove(bundle, sidecar, config.data) if config.parity else DONE
+    return prove_plan(bundle, sidecar, config.data) if config.parity else DONE
 
 
 if __name__ == "__main__":

@@ -1,0 +1,221 @@
+"""`python -m export.benchmark --model NAME`: every variant of a model side by side: size, speed, parity, verdict.
+
+    python -m export.benchmark --model efficientnet_lite0
+    python -m export.benchmark --model resnet18 --model vit_ti16 --make --output variants.md
+    python -m export.benchmark --all-families                        which architecture to choose, on this machine
+
+Variants are timed in turns in one run; the ratio is to ONNX Runtime FP32 at its best. With --make what is missing is
+exported and proved first, from random weights where a model has no bundle. About 20 s a model with five variants, and
+with --make one to five minutes more on two cores. Exit code 0 whatever the verdicts: they are in the table.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+from rich.progress import Progress
+
+from export.contest import Timing, contest
+from export.families import FAMILY_HEADINGS, family_rows
+from export.making import make_variants
+from export.parity import provable_variants
+from export.record import UnprovenError, current
+from export.runtimes.registry import runtime_of
+from export.tables import Cells, as_markdown, as_text
+from models.bundle import Bundle
+from models.cli import DONE, run
+from models.errors import HalftoneError
+from models.files import write_atomic
+from models.host import host
+from models.store import open_bundle
+
+PROG = "python -m export.benchmark"
+BASE = "onnxruntime-fp32"
+
+HEADINGS: Cells = (
+    "model", "variant", "MB", "ms batch 1", "images/s batch 1", "batch 8", "best", "ratio", "accuracy", "agreement",
+    "verdict",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkConfig:
+    """Time every variant of models on this machine, beside what their proofs say."""
+
+    model: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Bundle under artifacts/, or with --make an architecture of the catalogue; may be repeated."""
+
+    make: bool = False
+    """Export and prove what is missing first: FP32, FP16, INT8 and, where the library is installed, a TensorRT plan."""
+
+    all_families: bool = False
+    """Compare the architectures of the catalogue instead, with random weights: size, arithmetic, accuracy, time."""
+
+    data: Path | None = None
+    """With --make: folder of labelled pictures to prove on; default: the sample photographs."""
+
+    rounds: int = 3
+    """How often every variant has its turn."""
+
+    seconds: float = 0.5
+    """Per batch size and turn."""
+
+    format: Literal["table", "markdown", "json"] = "table"
+    """What is printed."""
+
+    output: Path | None = None
+    """File besides: `.md` for Markdown, `.json` for every figure."""
+
+    def __post_init__(self) -> None:
+        if self.all_families == bool(self.model):
+            raise HalftoneError(f"name models, as in `{PROG} --model efficientnet_lite0`, or give --all-families alone")
+        if self.rounds < 1 or not 0 < self.seconds <= 60:
+            raise HalftoneError("--rounds must be 1 or more, and --seconds between 0 and 60")
+        if self.output is not None and self.output.suffix not in (".md", ".json"):
+            raise HalftoneError(f"--output {self.output} must end in .md or .json")
+
+
+def benchmark_model(bundle: Bundle, *, rounds: int, seconds: float, progress: Progress) -> dict[str, Any]:
+    """Every variant of one bundle.
+
+    Args:
+        bundle: with its parity records.
+        rounds: how often each variant has its turn.
+        seconds: per batch size and turn.
+        progress: where to show how far it is.
+
+    Returns:
+        JSON-ready: `model`, `trained` and `variants`, by name: `bytes`, `rates` (images/s by way of asking), `best`,
+        `ratio` to ONNX Runtime FP32, `milliseconds` (batch 1), `parity` (verdict, reasons and figures), or `reason`
+        where it can't be run here.
+
+    Raises:
+        HalftoneError: the bundle has nothing to run.
+    """
+    here, elsewhere = provable_variants(bundle), _recorded(bundle)
+    if not here:
+        raise HalftoneError(
+            f"{bundle.folder} has no variants: make them with `{PROG} --model {bundle.manifest.name} --make`"
+        )
+    task = progress.add_task(f"timing {bundle.manifest.name}", total=rounds * len(here))
+    timings, refused = contest(bundle, here, rounds=rounds, seconds=seconds, advance=lambda: progress.advance(task))
+    base = timings[BASE].best()[1] if BASE in timings else None
+    rows = {
+        variant: _row(bundle, variant, timings.get(variant), base) for variant in dict.fromkeys([*here, *elsewhere])
+    }
+    for variant, row in rows.items():
+        if variant not in timings:
+            row["reason"] = refused.get(variant, "can't be run on this machine")
+    return {"model": bundle.manifest.name, "trained": bundle.manifest.trained, "variants": rows}
+
+
+def _recorded(bundle: Bundle) -> list[str]:
+    """The variants that have a parity record."""
+    names = (Path(name) for name in bundle.manifest.files if name.startswith("parity/"))
+    return sorted(path.stem for path in names if path.suffix == ".json")
+
+
+def _row(bundle: Bundle, variant: str, timing: Timing | None, base: float | None) -> dict[str, Any]:
+    runtime, precision = runtime_of(variant)
+    row: dict[str, Any] = {
+        "bytes": bundle.manifest.files[runtime.source(precision)].size,
+        "parity": _parity(bundle, variant),
+    }
+    if timing is not None:
+        way, rate = timing.best()
+        row |= {
+            "milliseconds": timing.milliseconds,
+            "rates": timing.rates(),
+            "best": {"way": way, "images_per_second": rate},
+            "ratio": rate / base if base else None,
+        }
+    return row
+
+
+def _parity(bundle: Bundle, variant: str) -> dict[str, Any] | None:
+    try:
+        record = current(bundle, variant)
+    except UnprovenError:
+        return None
+    return {
+        "verdict": record.verdict,
+        "reasons": record.reasons,
+        "verified_on": record.verified_on,
+        "pictures": record.data["description"],
+        "figures": record.figures,
+    }
+
+
+def cells(result: dict[str, Any]) -> list[Cells]:
+    """One model's rows under `HEADINGS`."""
+    name = result["model"] if result["trained"] else f"{result['model']} (random weights)"
+    return [(name, variant, *_cells(row)) for variant, row in result["variants"].items()]
+
+
+def _cells(row: dict[str, Any]) -> Cells:
+    size = f"{row['bytes'] / 1e6:.1f}"
+    if "rates" not in row:
+        return (size, "", "", "", "", "", *_verdict(row["parity"]))
+    rates, best = row["rates"], row["best"]
+    milliseconds = 1000 / rates["batch 1"]
+    return (
+        size,
+        f"{milliseconds:.2f}",
+        f"{rates['batch 1']:.0f}",
+        f"{rates['batch 8']:.0f}",
+        f"{best['images_per_second']:.0f} ({best['way']})",
+        f"{row['ratio']:.2f}" if row["ratio"] else "",
+        *_verdict(row["parity"]),
+    )
+
+
+def _verdict(parity: dict[str, Any] | None) -> Cells:
+    if parity is None:
+        return ("", "", "not proved")
+    figures = parity["figures"]
+    accuracy, agreement = figures.get("accuracy"), figures["top1_agreement"]["value"]
+    if accuracy is None:
+        agreement = figures["decided_agreement"]["value"]
+    verdict = parity["verdict"] if parity["verified_on"] == "runtime" else f"{parity['verdict']} (its graph)"
+    return (f"{accuracy['variant']['value']:.2%}" if accuracy else "no labels", f"{agreement:.2%}", verdict)
+
+
+def _results(config: BenchmarkConfig, progress: Progress) -> list[dict[str, Any]]:
+    results = []
+    for name in config.model:
+        bundle = make_variants(name, data=config.data) if config.make else open_bundle(name)
+        results.append(benchmark_model(bundle, rounds=config.rounds, seconds=config.seconds, progress=progress))
+    return results
+
+
+def _main(config: BenchmarkConfig) -> int:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        if config.all_families:
+            rows = family_rows(rounds=config.rounds, seconds=config.seconds, progress=progress)
+            found: list[dict[str, Any]] = [asdict(row) for row in rows]
+            headings, lines = FAMILY_HEADINGS, [row.cells() for row in rows]
+        else:
+            found = _results(config, progress)
+            headings, lines = HEADINGS, [line for result in found for line in cells(result)]
+    about = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "host": host()}
+    texts = {
+        "table": as_text(headings, lines, about),
+        "markdown": as_markdown(headings, lines, about),
+        "json": json.dumps(about | {"results": found}, indent=1, ensure_ascii=False),
+    }
+    print(texts[config.format])
+    if config.output is not None:
+        chosen = "markdown" if config.output.suffix == ".md" else "json"
+        write_atomic(config.output, (texts[chosen] + "\n").encode())
+    return DONE
+
+
+if __name__ == "__main__":
+    run(_main, BenchmarkConfig, prog=PROG)

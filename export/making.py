@@ -1,0 +1,74 @@
+"""Everything that can be made of a model on this machine: ONNX graphs, INT8, a TensorRT plan, each with its proof."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from export.parity import provable_variants, prove_and_print
+from export.record import UnprovenError, current
+from export.tensorrt.library import installed, library
+from export.tensorrt.profile import Profile
+from export.tensorrt.sidecar import plan_name
+from models.bundle import Bundle
+from models.checkpoint import open_or_create
+from models.store import has_bundle, open_bundle
+
+
+def make_variants(name: str, *, data: Path | None) -> Bundle:
+    """Export and prove what the bundle lacks; what fails its gate stays, with its record.
+
+    Args:
+        name: a bundle, or an architecture of the catalogue, which then gets random weights.
+        data: folder of labelled pictures to prove on, or None for the sample photographs.
+
+    Raises:
+        HalftoneError: the model is unknown, or something can't be made.
+    """
+    bundle = open_bundle(name) if has_bundle(name) else open_or_create(name, weights="random")
+    make_graphs(bundle, data=data)
+    if not bundle.has("model.int8.onnx"):
+        from export.int8 import export_int8_and_print
+
+        export_int8_and_print(bundle, data=data, calibrate_on=None)
+    missing = [variant for variant in provable_variants(bundle) if not _judged(bundle, variant)]
+    if missing:
+        prove_and_print(bundle, missing, data=data)
+    if installed("tensorrt_rtx") and not bundle.has(plan_name("tensorrt_rtx", "fp16")):
+        _make_plan(bundle, data)
+    return bundle
+
+
+def make_graphs(bundle: Bundle, *, data: Path | None) -> None:
+    """The FP32 graph and an FP16 graph, repaired where plain FP16 fails its gate."""
+    console = Console(stderr=True)
+    # Imported here, as torch takes seconds and a bundle that is complete needs none of it.
+    from export.onnx import export_onnx
+    from export.repair import repair_and_print
+
+    for precision in ("fp32", "fp16"):
+        if not bundle.has(f"model.{precision}.onnx"):
+            console.print(f"exporting {bundle.manifest.name} to ONNX {precision.upper()}")
+            export_onnx(bundle, "fp32" if precision == "fp32" else "fp16")
+    if not _judged(bundle, "onnxruntime-fp16"):
+        prove_and_print(bundle, ["onnxruntime-fp16"], data=data)
+        repair_and_print(bundle, data=data)
+
+
+def _judged(bundle: Bundle, variant: str) -> bool:
+    try:
+        current(bundle, variant)
+    except UnprovenError:
+        return False
+    return True
+
+
+def _make_plan(bundle: Bundle, data: Path | None) -> None:
+    from export.trt import export_plan, prove_plan
+
+    edition = library("tensorrt_rtx")
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        sidecar = export_plan(bundle, edition, "fp16", profile=Profile(), capabilities=(), progress=progress)
+    prove_plan(bundle, sidecar, data)
