@@ -178,6 +178,7 @@ def _write_report(
         pictures=judged,
         spec=spec,
         temperature=1.0,
+        fitted_here=False,
         title=title,
         config={"model": title, "data": config.data},
     )

@@ -91,7 +91,10 @@ def write_bundle(
         },
         temperature=temperature,
     )
-    command = f"`python -m training --data {config.data} --model {config.model} --output {config.output}`"
+    command = (
+        f"`python -m training --data {config.data} --model {config.model} --recipe {config.recipe} --output "
+        f"{config.output}`, with the settings in the manifest's training.config"
+    )
     with Bundle.creating(config.output, manifest) as bundle:
         save_weights(bundle, outcome.start.module, made_by=command)
         _add_report(bundle, config, data, outcome, command)

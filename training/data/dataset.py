@@ -82,6 +82,10 @@ class PictureSet(Dataset[tuple[torch.Tensor, int, int]]):
         """bool (N,): the pictures that could not be read so far, by any loader process of this one."""
         return self._broken.clone()
 
+    def mark_broken(self, marks: torch.Tensor) -> None:
+        """Count the pictures that are marked in bool (N,) as broken; known to loader processes that run already."""
+        self._broken |= marks
+
     def names(self, chosen: torch.Tensor) -> list[str]:
         """The names of the pictures that are marked in bool (N,)."""
         return [self.pictures.name(int(index)) for index in torch.nonzero(chosen)]
