@@ -93,7 +93,10 @@ def test_the_same_picture_twice_counts_once(folder, spelled):
             "lines 2 and 4: ./cat/000.png is in both train and val",
         ),
         (ROWS + "dog/../cat/000.png,dog\n", "lines 2 and 12: .* is labelled 'cat' and 'dog'"),
-        (ROWS.replace("png,cat", "png,cats/tom"), "line 2: the label 'cats/tom' can't be .*, since it contains /: name"),
+        (
+            ROWS.replace("png,cat", "png,cats/tom"),
+            "line 2: the label 'cats/tom' can't be .*, since it contains /: name",
+        ),
         (ROWS.replace("png,dog", "png,do\\g"), r"line 7: the label .*, since it contains \\: name"),
         (ROWS.replace("png,dog", "png,.."), r"line 7: the label '\.\.' .* begins with a dot"),
         (ROWS.replace("png,dog", "png,do\tg"), "line 7: .* a control character or a line end"),
