@@ -4,6 +4,7 @@ PYTHON ?= python3
 MODEL  ?= efficientnet_lite0
 HOST   ?= 127.0.0.1
 PORT   ?= 3000
+ARTIFACTS := $(or $(HALFTONE_ARTIFACTS),artifacts)
 SAMPLE := training/sample/val/Trouser/00192.png
 
 VENV := .venv
@@ -42,11 +43,11 @@ serve: bundle
 
 # What is done already is kept: an interrupted demonstration goes on, a finished one only asks again.
 demo: setup
-	@test -e artifacts/demo/manifest.json || $(BIN)/python -m training --data training/sample --model efficientnet_lite0 \
-		--recipe quick --output artifacts/demo
+	@test -e $(ARTIFACTS)/demo/manifest.json || $(BIN)/python -m training --data training/sample --model efficientnet_lite0 \
+		--recipe quick --output $(ARTIFACTS)/demo
 	@$(BIN)/python -m export --model demo --data training/sample
 	@HALFTONE_MODEL=demo $(BIN)/python -m loadtest.ask --image $(SAMPLE)
-	@echo "training report: artifacts/demo/report/index.html (rm -r artifacts/demo starts anew)"
+	@echo "training report: $(ARTIFACTS)/demo/report/index.html (rm -r $(ARTIFACTS)/demo starts anew)"
 
 test: setup
 	$(BIN)/python -m pytest

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import tyro
 
-from loadtest.server import started
+from loadtest.server import RefusedError, started
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,11 @@ def main(config: Ask) -> None:
         print(f"error: --image {config.image}: no such file", file=sys.stderr)
         sys.exit(2)
     with started() as server:
-        answer = server.first_answer(config.image.read_bytes())
+        try:
+            answer = server.first_answer(config.image.read_bytes())
+        except RefusedError as error:
+            print(f"error: --image {config.image}: {error}", file=sys.stderr)
+            sys.exit(2)
     print(f"{config.image}: {answer['model']} {answer['version']} ({answer['variant']}) says")
     for prediction in answer["predictions"]:
         print(f"  {prediction['probability']:6.1%}  {prediction['label']}")

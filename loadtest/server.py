@@ -19,7 +19,12 @@ from typing import IO, Any
 
 POLL_SECONDS = 0.02
 GIVE_UP_SECONDS = 60
+STOP_SECONDS = 30
 LOG_LINES = 5
+
+
+class RefusedError(Exception):
+    """The server will never answer this request otherwise; the message is its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,20 +36,30 @@ class Server:
     log: IO[bytes]
 
     def classify(self, picture: bytes) -> dict[str, Any] | None:
-        """The answer to one picture; None while the server does not answer with 200."""
+        """The answer to one picture; None while the server is not ready.
+
+        Raises:
+            RefusedError: the server refuses the picture.
+        """
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:
             connection.request("POST", "/classify", picture, {"Content-Type": "application/octet-stream"})
             response = connection.getresponse()
             body = response.read()
-            return dict(json.loads(body)) if response.status == 200 else None
-        except OSError:
+        except (OSError, http.client.HTTPException):
             return None
         finally:
             connection.close()
+        if 400 <= response.status < 500 and response.status != 429:
+            raise RefusedError(json.loads(body)["error"]["message"])
+        return dict(json.loads(body)) if response.status == 200 else None
 
     def first_answer(self, picture: bytes) -> dict[str, Any]:
-        """Ask until there is an answer; ends the program with the server's last words where there is none."""
+        """Ask until there is an answer; ends the program with the server's last words where there is none.
+
+        Raises:
+            RefusedError: the server refuses the picture.
+        """
         end = time.monotonic() + GIVE_UP_SECONDS
         while time.monotonic() < end and self.process.poll() is None:
             answer = self.classify(picture)
@@ -69,5 +84,15 @@ def started() -> Iterator[Server]:
         try:
             yield Server(process=process, port=port, log=log)
         finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(timeout=30)
+            _stop(process)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    # It may have ended by itself.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    try:
+        process.wait(timeout=STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

@@ -66,6 +66,16 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Pixels:
     return np.asarray(_open_upright(data, max_pixels))
 
 
+def upright(image: Image.Image) -> Pixels:
+    """An opened picture of any format by the rules of `decode`: uint8 RGB (H, W, 3).
+
+    Raises:
+        OSError, SyntaxError, ValueError: as Pillow does where the file is damaged.
+    """
+    image.load()
+    return np.asarray(_upright(_to_rgb(image), _orientation(image)))
+
+
 def fit(image: Pixels, spec: InputSpec) -> Pixels:
     """Resize the short side to `spec.resize_to` with antialiasing and cut the centre square.
 

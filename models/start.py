@@ -36,7 +36,8 @@ class Start:
 def start(network: Architecture, weights: str, *, classes: int, size: int, seed: int, **options: Any) -> Start:
     """The network with the weights to start from and a head for `classes`.
 
-    A file's head is kept where it has as many classes, otherwise replaced by a random one.
+    A file's head is kept where it has as many classes, otherwise replaced by a random one. A transformer's file must be
+    of the published size or of the new one.
 
     Args:
         network: entry of the catalogue.
@@ -55,7 +56,7 @@ def start(network: Architecture, weights: str, *, classes: int, size: int, seed:
             module = build(network, classes=classes if weights == "random" else IMAGENET_CLASSES, **options)
             source, license_ = initialise(module, network, weights)
         else:
-            module, source, license_ = _from_file(network, Path(weights), options)
+            module, source, license_ = _from_file(network, Path(weights), size, options)
         head: Any = module.get_submodule(network.head)
         # timm fills the heads of some networks for 1,000 classes: for a few, the numbers come out far too large.
         if weights == "random" or head.out_features != classes:
@@ -65,11 +66,23 @@ def start(network: Architecture, weights: str, *, classes: int, size: int, seed:
     return Start(module=module.eval(), source=source, license=license_, pretrained=weights != "random")
 
 
-def _from_file(network: Architecture, path: Path, options: dict[str, Any]) -> tuple[torch.nn.Module, str, str]:
+def _from_file(
+    network: Architecture, path: Path, size: int, options: dict[str, Any]
+) -> tuple[torch.nn.Module, str, str]:
     state = read_safetensors(path)
     bias = state.get(f"{network.head}.bias")
     if bias is None:
         raise HalftoneError(f"--weights {path} holds no weights of {network.name} (no {network.head}.bias in it)")
+    # Position embeddings have the size that the file was trained at: most likely the new one or the published one.
     module = build(network, classes=len(bias), **options)
+    if size != network.input.size:
+        resized = build(network, classes=len(bias), **options)
+        fit_input_size(resized, network, size)
+        if _fits(resized, state) and not _fits(module, state):
+            module = resized
     load_state(module, state, str(path))
     return module, f"file {path.name}", "other"
+
+
+def _fits(module: torch.nn.Module, state: dict[str, torch.Tensor]) -> bool:
+    return all(value.shape == state[name].shape for name, value in module.state_dict().items() if name in state)

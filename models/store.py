@@ -26,12 +26,17 @@ def bundle_folder(model: str) -> Path:
     Raises:
         HalftoneError: the name holds anything but letters, digits, `.`, `_` and `-`.
     """
+    check_name(model)
+    return artifacts() / model
+
+
+def check_name(model: str) -> None:
+    """Raise HalftoneError where a name holds anything but letters, digits, `.`, `_` and `-`."""
     if not _NAME.fullmatch(model):
         raise HalftoneError(
             f"{model!r} is not a model's name: use letters, digits, '.', '_' and '-', and name the folder of bundles "
             "with HALFTONE_ARTIFACTS if it is another than ./artifacts"
         )
-    return artifacts() / model
 
 
 def has_bundle(model: str) -> bool:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import fields
 
 from models.bundle import Bundle
 from models.catalog import architecture
@@ -47,6 +48,13 @@ def _load(config: TrainConfig) -> Data:
 
 
 def _recorded(config: TrainConfig) -> TrainConfig:
+    plain = TrainConfig(output=config.output, resume=True, running=config.running)
+    changed = [field.name for field in fields(TrainConfig) if getattr(config, field.name) != getattr(plain, field.name)]
+    if changed:
+        raise HalftoneError(
+            f"--resume goes on with the settings that the run was started with, and {', '.join(changed)} can't be "
+            "changed now: leave those flags out, or start anew with --restart"
+        )
     unfinished = RunFolder(config.output).identity()
     if unfinished is None:
         raise HalftoneError(f"{config.output} has no unfinished run to resume: start one with --data and --model")
@@ -70,7 +78,8 @@ def _main(config: TrainConfig) -> int:
         bundle = train(config, data)
     except StoppedError:
         if os.environ.get("RANK", "0") == "0":
-            print(f"stopped and saved: go on with `{PROG} --output {config.output} --resume`", file=sys.stderr)
+            how = "torchrun … -m training" if "WORLD_SIZE" in os.environ else PROG
+            print(f"stopped and saved: go on with `{how} --output {config.output} --resume`", file=sys.stderr)
         return INTERRUPTED
     if bundle is not None:
         print(_summary(bundle))

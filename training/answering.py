@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from rich.markup import escape
 from rich.progress import Progress
 
 from models.bundle import Bundle
@@ -19,16 +21,32 @@ from training.augment import EvaluationView
 from training.data.dataset import PictureSet
 from training.data.pictures import Data, Pictures
 from training.data.source import load_data
-from training.data.views import JoinedPictures, RelabelledPictures
+from training.data.views import JoinedPictures, RelabelledPictures, SelectedPictures
 from training.feed import ValidationFeed
+from training.learnt import digests, learnt_by
 
 Part = Literal["auto", "val", "all"]
 
 
-def choose_pictures(location: str, part: Part, bundles: Sequence[Bundle]) -> tuple[Pictures, str]:
-    """The pictures to judge by, with the classes of the first bundle, and in words which they are.
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """The pictures that models are judged by."""
 
-    A model that was trained on data without a held-out part is judged by the pictures that were held out then.
+    pictures: Pictures
+    """With the classes of the first bundle."""
+
+    what: str
+    """In words, which they are."""
+
+    learnt: int = 0
+    """Pictures that were left out because one of the models has learnt them."""
+
+
+def choose_pictures(location: str, part: Part, bundles: Sequence[Bundle]) -> Choice:
+    """The pictures to judge by.
+
+    On the data that a model was trained on, it is judged by the pictures that were held out then. On other data, the
+    pictures that one of the models is known to have learnt are left out, unless all pictures are asked for.
 
     Args:
         location: as for `load_data`.
@@ -36,40 +54,77 @@ def choose_pictures(location: str, part: Part, bundles: Sequence[Bundle]) -> tup
         bundles: the models, which know the same classes.
 
     Raises:
-        HalftoneError: the data can't be used, has classes that the models do not know, or two models were trained on
-            different splits of it.
+        HalftoneError: the data can't be used, has classes that the models do not know, two models were trained on
+            different splits of it, or every picture was learnt.
     """
-    pictures, what = _choose(location, part, bundles)
-    return _relabelled(pictures, bundles[0]), what
+    choice = _choose(location, part, bundles)
+    return replace(choice, pictures=_relabelled(choice.pictures, bundles[0]))
 
 
-def _choose(location: str, part: Part, bundles: Sequence[Bundle]) -> tuple[Pictures, str]:
+def _choose(location: str, part: Part, bundles: Sequence[Bundle]) -> Choice:
     if part == "all":
         data = load_data(location)
-        return JoinedPictures(data.train, data.val), "all pictures"
-    own = [data for data in (_as_trained(location, bundle) for bundle in bundles) if data is not None]
+        return Choice(pictures=JoinedPictures(data.train, data.val), what="all pictures")
+    trained = [(bundle, _as_trained(location, bundle)) for bundle in bundles]
+    own = [data for _, data in trained if data is not None]
     if len({data.val.fingerprint() for data in own}) > 1:
         raise HalftoneError(
             "these models were trained on different splits of this data, so that each has learnt what another is "
             "judged by: train them with the same --seed and --val-share, or put the held-out pictures into val/"
         )
+    others = [bundle for bundle, data in trained if data is None]
     if own:
-        return own[0].val, "the pictures that training held out"
-    data = load_data(location)
+        choice = Choice(pictures=own[0].val, what="the pictures that training held out")
+    else:
+        choice = _of_other_data(location, part, bundles)
+    return _without_learnt(choice, others, location)
+
+
+def _of_other_data(location: str, part: Part, bundles: Sequence[Bundle]) -> Choice:
+    """What is fair as far as the data and the split of the first trained model tell."""
+    splits = [settings for bundle in bundles if (settings := _settings(bundle, "val_share", "seed"))]
+    data = load_data(location, **(splits[0] if splits else {}))
     if data.own_split or part == "val":
-        return data.val, "the held-out part of the data"
-    return JoinedPictures(data.train, data.val), "all pictures, which the models were not trained on"
+        return Choice(pictures=data.val, what="the held-out part of the data")
+    if any(_settings(bundle, "val_share") and learnt_by(bundle) is None for bundle in bundles):
+        # It may well have learnt from most of this data: what the same split holds out is the best guess.
+        return Choice(pictures=data.val, what="the part that the model's --val-share and --seed hold out")
+    return Choice(pictures=JoinedPictures(data.train, data.val), what="all pictures")
+
+
+def _without_learnt(choice: Choice, bundles: Sequence[Bundle], location: str) -> Choice:
+    """Leave out what these models are known to have learnt, and say for which of them that is not known."""
+    known = {bundle.manifest.name: learnt_by(bundle) for bundle in bundles}
+    what = choice.what
+    if recorded := [found for found in known.values() if found is not None]:
+        fresh = ~np.isin(digests(choice.pictures), np.concatenate(recorded))
+        learnt = int((~fresh).sum())
+        if not fresh.any():
+            raise HalftoneError(
+                f"the models have learnt every picture of --data {location} that they could be judged by: name "
+                "pictures that they were not trained on, or ask for all of them with --part all"
+            )
+        choice = replace(choice, pictures=SelectedPictures(choice.pictures, np.flatnonzero(fresh)), learnt=learnt)
+        what += f", without {learnt:,} that were learnt" if learnt else ", none of which was learnt"
+    unknown = [name for name, found in known.items() if found is None]
+    if unknown:
+        what += f" (what {' and '.join(unknown)} learnt from is not recorded)"
+    return replace(choice, what=what)
+
+
+def _settings(bundle: Bundle, *names: str) -> dict[str, Any]:
+    """Those of the settings that the bundle was trained with."""
+    settings = bundle.manifest.training.get("config", {})
+    return {name: settings[name] for name in names if name in settings}
 
 
 def _as_trained(location: str, bundle: Bundle) -> Data | None:
     """The data with the split that the bundle was trained with; None if it was trained on other data."""
-    training = bundle.manifest.training
-    fingerprint, settings = training.get("data", {}).get("fingerprint"), training.get("config", {})
+    fingerprint = bundle.manifest.training.get("data", {}).get("fingerprint")
     if fingerprint is None:
         return None
-    known = {name: settings[name] for name in ("val_share", "seed", "limit") if name in settings}
     try:
-        data = load_data(location, **known)
+        data = load_data(location, **_settings(bundle, "val_share", "seed", "limit"))
     except HalftoneError:
         # That training's --limit may not suit this data; whatever else is wrong shows when it is loaded without.
         return None
@@ -133,7 +188,7 @@ def probabilities(
     manifest = bundle.manifest
     graph = ServingGraph(load_module(bundle), manifest.input).eval().to(device)
     seen = PictureSet(pictures, EvaluationView(manifest.input), seed=0, max_corrupt_share=max_corrupt_share)
-    task = progress.add_task(manifest.name, total=len(pictures))
+    task = progress.add_task(escape(manifest.name), total=len(pictures))
     logits = []
     for pixels, _ in ValidationFeed(seen, batch=batch, workers=workers, pin=device.type == "cuda"):
         logits.append(graph(pixels.to(device)).cpu().numpy())

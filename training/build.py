@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
+from timm.layers import convert_sync_batchnorm
 
 from models.catalog import architecture
 from models.errors import HalftoneError
@@ -85,11 +85,14 @@ def build(config: TrainConfig, data: Data, world: World) -> Parts:
 
 def _synchronised(module: torch.nn.Module, world: World) -> torch.nn.Module:
     """On several GPUs, batch norms that see the whole batch instead of one GPU's part."""
-    if world.size == 1 or world.device.type != "cuda":
-        return module
-    norms: Any = torch.nn.SyncBatchNorm
-    synchronised: torch.nn.Module = norms.convert_sync_batchnorm(module)
-    return synchronised
+    # Not torch's own conversion: it drops the activation that timm keeps inside its batch norms.
+    return synchronised(module) if world.size > 1 and world.device.type == "cuda" else module
+
+
+def synchronised(module: torch.nn.Module) -> torch.nn.Module:
+    """The network with every batch norm replaced by one that averages over all processes."""
+    converted: torch.nn.Module = convert_sync_batchnorm(module)
+    return converted
 
 
 def _targets(config: TrainConfig, data: Data, spec: InputSpec, world: World) -> Targets:

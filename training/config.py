@@ -16,6 +16,7 @@ import tyro
 
 import training.recipes
 from models.errors import HalftoneError
+from models.store import check_name
 from training.settings import Recipe
 
 SMALL = 1000
@@ -63,7 +64,7 @@ class TrainConfig:
     """Architecture of the catalogue (`python -m models`)."""
 
     output: Path
-    """Folder of the new bundle, such as artifacts/NAME."""
+    """Folder of the new bundle, artifacts/NAME: other commands find it there by its name."""
 
     recipe: str = "auto"
     """File name in training/recipes/; `auto`: small below 1,000 pictures, vit for transformers, else general."""
@@ -84,7 +85,8 @@ class TrainConfig:
     """Share of unreadable pictures above which the run stops with the list of them."""
 
     resume: bool = False
-    """Go on with the unfinished run of this output with the settings it was started with."""
+    """Go on with the unfinished run of this output with the settings it was started with; only --device, --workers,
+    --compile, --checkpoint-minutes and --log may be given besides."""
 
     restart: bool = False
     """Throw an unfinished run of this output away and start anew."""
@@ -98,6 +100,7 @@ class TrainConfig:
                 "--data and --model are needed, as in `python -m training --data photos --model efficientnet_lite0 "
                 "--output artifacts/photos`; `--resume --output DIR` goes on with an unfinished run"
             )
+        check_name(self.output.name)
         if self.resume and self.restart:
             raise HalftoneError("--resume and --restart contradict each other: give one of them")
         if not 0 < self.val_share < 1:

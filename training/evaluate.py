@@ -24,6 +24,7 @@ import tyro
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
 
 from models.cli import DONE, run
 from models.errors import HalftoneError
@@ -57,7 +58,7 @@ class EvaluateConfig:
 
     part: Part = "auto"
     """`val`: the held-out pictures; `all`: every picture; `auto`: `val` where the data has such a part or the model was
-    trained on this very data, else `all`."""
+    trained on this very data, else every picture. Pictures that a model has learnt are left out, but for `all`."""
 
     output: Path = Path("evaluation.json")
     """Where every figure goes."""
@@ -98,20 +99,23 @@ def evaluate(config: EvaluateConfig, progress: Progress) -> dict[str, Any]:
         progress: where to show how far it is.
 
     Returns:
-        JSON-ready: `data`, `part`, `pictures`, `unreadable`, `models` (name to the figures of `training.judge.judge`)
-        and, for several, `ensemble` with the same figures and the comparison with its best member.
+        JSON-ready: `data`, `part`, `left_out_as_learnt`, `pictures`, `unreadable`, `models` (name to the figures of
+        `training.judge.judge`) and, for several, `ensemble` with the same figures and the comparison with its best
+        member.
 
     Raises:
         HalftoneError: a bundle or the data can't be used, or their classes differ.
     """
     bundles = [open_bundle(name) for name in config.model]
     check_same_classes(bundles)
-    pictures, part = choose_pictures(config.data, config.part, bundles)
+    choice = choose_pictures(config.data, config.part, bundles)
+    pictures = choice.pictures
     given, readable = _ask(config, pictures, progress)
     judged = SelectedPictures(pictures, np.flatnonzero(readable))
     result: dict[str, Any] = {
         "data": config.data,
-        "part": part,
+        "part": choice.what,
+        "left_out_as_learnt": choice.learnt,
         "pictures": len(judged),
         "unreadable": [pictures.name(int(index)) for index in np.flatnonzero(~readable)],
         "models": {name: judge(values, judged.targets, judged.labels) for name, values in given.items()},
@@ -178,6 +182,7 @@ def _write_report(
         pictures=judged,
         spec=spec,
         temperature=1.0,
+        fitted_here=False,
         title=title,
         config={"model": title, "data": config.data},
     )
@@ -185,14 +190,15 @@ def _write_report(
 
 def _table(result: dict[str, Any]) -> Table:
     title = f"{result['data']}: {result['pictures']:,} pictures, {result['part']}"
-    table = Table(title=title, title_justify="left")
+    # As text: what the user calls the data may hold square brackets, which are rich's markup.
+    table = Table(title=Text(title), title_justify="left")
     for heading in ("model", "top-1", "95 % interval", "top-5", "macro F1", "NLL", "ECE"):
         table.add_column(heading, no_wrap=heading != "model")
     rows = result["models"] | ({"ensemble": result["ensemble"]} if "ensemble" in result else {})
     for name, figures in rows.items():
         top1 = figures["top1"]
         table.add_row(
-            name,
+            Text(name),
             f"{top1['value']:.2%}",
             f"{top1['low']:.2%} to {top1['high']:.2%}",
             f"{figures['top5']['value']:.2%}",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterator
 
 import torch
 from torch.utils.data import DataLoader
 
+from models.errors import HalftoneError
+from models.host import cores
 from training.data.dataset import PictureSet
 from training.sampling import Plan, PlanSampler, Step, share
 
@@ -16,6 +17,8 @@ MOST_WORKERS = 8
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 """uint8 (N, S, S, 3) and int64 (N,)."""
+
+Loader = DataLoader[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
 
 
 class TrainingFeed:
@@ -37,7 +40,7 @@ class TrainingFeed:
         steps = self.plan.epoch(epoch)[start:]
         self.sampler.steps = steps
         self.pictures.set_epoch(epoch)
-        batches = iter(self.loader)
+        batches = _batches(self.loader)
         for step in steps:
             yield step, [next(batches)[:2] for _ in step.parts]
 
@@ -69,12 +72,22 @@ class ValidationFeed:
         self.loader = _loader(pictures, batches, workers=workers, pin=pin)
 
     def __iter__(self) -> Iterator[Batch]:
-        return ((pixels, targets) for pixels, targets, _ in self.loader)
+        return ((pixels, targets) for pixels, targets, _ in _batches(self.loader))
 
 
 def default_workers(processes: int) -> int:
     """Loader processes for each of so many training processes on this machine."""
-    return max(1, min(MOST_WORKERS, len(os.sched_getaffinity(0)) // processes))
+    return max(1, min(MOST_WORKERS, cores() // processes))
+
+
+def _batches(loader: Loader) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """The loader's batches; an error of one of its processes as it was raised there, without that one's traceback."""
+    try:
+        yield from loader
+    except HalftoneError as error:
+        # torch raises the same type with the process's traceback as its message, which ends in type and message.
+        name = f"{type(error).__module__}.{type(error).__qualname__}: "
+        raise type(error)(str(error).rpartition(name)[2].strip()) from None
 
 
 def _loader(
@@ -83,7 +96,7 @@ def _loader(
     *,
     workers: int,
     pin: bool,
-) -> DataLoader[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+) -> Loader:
     return DataLoader(
         pictures,  # type: ignore[arg-type]
         batch_sampler=batches,

@@ -21,6 +21,8 @@ from training.config import TrainConfig
 from training.data.pictures import Data
 from training.data.views import SelectedPictures
 from training.learner import Row
+from training.learnt import FILE as TRAINING_PICTURES
+from training.learnt import record
 from training.report.page import write_report
 from training.validate import Answers, figures
 
@@ -91,9 +93,13 @@ def write_bundle(
         },
         temperature=temperature,
     )
-    command = f"`python -m training --data {config.data} --model {config.model} --output {config.output}`"
+    command = (
+        f"`python -m training --data {config.data} --model {config.model} --recipe {config.recipe} --output "
+        f"{config.output}`, with the settings in the manifest's training.config"
+    )
     with Bundle.creating(config.output, manifest) as bundle:
         save_weights(bundle, outcome.start.module, made_by=command)
+        bundle.write(TRAINING_PICTURES, record(data.train), made_by=command, made_from=[WEIGHTS])
         _add_report(bundle, config, data, outcome, command)
         bundle.write("README.md", model_card(bundle.manifest, network), made_by=command, made_from=[WEIGHTS])
     return bundle

@@ -32,20 +32,20 @@ def bad_loss(
     return _diverged(f"the loss is {value} in {where}", _cause(module, images, dtype, previous))
 
 
-def check_gradient(norm: torch.Tensor, *, where: str, scale: float) -> None:
+def check_gradient(norm: torch.Tensor, *, where: str, scale: float | None) -> None:
     """Stop where the gradient is no number.
 
     Args:
         norm: of all gradients together.
         where: the place in the run.
-        scale: the loss scale of fp16, which lowers itself on an overflow; 1 where there is none.
+        scale: the loss scale of fp16, which lowers itself on an overflow; None without one.
 
     Raises:
         DivergedError: it is NaN or infinite and no loss scale can mend it.
     """
     if math.isfinite(float(norm)):
         return
-    if scale == 1.0:
+    if scale is None:
         raise _diverged(f"the gradient's norm is {float(norm)} in {where}", _TOO_FAST)
     if scale < SMALLEST_SCALE:
         raise _diverged(f"the gradient overflows in {where} whatever the loss scale", _HALF)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from models.errors import HalftoneError
+from models.files import write_atomic
 from training.config import LoggerName
 
 
@@ -41,11 +43,16 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A run in the project `halftone`; a resumed run continues its own."""
+    """A run in the project `halftone`; a resumed run continues its own, a new one of the same name begins another."""
 
     def __init__(self, folder: Path, name: str, config: dict[str, Any], step: int) -> None:
         wandb = _installed("wandb")
-        self.run = wandb.init(project="halftone", name=name, id=name, resume="allow", config=config, dir=str(folder))
+        known = folder / "wandb.id"
+        if not known.is_file():
+            write_atomic(known, f"{name}-{secrets.token_hex(4)}".encode())
+        self.run = wandb.init(
+            project="halftone", name=name, id=known.read_text(), resume="allow", config=config, dir=str(folder)
+        )
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         """See `Logger`."""

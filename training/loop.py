@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from models.graph import Normalise
+from training.data.dataset import PictureSet
 from training.distributed import World
 from training.feed import Batch, TrainingFeed, ValidationFeed
 from training.health import bad_loss, check_gradient
@@ -95,6 +96,7 @@ class Loop:
             StoppedError: the user stopped the run.
             HalftoneError: the loss is no number, or a checkpoint can't be written.
         """
+        self.log_again(loggers)
         while not self.finished():
             rows = self.train_epoch(folder, display, stop, checkpoint_seconds)
             best = self.end_epoch(rows, folder)
@@ -102,6 +104,13 @@ class Loop:
             display.unreadable(self.unreadable())
             for logger in loggers:
                 logger.log(rows, self.global_step())
+
+    def log_again(self, loggers: Sequence[Logger]) -> None:
+        """Log the last epoch anew where the run goes on from its end: a kill may have come before its first time."""
+        position = self.position
+        if position.history and position.step == 0:
+            for logger in loggers:
+                logger.log(position.history[-1], self.global_step())
 
     def finished(self) -> bool:
         """Whether all epochs are done, or no better one came for as long as patience allows."""
@@ -173,7 +182,7 @@ class Loop:
                 mean: Any = self.learner.scaler.scale(loss * self.world.size / step.pictures)
                 mean.backward()
         norm = self.learner.update(number)
-        scale = self.learner.scaler.get_scale() if self.learner.scaler.is_enabled() else 1.0
+        scale = self.learner.scaler.get_scale() if self.learner.scaler.is_enabled() else None
         check_gradient(norm, where=self.where(), scale=scale)
 
     def loss(self, batch: Batch, number: int, index: int) -> torch.Tensor:
@@ -228,15 +237,29 @@ class Loop:
 
     def unreadable(self) -> dict[str, list[str]]:
         """Names of the pictures that could not be read so far, by part; the same answer in every process."""
-        sets = {"train": self.training.pictures, "val": self.validation.pictures}
-        return {part: pictures.names(self.world.union(pictures.broken())) for part, pictures in sets.items()}
+        return {part: self.sets[part].names(marks) for part, marks in self.broken().items()}
+
+    def broken(self) -> dict[str, torch.Tensor]:
+        """bool (N,) by part: the pictures that could not be read so far; the same answer in every process."""
+        return {part: self.world.union(pictures.broken()) for part, pictures in self.sets.items()}
+
+    @property
+    def sets(self) -> dict[str, PictureSet]:
+        """The pictures by part."""
+        return {"train": self.training.pictures, "val": self.validation.pictures}
 
     def save(self, folder: RunFolder) -> None:
         """Make the present state the one to resume from."""
-        sums = self.world.total(self.sums)
+        sums, broken = self.world.total(self.sums), self.broken()
         if self.world.main:
-            state = self.learner.resume_state() | {"position": asdict(self.position), "sums": sums.cpu()}
-            folder.save_last(self.position.name, self.learner.module.state_dict(), state)
+            state = self.learner.resume_state() | {
+                "position": asdict(self.position),
+                "sums": sums.cpu(),
+                "broken": broken,
+            }
+            folder.save_last(
+                self.position.name, self.learner.module.state_dict(), state, best_epoch=self.position.best_epoch
+            )
         self.world.wait()
 
     def restore(self, folder: RunFolder) -> bool:
@@ -247,6 +270,8 @@ class Loop:
         weights, state = checkpoint
         self.learner.restore(weights, state)
         self.position = Position(**state["position"])
+        for part, marks in state["broken"].items():
+            self.sets[part].mark_broken(marks)
         # The sums are those of all processes: one of them carries them on.
         if self.world.main:
             self.sums.copy_(state["sums"])

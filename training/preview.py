@@ -26,7 +26,7 @@ from models.preprocess import Pixels, fit
 from models.spec import InputSpec
 from training.augment import AugmentConfig, build_augment
 from training.config import load_recipe
-from training.data.pictures import Pictures
+from training.data.pictures import Pictures, read_named
 from training.data.source import load_data
 from training.data.split import stratified_sample
 from training.sampling import derived_seed
@@ -103,7 +103,7 @@ def sheet(pictures: Pictures, augment: AugmentConfig, spec: InputSpec, *, rows: 
     chosen = stratified_sample(pictures, min(rows, len(pictures)), seed=seed)
     lines = []
     for index in map(int, chosen):
-        picture = pictures.read(index)
+        picture = read_named(pictures, index)
         versions = [view(picture, derived_seed(seed, index, column)) for column in range(columns)]
         caption = f"{pictures.labels[pictures.targets[index]]}    {pictures.name(index)}"
         lines.append(_line([fit(picture, spec), *versions], caption))

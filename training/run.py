@@ -136,7 +136,8 @@ def _announce(display: Display, config: TrainConfig, data: Data, parts: Parts, *
         f"recipe {config.recipe}: {recipe.epochs} epochs of {loop.steps_per_epoch} steps, {learns}, {dtype}, from "
         f"{parts.start.source}"
     )
-    imbalance = imbalance_warning(data.train.targets, data.train.labels)
+    balanced = recipe.objective.balance != "none"
+    imbalance = None if balanced else imbalance_warning(data.train.targets, data.train.labels)
     for warning in (*data.warnings, *([imbalance] if imbalance else [])):
         display.say(f"warning: {warning}")
     if resumed:

@@ -34,7 +34,7 @@ class Step:
     """One optimiser step: this process's parts of its micro-batches."""
 
     parts: tuple[Indices, ...]
-    """Indices of the pictures, one array per micro-batch."""
+    """Keys of the pictures, one array per micro-batch: index + number of pictures * earlier times in the epoch."""
 
     pictures: int
     """Pictures of the step over all micro-batches and processes."""
@@ -82,7 +82,8 @@ class Plan:
 
     def epoch(self, epoch: int) -> list[Step]:
         """The epoch's steps as this process sees them."""
-        units = self.order(epoch).reshape(-1, self._unit)
+        order = self.order(epoch)
+        units = (order + self.pictures * _occurrences(order)).reshape(-1, self._unit)
         return [self._step(part) for part in np.array_split(units, self.steps)]
 
     @property
@@ -107,6 +108,15 @@ class Plan:
         batches = np.array_split(units, self._micro(len(units)))
         parts = tuple(part[self.rank :: self.world].reshape(-1) for part in batches)
         return Step(parts=parts, pictures=units.size)
+
+
+def _occurrences(order: Indices) -> Indices:
+    """How often each entry has come before, (N,)."""
+    places = np.argsort(order, kind="stable")
+    _, starts, counts = np.unique(order[places], return_index=True, return_counts=True)
+    before = np.empty_like(order)
+    before[places] = np.arange(len(order)) - np.repeat(starts, counts)
+    return before
 
 
 class PlanSampler(Sampler[list[int]]):

@@ -87,7 +87,7 @@ class Optimisation:
     """Peak learning rate of the pretrained layers, before the multipliers."""
 
     weight_decay: float = 0.01
-    """Decoupled weight decay; never applied to norms, biases, class tokens and position embeddings."""
+    """Weight decay (decoupled in AdamW); never applied to norms, biases, class tokens and position embeddings."""
 
     momentum: float = 0.9
     """Momentum of SGD."""
@@ -205,7 +205,8 @@ class Recipe:
     """Most pictures per forward pass, over all processes together."""
 
     patience: int = 0
-    """Early stopping: epochs without a better validation accuracy after which the run ends; 0 never."""
+    """Early stopping: the run ends after so many epochs without a better validation accuracy, or an equal one
+    with a lower loss; 0 never."""
 
     amp: Amp = "auto"
     """Mixed precision. `auto`: bf16 on a GPU that has it, else fp16; on a CPU with bf16 instructions bf16, but for

@@ -55,7 +55,12 @@ class RunFolder:
         """
         if any(parent.exists() and not parent.is_dir() for parent in self.path.parents):
             raise HalftoneError(f"--output {self.output}: {self.output.parent} is no folder; choose another place")
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except PermissionError:
+            raise HalftoneError(
+                f"--output {self.output}: {self.output.parent} can't be written: choose another place, or `chmod u+rwx`"
+            ) from None
         with (self.path / LOCK).open("w") as file:
             try:
                 # A record lock, unlike flock's, is not inherited by loader processes, which outlive a killed run.
@@ -94,13 +99,14 @@ class RunFolder:
         with contextlib.suppress(OSError):
             self.path.rmdir()
 
-    def save_last(self, name: str, weights: State, resume: dict[str, Any]) -> None:
+    def save_last(self, name: str, weights: State, resume: dict[str, Any], *, best_epoch: int) -> None:
         """Make this the checkpoint to resume from.
 
         Args:
             name: grows with the progress, such as `00002-000000140`.
             weights: the network.
             resume: plain values and tensors.
+            best_epoch: the epoch whose weights are the best by this checkpoint; 0 where there is none yet.
 
         Raises:
             HalftoneError: the disk is full or the folder can't be written; the previous checkpoint is intact.
@@ -108,9 +114,13 @@ class RunFolder:
         with self._writing(f"last-{name}") as folder:
             safetensors.torch.save_file(_plain(weights), folder / WEIGHTS)
             torch.save(resume, folder / RESUME)
-        self._keep_newest("last-*")
-        # Older best weights go last: until now a resumed run could still have needed them.
-        self._keep_newest("best-*")
+        for folder in sorted(self.path.glob("last-*"))[:-1]:
+            _remove(folder)
+        # Other best weights go last: until now a resumed run could still have needed them. A later epoch's may be there
+        # too, from before a kill: by this checkpoint it has still to be learnt, and may turn out otherwise.
+        for folder in self.path.glob("best-*"):
+            if folder.name != _best(best_epoch):
+                _remove(folder)
 
     def save_best(self, epoch: int, weights: State) -> None:
         """Keep the best epoch's weights; the older best ones stay until the next `save_last`.
@@ -118,7 +128,7 @@ class RunFolder:
         Raises:
             HalftoneError: see `save_last`.
         """
-        with self._writing(f"best-{epoch:05d}") as folder:
+        with self._writing(_best(epoch)) as folder:
             safetensors.torch.save_file(_plain(weights), folder / WEIGHTS)
 
     def load_last(self) -> tuple[State, dict[str, Any]] | None:
@@ -141,7 +151,7 @@ class RunFolder:
 
     def load_best(self, epoch: int) -> State:
         """The weights of the best epoch, on the CPU."""
-        state: State = safetensors.torch.load_file(self.path / f"best-{epoch:05d}" / WEIGHTS)
+        state: State = safetensors.torch.load_file(self.path / _best(epoch) / WEIGHTS)
         return state
 
     @contextlib.contextmanager
@@ -162,9 +172,9 @@ class RunFolder:
             kept = sorted(path.name for path in self.path.glob("last-*"))
             raise _write_error(self.path, error, full=full, kept=kept) from error
 
-    def _keep_newest(self, pattern: str) -> None:
-        for folder in sorted(self.path.glob(pattern))[:-1]:
-            _remove(folder)
+
+def _best(epoch: int) -> str:
+    return f"best-{epoch:05d}"
 
 
 def _plain(state: State) -> State:

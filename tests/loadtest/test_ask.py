@@ -31,3 +31,12 @@ def test_a_server_that_does_not_start_is_told_with_its_last_words(tmp_path: Path
 
     assert result.returncode == 1
     assert "python -m export --model efficientnet_lite0" in result.stderr
+
+
+def test_a_picture_that_is_none_is_refused_in_the_servers_words(artifacts: Path, tmp_path: Path) -> None:
+    (tmp_path / "note.jpg").write_text("no picture")
+
+    result = ask("--image", str(tmp_path / "note.jpg"), HALFTONE_ARTIFACTS=str(artifacts))
+
+    assert result.returncode == 2
+    assert result.stderr.endswith("these 10 bytes are not a picture: send a JPEG, PNG or WebP file\n")

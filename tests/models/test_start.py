@@ -2,9 +2,11 @@ import math
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.nn.functional import cross_entropy
 
 from models.catalog import architecture
+from models.errors import HalftoneError
 from models.start import start
 
 
@@ -25,3 +27,15 @@ def test_a_start_is_a_function_of_its_seed():
     )
     assert all(torch.equal(value, again[name]) for name, value in first.items())
     assert not torch.equal(first["classifier.weight"], other["classifier.weight"])
+
+
+def test_a_transformer_s_file_of_another_size_starts_a_run_of_that_size(tmp_path):
+    network = architecture("vit_ti16")
+    trained = start(network, "random", classes=4, size=96, seed=0).module
+    save_file(trained.state_dict(), tmp_path / "weights.safetensors")
+    again = start(network, str(tmp_path / "weights.safetensors"), classes=4, size=96, seed=1).module
+    assert torch.equal(again.state_dict()["pos_embed"], trained.state_dict()["pos_embed"])
+    smaller = start(network, "random", classes=4, size=32, seed=0).module
+    save_file(smaller.state_dict(), tmp_path / "weights.safetensors")
+    with pytest.raises(HalftoneError, match="pos_embed"):
+        start(network, str(tmp_path / "weights.safetensors"), classes=4, size=96, seed=1)

@@ -34,6 +34,9 @@ class CropPictures:
     def name(self, index):
         return f"{self.labels[self.targets[index]]}/{index}"
 
+    def digest(self, index):
+        return hashlib.blake2b(self.pixels[index].tobytes(), digest_size=8).digest()
+
     def fingerprint(self):
         return hashlib.sha256(np.stack(self.pixels).tobytes() + self.targets.tobytes()).hexdigest()
 

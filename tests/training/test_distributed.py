@@ -10,8 +10,11 @@ import safetensors.torch
 import torch
 
 from models.bundle import WEIGHTS, Bundle
+from models.catalog import architecture
+from models.checkpoint import build
 from tests.servers import ROOT
 from tests.training.runs import timeless
+from training.build import synchronised
 
 SCRIPT = Path(__file__).with_name("runs.py")
 
@@ -55,5 +58,17 @@ def test_a_refused_run_ends_in_every_process_with_one_message(tmp_path):
     (tmp_path / "photos" / "something").touch()
     result = processes(2, "run", tmp_path / "photos")
     assert result.returncode != 0
-    assert result.stderr.count("holds something already: remove it to train it anew") == 1
+    assert result.stderr.count(f"{tmp_path / 'photos'} holds something already") == 1
+    assert "[rank1]: Traceback" not in result.stderr
     assert "last-" not in str(sorted(tmp_path.rglob("*")))
+
+
+@pytest.mark.parametrize("name", ["mobilenetv3_small", "efficientnet_lite0", "resnet18"])
+def test_synchronised_batch_norms_keep_the_activations(name):
+    module = build(architecture(name), classes=4).eval()
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        before = module(images)
+        after = synchronised(module)
+        assert any(isinstance(layer, torch.nn.SyncBatchNorm) for layer in after.modules())
+        torch.testing.assert_close(after.eval()(images), before)

@@ -1,6 +1,8 @@
 import json
+import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 import torch
 from rich.progress import Progress
 
-from models.bundle import Bundle
+from models.bundle import WEIGHTS, Bundle
 from models.catalog import architecture
 from models.checkpoint import build, load_module, save_weights
 from models.errors import HalftoneError
@@ -17,15 +19,19 @@ from models.manifest import Manifest
 from models.measures import softmax
 from models.preprocess import fit
 from models.spec import InputSpec
-from tests.training.samples import class_folders
+from tests.servers import ROOT
+from tests.training.memory import crops
+from tests.training.runs import TINY, run
+from tests.training.samples import class_folders, png
 from training.data.source import load_data
 from training.evaluate import EvaluateConfig, evaluate
+from training.learnt import FILE, digests, learnt_by, record
 
 SPEC = InputSpec(size=32)
 
 
 def make_bundle(
-    folder: Path, name: str, *, labels=("cat", "dog", "emu"), seed=0, training=None, temperature=1.0
+    folder: Path, name: str, *, labels=("cat", "dog", "emu"), seed=0, training=None, temperature=1.0, learnt=None
 ) -> Bundle:
     torch.manual_seed(seed)
     module = build(architecture("mobilenetv3_small"), classes=len(labels))
@@ -35,6 +41,8 @@ def make_bundle(
     )  # fmt: skip
     with Bundle.creating(folder / name, manifest) as bundle:
         save_weights(bundle, module, made_by="a test")
+        if learnt is not None:
+            bundle.write(FILE, record(learnt), made_by="a test", made_from=[WEIGHTS])
     return bundle
 
 
@@ -75,7 +83,8 @@ def test_one_model(artifacts, photos, tmp_path):
     result = judged("one", data=photos)
     val = load_data(str(photos)).val
     expected = (reference(bundle, val).argmax(axis=1) == val.targets).mean()
-    assert (result["pictures"], result["part"]) == (12, "the held-out part of the data")
+    assert (result["pictures"], result["left_out_as_learnt"]) == (12, 0)
+    assert result["part"] == "the held-out part of the data (what one learnt from is not recorded)"
     assert result["models"]["one"]["top1"]["value"] == pytest.approx(expected)
     assert result["models"]["one"]["top5"]["value"] == 1
     assert "ensemble" not in result
@@ -126,6 +135,90 @@ def test_models_that_learnt_each_other_s_pictures_are_not_compared(artifacts, un
     with pytest.raises(HalftoneError, match="trained on different splits"):
         judged("one", "two", data=undivided)
     assert judged("one", "two", data=undivided, part="all")["pictures"] == 30
+
+
+def make_trained(folder: Path, name: str, location: Path, **how) -> Bundle:
+    split = {"val_share": 0.3, "seed": 5, "limit": None} | how
+    return make_bundle(
+        folder, name, training=trained_on(location, **split), learnt=load_data(str(location), **split).train
+    )
+
+
+def test_what_was_learnt_is_left_out_of_data_that_has_changed(artifacts, undivided):
+    make_trained(artifacts, "one", undivided)
+    learnt = load_data(str(undivided), val_share=0.3, seed=5).train
+    (undivided / learnt.name(0)).rename(undivided / "cat" / "renamed.png")
+    (undivided / learnt.name(1)).unlink()
+    (undivided / "dog" / "new.png").write_bytes(png(99))
+    result = judged("one", data=undivided)
+    # Of 30 pictures 21 were learnt: one of them is gone, and one has come.
+    assert (result["pictures"], result["left_out_as_learnt"]) == (10, 20)
+    assert result["part"] == "all pictures, without 20 that were learnt"
+    result = judged("one", data=undivided, part="val")
+    assert result["pictures"] + result["left_out_as_learnt"] == 9
+    assert judged("one", data=undivided, part="all")["pictures"] == 30
+
+
+def test_a_model_whose_training_pictures_are_not_recorded_is_judged_by_its_split(artifacts, undivided):
+    make_bundle(artifacts, "one", training=trained_on(undivided, val_share=0.3, seed=5, limit=None))
+    (undivided / "dog" / "new.png").write_bytes(png(99))
+    result = judged("one", data=undivided)
+    assert result["pictures"] == 9
+    assert result["part"] == (
+        "the part that the model's --val-share and --seed hold out (what one learnt from is not recorded)"
+    )
+
+
+def test_held_out_pictures_may_bear_the_names_of_training_pictures(artifacts, photos):
+    make_trained(artifacts, "one", photos)
+    (photos / "train" / "cat" / "new.png").write_bytes(png(99))
+    (photos / "val" / "cat" / "copy.png").write_bytes(png(0))
+    result = judged("one", data=photos)
+    assert (result["pictures"], result["left_out_as_learnt"]) == (12, 1)
+
+
+def test_no_member_of_an_ensemble_is_judged_by_what_it_learnt(artifacts, undivided, tmp_path):
+    make_trained(artifacts, "one", undivided)
+    few = class_folders(tmp_path / "few", {"cat": 4, "dog": 4, "emu": 4})
+    for file in (undivided / "emu").iterdir():
+        (few / "emu" / file.name).write_bytes(file.read_bytes())
+    make_trained(artifacts, "two", few)
+    pictures = load_data(str(undivided), val_share=0.3, seed=5).val
+    learnt = load_data(str(few), val_share=0.3, seed=5).train
+    twice = {pictures.digest(i) for i in range(9)} & {learnt.digest(i) for i in range(len(learnt))}
+    assert twice
+    result = judged("one", "two", data=undivided)
+    assert (result["pictures"], result["left_out_as_learnt"]) == (9 - len(twice), len(twice))
+    assert result["part"].startswith("the pictures that training held out, without")
+
+
+def test_nothing_is_left_to_judge_by(artifacts, undivided, tmp_path):
+    make_trained(artifacts, "one", undivided)
+    learnt = load_data(str(undivided), val_share=0.3, seed=5).train
+    for index in range(len(learnt)):
+        target = tmp_path / "learnt" / learnt.name(index)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes((undivided / learnt.name(index)).read_bytes())
+    with pytest.raises(HalftoneError, match=r"have learnt every picture of --data .*learnt .* or .*--part all"):
+        judged("one", data=tmp_path / "learnt")
+
+
+def test_training_records_what_it_learnt_from(tmp_path):
+    bundle = run(tmp_path / "crops", replace(TINY, epochs=1), data=crops(train=16, val=8))
+    pictures = crops(train=16, val=8).train
+    assert np.array_equal(learnt_by(bundle), np.unique(digests(pictures)))
+    assert len(learnt_by(bundle)) == 16
+    assert list(bundle.manifest.files[FILE].made_from) == [WEIGHTS]
+
+
+def test_square_brackets_in_the_data_s_name_are_shown(artifacts, photos, tmp_path):
+    make_bundle(artifacts, "one")
+    data = photos.rename(tmp_path / "[bold]photos")
+    command = [sys.executable, "-m", "training.evaluate", "--model", "one", "--data", data.name]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
+    assert result.returncode == 0, result.stderr
+    assert "[bold]photos: 12 pictures" in result.stdout
 
 
 def test_broken_pictures_are_left_out_and_named(artifacts, photos):

@@ -52,6 +52,13 @@ def test_the_command(data, tmp_path):
         assert image.height == 2 * (160 + CAPTION + GAP)
 
 
+def test_a_broken_picture_is_named(data):
+    for file in data.rglob("*.png"):
+        file.write_bytes(b"no picture")
+    with pytest.raises(HalftoneError, match=r"(cat|dog)/00\d\.png: these 10 bytes are not a picture"):
+        sheet(load_data(str(data)).train, AugmentConfig(), InputSpec(size=32), rows=1, columns=1, seed=0)
+
+
 def test_other_formats_are_refused():
     with pytest.raises(HalftoneError, match=r"must end in \.png"):
         PreviewConfig(data="photos", output=Path("sheet.gif"))

@@ -63,9 +63,9 @@ def stopped_after(monkeypatch, output, saves, **options):
     """A run that ends, as if killed, when so many checkpoints are written."""
     save_last, count = RunFolder.save_last, 0
 
-    def save(folder, name, state, resume):
+    def save(folder, name, state, resume, **options):
         nonlocal count
-        save_last(folder, name, state, resume)
+        save_last(folder, name, state, resume, **options)
         count += 1
         if count == saves:
             raise InterruptedError
@@ -268,3 +268,44 @@ def test_weights_that_are_damaged_already_are_named(tmp_path, whole):
     )
     with pytest.raises(HalftoneError, match=r"weights hold NaN already \(first classifier.weight\): start from other"):
         run(tmp_path / "photos", weights=str(tmp_path / "bad"))
+
+
+def test_best_weights_of_an_epoch_that_is_still_to_come_do_not_replace_the_best_ones(tmp_path):
+    folder = RunFolder(tmp_path / "photos")
+    folder.path.mkdir()
+    state = {"weight": torch.zeros(2)}
+    folder.save_best(2, state)
+    folder.save_last("00002-000000000", state, {}, best_epoch=2)
+    folder.save_best(3, state)
+    # Killed here, resumed, and a checkpoint comes before the third epoch ends again.
+    folder.save_last("00002-000000001", state, {}, best_epoch=2)
+    assert sorted(path.name for path in folder.path.iterdir()) == ["best-00002", "last-00002-000000001"]
+    assert torch.equal(folder.load_best(2)["weight"], state["weight"])
+
+
+def test_settings_can_not_be_changed_by_resuming(tmp_path):
+    with pytest.raises(HalftoneError, match=r"--resume goes on with the settings .* seed, settings can't be changed"):
+        requested(TrainConfig(output=tmp_path / "photos", resume=True, seed=3, settings=TINY))
+
+
+def test_the_curves_hold_the_epoch_that_a_run_goes_on_from(tmp_path, monkeypatch):
+    rows = []
+
+    class Rows:
+        def log(self, values, step):
+            rows.append((values["epoch"], step))
+
+        def close(self):
+            pass
+
+    stopped_after(monkeypatch, tmp_path / "photos", 7)
+    monkeypatch.setattr("training.run.open_loggers", lambda *names, **options: [Rows()])
+    run(tmp_path / "photos")
+    assert rows == [(1, 6), (2, 12)]
+
+
+def test_pictures_that_were_broken_before_a_kill_are_told_after_it(tmp_path, monkeypatch):
+    data = crops(train=48, broken=(5,))
+    stopped_after(monkeypatch, tmp_path / "photos", 6, data=data)
+    told = run(tmp_path / "photos", data=data).manifest.training["unreadable"]
+    assert told["train"] == [data.train.name(5)]

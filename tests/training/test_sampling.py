@@ -1,10 +1,13 @@
+import re
+
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.feed import TrainingFeed
+from training.data.dataset import CorruptDataError
+from training.feed import TrainingFeed, ValidationFeed, default_workers
 from training.sampling import Plan, derived_seed, seed_step, share
 
 SIZES = {
@@ -22,6 +25,7 @@ def everywhere(world, epoch=1, **options):
     return list(zip(*(plan.epoch(epoch) for plan in plans), strict=True))
 
 
+@settings(deadline=None)
 @given(**SIZES)
 def test_every_picture_is_seen_exactly_once_an_epoch(pictures, batch, accumulate, world, seed):
     steps = everywhere(world, pictures=pictures, batch=batch, accumulate=accumulate, seed=seed)
@@ -29,6 +33,7 @@ def test_every_picture_is_seen_exactly_once_an_epoch(pictures, batch, accumulate
     assert sorted(seen) == list(range(pictures))
 
 
+@settings(deadline=None)
 @given(**SIZES, pairs=st.booleans())
 def test_steps_are_as_large_as_they_say_and_micro_batches_no_larger_than_asked(
     pictures, batch, accumulate, world, seed, pairs
@@ -48,16 +53,20 @@ def test_steps_are_as_large_as_they_say_and_micro_batches_no_larger_than_asked(
     assert plan.least == min(len(part) for views in steps for step in views for part in step.parts)
 
 
+@settings(deadline=None)
 @given(**SIZES)
 def test_pairs_make_every_part_even_and_show_an_odd_picture_twice(pictures, batch, accumulate, world, seed):
     steps = everywhere(world, pictures=pictures, batch=batch, accumulate=accumulate, seed=seed, pairs=True)
     parts = [part for views in steps for step in views for part in step.parts]
     assert all(len(part) % 2 == 0 for part in parts)
-    counts = np.bincount(np.concatenate(parts), minlength=pictures)
+    keys = np.concatenate(parts)
+    assert len(set(keys)) == len(keys)
+    counts = np.bincount(keys % pictures, minlength=pictures)
     assert counts.min() >= 1
     assert counts.sum() == pictures + pictures % 2
 
 
+@settings(deadline=None)
 @given(**SIZES, pairs=st.booleans())
 def test_processes_share_the_micro_batches_of_one(pictures, batch, accumulate, world, seed, pairs):
     options = {"pictures": pictures, "batch": batch, "accumulate": accumulate, "seed": seed, "pairs": pairs}
@@ -80,6 +89,20 @@ def test_weights_show_rare_pictures_more_often():
     assert 75 < (order == 0).sum() < 99
 
 
+@settings(deadline=None)
+@given(**SIZES)
+def test_what_is_drawn_again_gets_another_key(pictures, batch, accumulate, world, seed):
+    weights = np.arange(1, pictures + 1) / np.arange(1, pictures + 1).sum()
+    options = {"pictures": pictures, "batch": batch, "accumulate": accumulate, "seed": seed, "weights": weights}
+    steps = everywhere(world, **options)
+    keys = np.concatenate([part for views in steps for step in views for part in step.parts])
+    order = Plan(**options).order(1)
+    expected = {(index, n) for index, count in enumerate(np.bincount(order)) for n in range(count)}
+    assert {(key % pictures, key // pictures) for key in keys.tolist()} == expected
+    assert len(keys) == len(expected)
+
+
+@settings(deadline=None)
 @given(pictures=st.integers(0, 60), batch=st.integers(1, 16), world=st.integers(1, 5))
 def test_validation_deals_every_picture_once_and_in_order(pictures, batch, world):
     shares = [share(pictures, batch=batch, rank=rank, world=world) for rank in range(world)]
@@ -125,3 +148,24 @@ def test_an_epoch_that_begins_in_the_middle_is_the_rest_of_the_whole_one(workers
     assert len(whole) == 4
     assert targets(2) == whole[2:]
     assert targets(0) == whole
+
+
+class Failing(Numbers):
+    def __getitem__(self, index):
+        raise CorruptDataError(f"picture {index} can't be read: replace it")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_of_a_loader_process_is_one_clean_line(workers):
+    training = TrainingFeed(Failing(), Plan(pictures=20, batch=3), workers=workers, pin=False).epoch(0)
+    validation = iter(ValidationFeed(Failing(), batch=2, workers=workers, pin=False))
+    for batches in (training, validation):
+        with pytest.raises(CorruptDataError) as caught:
+            next(batches)
+        assert re.fullmatch(r"picture \d+ can't be read: replace it", str(caught.value))
+        assert "\n" not in str(caught.value)
+
+
+def test_loader_processes_share_the_cores(monkeypatch):
+    monkeypatch.setattr("training.feed.cores", lambda: 6)
+    assert [default_workers(processes) for processes in (1, 2, 9)] == [6, 3, 1]

@@ -23,7 +23,7 @@ from models.errors import HalftoneError
 from models.files import atomic_path
 from models.preprocess import ImageError
 from training.data.balance import imbalance_warning
-from training.data.pictures import Data, Pictures
+from training.data.pictures import Data, Pictures, read_named
 from training.data.source import load_data
 from training.data.split import first_of_every_class
 
@@ -99,7 +99,7 @@ def write_sample(data: Data, folder: Path, *, per_class: int, val_per_class: int
         for index in map(int, first_of_every_class(pictures, most, seed=seed)):
             target = folder / part / pictures.labels[pictures.targets[index]] / f"{index:05d}.png"
             with atomic_path(target) as path:
-                _as_small_as_possible(pictures.read(index)).save(path, optimize=True)
+                _as_small_as_possible(read_named(pictures, index)).save(path, optimize=True)
             count += 1
     return count
 

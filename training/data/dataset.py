@@ -1,4 +1,4 @@
-"""Pictures as a torch data set: augmented by (seed, epoch, index), with broken pictures replaced, named and counted."""
+"""Pictures as a torch data set: augmented by (seed, epoch, key), with broken pictures replaced, named and counted."""
 
 from __future__ import annotations
 
@@ -42,8 +42,10 @@ def _shared(tensor: torch.Tensor) -> torch.Tensor:
 class PictureSet(Dataset[tuple[torch.Tensor, int, int]]):
     """Labelled pictures as a network sees them.
 
-    What is seen at an index depends on (seed, epoch, index) alone, whatever the order, the number of loader processes
-    and where a resumed run goes on. A picture that can't be read is replaced by the next one of its class.
+    What is seen under a key depends on (seed, epoch, key) alone, whatever the order, the number of loader processes
+    and where a resumed run goes on. A key is an index, or for the n-th repetition of a picture in an epoch the index
+    plus n times the number of pictures: it is augmented otherwise. A picture that can't be read is replaced by the next
+    one of its class.
 
     Args:
         pictures: where they come from.
@@ -67,13 +69,14 @@ class PictureSet(Dataset[tuple[torch.Tensor, int, int]]):
         """Change what the augmentation draws; known to loader processes that run already."""
         self._epoch.fill_(epoch)
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int, int]:
-        """uint8 (S, S, 3), the class, and `index`.
+    def __getitem__(self, key: int) -> tuple[torch.Tensor, int, int]:
+        """uint8 (S, S, 3), the class, and the index.
 
         Raises:
             CorruptDataError: too many pictures can't be read, or none of a class can.
         """
-        seed = derived_seed(self.seed, AUGMENT, int(self._epoch), index)
+        occurrence, index = divmod(key, len(self))
+        seed = derived_seed(self.seed, AUGMENT, int(self._epoch), index, *([occurrence] if occurrence else ()))
         pixels = self.view(self._readable(index), seed)
         # Pillow's arrays are read-only, which torch.from_numpy warns about.
         return torch.from_numpy(np.require(pixels, requirements=["C", "W"])), int(self.pictures.targets[index]), index
@@ -81,6 +84,10 @@ class PictureSet(Dataset[tuple[torch.Tensor, int, int]]):
     def broken(self) -> torch.Tensor:
         """bool (N,): the pictures that could not be read so far, by any loader process of this one."""
         return self._broken.clone()
+
+    def mark_broken(self, marks: torch.Tensor) -> None:
+        """Count the pictures that are marked in bool (N,) as broken; known to loader processes that run already."""
+        self._broken |= marks
 
     def names(self, chosen: torch.Tensor) -> list[str]:
         """The names of the pictures that are marked in bool (N,)."""

@@ -21,6 +21,7 @@ TRAIN = "train"
 
 # Names under which other tools put pictures aside: taken for classes they would be learnt as such.
 LOOKALIKES = frozenset({"training", "valid", "dev", "testing", "eval", "evaluation", "holdout"})
+PARTS = LOOKALIKES | {TRAIN, *HELD_OUT}
 
 OTHER_PICTURES = frozenset({".bmp", ".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".svg", ".psd"})
 
@@ -46,9 +47,9 @@ def load_folder(folder: Path, *, val_share: float, seed: int) -> Data:
         )
     names = {entry.name for entry in _entries(folder) if entry.is_dir()}
     held_out = next((name for name in HELD_OUT if name in names), None)
+    _check_parts(folder, names, held_out)
     if TRAIN not in names and held_out is None:
         return _split(_read_classes(folder), folder, val_share, seed)
-    _check_parts(folder, names, held_out)
     train = _read_classes(folder / TRAIN)
     if held_out is None:
         return _split(train, folder / TRAIN, val_share, seed)
@@ -109,13 +110,21 @@ def _pictures(classes: list[_Class], root: Path) -> FilePictures:
 
 
 def _check_parts(folder: Path, names: set[str], held_out: str | None) -> None:
-    if TRAIN not in names:
-        raise HalftoneError(f"{folder} has {held_out}/ but no {TRAIN}/: put the pictures to learn from there, by class")
-    lookalikes = sorted(name for name in names if name.lower() in LOOKALIKES)
-    if held_out is None and lookalikes:
+    """Refuse parts under names that are not known: they would be left alone, or learnt as classes."""
+    parts = sorted(name for name in names if folded(name) in PARTS)
+    if TRAIN in names:
+        if held_out is None and parts != [TRAIN]:
+            other = next(name for name in parts if name != TRAIN)
+            raise HalftoneError(
+                f"{folder} has {TRAIN}/ and {other}/, which is not a name for held-out pictures: rename it to val"
+            )
+    elif parts and len(parts) == len(names) and not set(parts) <= set(HELD_OUT):
         raise HalftoneError(
-            f"{folder} has {TRAIN}/ and {lookalikes[0]}/, which is not a name for held-out pictures: rename it to val"
+            f"{folder} has {' and '.join(f'{name}/' for name in parts)}, which look like parts of the data rather than "
+            f"classes: name the one to learn from {TRAIN} and the one to judge by val, in small letters"
         )
+    elif held_out is not None:
+        raise HalftoneError(f"{folder} has {held_out}/ but no {TRAIN}/: put the pictures to learn from there, by class")
 
 
 def _read_classes(root: Path, *, classes_needed: int = 2) -> list[_Class]:

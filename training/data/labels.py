@@ -1,4 +1,4 @@
-"""Class names that a person would take for the same."""
+"""Class names that a person would take for the same, or that can't be names of folders."""
 
 from __future__ import annotations
 
@@ -31,3 +31,21 @@ def check_distinct(names: Iterable[str], *, where: str) -> None:
                 f"{where} has the classes {twin!r} and {name!r}, which differ in how they are written only: merge "
                 "them, or rename one"
             )
+
+
+def fault_as_folder(name: str) -> str | None:
+    """Why a class can't have a folder of this name, which it gets in samples and beside exports; None if it can.
+
+    Args:
+        name: the class name.
+    """
+    if not name.strip():
+        return "it is empty"
+    if name.startswith("."):
+        return "it begins with a dot"
+    if found := next((mark for mark in "/\\" if mark in name), None):
+        return f"it contains {found}"
+    # Control characters, and the separators of lines and paragraphs.
+    if any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in name):
+        return "it contains a control character or a line end"
+    return None

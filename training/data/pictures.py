@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from models.preprocess import BrokenImageError, Pixels, decode
+from models.preprocess import BrokenImageError, ImageError, Pixels, decode
 
 Targets = npt.NDArray[np.int64]
 
@@ -39,6 +39,13 @@ class Pictures(Protocol):
 
     def name(self, index: int) -> str:
         """What messages and the report call the picture."""
+
+    def digest(self, index: int) -> bytes:
+        """8 bytes that change with the picture's content and with nothing else, found without decoding a file.
+
+        Raises:
+            models.preprocess.ImageError: the file can't be read at all.
+        """
 
     def fingerprint(self) -> str:
         """64 hexadecimal digits that change with any name or class: lineage, and resuming on the same data only."""
@@ -112,15 +119,15 @@ class FilePictures:
 
     def read(self, index: int) -> Pixels:
         """The picture through `models.preprocess.decode`; a file that can't be opened is a broken picture."""
-        try:
-            data = self.path(index).read_bytes()
-        except OSError as error:
-            raise BrokenImageError(f"the file can't be read ({error.strerror}): put it back or remove it") from None
-        return decode(data)
+        return decode(read_file(self.path(index)))
 
     def name(self, index: int) -> str:
         """The path below the data's folder; bytes that are no text are shown as escapes."""
         return os.fsencode(self._paths[index]).decode(errors="backslashreplace")
+
+    def digest(self, index: int) -> bytes:
+        """Of the file's bytes."""
+        return content_digest(read_file(self.path(index)))
 
     def fingerprint(self) -> str:
         """Over paths and classes, not over the files' content, which would mean reading all of them."""
@@ -153,9 +160,38 @@ class ArrayPictures:
         """Title and number."""
         return f"{self._title} {range(len(self))[index]}"
 
+    def digest(self, index: int) -> bytes:
+        """Of the pixels."""
+        return content_digest(self._images[index].tobytes())
+
     def fingerprint(self) -> str:
         """Over names, classes and every pixel."""
         return fingerprint(self, np.ascontiguousarray(self._images))
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a picture's file.
+
+    Raises:
+        BrokenImageError: it can't be opened.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BrokenImageError(f"the file can't be read ({error.strerror}): put it back or remove it") from None
+
+
+def read_named(pictures: Pictures, index: int) -> Pixels:
+    """`pictures.read(index)`, with the picture's name before the message of an error."""
+    try:
+        return pictures.read(index)
+    except ImageError as error:
+        raise type(error)(f"{pictures.name(index)}: {error}") from None
+
+
+def content_digest(content: bytes) -> bytes:
+    """BLAKE2b of 8 bytes."""
+    return hashlib.blake2b(content, digest_size=8).digest()
 
 
 def fingerprint(pictures: Pictures, content: npt.NDArray[np.uint8] | None = None) -> str:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +13,7 @@ import numpy as np
 
 from models.dataset import HELD_OUT
 from models.errors import HalftoneError
-from training.data.labels import check_distinct
+from training.data.labels import check_distinct, fault_as_folder
 from training.data.pictures import Data, FilePictures
 from training.data.split import stratified_split
 from training.data.views import SelectedPictures
@@ -46,6 +49,7 @@ def load_table(file: Path, *, val_share: float, seed: int) -> Data:
     if len(labels) < 2:
         raise HalftoneError(f"{file} has one class only, {labels[0]!r}: add rows of another label")
     check_distinct(labels, where=str(file))
+    _check_labels(file, rows)
     _check_files(file, rows)
     everything = FilePictures(
         labels=labels,
@@ -69,27 +73,41 @@ def load_table(file: Path, *, val_share: float, seed: int) -> Data:
 
 def _read(file: Path) -> list[_Row]:
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = file.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise HalftoneError(f"--data {file} can't be read ({error.strerror}): name a CSV file with {COLUMNS}") from None
     except UnicodeDecodeError:
         raise HalftoneError(f"{file} is not UTF-8 text: save it as CSV UTF-8") from None
-    head = text.split("\n", maxsplit=1)[0]
+    # Lines end as csv takes them, not at every separator that Unicode knows.
+    head = io.StringIO(text, newline="").readline().rstrip("\r\n")
     delimiter = next((mark for mark in (",", ";", "\t") if mark in head), ",")
-    reader = csv.DictReader(text.splitlines(), delimiter=delimiter, skipinitialspace=True)
-    columns = {str(name).strip().lower(): name for name in reader.fieldnames or ()}
-    if not {"path", "label"} <= columns.keys():
-        raise HalftoneError(f"{file} begins with {head[:80]!r}: its first line must name the columns, {COLUMNS}")
-    rows = [_row(file, reader.line_num, values, columns) for values in reader]
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+    try:
+        rows = list(_rows(file, head, reader))
+    except csv.Error as error:
+        raise HalftoneError(
+            f"{file}, line {reader.reader.line_num}: this is no CSV ({error}): look for a quotation mark too many here "
+            "or above"
+        ) from None
     if not rows:
         raise HalftoneError(f"{file} has a header but no rows: list one picture a line")
     return rows
+
+
+def _rows(file: Path, head: str, reader: csv.DictReader[str]) -> Iterator[_Row]:
+    columns = {str(name).strip().lower(): name for name in reader.fieldnames or ()}
+    if not {"path", "label"} <= columns.keys():
+        raise HalftoneError(f"{file} begins with {head[:80]!r}: its first line must name the columns, {COLUMNS}")
+    for values in reader:
+        yield _row(file, reader.line_num, values, columns)
 
 
 def _row(file: Path, line: int, values: dict[str, str | None], columns: dict[str, str]) -> _Row:
     path, label, split = ((values.get(columns.get(name, "")) or "").strip() for name in ("path", "label", "split"))
     if not path or not label:
         raise HalftoneError(f"{file}, line {line}: the {'path' if not path else 'label'} is missing")
+    if "\0" in path:
+        raise HalftoneError(f"{file}, line {line}: the path {path!r} holds a zero byte: correct it")
     if "split" in columns and split.lower() not in ("train", *HELD_OUT):
         raise HalftoneError(f"{file}, line {line}: the split is {split!r}, and must be train, val or test")
     return _Row(line=line, path=path, label=label, split=split.lower())
@@ -98,7 +116,8 @@ def _row(file: Path, line: int, values: dict[str, str | None], columns: dict[str
 def _without_repeats(file: Path, rows: list[_Row]) -> list[_Row]:
     first: dict[str, _Row] = {}
     for row in rows:
-        other = first.setdefault(row.path, row)
+        # One picture may be spelled in many ways: cat.png, ./cat.png, an absolute path, a link.
+        other = first.setdefault(os.path.realpath(file.parent / row.path), row)
         if other.label != row.label:
             raise HalftoneError(
                 f"{file}, lines {other.line} and {row.line}: {row.path} is labelled {other.label!r} and {row.label!r}, "
@@ -110,6 +129,15 @@ def _without_repeats(file: Path, rows: list[_Row]) -> list[_Row]:
                 "which would make the accuracy worthless: remove one of the lines"
             )
     return list(first.values())
+
+
+def _check_labels(file: Path, rows: list[_Row]) -> None:
+    for row in {row.label: row for row in reversed(rows)}.values():
+        if fault := fault_as_folder(row.label):
+            raise HalftoneError(
+                f"{file}, line {row.line}: the label {row.label!r} can't be the name of a class folder, since {fault}: "
+                "name the class otherwise"
+            )
 
 
 def _check_files(file: Path, rows: list[_Row]) -> None:

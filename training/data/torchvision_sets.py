@@ -15,9 +15,25 @@ from typing import Any
 import numpy as np
 
 from models.errors import HalftoneError
-from models.preprocess import BrokenImageError, Pixels
+from models.preprocess import (
+    BrokenImageError,
+    NotAnImageError,
+    Pixels,
+    UnsupportedFormatError,
+    decode,
+    upright,
+)
 from training.data.idx import read_idx
-from training.data.pictures import ArrayPictures, Data, Pictures, Targets, fingerprint
+from training.data.pictures import (
+    ArrayPictures,
+    Data,
+    Names,
+    Pictures,
+    Targets,
+    content_digest,
+    fingerprint,
+    read_file,
+)
 from training.data.split import stratified_split
 from training.data.views import SelectedPictures
 
@@ -136,7 +152,9 @@ def _class_names(name: str) -> tuple[str, ...]:
 
 def _folder_names(classes: Any) -> tuple[str, ...]:
     # Labels are also names of folders, in the data that export proves a model on.
-    return tuple(str(label).replace("/", " or ") for label in classes)
+    # Imagenette has several names for a class.
+    names = (label[0] if isinstance(label, tuple) else label for label in classes)
+    return tuple(str(name).replace("/", " or ") for name in names)
 
 
 def _torchvision_set(name: str, root: Path, val_share: float, seed: int) -> Data:
@@ -193,6 +211,15 @@ def _targets(dataset: Any) -> Targets:
     return np.array([target for _, target in dataset._samples], dtype=np.int64)
 
 
+def _files(dataset: Any) -> Names | None:
+    """The files that the pictures lie in, where the data set keeps their paths."""
+    for attribute in ("_samples", "samples", "imgs", "_image_files", "_images"):
+        entries = getattr(dataset, attribute, None)
+        if entries:
+            return Names([os.fspath(entry[0] if isinstance(entry, tuple) else entry) for entry in entries])
+    return None
+
+
 class TorchvisionPictures:
     """The pictures of a torchvision data set that lie in files.
 
@@ -206,16 +233,32 @@ class TorchvisionPictures:
     def __init__(self, *, labels: tuple[str, ...], targets: Targets, dataset: Any, title: str) -> None:
         self.labels, self.targets = labels, targets
         self._dataset, self._title = dataset, title
+        self._files = _files(dataset)
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def read(self, index: int) -> Pixels:
-        """The picture as torchvision opens it, in RGB."""
+        """The picture as serving would see its file; where that is of another format, as torchvision opens it."""
         try:
-            return np.asarray(self._dataset[index][0].convert("RGB"))
+            if self._files is not None:
+                return decode(read_file(Path(self._files[index])))
+        except (NotAnImageError, UnsupportedFormatError):
+            # GTSRB's files are PPM, and some of Oxford-IIIT Pet's are GIF.
+            pass
+        return self._opened(index)
+
+    def _opened(self, index: int) -> Pixels:
+        try:
+            return upright(self._dataset[index][0])
         except (OSError, SyntaxError, ValueError) as error:
             raise BrokenImageError(f"{self.name(index)} is damaged ({error}): download the set again") from None
+
+    def digest(self, index: int) -> bytes:
+        """Of the file's bytes, or of the pixels where the file is not known."""
+        if self._files is not None:
+            return content_digest(read_file(Path(self._files[index])))
+        return content_digest(self.read(index).tobytes())
 
     def name(self, index: int) -> str:
         """Title and number."""

@@ -34,6 +34,10 @@ class SelectedPictures:
         """As the whole set calls it."""
         return self._pictures.name(int(self._chosen[index]))
 
+    def digest(self, index: int) -> bytes:
+        """Of the picture in the whole set."""
+        return self._pictures.digest(int(self._chosen[index]))
+
     def fingerprint(self) -> str:
         """Over the whole set and the choice."""
         digest = hashlib.sha256(self._pictures.fingerprint().encode())
@@ -65,6 +69,11 @@ class JoinedPictures:
         """As the part calls it."""
         part, place = self._find(index)
         return part.name(place)
+
+    def digest(self, index: int) -> bytes:
+        """Of the picture in the part."""
+        part, place = self._find(index)
+        return part.digest(place)
 
     def fingerprint(self) -> str:
         """Over both parts."""
@@ -98,6 +107,10 @@ class RelabelledPictures:
     def name(self, index: int) -> str:
         """As the other set calls it."""
         return self._pictures.name(index)
+
+    def digest(self, index: int) -> bytes:
+        """Of the picture in the other set."""
+        return self._pictures.digest(index)
 
     def fingerprint(self) -> str:
         """Over names and new classes."""

@@ -3,7 +3,8 @@
     python -m training --data photos --model efficientnet_lite0 --recipe small --output artifacts/photos
 
 Cost: 240 photographs at 224 px in about a minute on two cores. With ImageNet's kinds of things in the pictures a frozen
-backbone is hard to beat at this size: fewer weights to fit, and no pretrained feature is unlearnt.
+backbone is hard to beat at this size: fewer weights to fit, and no pretrained feature is unlearnt. Expected: about what
+a linear classifier on ImageNet features reaches, which for two kinds of insects was 96 % with five epochs of it.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@
 
 Cost: 150 epochs, for a GPU; on a CPU take `--recipe small` or `--epochs 5`. A transformer has no built-in sense of
 neighbourhood and overfits sooner than a convolutional network. The ingredients follow DeiT (Touvron et al.,
-arXiv:2012.12877) and BEiT's layer-wise decay (Bao et al., arXiv:2106.08254).
+arXiv:2012.12877) and BEiT's layer-wise decay (Bao et al., arXiv:2106.08254). Expected: more than `general` with a
+transformer; it was not run at full length on a CPU.
 """
 
 from __future__ import annotations

@@ -41,6 +41,7 @@ def write_report(
     temperature: float,
     title: str,
     config: dict[str, Any],
+    fitted_here: bool = True,
 ) -> Path:
     """Write `index.html`, its drawings as PNG files of their own, and `metrics.json`.
 
@@ -53,9 +54,10 @@ def write_report(
         labels: C class names.
         pictures: the N validation pictures.
         spec: what the network sees of them.
-        temperature: divides the logits; fitted on these very pictures.
+        temperature: divides the logits.
         title: the model's name.
         config: the settings of the run.
+        fitted_here: whether the temperature was fitted on these pictures; else the logits are calibrated already.
 
     Returns:
         The page's path.
@@ -65,6 +67,7 @@ def write_report(
         title=title,
         history=history,
         temperature=temperature,
+        fitted_here=fitted_here,
         matrix=confusion(logits.argmax(axis=1), targets, len(labels)),
         before=judge(before, targets, labels),
         after=judge(after, targets, labels),
@@ -89,6 +92,7 @@ class _Report:
     title: str
     history: list[dict[str, float]]
     temperature: float
+    fitted_here: bool
     matrix: npt.NDArray[np.int64]
     before: dict[str, Any]
     after: dict[str, Any]
@@ -138,7 +142,9 @@ def _tiles(report: _Report) -> Iterator[str]:
     yield html.tile(
         f"{after['ece']:.2%}",
         "calibration error",
-        f"{report.before['ece']:.2%} before the temperature of {report.temperature:.3g}",
+        f"{report.before['ece']:.2%} before the temperature of {report.temperature:.3g}"
+        if report.fitted_here
+        else "of calibrated answers",
     )
     yield html.tile(f"{after['images']:,}", "validation pictures", f"{len(report.matrix)} classes")
     seconds = sum(row.get("seconds", 0.0) for row in report.history)
@@ -169,8 +175,12 @@ def _sections(
     )
     yield html.section(
         "Calibration",
-        "Bars that end on the diagonal: of the answers given with 80 % confidence, 80 % are right. The temperature was "
-        "fitted on these pictures, so the error after it is a little optimistic.",
+        "Bars that end on the diagonal: of the answers given with 80 % confidence, 80 % are right. "
+        + (
+            "The temperature was fitted on these pictures, so the error after it is a little optimistic."
+            if report.fitted_here
+            else "The model's own temperature is part of the answers; nothing was fitted on these pictures."
+        ),
         html.image(drawings["reliability"], "reliability diagram before and after the temperature"),
     )
     yield html.section(

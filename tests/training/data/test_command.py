@@ -54,6 +54,15 @@ def test_a_sample_is_a_smaller_data_set_of_the_same_pixels(tmp_path):
     assert all(sample.train.read(index).tobytes() in originals for index in range(10))
 
 
+def test_a_broken_picture_of_a_sample_is_named(tmp_path):
+    class_folders(tmp_path / "all", {"cat": 2, "dog": 2})
+    for file in (tmp_path / "all").rglob("*.png"):
+        file.write_bytes(b"no picture")
+    data = load_data(str(tmp_path / "all"))
+    with pytest.raises(HalftoneError, match=r"cat/00\d\.png: these 10 bytes are not a picture"):
+        write_sample(data, tmp_path / "some", per_class=5, val_per_class=2, seed=0)
+
+
 def test_the_output_must_be_new(tmp_path):
     with pytest.raises(HalftoneError, match="exists already"):
         DataConfig(data="photos", output=tmp_path)

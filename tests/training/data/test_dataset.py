@@ -60,6 +60,14 @@ def test_what_is_seen_depends_on_seed_epoch_and_index_alone(folder):
     assert same(first, everything(pictures))
 
 
+def test_a_picture_that_comes_again_in_an_epoch_is_augmented_otherwise(folder):
+    pictures = picture_set(folder)
+    items = [pictures[7 + 12 * occurrence] for occurrence in range(3)]
+    assert [item[1:] for item in items] == [(1, 7)] * 3
+    assert len({item[0].numpy().tobytes() for item in items}) == 3
+    assert torch.equal(pictures[7 + 12][0], items[1][0])
+
+
 def test_living_loader_processes_learn_the_new_epoch(folder):
     pictures = picture_set(folder)
     loader = DataLoader(pictures, batch_size=12, num_workers=1, persistent_workers=True)

@@ -197,6 +197,27 @@ def test_train_beside_a_folder_of_another_name(tmp_path):
     refused(tmp_path, "train/ and valid/.*rename it to val")
 
 
+@pytest.mark.parametrize(
+    ("learnt", "judged"), [("Train", "Val"), ("Training", "Test"), ("training", "testing"), ("TRAIN", "val")]
+)
+def test_parts_under_other_names_are_no_classes(tmp_path, learnt, judged):
+    class_folders(tmp_path / learnt, {"cat": 2, "dog": 2})
+    class_folders(tmp_path / judged, {"cat": 2, "dog": 2})
+    refused(tmp_path, "look like parts of the data.*learn from train and the one to judge by val, in small letters")
+
+
+@pytest.mark.parametrize("judged", ["Val", "TEST", "Valid", "Train"])
+def test_train_beside_a_part_in_capitals(tmp_path, judged):
+    class_folders(tmp_path / "train", {"cat": 2, "dog": 2})
+    class_folders(tmp_path / judged, {"cat": 2, "dog": 2})
+    refused(tmp_path, f"train/ and {judged}/.*rename it to val")
+
+
+def test_a_class_may_bear_the_name_of_a_part(tmp_path):
+    class_folders(tmp_path, {"Train": 4, "bus": 4})
+    assert load(tmp_path).train.labels == ("Train", "bus")
+
+
 def test_a_loop_of_links(tmp_path):
     class_folders(tmp_path, {"cat": 2, "dog": 2})
     (tmp_path / "dog" / "again").symlink_to(tmp_path / "dog")

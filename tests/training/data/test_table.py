@@ -49,8 +49,19 @@ def test_absolute_paths_and_quoted_commas(folder):
     assert len(data.train) + len(data.val) == 11
 
 
-def test_the_same_row_twice_counts_once(folder):
-    data = load_data(table(folder, ROWS + "cat/000.png,cat\n"))
+def test_lines_end_where_csv_says(folder):
+    odd = "cat/a\u2028b.png"
+    (folder / odd).write_bytes((folder / "cat" / "000.png").read_bytes())
+    (folder / "cat" / "a\nb.png").write_bytes((folder / "cat" / "000.png").read_bytes())
+    data = load_data(table(folder, ROWS + f'{odd},cat\n"cat/a\nb.png",cat\n'))
+    found = {part.name(index) for part in (data.train, data.val) for index in range(len(part))}
+    assert {odd, "cat/a\nb.png"} <= found
+
+
+@pytest.mark.parametrize("spelled", ["cat/000.png", "./cat/000.png", "{folder}/cat/000.png", "link.png"])
+def test_the_same_picture_twice_counts_once(folder, spelled):
+    (folder / "link.png").symlink_to("cat/000.png")
+    data = load_data(table(folder, ROWS + spelled.format(folder=folder) + ",cat\n"))
     assert len(data.train) + len(data.val) == 10
 
 
@@ -77,6 +88,20 @@ def test_the_same_row_twice_counts_once(folder):
             "path,label,split\ncat/000.png,cat,train\ndog/000.png,dog,train\ncat/000.png,cat,val\n",
             "in both train and val",
         ),
+        (
+            "path,label,split\ncat/000.png,cat,train\ndog/000.png,dog,train\n./cat/000.png,cat,val\n",
+            "lines 2 and 4: ./cat/000.png is in both train and val",
+        ),
+        (ROWS + "dog/../cat/000.png,dog\n", "lines 2 and 12: .* is labelled 'cat' and 'dog'"),
+        (
+            ROWS.replace("png,cat", "png,cats/tom"),
+            "line 2: the label 'cats/tom' can't be .*, since it contains /: name",
+        ),
+        (ROWS.replace("png,dog", "png,do\\g"), r"line 7: the label .*, since it contains \\: name"),
+        (ROWS.replace("png,dog", "png,.."), r"line 7: the label '\.\.' .* begins with a dot"),
+        (ROWS.replace("png,dog", "png,do\tg"), "line 7: .* a control character or a line end"),
+        (ROWS + '"cat/004.png,cat\n' + "x" * 140_000, "line 13: this is no CSV .*: look for a quotation mark too many"),
+        (ROWS + "cat\0.png,cat\n", "line 12: the path .* holds a zero byte"),
         (b"path,label\ncat/000.png,caf\xe9\n", "not UTF-8"),
     ],
 )

@@ -1,4 +1,5 @@
 import gzip
+import io
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,8 @@ import torchvision
 from PIL import Image
 
 from models.errors import HalftoneError
+from models.preprocess import decode
+from tests.samples import encoded, noise, oriented
 from training.data import torchvision_sets
 from training.data.source import load_data
 
@@ -144,6 +147,56 @@ def test_sets_in_files_without_a_test_part(tmp_path, monkeypatch):
             with pytest.raises(HalftoneError, match="EuroSAT 2 is damaged"):
                 part.read(index)
     assert shapes == [(5, 7, 3)] * 7
+
+
+class Photos:
+    """Imagenette with files that need turning, a transparent one, and one of a format that serving refuses."""
+
+    def __init__(self, root, *, split, download):
+        del split, download
+        self.classes = [("tench", "Tinca tinca"), ("golf ball",)]
+        self._samples = [(str(path), number % 2) for number, path in enumerate(sorted(Path(root).iterdir()))]
+
+    def __getitem__(self, index):
+        path, label = self._samples[index]
+        with Image.open(path) as image:
+            return image.convert("RGB"), label
+
+
+@pytest.fixture
+def imagenette(tmp_path, monkeypatch):
+    monkeypatch.setattr(torchvision.datasets, "Imagenette", Photos)
+    pixels = noise(10, 12)
+    (tmp_path / "0.jpeg").write_bytes(oriented(Image.fromarray(pixels), "JPEG", 6))
+    clear = Image.fromarray(np.dstack([pixels, np.zeros((10, 12), dtype=np.uint8)]))
+    (tmp_path / "1.jpeg").write_bytes(encoded(clear, "PNG"))
+    (tmp_path / "2.jpeg").write_bytes(encoded(Image.fromarray(pixels), "PPM"))
+    (tmp_path / "3.jpeg").write_bytes(b"GIF89a, but no more")
+    return load_data(f"torchvision:Imagenette@{tmp_path}").train
+
+
+def test_files_are_read_as_serving_reads_them(imagenette, tmp_path):
+    assert imagenette.labels == ("tench", "golf ball")
+    assert np.array_equal(imagenette.read(0), decode((tmp_path / "0.jpeg").read_bytes()))
+    assert imagenette.read(0).shape == (12, 10, 3)
+    assert (imagenette.read(1) == 255).all()
+    assert np.array_equal(imagenette.read(2), noise(10, 12))
+    with pytest.raises(HalftoneError, match="Imagenette 3 is damaged"):
+        imagenette.read(3)
+    assert len({imagenette.digest(index) for index in range(4)}) == 4
+
+
+def test_pictures_that_torchvision_opens_follow_the_same_rules(tmp_path, monkeypatch):
+    class Turned(FileStub):
+        def __getitem__(self, index):
+            file = io.BytesIO(oriented(Image.fromarray(noise(10, 12)), "PNG", 6))
+            return Image.open(file), self._labels[index]
+
+    monkeypatch.setattr(torchvision.datasets, "EuroSAT", Turned)
+    (tmp_path / "here").touch()
+    pictures = load_data(f"torchvision:EuroSAT@{tmp_path}").train
+    assert np.array_equal(pictures.read(0), np.rot90(noise(10, 12), -1))
+    assert pictures.digest(0) == pictures.digest(1)
 
 
 def test_a_set_that_is_neither_there_nor_to_be_had(tmp_path, monkeypatch):
