@@ -28,8 +28,6 @@ NETWORKS = {
     "resnet18": 64,
     "mobilenetv3_small": 96,
     "vit_ti16": 384,
-    "swin_t": 112,
-    "pvt_v2_b0": 64,
 }
 ORIGINALS = [(333, 517), (601, 97), (225, 224), (31, 640), (1, 1)]
 
