@@ -28,7 +28,10 @@ def test_every_requirement_is_pinned() -> None:
 
 
 def test_what_is_installed_is_what_is_pinned() -> None:
-    installed = {canonical(each.metadata["Name"]): each.version for each in distributions()}
+    installed: dict[str, str] = {}
+    for each in distributions():
+        # The first on the path is the one that is imported: setuptools appends copies of its own.
+        installed.setdefault(canonical(each.metadata["Name"]), each.version)
     pinned_here = {name: version for name, version in PINS.items() if name in installed}
 
     assert {name: installed[name].partition("+")[0] for name in pinned_here} == pinned_here

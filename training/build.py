@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from timm.layers import convert_sync_batchnorm
+from timm.layers.norm_act import convert_sync_batchnorm
 
 from models.catalog import architecture
 from models.errors import HalftoneError
@@ -91,7 +92,8 @@ def _synchronised(module: torch.nn.Module, world: World) -> torch.nn.Module:
 
 def synchronised(module: torch.nn.Module) -> torch.nn.Module:
     """The network with every batch norm replaced by one that averages over all processes."""
-    converted: torch.nn.Module = convert_sync_batchnorm(module)
+    convert: Any = convert_sync_batchnorm
+    converted: torch.nn.Module = convert(module)
     return converted
 
 

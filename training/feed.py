@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import signal
+import os
 from collections.abc import Iterator
 
 import torch
@@ -103,13 +103,13 @@ def _loader(
         num_workers=workers,
         pin_memory=pin,
         persistent_workers=workers > 0,
-        worker_init_fn=_leave_signals if workers else None,
+        worker_init_fn=_leave_the_group if workers else None,
         # A generator of its own: the loader must not draw from the numbers that a step's dropout uses.
         generator=torch.Generator().manual_seed(0),
     )
 
 
-def _leave_signals(worker: int) -> None:
+def _leave_the_group(worker: int) -> None:
     """Ctrl-C and `timeout` reach the whole process group; only the training process may answer, and it ends these."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # Ignoring the signals instead would make Python wait for ever at its end, where it terminates what still runs.
+    os.setpgid(0, 0)
