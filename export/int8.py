@@ -10,10 +10,7 @@ layers that are known to suffer as well. About two minutes for EfficientNet-Lite
 from __future__ import annotations
 
 import contextlib
-import io
-import logging
 import os
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +26,7 @@ from export.gate import Gate
 from export.graphs import WEIGHTED, describe, layers
 from export.ladder import Rung, proved_rung, save_ladder
 from export.parity import prove
+from export.quiet import quiet
 from export.runtimes.registry import runtime_class
 from models.bundle import WEIGHTS, Bundle
 from models.catalog import architecture
@@ -119,7 +117,7 @@ def quantise(
     """
     source = onnx.ModelProto()
     source.CopyFrom(graph)
-    with _quiet():
+    with quiet():
         nncf = _nncf()
         return nncf.quantize(  # type: ignore[no-any-return]
             source,
@@ -178,7 +176,7 @@ def _prove(bundle: Bundle, data: Path | None) -> list[Any]:
 
 
 def _words(pictures: CalibrationPictures) -> str:
-    with _quiet():
+    with quiet():
         return f"{pictures.description}, by NNCF {_nncf().__version__}"
 
 
@@ -194,16 +192,3 @@ def _nncf() -> Any:
             "--precision fp32 or fp16"
         ) from None
     return nncf
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep NNCF's progress bars and its notes on its own internals from the user's screen."""
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        previous = logging.root.manager.disable
-        logging.disable(logging.WARNING)
-        try:
-            yield
-        finally:
-            logging.disable(previous)

@@ -9,11 +9,6 @@ gate says no.
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -25,6 +20,7 @@ from export.graph_size import check_graph_size
 from export.graphs import describe, precision_histogram
 from export.int8 import export_int8_and_print
 from export.parity import prove_and_print
+from export.quiet import quiet
 from export.repair import repair_and_print
 from models.bundle import WEIGHTS, Bundle
 from models.checkpoint import load_module, open_or_create
@@ -92,7 +88,7 @@ def export_onnx(bundle: Bundle, precision: Precision) -> str:
 def _trace(graph: ServingGraph, size: int) -> onnx.ModelProto:
     # Traced at batch 2 because a batch of 1 would be taken for a constant.
     example = torch.zeros(TRACE_BATCH, size, size, 3, dtype=torch.uint8)
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         program = torch.onnx.export(
             graph.eval(),
             (example,),
@@ -105,19 +101,6 @@ def _trace(graph: ServingGraph, size: int) -> onnx.ModelProto:
     if program is None:
         raise RuntimeError("torch.onnx.export returned nothing")
     return program.model_proto
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's progress lines and its notes on its own internals from the user's screen."""
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        previous = logging.root.manager.disable
-        logging.disable(logging.WARNING)
-        try:
-            yield
-        finally:
-            logging.disable(previous)
 
 
 def _check_fp16(graph: onnx.ModelProto) -> None:
