@@ -26,10 +26,11 @@ import bentoml
 from models.cli import WRONG_REQUEST
 from models.errors import HalftoneError
 from models.store import open_bundle
-from serving.api import DEFAULT_TOP_K, Api
+from serving.api import Api
 from serving.gateway import Gateway
-from serving.loading import check_bundle, load_classifier
+from serving.loading import check_bundle, load_model
 from serving.settings import Settings
+from serving.upload import DEFAULT_TOP_K
 
 Value = TypeVar("Value")
 
@@ -60,7 +61,7 @@ API = Api(SETTINGS)
 # The time-out of BentoML is a backstop: the service's own, shorter ones answer first and say what to do.
 @bentoml.service(name=NAME, workers=1, traffic={"timeout": 600}, logging={"access": {"enabled": False}})
 class HalftoneService:
-    """Loads the model in the background, so that /livez answers at once and /readyz when it is warmed."""
+    """Loads the models in the background, so that /livez answers at once and /readyz when they are warmed."""
 
     def __init__(self) -> None:
         threading.Thread(target=_load, name="loader", daemon=True).start()
@@ -68,8 +69,9 @@ class HalftoneService:
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
     @staticmethod
     def verify() -> None:
-        """Refuse to start without a proven bundle: one line, before any worker is started."""
-        _or_exit(lambda: check_bundle(open_bundle(SETTINGS.model), SETTINGS))
+        """Refuse to start without proven bundles: one line, before any worker is started."""
+        for name in SETTINGS.models:
+            _or_exit(lambda name=name: check_bundle(name, open_bundle(name), SETTINGS))  # type: ignore[misc]
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def stop(self) -> None:
@@ -78,33 +80,37 @@ class HalftoneService:
 
     # These two give BentoML's Python client and schema their names; over HTTP the gateway answers the same paths.
     @bentoml.api  # type: ignore[untyped-decorator]
-    async def classify(self, image: Path, top_k: int = DEFAULT_TOP_K) -> dict[str, Any]:
+    async def classify(
+        self, image: Path, top_k: int = DEFAULT_TOP_K, model: str = SETTINGS.models[0]
+    ) -> dict[str, Any]:
         """Classify one JPEG, PNG or WebP picture."""
-        return await API.classify([image.read_bytes()], top_k)
+        return await API.classify([image.read_bytes()], top_k, model)
 
     @bentoml.api  # type: ignore[untyped-decorator]
-    async def classify_batch(self, images: list[Path], top_k: int = DEFAULT_TOP_K) -> dict[str, Any]:
+    async def classify_batch(
+        self, images: list[Path], top_k: int = DEFAULT_TOP_K, model: str = SETTINGS.models[0]
+    ) -> dict[str, Any]:
         """Classify several pictures; a bad one is an error in its own slot."""
-        return await API.classify_batch([image.read_bytes() for image in images], top_k)
+        return await API.classify_batch([image.read_bytes() for image in images], top_k, model)
 
 
 HalftoneService.add_asgi_middleware(Gateway, api=API)  # type: ignore[attr-defined]
 
 
 def _load() -> None:
-    try:
-        API.publish(load_classifier(SETTINGS))
-    except HalftoneError as error:
-        logger.error("can't serve %s: %s", SETTINGS.model, error)
-        _stop_server()
-    except Exception:
-        logger.exception("can't serve %s", SETTINGS.model)
-        _stop_server()
-    else:
-        # What was loaded stays: the garbage collector need not walk over it during a request.
-        gc.collect()
-        gc.freeze()
-        _announce()
+    for name in SETTINGS.models:
+        try:
+            API.models.publish(load_model(name, SETTINGS))
+        except HalftoneError as error:
+            logger.error("can't serve %s: %s", name, error)
+            return _stop_server()
+        except Exception:
+            logger.exception("can't serve %s", name)
+            return _stop_server()
+    # What was loaded stays: the garbage collector need not walk over it during a request.
+    gc.collect()
+    gc.freeze()
+    return _announce()
 
 
 def _stop_server() -> None:
@@ -114,8 +120,8 @@ def _stop_server() -> None:
 
 
 def _announce() -> None:
-    classifier = API.ready()
-    logger.info("ready: %s %s (%s)", classifier.name, classifier.version, classifier.variant)
+    for model in API.models.all():
+        logger.info("ready: %s %s (%s)", model.name, model.version, model.variant)
     url = json.loads(os.environ.get(SUPERVISED, "{}")).get(NAME)
     if url:
         photo = Path(str(files("export") / "photos" / "cat.jpg"))
