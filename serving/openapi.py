@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Any
 
 from serving.settings import Settings
+from serving.version import version
 
 _ERRORS = {
     "400": "not an image, a damaged image or a damaged form",
@@ -28,7 +28,7 @@ def document(settings: Settings) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {
             "title": "Halftone",
-            "version": version("halftone"),
+            "version": version(),
             "description": "Image classification. Every answer names the model, its version and the variant that ran; "
             "every error is `{error: {code, message}}`.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
