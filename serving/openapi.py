@@ -30,7 +30,8 @@ def document(settings: Settings) -> dict[str, Any]:
             "title": "Halftone",
             "version": version(),
             "description": "Image classification. Every answer names the model, its version and the variant that ran; "
-            "every error is `{error: {code, message}}`.",
+            "every error is `{error: {code, message}}`. KServe's and Triton's clients find the Open Inference Protocol "
+            "under /v2.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "paths": _paths(settings),

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import uvicorn
+from uvicorn.loops.auto import auto_loop_factory
 
 from models.errors import HalftoneError
 from serving.profile.stages import ASGIApp
@@ -31,7 +32,8 @@ def in_process(app: ASGIApp, picture: bytes, requests: int) -> bytes:
     Raises:
         HalftoneError: an answer is no 200.
     """
-    return asyncio.run(_call(app, picture, requests))
+    with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
+        return runner.run(_call(app, picture, requests))
 
 
 async def _call(app: ASGIApp, picture: bytes, requests: int) -> bytes:

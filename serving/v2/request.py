@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from serving.errors import RequestError, bad_parameter
 from serving.v2.tensors import Tensor
@@ -20,8 +20,6 @@ MAX_JSON_VALUES = 2**21
 
 _MAX_DIMENSIONS = 8
 _MAX_NUMBER = 2**63
-
-Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +136,7 @@ def _json(data: bytes) -> Mapping[str, Any]:
     return values
 
 
-def _get(values: Mapping[str, Any], name: str, kind: type[Value], where: str, default: Any) -> Any:
+def _get(values: Mapping[str, Any], name: str, kind: type[Any], where: str, default: Any) -> Any:
     """A member of a JSON object, of the right type; the default where it is missing."""
     if name not in values:
         return default
