@@ -29,14 +29,17 @@ Finish = Callable[[Any], Any]
 class Observer:
     """Is told how long things take; this one ignores it. Called from the batcher's threads."""
 
-    def waited(self, seconds: float) -> None:
-        """A picture left the queue after this long."""
+    def waited(self, seconds: float, trace: Any, total: float | None) -> None:
+        """A picture of a submit with this trace leaves a queue now after this long.
 
-    def prepared(self, seconds: float) -> None:
-        """A picture was decoded in this time."""
+        `total` is the time in all its queues, and None where another one follows.
+        """
 
-    def ran(self, items: int, seconds: float) -> None:
-        """A batch of so many pictures was run in this time."""
+    def prepared(self, seconds: float, trace: Any) -> None:
+        """A picture was decoded in this time, which ends now."""
+
+    def ran(self, seconds: float, traces: Sequence[Any]) -> None:
+        """A batch was run in this time, which ends now; one trace for each of its pictures."""
 
 
 @dataclass(eq=False, slots=True)
@@ -50,6 +53,7 @@ class _Group:
     prepare: Prepare | None
     finish: Finish | None
     run: bool
+    trace: Any
     left: int
     given_up: bool = False
 
@@ -138,6 +142,7 @@ class Batcher:
         prepare: Prepare | None = None,
         finish: Finish | None = None,
         run: bool = True,
+        trace: Any = None,
     ) -> list[Any]:
         """Work on all values, or on none where the queue has no room for all of them.
 
@@ -149,6 +154,7 @@ class Batcher:
             prepare: applied to each value by itself first.
             finish: applied to each result by itself last.
             run: whether the items go through the batcher's function at all.
+            trace: handed on to the observer.
 
         Returns:
             For each value its result, or the exception that it caused.
@@ -159,7 +165,7 @@ class Batcher:
         loop = asyncio.get_running_loop()
         now = self._clock()
         group = _Group(
-            loop, loop.create_future(), now + seconds, [None] * len(values), prepare, finish, run, len(values)
+            loop, loop.create_future(), now + seconds, [None] * len(values), prepare, finish, run, trace, len(values)
         )
         if not values:
             return []
@@ -254,7 +260,7 @@ class Batcher:
             coming = len(self._waiting) + self._preparing
             size = self._sizes.best(-(-(len(self._ready) + coming) // free))
             if len(self._ready) >= size or not (self._waiting or self._hold(free)):
-                return self._take(self._sizes.best(min(size, len(self._ready))))
+                return self._take(self._sizes.best(min(size, len(self._ready))), over)
         if not self._waiting:
             return None
         self._preparing += 1
@@ -265,15 +271,27 @@ class Batcher:
         now = self._clock()
         for queue in (self._ready, self._waiting):
             while queue and now > queue[0].group.deadline:
-                over.append(queue.popleft().group)
-                self._pending -= 1
+                over.append(self._drop(queue.popleft()))
         while self._waiting and self._waiting[0].group.prepare is None:
             self._ready.append(self._waiting.popleft())
 
-    def _take(self, size: int) -> _Task:
+    def _drop(self, item: _Item) -> _Group:
+        self._pending -= 1
+        return item.group
+
+    def _take(self, size: int, over: list[_Group]) -> _Task:
+        """A batch from the head of what is ready, which is on time itself; others behind it may be too late."""
+        now = self._clock()
+        items: list[_Item] = []
+        while self._ready and len(items) < size:
+            item = self._ready.popleft()
+            if now > item.group.deadline:
+                over.append(self._drop(item))
+            else:
+                items.append(item)
         self._running += 1
         self._hold_until = None
-        return _Task([self._ready.popleft() for _ in range(size)], run=True)
+        return _Task(items, run=True)
 
     def _hold(self, free: int) -> bool:
         """Whether what is ready should wait for what other threads are preparing; once, and for no longer than that."""
@@ -294,24 +312,24 @@ class Batcher:
         (item,) = task.items
         start = self._clock()
         item.waited = start - item.since
+        self._observer.waited(item.waited, item.group.trace, None if item.group.run else item.waited)
         assert item.group.prepare is not None
         task.outcomes = [_outcome(item.group.prepare, item.value)]
         item.since = self._clock()
         task.seconds = item.since - start
-        self._observer.prepared(task.seconds)
-        if not item.group.run:
-            self._observer.waited(item.waited)
+        self._observer.prepared(task.seconds, item.group.trace)
 
     def _run_batch(self, task: _Task) -> None:
         start = self._clock()
         for item in task.items:
-            self._observer.waited(item.waited + start - item.since)
+            waited = start - item.since
+            self._observer.waited(waited, item.group.trace, item.waited + waited)
         results = _outcome(self._run, [item.value for item in task.items])
         task.seconds = self._clock() - start
         if isinstance(results, Exception):
             results = self._one_by_one(task.items, results)
         else:
-            self._observer.ran(len(task.items), task.seconds)
+            self._observer.ran(task.seconds, [item.group.trace for item in task.items])
         task.outcomes = [_finished(item, result) for item, result in zip(task.items, results, strict=True)]
 
     def _one_by_one(self, items: list[_Item], error: Exception) -> list[Any]:

@@ -6,6 +6,7 @@ batches raise the throughput; on most processors they don't, and every batch wou
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -13,9 +14,9 @@ from typing import Protocol
 
 SIZES = (1, 2, 4, 8, 16, 32)
 _GAIN = 1.03
-_SMOOTHING = 0.05
-_EXPLORE_EVERY = 64
-_EXPLORE_WITHIN = 1.2
+_SMOOTHING = 0.1
+_EXPLORE_EVERY = 128
+_EXPLORE_SHARE = 0.015
 
 
 class BatchSizes(Protocol):
@@ -58,7 +59,7 @@ class Costs:
 
     def __init__(self, seconds: Mapping[int, float]) -> None:
         self._seconds = dict(sorted(seconds.items()))
-        self._observed = 0
+        self._observed = 1
 
     @property
     def seconds(self) -> dict[int, float]:
@@ -68,18 +69,19 @@ class Costs:
     def best(self, available: int) -> int:
         """The size of the highest throughput that the queue fills; the smallest of those that are about as good.
 
-        Now and then a neighbour that is nearly as good is tried instead, so that its figure stays true as the
-        machine's load changes.
+        Now and then another size is tried in its turn, so that its figure stays true as the machine's load changes;
+        not where that would cost more than a small share of the throughput.
         """
         each = {size: seconds / size for size, seconds in self._seconds.items() if size <= available}
         limit = _GAIN * min(each.values())
         best = next(size for size in each if each[size] <= limit)
-        if self._observed % _EXPLORE_EVERY or len(each) == 1:
+        turn, rest = divmod(self._observed, _EXPLORE_EVERY)
+        if rest or len(each) == 1:
             return best
-        sizes = list(each)
-        place = sizes.index(best)
-        neighbour = sizes[place + 1] if place + 1 < len(sizes) else sizes[place - 1]
-        return neighbour if each[neighbour] <= _EXPLORE_WITHIN * each[best] else best
+        others = [size for size in each if size != best]
+        other = others[turn % len(others)]
+        extra = other * (each[other] - each[best])
+        return other if extra <= _EXPLORE_SHARE * _EXPLORE_EVERY * best * each[best] else best
 
     def observe(self, size: int, seconds: float) -> None:
         """Move the figure of this size a little towards what was measured."""
@@ -103,10 +105,10 @@ class Costs:
         return total
 
 
-def measure(run: Callable[[int], object], *, streams: int, largest: int, seconds: float = 0.06) -> Costs:
-    """Measure batches of 1, 2, 4, … on `streams` threads at once; ends where bigger ones don't pay.
+def measure(run: Callable[[int], object], *, streams: int, largest: int, seconds: float = 0.05) -> Costs:
+    """Measure batches of 1, 2, 4, … on `streams` threads at once; ends where two sizes in a row don't pay.
 
-    Takes about `seconds` a size: two or three sizes on a processor without matrix units.
+    Takes little more than `seconds` a size: three sizes on a processor without matrix units.
 
     Args:
         run: executes a batch of the given size; called from several threads at once.
@@ -115,11 +117,14 @@ def measure(run: Callable[[int], object], *, streams: int, largest: int, seconds
         seconds: time to spend on each size, beside a first run that is not counted.
     """
     table: dict[int, float] = {}
+    least, in_vain = math.inf, 0
     for size in (size for size in SIZES if size <= largest):
         table[size] = _seconds_per_batch(run, size, streams, seconds)
-        before = [table[smaller] / smaller for smaller in table if smaller < size]
-        if before and table[size] / size * _GAIN > min(before):
+        each = table[size] / size
+        in_vain = 0 if each * _GAIN < least else in_vain + 1
+        if in_vain == 2:
             break
+        least = min(least, each)
     return Costs(table)
 
 
