@@ -23,6 +23,8 @@ class Answer:
     status: int = 200
     media_type: bytes = b"application/json"
     headers: Mapping[str, str] = field(default_factory=dict)
+    error: str = ""
+    """Code of the error that it tells, for metrics and logs; empty for a success."""
 
     async def send(self, send: Send, *, head: bool) -> None:
         """Write it; without its content for a HEAD request."""
@@ -32,11 +34,11 @@ class Answer:
         await send({"type": "http.response.body", "body": b"" if head else self.content})
 
 
-def as_json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
+def as_json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None, *, error: str = "") -> Answer:
     """A JSON answer."""
-    return Answer(_encode(value).encode(), status, headers=headers or {})
+    return Answer(_encode(value).encode(), status, headers=headers or {}, error=error)
 
 
 def failure(error: RequestError) -> Answer:
     """The answer to a request that can't be served."""
-    return as_json({"error": error.body()}, error.status, error.headers)
+    return as_json({"error": error.body()}, error.status, error.headers, error=error.code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from importlib.resources import files
@@ -16,6 +17,9 @@ from serving.patience import while_connected
 from serving.registry import Registry
 from serving.served import Served
 from serving.settings import Settings
+from serving.telemetry.metrics import CONTENT_TYPE
+from serving.telemetry.recorder import Recorder
+from serving.telemetry.request import current
 from serving.upload import Upload, checked_top_k, read_upload
 
 logger = logging.getLogger("bentoml.halftone")
@@ -38,6 +42,7 @@ class Api:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.models = Registry(settings.models)
+        self.recorder = Recorder(metrics=settings.metrics)
         self._routes: dict[str, Route] = {
             "/classify": ("POST", self._post_classify),
             "/classify_batch": ("POST", self._post_classify_batch),
@@ -46,10 +51,16 @@ class Api:
             "/healthz": ("GET", self._livez),
             "/readyz": ("GET", self._readyz),
             "/docs.json": ("GET", self._docs),
+            "/metrics": ("GET", self._metrics),
             "/ui": ("GET", self._page),
         }
         # Paths with names in them: the handler of the longest known beginning answers, whatever the method.
         self._folders: dict[str, Handler] = {}
+
+    @property
+    def paths(self) -> list[str]:
+        """The exact paths that are answered."""
+        return list(self._routes)
 
     def close(self) -> None:
         """Finish what was accepted and take nothing new."""
@@ -64,8 +75,12 @@ class Api:
         except RequestError as error:
             answer = failure(error)
         except Exception:
-            logger.exception("failed on %s %s", scope["method"], scope["path"])
+            # The route and not the path: what a client wrote could forge lines of the log.
+            call = current.get()
+            logger.exception("failed on request %s of %s", *((call.id, call.route) if call else ("-", "-")))
             answer = failure(internal())
+        if answer.error:
+            self.recorder.refused(answer.error)
         await answer.send(send, head=scope["method"] == "HEAD")
 
     async def _dispatch(self, scope: Scope, receive: Receive) -> Answer:
@@ -122,10 +137,14 @@ class Api:
             raise bad_parameter(f"send 1 to {most} pictures in the field `images`, not {len(upload.images)}")
         top_k = checked_top_k(upload.top_k, len(model.manifest.labels))
         results = [
-            {"error": result.body()} if isinstance(result, RequestError) else {"predictions": result}
+            {"error": self._slot(result)} if isinstance(result, RequestError) else {"predictions": result}
             for result in await model.classify(upload.images, top_k, seconds=self._settings.deadline)
         ]
         return head(model) | {"results": results}
+
+    def _slot(self, error: RequestError) -> dict[str, Any]:
+        self.recorder.rejected(error.code)
+        return error.body()
 
     async def _post_classify(self, scope: Scope, receive: Receive) -> Answer:
         upload, model = await self._upload(scope, receive, "image")
@@ -154,6 +173,13 @@ class Api:
 
     async def _docs(self, scope: Scope, receive: Receive) -> Answer:
         return as_json(document(self._settings))
+
+    async def _metrics(self, scope: Scope, receive: Receive) -> Answer:
+        if not self._settings.metrics:
+            raise RequestError(
+                404, "not_found", "the metrics are switched off: start the service without HALFTONE_METRICS=0"
+            )
+        return Answer(await asyncio.to_thread(self.recorder.exposition), media_type=CONTENT_TYPE)
 
     async def _page(self, scope: Scope, receive: Receive) -> Answer:
         page = (files("serving") / "page.html").read_bytes()

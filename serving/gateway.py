@@ -15,7 +15,7 @@ from serving.body import Receive
 
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-BENTOML_PATHS = frozenset({"/", "/metrics", "/schema.json"})
+BENTOML_PATHS = frozenset({"/", "/schema.json"})
 BENTOML_FOLDERS = ("/static_content/",)
 
 

@@ -19,18 +19,20 @@ from models.store import open_bundle
 from serving.costs import AlwaysUpTo, BatchSizes, measure
 from serving.served import Served
 from serving.settings import Settings
+from serving.telemetry.recorder import Recorder
 
 logger = logging.getLogger("bentoml.halftone")
 
 WARM_UP = 3
 
 
-def load_model(name: str, settings: Settings) -> Served:
+def load_model(name: str, settings: Settings, recorder: Recorder) -> Served:
     """Open, choose, warm and measure.
 
     Args:
         name: of the bundle.
         settings: of the service.
+        recorder: is told what the model does.
 
     Raises:
         HalftoneError: the bundle can't be used, is untrained, or has no proven variant that runs here.
@@ -45,11 +47,13 @@ def load_model(name: str, settings: Settings) -> Served:
             continue
         for reason in reasons:
             logger.warning("not served: %s", reason)
-        return _served(name, bundle, runtime, record, settings)
+        return _served(name, bundle, runtime, record, settings, recorder)
     raise UnprovenError(f"no variant of {name} can serve on this machine: {'; '.join(reasons)}")
 
 
-def _served(name: str, bundle: Bundle, runtime: Runtime, record: ParityRecord, settings: Settings) -> Served:
+def _served(
+    name: str, bundle: Bundle, runtime: Runtime, record: ParityRecord, settings: Settings, recorder: Recorder
+) -> Served:
     return Served(
         name,
         bundle.manifest,
@@ -59,6 +63,7 @@ def _served(name: str, bundle: Bundle, runtime: Runtime, record: ParityRecord, s
         threads=settings.worker_threads,
         capacity=settings.queue,
         max_pixels=settings.max_pixels,
+        recorder=recorder,
     )
 
 

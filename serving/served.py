@@ -17,6 +17,7 @@ from serving.batching import Batcher
 from serving.costs import BatchSizes
 from serving.errors import RequestError, from_image_error, internal, unavailable
 from serving.predictions import Prediction, best
+from serving.telemetry.recorder import Recorder
 
 logger = logging.getLogger("bentoml.halftone")
 
@@ -33,6 +34,7 @@ class Served:
         threads: that decode and run; as many batches are in flight.
         capacity: pictures that may wait or be worked on at once.
         max_pixels: ceiling on a picture's width x height.
+        recorder: is told what happens.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Served:
         threads: int,
         capacity: int,
         max_pixels: int,
+        recorder: Recorder,
     ) -> None:
         self.name = name
         self.version = manifest.version
@@ -55,9 +58,17 @@ class Served:
         self.runtime = runtime
         self.capacity = capacity
         self._decode = partial(load, spec=manifest.input, max_pixels=max_pixels)
+        self._telemetry = recorder.model(name, self.version, self.variant)
         self._batcher = Batcher(
-            self._run, sizes=sizes, threads=threads, streams=threads, capacity=capacity, name=f"{name}-worker"
+            self._run,
+            sizes=sizes,
+            threads=threads,
+            streams=threads,
+            capacity=capacity,
+            observer=self._telemetry,
+            name=f"{name}-worker",
         )
+        recorder.queue(name, self.variant, lambda: self.waiting)
 
     @property
     def waiting(self) -> int:
@@ -81,7 +92,8 @@ class Served:
             RequestError: 429 where the queue has no room for all, 503 while stopping, 504 where the time is up.
         """
         finish = best(self.manifest, top_k)
-        results = await self._batcher.submit(images, seconds=seconds, prepare=self._decode, finish=finish)
+        trace = self._telemetry.begin(len(images))
+        results = await self._batcher.submit(images, seconds=seconds, prepare=self._decode, finish=finish, trace=trace)
         return [_per_item(result) for result in results]
 
     async def logits(self, pixels: Pixels, *, seconds: float) -> Logits:
@@ -97,7 +109,8 @@ class Served:
         Raises:
             RequestError: as `classify`; 500 where the model failed on one of them.
         """
-        rows = [_per_item(result) for result in await self._batcher.submit(pixels, seconds=seconds)]
+        trace = self._telemetry.begin(len(pixels))
+        rows = [_per_item(result) for result in await self._batcher.submit(pixels, seconds=seconds, trace=trace)]
         for row in rows:
             if isinstance(row, RequestError):
                 raise row
@@ -112,7 +125,8 @@ class Served:
         Raises:
             RequestError: as `classify`.
         """
-        results = await self._batcher.submit(images, seconds=seconds, prepare=self._decode, run=False)
+        trace = self._telemetry.begin(len(images))
+        results = await self._batcher.submit(images, seconds=seconds, prepare=self._decode, run=False, trace=trace)
         return [_per_item(result) for result in results]
 
     def close(self) -> None:

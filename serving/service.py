@@ -27,9 +27,13 @@ from models.cli import WRONG_REQUEST
 from models.errors import HalftoneError
 from models.store import open_bundle
 from serving.api import Api
-from serving.gateway import Gateway
+from serving.gateway import BENTOML_FOLDERS, BENTOML_PATHS, Gateway
 from serving.loading import check_bundle, load_model
 from serving.settings import Settings
+from serving.telemetry.log import RequestLog, configure
+from serving.telemetry.monitor import Monitor
+from serving.telemetry.routes import Routes
+from serving.telemetry.tracing import check_tracing, start_tracing, tracing_options
 from serving.upload import DEFAULT_TOP_K
 
 Value = TypeVar("Value")
@@ -56,14 +60,26 @@ def _exit(error: HalftoneError) -> NoReturn:
 
 SETTINGS = _or_exit(Settings.from_environment)
 API = Api(SETTINGS)
+LOG = RequestLog(SETTINGS.log_format) if SETTINGS.log_requests else None
 
 
 # The time-out of BentoML is a backstop: the service's own, shorter ones answer first and say what to do.
-@bentoml.service(name=NAME, workers=1, traffic={"timeout": 600}, logging={"access": {"enabled": False}})
+# Its metrics and access log are off: the ones of `serving.telemetry` say more and cost less, and BentoML's metrics take
+# whatever path a client invents for a label.
+@bentoml.service(
+    name=NAME,
+    workers=1,
+    traffic={"timeout": 600},
+    logging={"access": {"enabled": False}},
+    metrics={"enabled": False},
+    tracing=tracing_options(SETTINGS),
+)
 class HalftoneService:
     """Loads the models in the background, so that /livez answers at once and /readyz when they are warmed."""
 
     def __init__(self) -> None:
+        configure(SETTINGS.log_format)
+        start_tracing(SETTINGS, API.recorder)
         threading.Thread(target=_load, name="loader", daemon=True).start()
 
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
@@ -72,11 +88,14 @@ class HalftoneService:
         """Refuse to start without proven bundles: one line, before any worker is started."""
         for name in SETTINGS.models:
             _or_exit(lambda name=name: check_bundle(name, open_bundle(name), SETTINGS))  # type: ignore[misc]
+        _or_exit(lambda: check_tracing(SETTINGS))
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def stop(self) -> None:
         """Finish what was accepted."""
         API.close()
+        if LOG is not None:
+            LOG.close()
 
     # These two give BentoML's Python client and schema their names; over HTTP the gateway answers the same paths.
     @bentoml.api  # type: ignore[untyped-decorator]
@@ -94,13 +113,16 @@ class HalftoneService:
         return await API.classify_batch([image.read_bytes() for image in images], top_k, model)
 
 
+HalftoneService.add_asgi_middleware(  # type: ignore[attr-defined]
+    Monitor, recorder=API.recorder, routes=Routes([*API.paths, *BENTOML_PATHS], BENTOML_FOLDERS), log=LOG
+)
 HalftoneService.add_asgi_middleware(Gateway, api=API)  # type: ignore[attr-defined]
 
 
 def _load() -> None:
     for name in SETTINGS.models:
         try:
-            API.models.publish(load_model(name, SETTINGS))
+            API.models.publish(load_model(name, SETTINGS, API.recorder))
         except HalftoneError as error:
             logger.error("can't serve %s: %s", name, error)
             return _stop_server()

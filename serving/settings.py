@@ -57,6 +57,21 @@ class Settings:
     max_pixels: int = MAX_PIXELS
     """Most pixels (width x height) of a picture; one with more is answered 413 before it is decoded."""
 
+    metrics: bool = True
+    """Keep Prometheus metrics and show them at /metrics."""
+
+    log_requests: bool = True
+    """Write one line to the log for each request."""
+
+    log_format: str = "text"
+    """Form of the log's lines: `text` or `json`."""
+
+    trace_endpoint: str = ""
+    """Where traces go with OTLP over HTTP, such as http://127.0.0.1:4318/v1/traces; empty: no tracing."""
+
+    trace_sample: float = 1.0
+    """Share of the requests to trace, 0 to 1, of those whose `traceparent` header doesn't decide it."""
+
     max_images: int = 64
     """Most pictures in one /classify_batch."""
 
@@ -69,6 +84,10 @@ class Settings:
             self._check(name, getattr(self, name) >= 0, "0 or more")
         names = self.models
         self._check("model", all(names) and len(set(names)) == len(names), "different names with commas between")
+        self._check("log_format", self.log_format in ("text", "json"), "text or json")
+        self._check("trace_sample", 0 <= self.trace_sample <= 1, "from 0 to 1")
+        endpoint = self.trace_endpoint
+        self._check("trace_endpoint", not endpoint or endpoint.startswith(("http://", "https://")), "an http(s) URL")
         self._check("max_images", self.max_images <= self.queue, f"at most the queue of {self.queue}")
 
     def _check(self, name: str, holds: bool, rule: str) -> None:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 Labels = tuple[str, ...]
 
+CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
+"""Media type of Prometheus' text format as `exposition` writes it."""
+
 MOST_SERIES = 1000
 """Label sets of one metric; further ones are counted together, so that a mistake can't fill the memory."""
 OVERFLOW = "other"
