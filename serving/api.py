@@ -21,6 +21,7 @@ from serving.telemetry.metrics import CONTENT_TYPE
 from serving.telemetry.recorder import Recorder
 from serving.telemetry.request import current
 from serving.upload import Upload, checked_top_k, read_upload
+from serving.v2.protocol import OpenInference
 
 logger = logging.getLogger("bentoml.halftone")
 
@@ -54,8 +55,10 @@ class Api:
             "/metrics": ("GET", self._metrics),
             "/ui": ("GET", self._page),
         }
+        inference = OpenInference(self.models, settings)
+        self._routes["/v2"] = ("GET", inference)
         # Paths with names in them: the handler of the longest known beginning answers, whatever the method.
-        self._folders: dict[str, Handler] = {}
+        self._folders: dict[str, Handler] = {"/v2/": inference}
 
     @property
     def paths(self) -> list[str]:
