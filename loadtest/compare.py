@@ -195,8 +195,8 @@ def _report(
         title=asked.title,
         date=date,
         command=shlex.join(["python", "-m", "loadtest.compare", *sys.argv[1:]]),
-        rows=summary.rows(results, plan.clients, plan.variant, asked.baselines),
-        ratio=asked.ratio,
+        rows=summary.rows(results, plan.clients, plan.variant, asked.references),
+        ratios=list(asked.references),
         notes=notes(plan, known, results, generator=_name(plan.generate), ceiling=ceiling),
         facts={
             "hardware": report.hardware(),

@@ -14,6 +14,7 @@ from loadtest.comparison.wire import Wire
 
 OURS = "halftone"
 BASELINES = ("fastapi", "fastapi-pool")
+SAME_ENGINE = ("fastapi-engine", "fastapi-engine-pool")
 LIMITS = ("limit", "limit-batch")
 
 _ONNX_RUNTIME = "ONNX Runtime FP32"

@@ -10,6 +10,7 @@ import itertools
 import sys
 import time
 from dataclasses import dataclass, field
+from typing import cast
 
 from loadtest.comparison.http1 import MalformedResponseError, Response, Responses
 from loadtest.comparison.load import Cell, Load, class_index, percentile
@@ -59,8 +60,8 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # A cast: uvloop's transports don't derive from asyncio's.
+        self._transport = cast(asyncio.Transport, transport)
 
     async def ask(self, request: bytes) -> Response:
         """Send, and wait for the response.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +31,9 @@ class Report:
     date: datetime
     command: str
     rows: Sequence[Row]
-    ratio: str
+    ratios: Sequence[str]
+    """Headings of the ratios."""
+
     notes: Sequence[str]
     """Sentences below the table."""
 
@@ -72,29 +75,36 @@ class Report:
             **self.facts,
             "rows": [row.to_dict() for row in self.rows],
         }
-        return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+        return json.dumps(_finite(document), indent=1, ensure_ascii=False) + "\n"
 
     def _cells(self) -> tuple[list[str], list[list[str]]]:
         clients = list(self.facts["clients"])
-        limit = any(level.to_limit is not None for row in self.rows for level in row.levels)
         header = [
             "server",
             "engine",
             *(f"req/s, {number} client{'s' * (number > 1)}" for number in clients),
             f"p50 / p99 ms, {_middle(clients)} clients",
-            self.ratio,
-            *(["× limit"] if limit else []),
+            *self.ratios,
             "wrong",
             "errors",
             "peak RSS MB",
             "cold start s",
         ]
-        return header, [_row(row, clients, limit=limit) for row in self.rows]
+        return header, [_row(row, clients, self.ratios) for row in self.rows]
 
 
-def _row(row: Row, clients: Sequence[int], *, limit: bool) -> list[str]:
+def _finite(value: Any) -> Any:
+    """With null for the percentiles of nothing, which JSON has no number for."""
+    if isinstance(value, Mapping):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _row(row: Row, clients: Sequence[int], ratios: Sequence[str]) -> list[str]:
     if not row.levels:
-        width = len(clients) + 6 + limit
+        width = len(clients) + 5 + len(ratios)
         return [row.title, row.engine, f"not measured: {row.reason}", *[_NOTHING] * (width - 1)]
     middle = next(level for level in row.levels if level.clients == _middle(clients))
     title = f"{row.title} (not all rounds: {row.reason})" if row.reason else row.title
@@ -104,8 +114,7 @@ def _row(row: Row, clients: Sequence[int], *, limit: bool) -> list[str]:
         row.engine,
         *(_spread(level.rate) for level in row.levels),
         f"{middle.p50_ms.median:.1f} / {middle.p99_ms.median:.1f}",
-        " / ".join(_ratio(level.to_baseline) for level in row.levels),
-        *([" / ".join(_ratio(level.to_limit) for level in row.levels)] if limit else []),
+        *(" / ".join(_ratio(level.ratios[heading]) for level in row.levels) for heading in ratios),
         f"{_sum(row.levels, 'wrong')} of {requests}",
         str(_sum(row.levels, "errors")),
         _NOTHING if row.peak_mib is None else f"{row.peak_mib.median:.0f}",

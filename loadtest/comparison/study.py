@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from loadtest.comparison.catalogue import BASELINES, NOOP_PEERS, batching_baselines, batching_peers, chosen
+from loadtest.comparison.catalogue import (
+    BASELINES,
+    LIMITS,
+    NOOP_PEERS,
+    SAME_ENGINE,
+    batching_baselines,
+    batching_peers,
+    chosen,
+)
 from loadtest.comparison.peer import Peer
+from loadtest.comparison.summary import References
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,11 +27,8 @@ class Study:
 
     title: str
     peers: Sequence[Peer]
-    baselines: Callable[[str], Sequence[str]]
-    """See `summary.rows`."""
-
-    ratio: str
-    """Heading of the ratio's column."""
+    references: References
+    """What the rows are divided by."""
 
     model: bool = True
     """Whether answers come from a model."""
@@ -34,8 +40,11 @@ def servers(peers: str) -> Study:
         name="compare",
         title="Servers compared",
         peers=chosen(peers),
-        baselines=lambda _: BASELINES,
-        ratio="× FastAPI + ONNX Runtime",
+        references={
+            "× FastAPI + ONNX Runtime": lambda _: BASELINES,
+            "× FastAPI + our engine": lambda _: SAME_ENGINE,
+            "× limit": lambda _: LIMITS,
+        },
     )
 
 
@@ -45,8 +54,7 @@ def noop() -> Study:
         name="noop",
         title="Servers compared, with a model that does nothing",
         peers=NOOP_PEERS,
-        baselines=lambda _: ["fastapi-noop"],
-        ratio="× FastAPI",
+        references={"× FastAPI": lambda _: ["fastapi-noop"]},
         model=False,
     )
 
@@ -57,6 +65,5 @@ def batching(variants: Sequence[str]) -> Study:
         name="batching",
         title="Batching off, on and automatic",
         peers=batching_peers(variants),
-        baselines=batching_baselines,
-        ratio="× better of off and on",
+        references={"× better of off and on": batching_baselines},
     )

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from loadtest.comparison.catalogue import LIMITS
 from loadtest.comparison.rounds import Result
 
 
@@ -38,11 +37,8 @@ class Level:
     requests: int
     errors: int
     wrong: int
-    to_baseline: float | None
-    """Times the rate of the better baseline of the same round; median over the rounds."""
-
-    to_limit: float | None
-    """The same to the better loop without HTTP."""
+    ratios: Mapping[str, float | None]
+    """Reference's name to the times that its rate is reached: median over the rounds, each divided within itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,30 +59,26 @@ class Row:
         return asdict(self)
 
 
-def rows(
-    results: Sequence[Result], clients: Sequence[int], variant: str, baselines: Callable[[str], Sequence[str]]
-) -> list[Row]:
+References = Mapping[str, Callable[[str], Sequence[str]]]
+"""What rows are divided by: a heading to a function from a row's name to the peers of which the better one counts."""
+
+
+def rows(results: Sequence[Result], clients: Sequence[int], variant: str, references: References) -> list[Row]:
     """A row for each result, measured or not, in the given order.
 
     Args:
         results: all that was measured in the run.
         clients: numbers of clients.
         variant: that our service chose.
-        baselines: a peer's name to the names of those that it is compared with; the better of them counts.
+        references: see there.
     """
-    limit = _best(results, LIMITS, clients)
-    best = {result.peer.name: _best(results, baselines(result.peer.name), clients) for result in results}
     return [
         Row(
             name=result.peer.name,
             title=result.peer.title,
             engine=result.peer.engine.format(variant=variant),
             loop=result.peer.loop,
-            levels=tuple(
-                _level(result, number, best[result.peer.name][number], limit[number])
-                for number in clients
-                if result.cells
-            ),
+            levels=tuple(_level(result, number, results, references) for number in clients if result.cells),
             cold_start_s=Spread.of(result.cold_starts) if result.cold_starts else None,
             peak_mib=Spread.of(result.peaks_mib) if result.peaks_mib else None,
             reason=result.reason,
@@ -95,17 +87,7 @@ def rows(
     ]
 
 
-def _best(results: Sequence[Result], names: Sequence[str], clients: Sequence[int]) -> dict[int, list[float]]:
-    """Number of clients to the highest rate among the named peers, round by round."""
-    named = [result.cells for result in results if result.peer.name in names]
-    rounds = max((len(cells) for cells in named), default=0)
-    return {
-        number: [max(cells[i][number].rate for cells in named if i < len(cells)) for i in range(rounds)]
-        for number in clients
-    }
-
-
-def _level(result: Result, clients: int, baseline: Sequence[float], limit: Sequence[float]) -> Level:
+def _level(result: Result, clients: int, results: Sequence[Result], references: References) -> Level:
     cells = [cells[clients] for cells in result.cells]
     rates = [cell.rate for cell in cells]
     return Level(
@@ -116,9 +98,18 @@ def _level(result: Result, clients: int, baseline: Sequence[float], limit: Seque
         requests=sum(cell.requests for cell in cells),
         errors=sum(cell.errors for cell in cells),
         wrong=sum(cell.wrong for cell in cells),
-        to_baseline=_ratio(rates, baseline),
-        to_limit=_ratio(rates, limit),
+        ratios={
+            heading: _ratio(rates, _best(results, names(result.peer.name), clients))
+            for heading, names in references.items()
+        },
     )
+
+
+def _best(results: Sequence[Result], names: Sequence[str], clients: int) -> list[float]:
+    """The highest rate among the named peers, round by round."""
+    named = [result.cells for result in results if result.peer.name in names]
+    rounds = max((len(cells) for cells in named), default=0)
+    return [max(cells[i][clients].rate for cells in named if i < len(cells)) for i in range(rounds)]
 
 
 def _ratio(rates: Sequence[float], references: Sequence[float]) -> float | None:

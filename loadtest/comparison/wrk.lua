@@ -1,6 +1,7 @@
 -- Posts prepared requests in turn and checks the class index of every answer.
 -- wrk -s wrk.lua URL -- FOLDER PATTERN: FOLDER holds the files 1, 2, … (whole HTTP requests) and `expected`, a class
--- index a line. An answer is matched with its request, so each thread must have exactly one connection.
+-- index a line. An answer is matched with its request, so each thread must have exactly one connection, unless all
+-- expected indices are the same.
 
 local threads = {}
 

@@ -1,11 +1,11 @@
 """LitServe with dynamic batching (8), one worker process a core: `python -m loadtest.peers.litserve_app PORT`."""
 
-from __future__ import annotations
-
+# Without `from __future__ import annotations`: LitServe reads the annotation of decode_request itself.
 import sys
 from typing import Any
 
 import litserve
+from fastapi import Request
 
 from loadtest.peers.shared import Model, threads
 
@@ -20,7 +20,7 @@ class Classify(litserve.LitAPI):
         """Load the model in the worker."""
         self.model = Model()
 
-    def decode_request(self, request: Any) -> bytes:
+    def decode_request(self, request: Request) -> bytes:
         """The uploaded file's bytes."""
         return bytes(request["request"].file.read())
 

@@ -15,6 +15,8 @@ from loadtest.peers.shared import Model, threads
 
 MAX_BATCH = 8
 BATCH_SECONDS = 0.002
+IMPLEMENTATION = "loadtest.peers.mlserver_app.Classify"
+"""By name, since the inference processes import it."""
 
 
 class Classify(mlserver.MLModel):
@@ -48,7 +50,7 @@ async def _serve(port: int) -> None:
         debug=False,
     )
     model = mlserver.ModelSettings(
-        name="peer", implementation=Classify, max_batch_size=MAX_BATCH, max_batch_time=BATCH_SECONDS
+        name="peer", implementation=IMPLEMENTATION, max_batch_size=MAX_BATCH, max_batch_time=BATCH_SECONDS
     )
     server = mlserver.MLServer(settings)
     await server.start([model])

@@ -170,9 +170,9 @@ def test_a_ratio_is_taken_to_the_better_baseline_of_the_same_round(
 ) -> None:
     results = [measured("own", own), measured("one", one), measured("other", other)]
 
-    table = rows(results, [8], "v", lambda name: ["one", "other"])
+    table = rows(results, [8], "v", {"× best": lambda _: ["one", "other"], "× none": lambda _: []})
 
     expected = statistics.median(mine / max(a, b) for mine, a, b in zip(own, one, other, strict=True))
-    assert table[0].levels[0].to_baseline == pytest.approx(expected)
-    assert table[0].levels[0].to_limit is None
+    assert table[0].levels[0].ratios["× best"] == pytest.approx(expected)
+    assert table[0].levels[0].ratios["× none"] is None
     assert (table[0].levels[0].rate.low, table[0].levels[0].rate.high) == (min(own), max(own))
