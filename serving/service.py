@@ -27,7 +27,8 @@ from models.cli import WRONG_REQUEST
 from models.errors import HalftoneError
 from models.store import open_bundle
 from serving.api import Api
-from serving.gateway import BENTOML_FOLDERS, BENTOML_PATHS, Gateway
+from serving.front import fronted
+from serving.gateway import BENTOML_FOLDERS, BENTOML_PATHS, ASGIApp, Gateway
 from serving.loading import check_bundle, load_model
 from serving.settings import Settings
 from serving.telemetry.log import RequestLog, configure
@@ -63,6 +64,15 @@ API = Api(SETTINGS)
 LOG = RequestLog(SETTINGS.log_format) if SETTINGS.log_requests else None
 
 
+def _monitor(app: ASGIApp) -> ASGIApp:
+    routes = Routes([*API.paths, *BENTOML_PATHS], BENTOML_FOLDERS)
+    return Monitor(app, recorder=API.recorder, routes=routes, log=LOG)
+
+
+# Where requests are traced, they go through BentoML's stack, which opens their span; else they need not.
+TRACED = bool(SETTINGS.trace_endpoint)
+
+
 # The time-out of BentoML is a backstop: the service's own, shorter ones answer first and say what to do.
 # Its metrics and access log are off: the ones of `serving.telemetry` say more and cost less, and BentoML's metrics take
 # whatever path a client invents for a label.
@@ -73,6 +83,7 @@ LOG = RequestLog(SETTINGS.log_format) if SETTINGS.log_requests else None
     logging={"access": {"enabled": False}},
     metrics={"enabled": False},
     tracing=tracing_options(SETTINGS),
+    service_class=bentoml.Service if TRACED else fronted(lambda app: _monitor(Gateway(app, API))),
 )
 class HalftoneService:
     """Loads the models in the background, so that /livez answers at once and /readyz when they are warmed."""
@@ -113,10 +124,9 @@ class HalftoneService:
         return await API.classify_batch([image.read_bytes() for image in images], top_k, model)
 
 
-HalftoneService.add_asgi_middleware(  # type: ignore[attr-defined]
-    Monitor, recorder=API.recorder, routes=Routes([*API.paths, *BENTOML_PATHS], BENTOML_FOLDERS), log=LOG
-)
-HalftoneService.add_asgi_middleware(Gateway, api=API)  # type: ignore[attr-defined]
+if TRACED:
+    HalftoneService.add_asgi_middleware(_monitor)
+    HalftoneService.add_asgi_middleware(Gateway, api=API)
 
 
 def _load() -> None:
