@@ -57,7 +57,9 @@ async def read_upload(scope: Scope, receive: Receive, field: str, *, limit: int,
     if not parameters:
         return Upload(images, None, None)
     values = _once(parameters)
-    return Upload(images, values.get("model"), values.get("top_k"))
+    model = values.get("model")
+    # BentoML's client writes a text field as JSON; no model's name has quotes.
+    return Upload(images, model and model.strip('"'), values.get("top_k"))
 
 
 def checked_top_k(text: str | None, classes: int) -> int:
