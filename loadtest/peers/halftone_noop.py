@@ -11,10 +11,13 @@ import bentoml
 from models.store import DEFAULT_MODEL, open_bundle
 from serving.api import Api
 from serving.errors import RequestError
-from serving.gateway import Gateway
+from serving.front import fronted
+from serving.gateway import BENTOML_FOLDERS, BENTOML_PATHS, ASGIApp, Gateway
 from serving.predictions import Prediction
 from serving.served import Served
 from serving.settings import Settings
+from serving.telemetry.monitor import Monitor
+from serving.telemetry.routes import Routes
 
 
 class NoModel(Served):
@@ -39,7 +42,19 @@ class NoModel(Served):
 API = Api(Settings())
 
 
-@bentoml.service(name="noop", workers=1, traffic={"timeout": 600}, logging={"access": {"enabled": False}})
+def _wrapped(app: ASGIApp) -> ASGIApp:
+    routes = Routes([*API.paths, *BENTOML_PATHS], BENTOML_FOLDERS)
+    return Monitor(Gateway(app, API), recorder=API.recorder, routes=routes, log=None)
+
+
+@bentoml.service(
+    name="noop",
+    workers=1,
+    traffic={"timeout": 600},
+    logging={"access": {"enabled": False}},
+    metrics={"enabled": False},
+    service_class=fronted(_wrapped),
+)
 class Noop:
     """What `serving.service` is, without a model."""
 
@@ -50,8 +65,5 @@ class Noop:
 
     @bentoml.api  # type: ignore[untyped-decorator]
     async def classify(self, top_k: int = 1) -> dict[str, Any]:
-        """Only the gateway is asked."""
+        """Gives BentoML's application the path; over HTTP the gateway answers it."""
         return await API.classify([b""], top_k)
-
-
-Noop.add_asgi_middleware(Gateway, api=API)  # type: ignore[attr-defined]
