@@ -97,7 +97,8 @@ def _round(
 
 
 def _turn(server: Server, picture: bytes, right: int, config: TelemetryCost) -> Cell:
-    head = f"POST /classify HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n"
+    lines = ("POST /classify HTTP/1.1", "Host: x", "Content-Type: image/jpeg", f"Content-Length: {len(picture)}")
+    head = "".join(f"{line}\r\n" for line in (*lines, ""))
     load = Load(
         port=server.port,
         requests=[head.encode() + picture],
