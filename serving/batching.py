@@ -167,7 +167,7 @@ class Batcher:
         group = _Group(
             loop, loop.create_future(), now + seconds, [None] * len(values), prepare, finish, run, trace, len(values)
         )
-        if not values:
+        if not len(values):
             return []
         self._accept([_Item(group, index, value, now) for index, value in enumerate(values)])
         timer = loop.call_later(seconds, _expire, group.future)
