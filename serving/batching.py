@@ -15,13 +15,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
+
+import numpy.typing as npt
 
 from serving.costs import BatchSizes
 from serving.errors import RequestError, unavailable
 
 _SMOOTHING = 0.05
 
+Many: TypeAlias = Sequence[Any] | npt.NDArray[Any]
 Prepare = Callable[[Any], Any]
 Finish = Callable[[Any], Any]
 
@@ -96,7 +99,7 @@ class Batcher:
 
     def __init__(
         self,
-        run: Callable[[list[Any]], Sequence[Any]],
+        run: Callable[[list[Any]], Many],
         *,
         sizes: BatchSizes,
         threads: int,
@@ -136,7 +139,7 @@ class Batcher:
 
     async def submit(
         self,
-        values: Sequence[Any],
+        values: Many,
         *,
         seconds: float,
         prepare: Prepare | None = None,

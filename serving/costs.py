@@ -14,6 +14,7 @@ from typing import Protocol
 
 SIZES = (1, 2, 4, 8, 16, 32)
 _GAIN = 1.03
+_HOPELESS = 1.1
 _SMOOTHING = 0.1
 _EXPLORE_EVERY = 128
 _EXPLORE_SHARE = 0.015
@@ -105,22 +106,36 @@ class Costs:
         return total
 
 
-def measure(run: Callable[[int], object], *, streams: int, largest: int, seconds: float = 0.05) -> Costs:
-    """Measure batches of 1, 2, 4, … on `streams` threads at once; ends where two sizes in a row don't pay.
+def measure(
+    run: Callable[[int], object],
+    *,
+    streams: int,
+    largest: int,
+    seconds: float = 0.05,
+    clock: Callable[[], float] = time.monotonic,
+) -> Costs:
+    """Measure batches of 1, 2, 4, … on `streams` threads at once, as long as bigger ones may pay.
 
-    Takes little more than `seconds` a size: three sizes on a processor without matrix units.
+    Takes little more than `seconds` a size: two sizes on a processor without matrix units.
 
     Args:
         run: executes a batch of the given size; called from several threads at once.
         streams: batches in flight.
         largest: biggest size to try.
         seconds: time to spend on each size, beside a first run that is not counted.
+        clock: monotonic seconds.
+
+    Returns:
+        All sizes but those that cost over a tenth more a picture than a smaller one: they are never worth trying.
     """
     table: dict[int, float] = {}
     least, in_vain = math.inf, 0
     for size in (size for size in SIZES if size <= largest):
-        table[size] = _seconds_per_batch(run, size, streams, seconds)
-        each = table[size] / size
+        cost = _seconds_per_batch(run, size, streams, seconds, clock)
+        each = cost / size
+        if each > _HOPELESS * least:
+            break
+        table[size] = cost
         in_vain = 0 if each * _GAIN < least else in_vain + 1
         if in_vain == 2:
             break
@@ -128,7 +143,9 @@ def measure(run: Callable[[int], object], *, streams: int, largest: int, seconds
     return Costs(table)
 
 
-def _seconds_per_batch(run: Callable[[int], object], size: int, streams: int, seconds: float) -> float:
+def _seconds_per_batch(
+    run: Callable[[int], object], size: int, streams: int, seconds: float, clock: Callable[[], float]
+) -> float:
     """Mean seconds of a batch while `streams` threads run such batches one after the other."""
     counts = [0] * streams
     ready = threading.Barrier(streams)
@@ -137,11 +154,11 @@ def _seconds_per_batch(run: Callable[[int], object], size: int, streams: int, se
     def work(thread: int) -> None:
         run(size)
         ready.wait()
-        start = now = time.monotonic()
+        start = now = clock()
         while now - start < seconds:
             run(size)
             counts[thread] += 1
-            now = time.monotonic()
+            now = clock()
         spent[thread] = now - start
 
     threads = [threading.Thread(target=work, args=(thread,)) for thread in range(streams)]

@@ -21,7 +21,7 @@ def fronted(wrap: Callable[[ASGIApp], ASGIApp]) -> type[bentoml.Service[Any]]:
         wrap: makes the application that the server calls, from BentoML's.
     """
 
-    class FrontedService(bentoml.Service[Any]):
+    class FrontedService(bentoml.Service[Any]):  # type: ignore[misc]
         def to_asgi(self, is_main: bool = True) -> Any:
             return wrap(super().to_asgi(is_main))
 

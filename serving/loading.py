@@ -16,7 +16,7 @@ from export.runtimes.registry import REFERENCE, load, runtime_of
 from models.bundle import Bundle
 from models.errors import HalftoneError
 from models.store import open_bundle
-from serving.costs import AlwaysUpTo, BatchSizes, measure
+from serving.costs import SIZES, AlwaysUpTo, BatchSizes, measure
 from serving.served import Served
 from serving.settings import Settings
 from serving.telemetry.recorder import Recorder
@@ -69,14 +69,17 @@ def _served(
 
 def _batch_sizes(name: str, runtime: Runtime, settings: Settings) -> BatchSizes:
     """As the settings say, or by what batches cost on this machine now."""
-    if settings.batch:
-        return AlwaysUpTo(settings.batch)
     picture = np.zeros((1, *runtime.shape), np.uint8)
-    costs = measure(
-        lambda size: runtime.run(np.repeat(picture, size, axis=0)),
-        streams=settings.worker_threads,
-        largest=settings.queue,
-    )
+
+    def run(size: int) -> None:
+        runtime.run(np.repeat(picture, size, axis=0))
+
+    if settings.batch:
+        for size in (size for size in SIZES if size <= settings.batch):
+            run(size)
+        return AlwaysUpTo(settings.batch)
+    costs = measure(run, streams=settings.worker_threads, largest=settings.queue)
+    runtime.keep(costs.seconds)
     figures = ", ".join(f"{size}: {1000 * seconds:.1f}" for size, seconds in costs.seconds.items())
     logger.info("%s: milliseconds of a batch by its size are %s", name, figures)
     return costs

@@ -6,7 +6,6 @@ answered by `serving.api`. What can be set is in `serving.settings`.
 
 from __future__ import annotations
 
-import gc
 import json
 import logging
 import os
@@ -31,6 +30,7 @@ from serving.bento import find_bundles
 from serving.front import fronted
 from serving.gateway import BENTOML_FOLDERS, BENTOML_PATHS, ASGIApp, Gateway
 from serving.loading import check_bundle, load_model
+from serving.memory import settle
 from serving.settings import Settings
 from serving.telemetry.log import RequestLog, configure
 from serving.telemetry.monitor import Monitor
@@ -127,8 +127,8 @@ class HalftoneService:
 
 
 if TRACED:
-    HalftoneService.add_asgi_middleware(_monitor)
-    HalftoneService.add_asgi_middleware(Gateway, api=API)
+    HalftoneService.add_asgi_middleware(_monitor)  # type: ignore[attr-defined]
+    HalftoneService.add_asgi_middleware(Gateway, api=API)  # type: ignore[attr-defined]
 
 
 def _load() -> None:
@@ -141,9 +141,7 @@ def _load() -> None:
         except Exception:
             logger.exception("can't serve %s", name)
             return _stop_server()
-    # What was loaded stays: the garbage collector need not walk over it during a request.
-    gc.collect()
-    gc.freeze()
+    settle()
     return _announce()
 
 

@@ -1,6 +1,6 @@
 """The size of batches is that of the best throughput, by what batches have been measured to cost."""
 
-import time
+import threading
 
 import pytest
 from hypothesis import given, settings
@@ -69,17 +69,33 @@ def test_waiting_pays_where_a_batch_costs_little_more_than_one() -> None:
     assert not processor.waiting_pays(ready=1, coming=1, seconds=0.001)
 
 
-def test_a_measurement_tries_no_more_sizes_than_pay() -> None:
+class Machine(threading.local):
+    """Seconds that the work of a thread has taken."""
+
+    now = 0.0
+
+    def clock(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(
+    ("costs_by_size", "kept"),
+    [
+        ({1: 2.0, 2: 4.8}, [1]),
+        ({1: 2.0, 2: 4.0, 4: 8.0}, [1, 2, 4]),
+        ({1: 2.0, 2: 2.1, 4: 2.2, 8: 2.3}, [1, 2, 4, 8]),
+        ({1: 2.0, 2: 3.6, 4: 7.0, 8: 16.0}, [1, 2, 4]),
+    ],
+    ids=["one is best", "all alike", "bigger is better", "four is best"],
+)
+def test_a_measurement_goes_on_while_batches_may_pay(costs_by_size: dict[int, float], kept: list[int]) -> None:
+    machine, tried = Machine(), set()
+
     def run(size: int) -> None:
-        time.sleep(0.002 * size**1.5)
+        tried.add(size)
+        machine.now += costs_by_size[size]
 
-    table = measure(run, streams=2, largest=32, seconds=0.01).seconds
+    table = measure(run, streams=2, largest=8, seconds=10.0, clock=machine.clock).seconds
 
-    assert list(table) == [1, 2, 4]
-    assert table[1] < table[2] < table[4]
-
-
-def test_a_measurement_goes_on_while_batches_pay() -> None:
-    table = measure(lambda size: time.sleep(0.005), streams=2, largest=8, seconds=0.01).seconds
-
-    assert list(table) == [1, 2, 4, 8]
+    assert tried == set(costs_by_size)
+    assert table == pytest.approx({size: costs_by_size[size] for size in kept})
