@@ -3,6 +3,16 @@
 Loads the model as the service does, sends one picture again and again through the real ASGI application (in this
 process, then over a socket), and prints the median of every stage. Takes some seconds. What it adds to measure is in
 `serving.profile` alone: the service itself carries none of it.
+
+    HTTP: socket, client   the client's time less everything below: kernel, event loop, the client itself
+    HTTP: parse            httptools on the whole request, timed alone
+    body                   until the application has all of the body
+    queue                  waiting for a thread
+    decode, fit            file to RGB pixels, resize and crop; timed together, split as they share their time alone
+    infer                  the model
+    hand-over              between event loop and threads, checks, routing: what no other stage explains
+    encode                 predictions to JSON, timed alone
+    send                   the answer to the server
 """
 
 from __future__ import annotations

