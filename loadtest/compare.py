@@ -38,6 +38,7 @@ from loadtest.comparison.study import Study
 DONE, ANSWER_IS_NO, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
 MAX_CLIENTS, MAX_LEVELS, MAX_SECONDS, MAX_ROUNDS = 256, 8, 60, 10
 _NO_MODEL_CLIENTS = 32
+_PIPE_WIDTH = 220
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,7 +220,8 @@ def _write(finished: report.Report, path: Path, console: Console) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     for suffix, text in ((".json", finished.to_json()), (".md", finished.markdown())):
         Path(f"{path}{suffix}").write_text(text)
-    Console().print(finished.table())
+    # Into a file or a pipe the table goes unfolded.
+    Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(finished.table())
     console.print(f"written: {path}.md and {path}.json", highlight=False)
 
 

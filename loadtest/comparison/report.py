@@ -18,7 +18,18 @@ from rich.table import Table
 from loadtest.comparison.process import usable_cores
 from loadtest.comparison.summary import Level, Row, Spread
 
-_OWN_PACKAGES = ("bentoml", "httptools", "numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "pillow", "uvloop")
+_OWN_PACKAGES = (
+    "bentoml",
+    "cykooz-resizer",
+    "httptools",
+    "numpy",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "pillow",
+    "simplejpeg",
+    "uvloop",
+)
 _PEER_PACKAGES = ("fastapi", "litserve", "mlserver", "nvidia-pytriton", "onnxruntime", "openvino", "ray", "uvicorn")
 _NOTHING = "–"
 
