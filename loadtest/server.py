@@ -65,7 +65,8 @@ def started(**settings: str) -> Iterator[Server]:
         port = int(probe.getsockname()[1])
     command = [str(Path(sys.executable).parent / "bentoml"), "serve", "--host", "127.0.0.1", "--port", str(port)]
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=os.environ | settings)
+        environment = os.environ | {"BENTOML_DO_NOT_TRACK": "True"} | settings
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=environment)
         try:
             yield Server(process=process, port=port, log=log)
         finally:

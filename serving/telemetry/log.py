@@ -41,16 +41,21 @@ class RequestLog:
         self._wake = threading.Event()
         self._writing = threading.Lock()
         self._closed = False
-        threading.Thread(target=self._work, name="request-log", daemon=True).start()
+        # Started by the first request: BentoML's supervisor imports the service too, and a process with threads must
+        # not fork, as it does to start its workers.
+        self._writer: threading.Thread | None = None
 
     def add(self, call: Call, seconds: float) -> None:
-        """A request is over after this long; returns at once."""
+        """A request is over after this long; returns at once. To be called from one thread only, the event loop's."""
         if len(self._waiting) >= MOST_WAITING:
             self._dropped += 1
             return
         self._waiting.append((time.time(), call, seconds))
         if not self._wake.is_set():
             self._wake.set()
+        if self._writer is None:
+            self._writer = threading.Thread(target=self._work, name="request-log", daemon=True)
+            self._writer.start()
 
     def close(self) -> None:
         """Write what is left."""

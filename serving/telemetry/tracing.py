@@ -40,7 +40,7 @@ def start_tracing(settings: Settings, recorder: Recorder) -> None:
     """Let the recorder make spans where tracing is on; to be called in a worker of BentoML."""
     if settings.trace_endpoint:
         # BentoML has no public name for its provider, and doesn't make it OpenTelemetry's global one.
-        from bentoml._internal.container import BentoMLContainer
+        from bentoml._internal.configuration.containers import BentoMLContainer
 
         from serving.telemetry.spans import Spans
 

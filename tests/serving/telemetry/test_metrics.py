@@ -26,13 +26,13 @@ def samples(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
     }
 
 
-def total(server: Server, name: str, **labels: str) -> float:
+def total(server: Server, name: str, /, **labels: str) -> float:
     """The sum of all samples of that name with at least these labels."""
     found = samples(server.get("/metrics").text).items()
     return sum(value for (sample, its), value in found if sample == name and its >= labels.items())
 
 
-def grown(server: Server, name: str, by: float, before: float, **labels: str) -> bool:
+def grown(server: Server, name: str, by: float, before: float, /, **labels: str) -> bool:
     """Whether a sample has grown; a request is counted right after its answer has gone out."""
     wait_until(lambda: total(server, name, **labels) >= before + by, f"{name} grew")
     return total(server, name, **labels) == before + by
