@@ -1,9 +1,10 @@
 """One resampling, two engines: Pillow, the reference, and a SIMD one that takes a quarter of the time.
 
 Both convolve with the same antialiased filters, first horizontally and then vertically, with 8 bits in between. The
-SIMD engine (package `cykooz-resizer`, optional) rounds its coefficients to 16 bits where Pillow has 22: about one
-sample in two hundred differs by one grey level, and one in a million by two. `tests/models/test_engines.py` holds
-them to that.
+SIMD engine (package `cykooz-resizer`, optional) rounds its coefficients to 16 bits where Pillow has 22. Over the 320
+proof crops of `export.images`, one sample in four hundred differs by one grey level and one in two million by two; the
+default network names the same class for all of them (mean KL divergence 7e-6). `tests/models/test_engines.py` holds
+the engines to the pixels.
 """
 
 from __future__ import annotations
