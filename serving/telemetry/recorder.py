@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from serving.batching import Observer
 from serving.telemetry import catalogue
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.request import current
+from serving.work import Observer
 
 if TYPE_CHECKING:
     from serving.telemetry.spans import Parent, Spans
