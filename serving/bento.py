@@ -9,7 +9,7 @@ VARIABLE = "HALFTONE_ARTIFACTS"
 
 
 def find_bundles(source: Path = Path(__file__).parents[1]) -> None:
-    """Let the folder of bundles be the one beside the source, unless one is named or another lies in the current folder.
+    """Let the folder of bundles be the one beside the source, unless one is named or lies in the current folder.
 
     Args:
         source: the folder that holds the package `serving`.

@@ -73,9 +73,7 @@ def show(report: Mapping[str, Any]) -> None:
     title = (
         f"{report['model']} ({report['variant']}), {picture['name']}: {picture['bytes']:,} bytes, one request at a time"
     )
-    table = Table(
-        "stage", "in process ms", "over a socket ms", "p95", "share", "what", title=title, title_justify="left"
-    )
+    table = Table("stage", "in process ms", "over a socket ms", "p95 ms", "share", title=title, title_justify="left")
     for name in ROWS:
         middle = outside[name]["median_ms"]
         table.add_row(
