@@ -63,7 +63,8 @@ def _make(peer: Peer, target: Path) -> None:
         shutil.rmtree(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     _run([python, "-m", "venv", str(target)])
-    pip = [str(target / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    # Isolated, so that pip doesn't take a PYTHONPATH's packages for the environment's.
+    pip = [str(target / "bin" / "python"), "-I", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     _run([*pip, "--requirement", str(_requirements(peer.requirements))])
 
 

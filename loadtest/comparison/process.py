@@ -67,7 +67,7 @@ def _environment(settings: Mapping[str, str]) -> dict[str, str]:
     # A program installed beside another interpreter must not find that one's packages or environment.
     inherited = {name: value for name, value in os.environ.items() if name not in {"PYTHONHOME", "VIRTUAL_ENV"}}
     fixed = {"PYTHONPATH": str(ROOT), "BENTOML_DO_NOT_TRACK": "True", "PYTHONUNBUFFERED": "1"}
-    return inherited | fixed | settings
+    return {**inherited, **fixed, **settings}
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from loadtest.comparison.errors import PeerError
 from loadtest.comparison.load import Cell, Load, percentile
@@ -129,11 +130,11 @@ def _loop(plan: Plan, result: Result) -> None:
     result.cells.append(dict.fromkeys(plan.clients, cell))
 
 
-def _loop_cell(figures: dict[str, list[float]], labels: Mapping[str, int]) -> Cell:
-    answers: list[tuple[str, int]] = [(str(name), int(index)) for name, index in figures["answers"]]  # type: ignore[misc]
+def _loop_cell(figures: Mapping[str, Any], labels: Mapping[str, int]) -> Cell:
+    answers = figures["answers"]
     return Cell(
         clients=usable_cores(),
-        seconds=float(figures["seconds"]),  # type: ignore[arg-type]
+        seconds=figures["seconds"],
         requests=len(answers),
         errors=0,
         wrong=sum(labels[name] != index for name, index in answers),

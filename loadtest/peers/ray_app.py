@@ -38,6 +38,6 @@ if __name__ == "__main__":
         num_cpus=threads() + 1, include_dashboard=False, _node_ip_address="127.0.0.1", object_store_memory=200 * 2**20
     )
     serve.start(http_options={"host": "127.0.0.1", "port": int(sys.argv[1])})
-    serve.run(Classify.bind(), route_prefix="/classify")
+    serve.run(Classify.bind(), route_prefix="/classify")  # type: ignore[attr-defined]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     signal.pause()
