@@ -22,6 +22,7 @@ from models.spec import Interpolation
 
 Pixels = npt.NDArray[np.uint8]
 Box = tuple[float, float, float, float]
+Span = tuple[float, float]
 
 _FILTERS = {"bicubic": (Image.Resampling.BICUBIC, "catmull_rom"), "bilinear": (Image.Resampling.BILINEAR, "bilinear")}
 # Half the filter's width, in pixels of the coarser of the two grids.
@@ -60,22 +61,22 @@ def resample(picture: Image.Image | Pixels, size: int, box: Box, filter_: Interp
     width, height = picture.size if isinstance(picture, Image.Image) else picture.shape[1::-1]
     x0, x1 = _reach(left, right, width, size, filter_)
     y0, y1 = _reach(top, bottom, height, size, filter_)
-    across, down = (left - x0, right - x0), (top - y0, bottom - y0)
+    down = (top - y0, bottom - y0)
     if plain or _simd is None:
         image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
-        return _with_pillow(image, size, (left, y0, right, y1), (0, down[0], size, down[1]), filter_)
+        # Pillow holds the box in single precision: measured from the crop's edge it would be another box.
+        return _with_pillow(image.crop((0, y0, width, y1)), size, (left, right), down, filter_)
+    across = (left - x0, right - x0)
     return _with_simd(np.asarray(picture)[y0:y1, x0:x1], size, across, down, filter_)
 
 
-def _with_pillow(image: Image.Image, size: int, across: Box, down: Box, filter_: Interpolation) -> Pixels:
-    filter_of_pillow = _FILTERS[filter_][0]
-    narrow = image.resize((size, int(across[3] - across[1])), filter_of_pillow, box=across)
-    return np.asarray(narrow.resize((size, size), filter_of_pillow, box=down))
+def _with_pillow(image: Image.Image, size: int, across: Span, down: Span, filter_: Interpolation) -> Pixels:
+    resampling = _FILTERS[filter_][0]
+    narrow = image.resize((size, image.height), resampling, box=(across[0], 0, across[1], image.height))
+    return np.asarray(narrow.resize((size, size), resampling, box=(0, down[0], size, down[1])))
 
 
-def _with_simd(
-    pixels: Pixels, size: int, across: tuple[float, float], down: tuple[float, float], filter_: Interpolation
-) -> Pixels:
+def _with_simd(pixels: Pixels, size: int, across: Span, down: Span, filter_: Interpolation) -> Pixels:
     height, width = pixels.shape[:2]
     rows = max(1, _STRIP_PIXELS // width)
     narrow = []
