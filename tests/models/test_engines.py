@@ -87,8 +87,8 @@ def test_any_picture_is_resized_within_two_roundings(
 
     difference = np.abs(fit(picture, spec).astype(int) - fit(picture, spec, plain=True))
 
-    # Two roundings of one level each can meet in one sample. How many are off depends on the ratio: at simple ones, such
-    # as 4:3, many samples lie halfway between two levels.
+    # Two roundings of one level each can meet in one sample. How many are off depends on the ratio: at simple ones,
+    # such as 4:3, many samples lie halfway between two levels.
     assert difference.max() <= 2
 
 
