@@ -33,9 +33,9 @@ def _script(module: str) -> tuple[str, ...]:
     return ("{python}", "-m", f"loadtest.peers.{module}", "{port}")
 
 
-def ours(name: str = OURS, title: str = "Halftone", **settings: str) -> Peer:
+def ours(name: str = OURS, title: str = "Halftone", engine: str = "{variant}", **settings: str) -> Peer:
     """Our service with these HALFTONE_* settings."""
-    return Peer(name=name, title=title, engine="{variant}", command=_BENTOML, settings=settings)
+    return Peer(name=name, title=title, engine=engine, command=_BENTOML, settings=settings)
 
 
 def _limit(name: str, title: str, batch: int, engine: str, settings: dict[str, str]) -> Peer:
@@ -184,6 +184,7 @@ def batching_peers(variants: Sequence[str]) -> list[Peer]:
         ours(
             f"{variant}-{batching}",
             f"Halftone, batching {batching}",
+            variant,
             HALFTONE_VARIANT=variant,
             HALFTONE_BATCH=batch,
         )

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from loadtest.comparison.catalogue import batching_baselines, batching_peers
 from loadtest.comparison.generator import Tally
 from loadtest.comparison.http1 import MalformedResponseError, Response, Responses
 from loadtest.comparison.load import Cell, class_index, percentile
@@ -149,6 +150,16 @@ def test_the_binary_tensor_is_found_where_its_head_says(picture: bytes) -> None:
     assert len(body) == length + size
     assert body[length : length + 4] == len(picture).to_bytes(4, "little")
     assert body[length + 4 :] == picture
+
+
+def test_batching_is_measured_off_on_and_automatic_and_compared_within_a_variant() -> None:
+    peers = {peer.name: peer for peer in batching_peers(["openvino-fp32", "openvino-bf16"])}
+
+    assert len(peers) == 6
+    for name, peer in peers.items():
+        assert peer.settings["HALFTONE_VARIANT"] == peer.engine
+        assert name.startswith(peer.engine)
+        assert {peers[other].engine for other in batching_baselines(name)} == {peer.engine}
 
 
 def cell(rate: float) -> Cell:
