@@ -158,7 +158,7 @@ def _variant(config: Compare, asked: Study, pictures: Mapping[str, bytes]) -> st
 
 def _plan(config: Compare, asked: Study, pictures: Mapping[str, bytes], known: Reference, console: Console) -> Plan:
     def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False)
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     use_wrk = config.generator == "wrk" or (config.generator == "auto" and wrk.installed())
     return Plan(

@@ -59,7 +59,7 @@ def _make(peer: Peer, target: Path) -> None:
     if target.exists():
         # Whatever else lies there is not ours to remove.
         if not (target / "pyvenv.cfg").exists():
-            raise PeerError(f"{target} exists and is no virtual environment: choose another --peers-folder")
+            raise PeerError(f"{target.name} in --peers-folder is no virtual environment: choose another folder")
         shutil.rmtree(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     _run([python, "-m", "venv", str(target)])
