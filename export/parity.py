@@ -24,7 +24,7 @@ from export.gate import Gate
 from export.images import ProofImages, proof_images
 from export.measures import compare
 from export.record import ParityRecord, record_name
-from export.runtimes.base import Logits, Runtime
+from export.runtimes.base import Logits, Pixels, Runtime
 from export.runtimes.registry import REFERENCE, load, runtime_class, runtime_names, runtime_of
 from models.bundle import WEIGHTS, Bundle
 from models.cli import ANSWER_IS_NO, DONE, run
@@ -155,6 +155,13 @@ def _prove_and_print(
     return DONE if all(record.verdict == "PASSED" for record in records) else ANSWER_IS_NO
 
 
+def _singly_and_together(runtime: Runtime, pixels: Pixels) -> Logits:
+    """The logits of a batch, half of it run picture by picture: a runtime may compile the two differently."""
+    half = len(pixels) // 2
+    parts = [runtime.run(pixels[place : place + 1]) for place in range(half)]
+    return np.concatenate([*parts, runtime.run(pixels[half:])])
+
+
 def _run_all(
     runtimes: dict[str, Runtime], images: ProofImages, progress: Progress
 ) -> tuple[dict[str, Logits], npt.NDArray[np.int64] | None]:
@@ -163,7 +170,7 @@ def _run_all(
     labels: list[npt.NDArray[np.int64]] = []
     for pixels, classes in images.batches(BATCH):
         for variant, runtime in runtimes.items():
-            parts[variant].append(runtime.run(pixels))
+            parts[variant].append(_singly_and_together(runtime, pixels))
         if classes is not None:
             labels.append(classes)
         progress.advance(task, len(pixels))

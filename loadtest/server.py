@@ -73,14 +73,15 @@ class Server:
 
 
 @contextlib.contextmanager
-def started() -> Iterator[Server]:
-    """A server with this process's environment (`HALFTONE_MODEL` and so on), stopped at the end."""
+def started(**settings: str) -> Iterator[Server]:
+    """A server with this process's environment (`HALFTONE_MODEL` and so on) and these variables, stopped at the end."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     command = [str(Path(sys.executable).parent / "bentoml"), "serve", "--host", "127.0.0.1", "--port", str(port)]
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=os.environ)
+        environment = os.environ | {"BENTOML_DO_NOT_TRACK": "True"} | settings
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=environment)
         try:
             yield Server(process=process, port=port, log=log)
         finally:

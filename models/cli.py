@@ -8,8 +8,6 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
-import tyro
-
 from models.errors import HalftoneError
 
 DONE, ANSWER_IS_NO, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
@@ -29,6 +27,9 @@ def run(command: Callable[[Config], int], config_type: type[Config], *, prog: st
         config_type: keyword-only dataclass whose field docstrings are the help texts.
         prog: what the user typed, for the usage line.
     """
+    # The service imports this module for an exit code alone, and tyro is a tenth of a second of its start.
+    import tyro
+
     try:
         code = command(tyro.cli(config_type, prog=prog))
         sys.stdout.flush()

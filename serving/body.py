@@ -11,6 +11,7 @@ from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from serving.errors import RequestError
+from serving.telemetry.request import note_received
 
 Receive = Callable[[], Awaitable[Any]]
 
@@ -96,11 +97,13 @@ async def read_body(receive: Receive, declared: str | None, *, limit: int, secon
     """
     try:
         async with asyncio.timeout(seconds):
-            return await _read(receive, declared, limit)
+            body = await _read(receive, declared, limit)
     except TimeoutError:
         raise RequestError(
             408, "body_too_slow", f"the body did not arrive within {seconds:g} s: send it faster, or smaller", _CLOSE
         ) from None
+    note_received(len(body))
+    return body
 
 
 async def _read(receive: Receive, declared: str | None, limit: int) -> bytes:

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from serving.api import Api, Scope, Send
+from serving.answer import Scope, Send
+from serving.api import Api
 from serving.body import Receive
 
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-BENTOML_PATHS = frozenset({"/", "/metrics", "/schema.json"})
+BENTOML_PATHS = frozenset({"/", "/schema.json"})
 BENTOML_FOLDERS = ("/static_content/",)
 
 

@@ -1,4 +1,4 @@
-"""From a bundle to a warmed classifier: the proofs are checked, then the fastest proven variant is opened."""
+"""From a bundle to a warmed model: the proofs are checked, then the fastest proven variant is opened and measured."""
 
 from __future__ import annotations
 
@@ -10,41 +10,83 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from export import speed
-from export.record import ParityRecord, UnprovenError, check_runtime, proof
+from export.record import ParityRecord, UnprovenError, check_runtime, current, proof
 from export.runtimes.base import Runtime
 from export.runtimes.registry import REFERENCE, load, runtime_of
+from export.tensorrt.first_load import verify_on_first_load
 from models.bundle import Bundle
 from models.errors import HalftoneError
 from models.store import open_bundle
-from serving.classifier import Classifier
+from serving.costs import SIZES, AlwaysUpTo, BatchSizes, measure
+from serving.served import Served
 from serving.settings import Settings
+from serving.telemetry.recorder import Recorder
 
 logger = logging.getLogger("bentoml.halftone")
 
 WARM_UP = 3
 
 
-def load_classifier(settings: Settings) -> Classifier:
-    """Open, choose and warm.
+def load_model(name: str, settings: Settings, recorder: Recorder) -> Served:
+    """Open, choose, warm and measure.
+
+    Args:
+        name: of the bundle.
+        settings: of the service.
+        recorder: is told what the model does.
 
     Raises:
         HalftoneError: the bundle can't be used, is untrained, or has no proven variant that runs here.
     """
-    bundle = open_bundle(settings.model)
+    bundle = open_bundle(name)
     reasons: list[str] = []
-    for variant in _fastest_first(bundle, check_bundle(bundle, settings), settings):
+    for variant in _fastest_first(bundle, check_bundle(name, bundle, settings), settings):
         try:
-            record, runtime = _open(bundle, variant, settings)
+            record, runtime = _open(name, bundle, variant, settings)
         except HalftoneError as error:
             reasons.append(f"{variant}: {error}")
             continue
         for reason in reasons:
             logger.warning("not served: %s", reason)
-        return Classifier(bundle.manifest, runtime, record, max_pixels=settings.max_pixels)
-    raise UnprovenError(f"no variant of {settings.model} can serve on this machine: {'; '.join(reasons)}")
+        return _served(name, bundle, runtime, record, settings, recorder)
+    raise UnprovenError(f"no variant of {name} can serve on this machine: {'; '.join(reasons)}")
 
 
-def check_bundle(bundle: Bundle, settings: Settings) -> list[str]:
+def _served(
+    name: str, bundle: Bundle, runtime: Runtime, record: ParityRecord, settings: Settings, recorder: Recorder
+) -> Served:
+    return Served(
+        name,
+        bundle.manifest,
+        runtime,
+        record,
+        sizes=_batch_sizes(name, runtime, settings),
+        threads=settings.worker_threads,
+        capacity=settings.queue,
+        max_pixels=settings.max_pixels,
+        recorder=recorder,
+    )
+
+
+def _batch_sizes(name: str, runtime: Runtime, settings: Settings) -> BatchSizes:
+    """As the settings say, or by what batches cost on this machine now."""
+    picture = np.zeros((1, *runtime.shape), np.uint8)
+
+    def run(size: int) -> None:
+        runtime.run(np.repeat(picture, size, axis=0))
+
+    if settings.batch:
+        for size in (size for size in SIZES if size <= settings.batch):
+            run(size)
+        return AlwaysUpTo(settings.batch)
+    costs = measure(run, streams=settings.worker_threads, largest=settings.queue)
+    runtime.keep(costs.seconds)
+    figures = ", ".join(f"{size}: {1000 * seconds:.1f}" for size, seconds in costs.seconds.items())
+    logger.info("%s: milliseconds of a batch by its size are %s", name, figures)
+    return costs
+
+
+def check_bundle(name: str, bundle: Bundle, settings: Settings) -> list[str]:
     """The variants with a valid proof among those that may be served; nothing is deserialised.
 
     Raises:
@@ -52,34 +94,47 @@ def check_bundle(bundle: Bundle, settings: Settings) -> list[str]:
     """
     if not bundle.manifest.trained and not settings.allow_untrained:
         raise HalftoneError(
-            f"{settings.model} has random weights and its answers would mean nothing: train it, or set "
+            f"{name} has random weights and its answers would mean nothing: train it, or set "
             "HALFTONE_ALLOW_UNTRAINED=1 for a latency study"
         )
     if settings.variant:
         runtime_of(settings.variant)
-        proof(bundle, settings.variant)
+        _check_proof(bundle, settings.variant)
         return [settings.variant]
     reasons: list[str] = []
     proven = []
     for variant in _recorded(bundle):
         try:
-            proof(bundle, variant)
+            _check_proof(bundle, variant)
         except UnprovenError as error:
             reasons.append(str(error))
         else:
             proven.append(variant)
     if not proven:
         why = "; ".join(reasons) or "it has no parity record"
-        raise UnprovenError(
-            f"{settings.model} has no proven variant ({why}): run `python -m export --model {settings.model}`"
-        )
+        raise UnprovenError(f"{name} has no proven variant ({why}): run `python -m export --model {name}`")
     return proven
+
+
+def _check_proof(bundle: Bundle, variant: str) -> None:
+    """Refuse a variant without a valid proof, but for a plan that can be verified here when it is loaded."""
+    record = current(bundle, variant)
+    if record.verified_on == "runtime" or record.verdict != "PASSED" or not _runs_here(variant):
+        proof(bundle, variant)
+
+
+def _runs_here(variant: str) -> bool:
+    try:
+        runtime, precision = runtime_of(variant)
+    except HalftoneError:
+        return False
+    return runtime.supported(precision)
 
 
 def _recorded(bundle: Bundle) -> Iterator[str]:
     """The variants with a parity record; the torch reference is never served."""
-    for name in bundle.manifest.files:
-        path = PurePosixPath(name)
+    for file in bundle.manifest.files:
+        path = PurePosixPath(file)
         if path.parent == PurePosixPath("parity") and path.suffix == ".json" and path.stem != REFERENCE:
             yield path.stem
 
@@ -112,10 +167,10 @@ def _load(bundle: Bundle, variant: str, settings: Settings) -> Runtime:
     return load(bundle, variant, threads=threads, streams=threads)
 
 
-def _open(bundle: Bundle, variant: str, settings: Settings) -> tuple[ParityRecord, Runtime]:
-    record = proof(bundle, variant)
+def _open(name: str, bundle: Bundle, variant: str, settings: Settings) -> tuple[ParityRecord, Runtime]:
+    record = verify_on_first_load(bundle, variant)
     runtime = _load(bundle, variant, settings)
-    check_runtime(record, runtime.version(), runtime.executed_as, settings.model)
+    check_runtime(record, runtime.version(), runtime.executed_as, name)
     picture = np.zeros((1, *runtime.shape), np.uint8)
     for _ in range(WARM_UP):
         runtime.run(picture)

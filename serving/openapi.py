@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Any
 
 from serving.settings import Settings
+from serving.version import version
 
 _ERRORS = {
     "400": "not an image, a damaged image or a damaged form",
+    "404": "no model of that name",
     "408": "the body took too long to arrive",
     "413": "too many bytes or pixels",
     "415": "not JPEG, PNG or WebP",
@@ -20,6 +21,7 @@ _ERRORS = {
 }
 _BINARY = {"type": "string", "format": "binary"}
 _TOP_K = {"type": "integer", "minimum": 1, "description": "How many classes to answer; default 5 (or all, if fewer)."}
+_MODEL = {"type": "string", "description": "Name of the model, one of GET /models; default: the first."}
 
 
 def document(settings: Settings) -> dict[str, Any]:
@@ -28,9 +30,10 @@ def document(settings: Settings) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {
             "title": "Halftone",
-            "version": version("halftone"),
+            "version": version(),
             "description": "Image classification. Every answer names the model, its version and the variant that ran; "
-            "every error is `{error: {code, message}}`.",
+            "every error is `{error: {code, message}}`. KServe's and Triton's clients find the Open Inference Protocol "
+            "under /v2.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "paths": _paths(settings),
@@ -56,14 +59,14 @@ def _paths(settings: Settings) -> dict[str, Any]:
         },
         "/models": {"get": _get("models", "What is loaded, with its proof of parity.", "Models")},
         "/livez": {"get": _get("livez", "The process is alive.", "Status", errors=())},
-        "/readyz": {"get": _get("readyz", "The model is loaded and warmed.", "Status")},
+        "/readyz": {"get": _get("readyz", "All models are loaded and warmed.", "Status")},
     }
 
 
 def _form(field: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {
         "type": "object",
-        "properties": {field: schema, "top_k": _TOP_K},
+        "properties": {field: schema, "top_k": _TOP_K, "model": _MODEL},
         "required": [field],
         "additionalProperties": False,
     }
@@ -73,7 +76,10 @@ def _upload(name: str, summary: str, content: dict[str, Any], answer: str) -> di
     return {
         "operationId": name,
         "summary": summary,
-        "parameters": [{"name": "top_k", "in": "query", "schema": _TOP_K}],
+        "parameters": [
+            {"name": "top_k", "in": "query", "schema": _TOP_K},
+            {"name": "model", "in": "query", "schema": _MODEL},
+        ],
         "requestBody": {"required": True, "content": content},
         "responses": {"200": _response("the answer", answer)}
         | {status: _response(text, "Error") for status, text in _ERRORS.items()},

@@ -6,7 +6,6 @@ answered by `serving.api`. What can be set is in `serving.settings`.
 
 from __future__ import annotations
 
-import gc
 import json
 import logging
 import os
@@ -26,10 +25,18 @@ import bentoml
 from models.cli import WRONG_REQUEST
 from models.errors import HalftoneError
 from models.store import open_bundle
-from serving.api import DEFAULT_TOP_K, Api
-from serving.gateway import Gateway
-from serving.loading import check_bundle, load_classifier
+from serving.api import Api
+from serving.bento import find_bundles
+from serving.front import fronted
+from serving.gateway import BENTOML_FOLDERS, BENTOML_PATHS, ASGIApp, Gateway
+from serving.loading import check_bundle, load_model
+from serving.memory import settle
 from serving.settings import Settings
+from serving.telemetry.log import RequestLog, configure
+from serving.telemetry.monitor import Monitor
+from serving.telemetry.routes import Routes
+from serving.telemetry.tracing import check_tracing, start_tracing, tracing_options
+from serving.upload import DEFAULT_TOP_K
 
 Value = TypeVar("Value")
 
@@ -53,58 +60,89 @@ def _exit(error: HalftoneError) -> NoReturn:
     sys.exit(WRONG_REQUEST)
 
 
+find_bundles()
 SETTINGS = _or_exit(Settings.from_environment)
 API = Api(SETTINGS)
+LOG = RequestLog(SETTINGS.log_format) if SETTINGS.log_requests else None
+
+
+def _monitor(app: ASGIApp) -> ASGIApp:
+    routes = Routes([*API.paths, *BENTOML_PATHS], BENTOML_FOLDERS)
+    return Monitor(app, recorder=API.recorder, routes=routes, log=LOG)
+
+
+# Where requests are traced, they go through BentoML's stack, which opens their span; else they need not.
+TRACED = bool(SETTINGS.trace_endpoint)
 
 
 # The time-out of BentoML is a backstop: the service's own, shorter ones answer first and say what to do.
-@bentoml.service(name=NAME, workers=1, traffic={"timeout": 600}, logging={"access": {"enabled": False}})
+# Its metrics and access log are off: the ones of `serving.telemetry` say more and cost less, and BentoML's metrics take
+# whatever path a client invents for a label.
+@bentoml.service(
+    name=NAME,
+    workers=1,
+    traffic={"timeout": 600},
+    logging={"access": {"enabled": False}},
+    metrics={"enabled": False},
+    tracing=tracing_options(SETTINGS),
+    service_class=bentoml.Service if TRACED else fronted(lambda app: _monitor(Gateway(app, API))),
+)
 class HalftoneService:
-    """Loads the model in the background, so that /livez answers at once and /readyz when it is warmed."""
+    """Loads the models in the background, so that /livez answers at once and /readyz when they are warmed."""
 
     def __init__(self) -> None:
+        configure(SETTINGS.log_format)
+        start_tracing(SETTINGS, API.recorder)
         threading.Thread(target=_load, name="loader", daemon=True).start()
 
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
     @staticmethod
     def verify() -> None:
-        """Refuse to start without a proven bundle: one line, before any worker is started."""
-        _or_exit(lambda: check_bundle(open_bundle(SETTINGS.model), SETTINGS))
+        """Refuse to start without proven bundles: one line, before any worker is started."""
+        for name in SETTINGS.models:
+            _or_exit(lambda name=name: check_bundle(name, open_bundle(name), SETTINGS))  # type: ignore[misc]
+        _or_exit(lambda: check_tracing(SETTINGS))
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def stop(self) -> None:
         """Finish what was accepted."""
         API.close()
+        if LOG is not None:
+            LOG.close()
 
     # These two give BentoML's Python client and schema their names; over HTTP the gateway answers the same paths.
     @bentoml.api  # type: ignore[untyped-decorator]
-    async def classify(self, image: Path, top_k: int = DEFAULT_TOP_K) -> dict[str, Any]:
+    async def classify(
+        self, image: Path, top_k: int = DEFAULT_TOP_K, model: str = SETTINGS.models[0]
+    ) -> dict[str, Any]:
         """Classify one JPEG, PNG or WebP picture."""
-        return await API.classify([image.read_bytes()], top_k)
+        return await API.classify([image.read_bytes()], top_k, model)
 
     @bentoml.api  # type: ignore[untyped-decorator]
-    async def classify_batch(self, images: list[Path], top_k: int = DEFAULT_TOP_K) -> dict[str, Any]:
+    async def classify_batch(
+        self, images: list[Path], top_k: int = DEFAULT_TOP_K, model: str = SETTINGS.models[0]
+    ) -> dict[str, Any]:
         """Classify several pictures; a bad one is an error in its own slot."""
-        return await API.classify_batch([image.read_bytes() for image in images], top_k)
+        return await API.classify_batch([image.read_bytes() for image in images], top_k, model)
 
 
-HalftoneService.add_asgi_middleware(Gateway, api=API)  # type: ignore[attr-defined]
+if TRACED:
+    HalftoneService.add_asgi_middleware(_monitor)  # type: ignore[attr-defined]
+    HalftoneService.add_asgi_middleware(Gateway, api=API)  # type: ignore[attr-defined]
 
 
 def _load() -> None:
-    try:
-        API.publish(load_classifier(SETTINGS))
-    except HalftoneError as error:
-        logger.error("can't serve %s: %s", SETTINGS.model, error)
-        _stop_server()
-    except Exception:
-        logger.exception("can't serve %s", SETTINGS.model)
-        _stop_server()
-    else:
-        # What was loaded stays: the garbage collector need not walk over it during a request.
-        gc.collect()
-        gc.freeze()
-        _announce()
+    for name in SETTINGS.models:
+        try:
+            API.models.publish(load_model(name, SETTINGS, API.recorder))
+        except HalftoneError as error:
+            logger.error("can't serve %s: %s", name, error)
+            return _stop_server()
+        except Exception:
+            logger.exception("can't serve %s", name)
+            return _stop_server()
+    settle()
+    return _announce()
 
 
 def _stop_server() -> None:
@@ -114,8 +152,8 @@ def _stop_server() -> None:
 
 
 def _announce() -> None:
-    classifier = API.ready()
-    logger.info("ready: %s %s (%s)", classifier.name, classifier.version, classifier.variant)
+    for model in API.models.all():
+        logger.info("ready: %s %s (%s)", model.name, model.version, model.variant)
     url = json.loads(os.environ.get(SUPERVISED, "{}")).get(NAME)
     if url:
         photo = Path(str(files("export") / "photos" / "cat.jpg"))

@@ -28,19 +28,22 @@ class Settings:
     """
 
     model: str = DEFAULT_MODEL
-    """Name of the bundle to serve."""
+    """Names of the bundles to serve, with commas between; the first answers where a request names none."""
 
     variant: str = ""
-    """Variant to serve, such as `onnxruntime-fp32`; empty: the fastest proven one on this machine."""
+    """Variant to serve of every model, such as `onnxruntime-fp32`; empty: the fastest proven one on this machine."""
 
     allow_untrained: bool = False
     """Serve a bundle with random weights; its answers mean nothing."""
 
     threads: int = 0
-    """Threads that decode and classify; 0: as many as there are cores."""
+    """Threads that decode and classify, for each model; 0: as many as there are cores."""
+
+    batch: int = 0
+    """Most pictures that a model runs at once; 0: found by measuring; 1: no batches; more: always as many as wait."""
 
     queue: int = 256
-    """Pictures that may wait or be worked on at once; one more is answered 429."""
+    """Pictures that may wait or be worked on at once, for each model; one more is answered 429."""
 
     deadline: float = 10.0
     """Seconds that a request may take once its body has arrived; later it is answered 504."""
@@ -54,6 +57,21 @@ class Settings:
     max_pixels: int = MAX_PIXELS
     """Most pixels (width x height) of a picture; one with more is answered 413 before it is decoded."""
 
+    metrics: bool = True
+    """Keep Prometheus metrics and show them at /metrics."""
+
+    log_requests: bool = True
+    """Write one line to the log for each request."""
+
+    log_format: str = "text"
+    """Form of the log's lines: `text` or `json`."""
+
+    trace_endpoint: str = ""
+    """Where traces go with OTLP over HTTP, such as http://127.0.0.1:4318/v1/traces; empty: no tracing."""
+
+    trace_sample: float = 1.0
+    """Share of the requests to trace, 0 to 1, of those whose `traceparent` header doesn't decide it."""
+
     max_images: int = 64
     """Most pictures in one /classify_batch."""
 
@@ -62,12 +80,24 @@ class Settings:
             self._check(name, getattr(self, name) >= 1, "at least 1")
         for name in ("deadline", "body_timeout", "max_body_mb"):
             self._check(name, 0 < getattr(self, name) < math.inf, "a positive number")
-        self._check("threads", self.threads >= 0, "0 or more")
+        for name in ("threads", "batch"):
+            self._check(name, getattr(self, name) >= 0, "0 or more")
+        names = self.models
+        self._check("model", all(names) and len(set(names)) == len(names), "different names with commas between")
+        self._check("log_format", self.log_format in ("text", "json"), "text or json")
+        self._check("trace_sample", 0 <= self.trace_sample <= 1, "from 0 to 1")
+        endpoint = self.trace_endpoint
+        self._check("trace_endpoint", not endpoint or endpoint.startswith(("http://", "https://")), "an http(s) URL")
         self._check("max_images", self.max_images <= self.queue, f"at most the queue of {self.queue}")
 
     def _check(self, name: str, holds: bool, rule: str) -> None:
         if not holds:
             raise HalftoneError(f"{PREFIX}{name.upper()} must be {rule}, not {getattr(self, name)!r}")
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The names of the bundles to serve, at least one."""
+        return tuple(name.strip() for name in self.model.split(","))
 
     @property
     def max_body(self) -> int:

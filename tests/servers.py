@@ -37,9 +37,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def environment(artifacts: Path, **settings: str) -> dict[str, str]:
+def environment(artifacts: Path | None, **settings: str) -> dict[str, str]:
     base = {name: value for name, value in os.environ.items() if not name.startswith("HALFTONE_")}
-    return base | {"HALFTONE_ARTIFACTS": str(artifacts), "BENTOML_DO_NOT_TRACK": "True", **settings}
+    where = {"HALFTONE_ARTIFACTS": str(artifacts)} if artifacts else {}
+    return base | where | {"BENTOML_DO_NOT_TRACK": "True", **settings}
 
 
 def wait_until(ready: Callable[[], bool], what: str) -> None:
@@ -53,7 +54,9 @@ def wait_until(ready: Callable[[], bool], what: str) -> None:
 
 
 @contextlib.contextmanager
-def serve(artifacts: Path, log: Path, command: list[str] | None = None, **settings: str) -> Iterator[Server]:
+def serve(
+    artifacts: Path | None, log: Path, command: list[str] | None = None, cwd: Path = ROOT, **settings: str
+) -> Iterator[Server]:
     """`bentoml serve` on a free port until the block ends, ready when the block begins."""
     port = free_port()
     command = command or [
@@ -67,7 +70,7 @@ def serve(artifacts: Path, log: Path, command: list[str] | None = None, **settin
     with log.open("wb") as output:
         process = subprocess.Popen(
             [part.format(port=port) for part in command],
-            cwd=ROOT,
+            cwd=cwd,
             env=environment(artifacts, **settings),
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from typing import ClassVar, Self
 
 import numpy as np
@@ -95,6 +96,9 @@ class Runtime(ABC):
     @abstractmethod
     def _infer(self, pixels: Pixels) -> npt.NDArray[np.floating]:
         """Execute on C-contiguous pixels of the right shape; thread-safe."""
+
+    def keep(self, sizes: Collection[int]) -> None:  # noqa: B027
+        """Batches will have one of these sizes from now on: what was made for others may be freed. Optional."""
 
     def run(self, pixels: Pixels) -> Logits:
         """Execute the model.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed_version
 from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 
 from export.runtimes.base import Pixels, Runtime
 from models.bundle import Bundle
@@ -26,8 +27,11 @@ class OnnxRuntime(Runtime):
 
     @classmethod
     def version(cls) -> str:
-        """ONNX Runtime's version."""
-        return str(onnxruntime.__version__)
+        """ONNX Runtime's version, read without loading it: its rates are compared where another runtime serves."""
+        try:
+            return installed_version("onnxruntime-gpu")
+        except PackageNotFoundError:
+            return installed_version("onnxruntime")
 
     @property
     def executed_as(self) -> str:
@@ -35,6 +39,8 @@ class OnnxRuntime(Runtime):
         return f"{self.precision} on {self._session.get_providers()[0].removesuffix('ExecutionProvider')}"
 
     def _open(self, source: bytes, bundle: Bundle, threads: int, streams: int) -> None:
+        import onnxruntime
+
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = max(1, threads // streams)
         options.inter_op_num_threads = 1

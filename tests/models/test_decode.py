@@ -8,15 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.preprocess import (
-    BrokenImageError,
-    NotAnImageError,
-    TooManyPixelsError,
-    UnsupportedFormatError,
-    decode,
-    fit,
-    load,
-)
+from models.preprocess import decode, fit, load
 from models.spec import InputSpec
 from tests.samples import UPRIGHT, encoded, noise, oriented, png, png_chunk
 from tests.servers import PHOTOS
@@ -25,7 +17,8 @@ DEFAULT = InputSpec(size=224, crop_fraction=0.875)
 PLAIN = noise(9, 14)
 LOSSLESS = {"PNG": {}, "WebP": {"lossless": True, "exact": True}}
 
-# First half of the SHA-256 of the pixels at the default model's input (bicubic, crop 0.875). The same with
+# First half of the SHA-256 of the pixels at the default model's input (bicubic, crop 0.875), from Pillow alone; how
+# close the faster engines come is held in test_engines.py. The same with
 # Pillow 11.3 and 13.0; torchvision's JPEG decoder gives the same pixels before resizing.
 GOLDEN = {
     "astronaut": "e33f4f2a3117ed59aa2cbe3cedf310d9",
@@ -47,11 +40,12 @@ def test_orientation_moves_every_pixel_to_its_place(orientation: int, kind: str)
     np.testing.assert_array_equal(decode(data), UPRIGHT[orientation](PLAIN))
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "WebP"])
 @pytest.mark.parametrize("orientation", UPRIGHT)
-def test_orientation_of_a_jpeg_turns_the_decoded_pixels(orientation: int) -> None:
-    upright = decode(encoded(Image.fromarray(PLAIN), "JPEG"))
+def test_orientation_of_a_lossy_picture_turns_the_decoded_pixels(orientation: int, kind: str) -> None:
+    upright = decode(encoded(Image.fromarray(PLAIN), kind))
 
-    turned = decode(oriented(Image.fromarray(PLAIN), "JPEG", orientation))
+    turned = decode(oriented(Image.fromarray(PLAIN), kind, orientation))
 
     np.testing.assert_array_equal(turned, UPRIGHT[orientation](upright))
 
@@ -66,6 +60,20 @@ def test_a_damaged_exif_block_spoils_nothing(exif: bytes) -> None:
     data = encoded(Image.fromarray(PLAIN), "WebP", exif=exif, **LOSSLESS["WebP"])
 
     np.testing.assert_array_equal(decode(data), PLAIN)
+
+
+def test_grey_becomes_three_equal_channels() -> None:
+    grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
+
+    pixels = decode(encoded(Image.fromarray(grey), "PNG"))
+
+    np.testing.assert_array_equal(pixels, np.stack([grey] * 3, axis=2))
+
+
+def test_a_palette_is_looked_up() -> None:
+    image = Image.fromarray(PLAIN).quantize(4)
+
+    np.testing.assert_array_equal(decode(encoded(image, "PNG")), np.asarray(image.convert("RGB")))
 
 
 def test_grey_with_alpha_is_laid_on_white() -> None:
@@ -88,6 +96,19 @@ def test_alpha_is_laid_on_white(kind: str) -> None:
     assert np.abs(pixels - (colour * alpha + 255 * (255 - alpha)) / 255).max() <= 1
 
 
+def test_what_is_opaque_stays_and_what_is_transparent_is_white() -> None:
+    rgba = np.array([[[10, 20, 30, 255], [10, 20, 30, 0]]], np.uint8)
+
+    assert decode(encoded(Image.fromarray(rgba), "PNG")).tolist() == [[[10, 20, 30], [255, 255, 255]]]
+
+
+def test_one_palette_entry_that_is_transparent() -> None:
+    image = Image.new("P", (4, 4), 0)
+    image.putpalette([9, 9, 9] + [0] * 765)
+
+    assert decode(encoded(image, "PNG", transparency=0))[0, 0].tolist() == [255, 255, 255]
+
+
 def test_every_palette_entry_has_its_own_alpha() -> None:
     image = Image.fromarray(np.array([[0, 1, 2]], dtype=np.uint8), mode=None).convert("P")
     image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
@@ -102,6 +123,12 @@ def test_one_bit_pictures() -> None:
     data = png(8, 1, depth=1, colour=0, rows=bytes([0, 0b10110000]))
 
     assert decode(data)[0, :, 1].tolist() == [255, 0, 255, 255, 0, 0, 0, 0]
+
+
+def test_sixteen_bit_grey_keeps_the_high_byte() -> None:
+    deep = np.array([[0, 255, 256, 0x8000, 0xFFFF]], dtype=np.uint16)
+
+    assert decode(encoded(Image.fromarray(deep), "PNG"))[0, :, 0].tolist() == [0, 0, 1, 0x80, 0xFF]
 
 
 @pytest.mark.parametrize(
@@ -178,67 +205,7 @@ def test_the_smallest_and_narrowest_pictures(size: tuple[int, int], spec: InputS
 def test_the_photographs_pixels_are_what_they_were(photo: str) -> None:
     data = (PHOTOS / f"{photo}.jpg").read_bytes()
 
-    pixels = load(data, DEFAULT)
+    pixels = load(data, DEFAULT, plain=True)
 
-    np.testing.assert_array_equal(pixels, fit(decode(data), DEFAULT))
+    np.testing.assert_array_equal(pixels, fit(decode(data, plain=True), DEFAULT, plain=True))
     assert hashlib.sha256(pixels.tobytes()).hexdigest()[:32] == GOLDEN[photo]
-
-
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WebP"])
-def test_a_cut_file_is_broken(kind: str) -> None:
-    data = encoded(Image.fromarray(noise(64, 64)), kind)
-
-    for length in (12, 20, 40, len(data) // 2, len(data) - len(data) // 8):
-        with pytest.raises(BrokenImageError, match=f"{kind}.*send the whole file"):
-            decode(data[:length])
-
-
-@pytest.mark.parametrize(
-    ("data", "error", "words"),
-    [
-        (b"", NotAnImageError, "empty"),
-        (b"hello", NotAnImageError, "5 bytes are not a picture"),
-        (b"RIFF\0\0\0\0WAVE", NotAnImageError, "not a picture"),
-        (b"GIF89a", UnsupportedFormatError, "GIF"),
-        (b"II*\0", UnsupportedFormatError, "TIFF"),
-        (b"MM\0*", UnsupportedFormatError, "TIFF"),
-        (b"\0\0\0\x20ftypavif", UnsupportedFormatError, "AVIF"),
-        (b"\0\0\0\x20ftypheic", UnsupportedFormatError, "HEIC"),
-        (b"%PDF-1.7", UnsupportedFormatError, "PDF"),
-        (b"<svg xmlns=", UnsupportedFormatError, "SVG"),
-    ],
-)
-def test_what_is_no_readable_picture_says_what_it_is(data: bytes, error: type[Exception], words: str) -> None:
-    with pytest.raises(error, match=words) as caught:
-        decode(data)
-
-    assert "JPEG, PNG or WebP" in str(caught.value)
-
-
-@pytest.mark.parametrize("width_and_height", [(0, 5), (5, 0)])
-def test_a_picture_without_pixels_is_broken(width_and_height: tuple[int, int]) -> None:
-    with pytest.raises(BrokenImageError):
-        load(png(*width_and_height, depth=8, colour=2, rows=b""), DEFAULT)
-
-
-def huge(kind: str) -> bytes:
-    """A file of a few bytes whose header announces 16,000 x 16,000 pixels that it does not hold."""
-    side = 16_000
-    if kind == "PNG":
-        return png(side, side, depth=8, colour=2, rows=b"")
-    if kind == "WebP":
-        canvas = (side - 1).to_bytes(3, "little") * 2
-        return b"RIFF" + struct.pack("<I", 22) + b"WEBPVP8X" + struct.pack("<I", 10) + bytes(4) + canvas
-    data = bytearray(encoded(Image.new("RGB", (8, 8)), "JPEG"))
-    frame = data.index(b"\xff\xc0") + 5
-    data[frame : frame + 4] = struct.pack(">HH", side, side)
-    return bytes(data)
-
-
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WebP"])
-def test_the_pixel_ceiling_is_checked_in_the_header(kind: str) -> None:
-    with pytest.raises(TooManyPixelsError, match=r"16000 x 16000 = 256,000,000 pixels.*50,000,000"):
-        decode(huge(kind))
-    # With the ceiling out of the way, decoding finds that the pixels are missing.
-    with pytest.raises(BrokenImageError):
-        decode(huge(kind)[:-1], max_pixels=256_000_000)

@@ -1,5 +1,6 @@
 """A second server, for what the default one would take long to do."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,4 +22,14 @@ def narrow_server(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         "HALFTONE_BODY_TIMEOUT": "0.5",
     }
     with serve(artifacts, tmp_path_factory.mktemp("narrow") / "log", **settings) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def two_models(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The service with two models: the default one, and a copy of it named `second`."""
+    folder = tmp_path_factory.mktemp("two")
+    for name in ("efficientnet_lite0", "second"):
+        shutil.copytree(artifacts / "efficientnet_lite0", folder / name)
+    with serve(folder, folder / "log", HALFTONE_MODEL="efficientnet_lite0,second") as running:
         yield running

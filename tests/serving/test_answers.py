@@ -175,7 +175,8 @@ def test_health(server: Server) -> None:
 def test_metrics_count_requests(server: Server) -> None:
     server.post("/classify", content=(PHOTOS / "cat.jpg").read_bytes())
 
-    assert 'endpoint="/classify",http_response_code="200"' in server.get("/metrics").text
+    counted = 'halftone_request_seconds_count{model="efficientnet_lite0",route="/classify",status="200"}'
+    wait_until(lambda: counted in server.get("/metrics").text, "the request was counted")
 
 
 def test_head_has_the_headers_of_get_and_no_body(server: Server) -> None:

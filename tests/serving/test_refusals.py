@@ -113,7 +113,7 @@ def test_unknown_paths_and_methods(server: Server) -> None:
     check(server.get("/classify"), 405, "method_not_allowed", "POST")
     assert server.get("/classify").headers["allow"] == "POST"
     check(server.post("/models"), 405, "method_not_allowed", "GET")
-    check(server.post("/metrics"), 404, "not_found")
+    check(server.post("/metrics"), 405, "method_not_allowed", "GET")
 
 
 def test_bentomls_client_gets_an_exception_and_not_an_answer(server: Server) -> None:

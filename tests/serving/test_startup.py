@@ -66,6 +66,12 @@ def test_a_model_that_is_no_name(artifacts: Path) -> None:
     assert "not a model's name" in refused(artifacts, HALFTONE_MODEL="../etc")
 
 
+def test_one_of_several_models_is_missing(artifacts: Path) -> None:
+    line = refused(artifacts, HALFTONE_MODEL="efficientnet_lite0, second")
+
+    assert "second" in line
+
+
 def test_no_variant_is_proven(copy: Path) -> None:
     for variant in variants(copy):
         rewrite_record(copy, variant, lambda record: record.update(verdict="FAILED", reasons=["agreement 0.1 is low"]))
@@ -126,6 +132,9 @@ def test_random_weights(copy: Path) -> None:
         ("HALFTONE_QUEUE", "many", "whole number"),
         ("HALFTONE_QUEUE", "0", "at least 1"),
         ("HALFTONE_DEADLINE", "nan", "positive"),
+        ("HALFTONE_BATCH", "-1", "0 or more"),
+        ("HALFTONE_MODEL", "a,,b", "commas"),
+        ("HALFTONE_MODEL", "a,b,a", "different names"),
         ("HALFTONE_ALLOW_UNTRAINED", "perhaps", "1 or 0"),
     ],
 )

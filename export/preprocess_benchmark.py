@@ -1,0 +1,140 @@
+"""What bytes-to-pixels costs on one core, step by step: `python -m export.preprocess_benchmark`.
+
+Every step runs on the same pictures, one after the other, round after round, so that whatever else the machine does
+meets all of them; the figure is the smallest processor time of each picture, averaged over the pictures. Default: the
+sample photographs as 500 x 375 JPEGs of quality 90, 10 s; `load` and `load, Pillow alone` are the whole, the rest are
+parts, and `ratio` is to Pillow alone in the same run.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import tyro
+from PIL import Image, JpegImagePlugin, features
+
+from export.images import PHOTOS
+from models.host import host
+from models.preprocess import Pixels, decode, fit, load
+from models.sniff import image_format
+from models.spec import InputSpec
+
+PLAIN = "load, Pillow alone"
+PACKAGES = ("pillow", "simplejpeg", "cykooz-resizer", "numpy")
+
+Step = Callable[[int], object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreprocessBenchmark:
+    """Measure decoding and fitting on one core."""
+
+    data: Path | None = None
+    """Folder of JPEG files to measure as they are; default: the sample photographs, made 500 x 375."""
+
+    size: int = 224
+    """Side of the model's input in pixels."""
+
+    seconds: float = 10.0
+    """How long to measure."""
+
+    output: Path | None = None
+    """File for the figures as JSON, besides the table that is printed."""
+
+
+def main(config: PreprocessBenchmark) -> None:
+    """Measure and print."""
+    pictures = _samples() if config.data is None else [path.read_bytes() for path in sorted(config.data.glob("*.jp*g"))]
+    if not pictures or config.seconds <= 0:
+        print(f"error: --data {config.data} must hold .jpg files, --seconds must be positive", file=sys.stderr)
+        sys.exit(2)
+    report = measure(pictures, InputSpec(size=config.size), config.seconds)
+    for name, value in report.items():
+        if name != "steps":
+            print(f"{name:<12}{value}")
+    print(f"\n{'step':<24}{'ms':>8}{'ratio':>8}")
+    for name, figures in dict(report["steps"]).items():  # type: ignore[call-overload]
+        print(f"{name:<24}{figures['ms']:>8.3f}{figures['ratio']:>8.2f}")
+    if config.output is not None:
+        config.output.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def measure(pictures: Sequence[bytes], spec: InputSpec, seconds: float) -> dict[str, object]:
+    """Host, versions, and per step the milliseconds of processor time and the ratio to Pillow alone.
+
+    Args:
+        pictures: JPEG files.
+        spec: the model's input.
+        seconds: how long to go on; every step runs at least once on every picture.
+    """
+    best = _fastest(_steps(pictures, spec), len(pictures), seconds)
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "host": host(),
+        "versions": _versions(),
+        "pictures": f"{len(pictures)}, {sum(map(len, pictures)) / len(pictures) / 1000:.0f} kB on average",
+        "steps": {name: {"ms": best[name] * 1e3, "ratio": best[name] / best[PLAIN]} for name in best},
+    }
+
+
+def _steps(pictures: Sequence[bytes], spec: InputSpec) -> dict[str, Step]:
+    decoded: list[Pixels] = [decode(data) for data in pictures]
+    images = [Image.fromarray(pixels) for pixels in decoded]
+    return {
+        "load": lambda i: load(pictures[i], spec),
+        PLAIN: lambda i: load(pictures[i], spec, plain=True),
+        "sniff": lambda i: image_format(pictures[i]),
+        "open (header)": lambda i: JpegImagePlugin.JpegImageFile(io.BytesIO(pictures[i])),
+        "decode": lambda i: decode(pictures[i]),
+        "decode, Pillow alone": lambda i: decode(pictures[i], plain=True),
+        "convert (Pillow, a copy)": lambda i: images[i].convert("RGB"),
+        "EXIF": lambda i: images[i].getexif().get(0x0112, 1),
+        "fit": lambda i: fit(decoded[i], spec),
+        "fit, Pillow alone": lambda i: fit(decoded[i], spec, plain=True),
+    }
+
+
+def _fastest(steps: Mapping[str, Step], pictures: int, seconds: float) -> dict[str, float]:
+    """Per step, seconds of this thread's processor time: the smallest of each picture, averaged."""
+    best = {name: np.full(pictures, np.inf) for name in steps}
+    end = time.monotonic() + seconds
+    while True:
+        for name, step in steps.items():
+            for index in range(pictures):
+                start = time.thread_time()
+                step(index)
+                best[name][index] = min(best[name][index], time.thread_time() - start)
+        if time.monotonic() >= end:
+            return {name: float(times.mean()) for name, times in best.items()}
+
+
+def _samples() -> list[bytes]:
+    pictures = []
+    for photo in sorted(PHOTOS.glob("*.jpg")):
+        file = io.BytesIO()
+        Image.open(photo).convert("RGB").resize((500, 375), Image.Resampling.LANCZOS).save(file, "JPEG", quality=90)
+        pictures.append(file.getvalue())
+    return pictures
+
+
+def _versions() -> dict[str, str]:
+    versions = {"libjpeg-turbo of Pillow": str(features.version("libjpeg_turbo"))}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
+
+
+if __name__ == "__main__":
+    main(tyro.cli(PreprocessBenchmark, prog="python -m export.preprocess_benchmark"))

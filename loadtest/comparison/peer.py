@@ -1,0 +1,52 @@
+"""What is measured: one server and how to start and ask it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from loadtest.comparison.wire import Wire
+
+INDEX = r'"index"\s*:\s*(\d+)'
+"""The first class index in an answer such as `{"predictions": [{"index": 281, …}, …]}`."""
+
+V2_INDEX = r'"data"\s*:\s*\[\s*(\d+)'
+"""The first element of the first tensor in an answer of the Open Inference Protocol."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peer:
+    """One row of the comparison.
+
+    In `command` and `settings`, `{python}` and `{bin}` stand for the peer's interpreter and its folder, `{port}` for a
+    free port, `{cores}` for the processor's cores and `{variant}` for the variant that our service chose.
+    """
+
+    name: str
+    """What --peers takes."""
+
+    title: str
+    """What the table says."""
+
+    command: tuple[str, ...]
+    """Started in the repository's root."""
+
+    engine: str
+    """What executes the model."""
+
+    requirements: str = ""
+    """Name of the file in loadtest/peers/requirements whose packages it runs with; empty: this very environment."""
+
+    python: str = ""
+    """Interpreter to make that environment with; empty: the running one."""
+
+    path: str = "/classify"
+    wire: Wire = Wire.RAW
+    answer: str = INDEX
+    """See `Load.answer`."""
+
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables."""
+
+    loop: bool = False
+    """It has no HTTP: the command measures itself and prints the result (loadtest.peers.limit)."""

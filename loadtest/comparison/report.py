@@ -1,0 +1,199 @@
+"""The report: one table for the terminal, the same in Markdown, and every figure in JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from loadtest.comparison.process import usable_cores
+from loadtest.comparison.summary import Level, Row, Spread
+
+_OWN_PACKAGES = (
+    "bentoml",
+    "cykooz-resizer",
+    "httptools",
+    "numpy",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "pillow",
+    "simplejpeg",
+    "uvloop",
+)
+_PEER_PACKAGES = ("fastapi", "litserve", "mlserver", "nvidia-pytriton", "onnxruntime", "openvino", "ray", "uvicorn")
+_NOTHING = "–"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Everything that a run found out."""
+
+    title: str
+    date: datetime
+    command: str
+    rows: Sequence[Row]
+    ratios: Sequence[str]
+    """Headings of the ratios."""
+
+    notes: Sequence[str]
+    """Sentences below the table."""
+
+    facts: Mapping[str, Any]
+    """Hardware, versions and conditions, JSON-ready."""
+
+    def markdown(self) -> str:
+        """The whole report."""
+        header, body = self._cells()
+        lines = [
+            f"# {self.title}, {self.date:%Y-%m-%d}",
+            "",
+            f"`{self.command}`",
+            "",
+            *_markdown_table(header, body),
+            "",
+            *(f"- {note}" for note in self.notes),
+            *(f"- {name}: {_plain(value)}" for name, value in self.facts.items() if name != "labels"),
+        ]
+        return "\n".join(lines) + "\n"
+
+    def table(self) -> Table:
+        """For the terminal."""
+        header, body = self._cells()
+        table = Table(title=self.title)
+        for position, name in enumerate(header):
+            table.add_column(name, justify="left" if position < 2 else "right")
+        for row in body:
+            table.add_row(*row)
+        return table
+
+    def to_json(self) -> str:
+        """Every figure."""
+        document = {
+            "title": self.title,
+            "date": self.date.isoformat(timespec="seconds"),
+            "command": self.command,
+            "notes": list(self.notes),
+            **self.facts,
+            "rows": [row.to_dict() for row in self.rows],
+        }
+        return json.dumps(_finite(document), indent=1, ensure_ascii=False) + "\n"
+
+    def _cells(self) -> tuple[list[str], list[list[str]]]:
+        clients = list(self.facts["clients"])
+        header = [
+            "server",
+            "engine",
+            *(f"req/s, {number} client{'s' * (number > 1)}" for number in clients),
+            f"p50 / p99 ms, {_middle(clients)} clients",
+            *self.ratios,
+            "wrong",
+            "errors",
+            "peak RSS MB",
+            "cold start s",
+        ]
+        return header, [_row(row, clients, self.ratios) for row in self.rows]
+
+
+def _finite(value: Any) -> Any:
+    """With null for the percentiles of nothing, which JSON has no number for."""
+    if isinstance(value, Mapping):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _row(row: Row, clients: Sequence[int], ratios: Sequence[str]) -> list[str]:
+    if not row.levels:
+        width = len(clients) + 5 + len(ratios)
+        return [row.title, row.engine, f"not measured: {row.reason}", *[_NOTHING] * (width - 1)]
+    middle = next(level for level in row.levels if level.clients == _middle(clients))
+    title = f"{row.title} (not all rounds: {row.reason})" if row.reason else row.title
+    requests = sum(level.requests for level in row.levels)
+    return [
+        title,
+        row.engine,
+        *(_spread(level.rate) for level in row.levels),
+        f"{middle.p50_ms.median:.1f} / {middle.p99_ms.median:.1f}",
+        *(" / ".join(_ratio(level.ratios[heading]) for level in row.levels) for heading in ratios),
+        f"{_sum(row.levels, 'wrong')} of {requests}",
+        str(_sum(row.levels, "errors")),
+        _NOTHING if row.peak_mib is None else f"{row.peak_mib.median:.0f}",
+        _NOTHING if row.cold_start_s is None else f"{row.cold_start_s.median:.1f}",
+    ]
+
+
+def _sum(levels: Sequence[Level], name: str) -> int:
+    return sum(getattr(level, name) for level in levels)
+
+
+def _middle(clients: Sequence[int]) -> int:
+    return clients[len(clients) // 2]
+
+
+def _spread(value: Spread) -> str:
+    digits = 0 if value.median >= 10 else 1
+    return f"{value.median:.{digits}f} ({value.low:.{digits}f}–{value.high:.{digits}f})"
+
+
+def _ratio(value: float | None) -> str:
+    return _NOTHING if value is None else f"{value:.2f}"
+
+
+def _markdown_table(header: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
+    rule = ["---", "---", *["---:"] * (len(header) - 2)]
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in (header, rule, *body)]
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_plain(each)}" for name, each in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_plain, value))
+    return str(value)
+
+
+def hardware() -> dict[str, str | int]:
+    """Processor, usable cores, memory-independent facts of the system; no name of the machine."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+    flags = next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), [])
+    wanted = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8")
+    return {
+        "cpu": model or platform.processor() or platform.machine(),
+        "extensions": " ".join(flag for flag in wanted if flag in flags),
+        "cores": usable_cores(),
+        "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+    }
+
+
+def versions(requirements: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Versions of the packages that matter: of this environment, and of each peer's as its file pins them."""
+    return {"here": _installed()} | {name: _pinned(name) for name in sorted(set(requirements))}
+
+
+def _installed() -> dict[str, str]:
+    found = {}
+    for name in _OWN_PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _pinned(requirements: str) -> dict[str, str]:
+    text = (files("loadtest.peers") / "requirements" / f"{requirements}.txt").read_text()
+    pairs = (line.partition("==") for line in text.splitlines() if "==" in line)
+    return {name.strip(): pinned.strip() for name, _, pinned in pairs if name.strip() in _PEER_PACKAGES}

@@ -1,0 +1,82 @@
+"""A picture as the bytes of an HTTP request, in the form that each server takes."""
+
+from __future__ import annotations
+
+import base64
+import json
+from enum import StrEnum
+
+_BOUNDARY = b"----compare-8f14e45fceea167a"
+
+
+class Wire(StrEnum):
+    """Forms of a request."""
+
+    RAW = "raw"
+    """The body is the picture."""
+
+    IMAGE_FIELD = "image"
+    """A multipart form whose file field is called `image`."""
+
+    IMAGES_FIELD = "images"
+    """The same, called `images`."""
+
+    REQUEST_FIELD = "request"
+    """The same, called `request`."""
+
+    V2_BASE64 = "v2-base64"
+    """Open Inference Protocol: a BYTES tensor `image` of shape (1, 1) as base64 text in JSON."""
+
+    V2_BINARY = "v2-binary"
+    """Open Inference Protocol: the same tensor as bytes behind the JSON."""
+
+
+def request(wire: Wire, path: str, picture: bytes, port: int) -> bytes:
+    """The whole request, head and body, for a JPEG file."""
+    headers, body = _content(wire, picture)
+    head = [
+        f"POST {path} HTTP/1.1",
+        f"Host: 127.0.0.1:{port}",
+        *(f"{name}: {value}" for name, value in headers.items()),
+        f"Content-Length: {len(body)}",
+    ]
+    return "\r\n".join(head).encode() + b"\r\n\r\n" + body
+
+
+def _content(wire: Wire, picture: bytes) -> tuple[dict[str, str], bytes]:
+    if wire is Wire.RAW:
+        return {"Content-Type": "image/jpeg"}, picture
+    if wire is Wire.V2_BASE64:
+        return {"Content-Type": "application/json"}, _v2_base64(picture)
+    if wire is Wire.V2_BINARY:
+        return _v2_binary(picture)
+    return {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY.decode()}"}, _form(wire.value, picture)
+
+
+def _form(field: str, picture: bytes) -> bytes:
+    head = f'Content-Disposition: form-data; name="{field}"; filename="picture.jpg"\r\nContent-Type: image/jpeg'
+    return b"--%s\r\n%s\r\n\r\n%s\r\n--%s--\r\n" % (_BOUNDARY, head.encode(), picture, _BOUNDARY)
+
+
+def _v2_base64(picture: bytes) -> bytes:
+    tensor = {
+        "name": "image",
+        "shape": [1, 1],
+        "datatype": "BYTES",
+        "parameters": {"content_type": "base64"},
+        "data": [base64.b64encode(picture).decode()],
+    }
+    return json.dumps({"inputs": [tensor]}).encode()
+
+
+def _v2_binary(picture: bytes) -> tuple[dict[str, str], bytes]:
+    element = len(picture).to_bytes(4, "little") + picture
+    tensor = {
+        "name": "image",
+        "shape": [1, 1],
+        "datatype": "BYTES",
+        "parameters": {"binary_data_size": len(element)},
+    }
+    head = json.dumps({"inputs": [tensor], "outputs": [{"name": "index"}]}).encode()
+    headers = {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(len(head))}
+    return headers, head + element

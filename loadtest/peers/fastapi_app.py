@@ -1,0 +1,28 @@
+"""FastAPI with uvicorn: the body is the picture, and the answer skips the response model.
+
+With PEER_THREADS=1 the work is done in the event loop (to be run with several uvicorn workers), with more in a pool of
+threads of one process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+
+from loadtest.peers.shared import Model, threads
+
+app = FastAPI()
+model = Model(threads())
+pool = ThreadPoolExecutor(threads()) if threads() > 1 else None
+
+
+@app.post("/classify")
+async def classify(request: Request) -> JSONResponse:
+    """Classify the picture in the body."""
+    picture = await request.body()
+    if pool is None:
+        return JSONResponse(model.classify(picture))
+    return JSONResponse(await asyncio.get_running_loop().run_in_executor(pool, model.classify, picture))

@@ -1,0 +1,16 @@
+"""FastAPI with uvicorn and no model: the body is read and a constant answered."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+
+app = FastAPI()
+ANSWER = {"predictions": [{"label": "nothing", "index": 0, "probability": 1.0}]}
+
+
+@app.post("/classify")
+async def classify(request: Request) -> JSONResponse:
+    """Answer the constant once the body has arrived."""
+    await request.body()
+    return JSONResponse(ANSWER)

@@ -1,0 +1,69 @@
+"""Our service's HTTP side under BentoML with a model that answers a constant: no decoding, no queue, no engine."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from typing import Any
+
+import bentoml
+
+from models.store import DEFAULT_MODEL, open_bundle
+from serving.api import Api
+from serving.errors import RequestError
+from serving.front import fronted
+from serving.gateway import BENTOML_FOLDERS, BENTOML_PATHS, ASGIApp, Gateway
+from serving.predictions import Prediction
+from serving.served import Served
+from serving.settings import Settings
+from serving.telemetry.monitor import Monitor
+from serving.telemetry.routes import Routes
+
+
+class NoModel(Served):
+    """Answers at once. Labels and version are those of the default bundle."""
+
+    def __init__(self) -> None:
+        self.name = DEFAULT_MODEL
+        self.manifest = open_bundle(DEFAULT_MODEL).manifest
+        self.version = self.manifest.version
+        self.variant = "none"
+
+    async def classify(
+        self, images: Sequence[bytes], top_k: int, *, seconds: float
+    ) -> list[list[Prediction] | RequestError]:
+        """The constant for each picture."""
+        return [[Prediction(label="nothing", index=0, probability=1.0)] for _ in images]
+
+    def close(self) -> None:
+        """There is nothing to end."""
+
+
+API = Api(Settings())
+
+
+def _wrapped(app: ASGIApp) -> ASGIApp:
+    routes = Routes([*API.paths, *BENTOML_PATHS], BENTOML_FOLDERS)
+    return Monitor(Gateway(app, API), recorder=API.recorder, routes=routes, log=None)
+
+
+@bentoml.service(
+    name="noop",
+    workers=1,
+    traffic={"timeout": 600},
+    logging={"access": {"enabled": False}},
+    metrics={"enabled": False},
+    service_class=fronted(_wrapped),
+)
+class Noop:
+    """What `serving.service` is, without a model."""
+
+    def __init__(self) -> None:
+        API.models.publish(NoModel())
+        gc.collect()
+        gc.freeze()
+
+    @bentoml.api  # type: ignore[untyped-decorator]
+    async def classify(self, top_k: int = 1) -> dict[str, Any]:
+        """Gives BentoML's application the path; over HTTP the gateway answers it."""
+        return await API.classify([b""], top_k)

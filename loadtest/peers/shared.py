@@ -1,0 +1,84 @@
+"""What every peer does in the same way, so that only the servers differ: the repository's preprocessing, the same FP32
+graph in ONNX Runtime (or an engine of `export.runtimes`), and the same answer.
+
+Settings, as environment variables: HALFTONE_ARTIFACTS and HALFTONE_MODEL name the bundle, PEER_VARIANT an engine of
+the bundle instead of plain ONNX Runtime, PEER_THREADS the pictures that are worked on at once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from models.bundle import Bundle
+from models.preprocess import load
+from models.store import DEFAULT_MODEL, open_bundle
+
+Pixels = npt.NDArray[np.uint8]
+Logits = npt.NDArray[np.float32]
+
+TOP_K = 5
+
+
+def threads() -> int:
+    """Pictures that the peer works on at once: its threads, worker processes or replicas."""
+    return int(os.environ.get("PEER_THREADS", "1"))
+
+
+class Model:
+    """The bundle's classifier; may be called from several threads at once, each call uses one thread.
+
+    Args:
+        streams: calls expected at once.
+    """
+
+    def __init__(self, streams: int = 1) -> None:
+        self.bundle = open_bundle(os.environ.get("HALFTONE_MODEL") or DEFAULT_MODEL)
+        self._labels = self.bundle.manifest.labels
+        variant = os.environ.get("PEER_VARIANT")
+        #: uint8 pixels (N, S, S, 3) to float32 logits (N, classes)
+        self.run: Callable[[Pixels], Logits] = (
+            _engine(self.bundle, variant, streams) if variant else _onnxruntime(self.bundle)
+        )
+
+    def pixels(self, picture: bytes) -> Pixels:
+        """One JPEG, PNG or WebP file to uint8 (S, S, 3)."""
+        return load(picture, self.bundle.manifest.input)
+
+    def classify(self, picture: bytes) -> dict[str, Any]:
+        """The answer to one picture."""
+        return self.answer(self.run(self.pixels(picture)[np.newaxis])[0])
+
+    def classify_batch(self, pictures: list[bytes]) -> list[dict[str, Any]]:
+        """The answers to several pictures that go through the graph together."""
+        return [self.answer(row) for row in self.run(np.stack([self.pixels(picture) for picture in pictures]))]
+
+    def answer(self, logits: Logits) -> dict[str, Any]:
+        """The most probable classes, best first, from one row of logits."""
+        exponents = np.exp(logits - logits.max())
+        probabilities = exponents / exponents.sum()
+        best = np.argsort(-probabilities, kind="stable")[:TOP_K]
+        return {
+            "predictions": [
+                {"label": self._labels[i], "index": int(i), "probability": float(probabilities[i])} for i in best
+            ]
+        }
+
+
+def _onnxruntime(bundle: Bundle) -> Callable[[Pixels], Logits]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(bundle.read("model.fp32.onnx"), options, providers=["CPUExecutionProvider"])
+    return lambda pixels: np.asarray(session.run(["logits"], {"pixels": pixels})[0])
+
+
+def _engine(bundle: Bundle, variant: str, streams: int) -> Callable[[Pixels], Logits]:
+    from export.runtimes.registry import load as load_engine
+
+    return load_engine(bundle, variant, threads=streams, streams=streams).run

@@ -1,0 +1,169 @@
+"""What a batch costs, and so how many pictures to run at once: measured at the start, refined while it serves.
+
+Where a model runs eight pictures in less than eight times the time of one (a GPU, a processor with matrix units),
+batches raise the throughput; on most processors they don't, and every batch would only make its first picture wait.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+SIZES = (1, 2, 4, 8, 16, 32)
+_GAIN = 1.03
+_HOPELESS = 1.1
+_SMOOTHING = 0.1
+_EXPLORE_EVERY = 128
+_EXPLORE_SHARE = 0.015
+
+
+class BatchSizes(Protocol):
+    """Decides the size of batches; called under the batcher's lock."""
+
+    def best(self, available: int) -> int:
+        """How many of `available` (at least 1) items to run at once; the same until something is observed."""
+
+    def observe(self, size: int, seconds: float) -> None:
+        """Learn that a batch of `size` took this long."""
+
+    def waiting_pays(self, ready: int, coming: int, seconds: float) -> bool:
+        """Whether `ready` items should wait `seconds` for `coming` more, when one batch can run at a time."""
+
+
+class AlwaysUpTo:
+    """Batches of whatever is there up to a fixed size; 1 means no batching."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+
+    def best(self, available: int) -> int:
+        """All that is there, up to the fixed size."""
+        return min(available, self._size)
+
+    def observe(self, size: int, seconds: float) -> None:
+        """Nothing is learned."""
+
+    def waiting_pays(self, ready: int, coming: int, seconds: float) -> bool:
+        """Never."""
+        return False
+
+
+class Costs:
+    """The measured cost of batches.
+
+    Args:
+        seconds: size of a batch to the seconds that it takes while all streams are busy; holds at least size 1.
+    """
+
+    def __init__(self, seconds: Mapping[int, float]) -> None:
+        self._seconds = dict(sorted(seconds.items()))
+        self._observed = 1
+
+    @property
+    def seconds(self) -> dict[int, float]:
+        """Size to the seconds of one batch, as known now."""
+        return dict(self._seconds)
+
+    def best(self, available: int) -> int:
+        """The size of the highest throughput that the queue fills; the smallest of those that are about as good.
+
+        Now and then another size is tried in its turn, so that its figure stays true as the machine's load changes;
+        not where that would cost more than a small share of the throughput.
+        """
+        each = {size: seconds / size for size, seconds in self._seconds.items() if size <= available}
+        limit = _GAIN * min(each.values())
+        best = next(size for size in each if each[size] <= limit)
+        turn, rest = divmod(self._observed, _EXPLORE_EVERY)
+        if rest or len(each) == 1:
+            return best
+        others = [size for size in each if size != best]
+        other = others[turn % len(others)]
+        extra = other * (each[other] - each[best])
+        return other if extra <= _EXPLORE_SHARE * _EXPLORE_EVERY * best * each[best] else best
+
+    def observe(self, size: int, seconds: float) -> None:
+        """Move the figure of this size a little towards what was measured."""
+        self._observed += 1
+        if size in self._seconds:
+            self._seconds[size] += _SMOOTHING * (seconds - self._seconds[size])
+
+    def waiting_pays(self, ready: int, coming: int, seconds: float) -> bool:
+        """Whether the items are done sooner on average when they wait and run as one batch."""
+        cost = self._estimate
+        together = (ready + coming) * (seconds + cost(ready + coming))
+        apart = ready * cost(ready) + coming * (max(seconds, cost(ready)) + cost(coming))
+        return together < apart
+
+    def _estimate(self, count: int) -> float:
+        """Seconds for any number of items, split into the sizes that there are."""
+        total = 0.0
+        for size in reversed(self._seconds):
+            batches, count = divmod(count, size)
+            total += batches * self._seconds[size]
+        return total
+
+
+def measure(
+    run: Callable[[int], object],
+    *,
+    streams: int,
+    largest: int,
+    seconds: float = 0.05,
+    clock: Callable[[], float] = time.monotonic,
+) -> Costs:
+    """Measure batches of 1, 2, 4, … on `streams` threads at once, as long as bigger ones may pay.
+
+    Takes little more than `seconds` a size: two sizes on a processor without matrix units.
+
+    Args:
+        run: executes a batch of the given size; called from several threads at once.
+        streams: batches in flight.
+        largest: biggest size to try.
+        seconds: time to spend on each size, beside a first run that is not counted.
+        clock: monotonic seconds.
+
+    Returns:
+        All sizes but those that cost over a tenth more a picture than a smaller one: they are never worth trying.
+    """
+    table: dict[int, float] = {}
+    least, in_vain = math.inf, 0
+    for size in (size for size in SIZES if size <= largest):
+        cost = _seconds_per_batch(run, size, streams, seconds, clock)
+        each = cost / size
+        if each > _HOPELESS * least:
+            break
+        table[size] = cost
+        in_vain = 0 if each * _GAIN < least else in_vain + 1
+        if in_vain == 2:
+            break
+        least = min(least, each)
+    return Costs(table)
+
+
+def _seconds_per_batch(
+    run: Callable[[int], object], size: int, streams: int, seconds: float, clock: Callable[[], float]
+) -> float:
+    """Mean seconds of a batch while `streams` threads run such batches one after the other."""
+    counts = [0] * streams
+    ready = threading.Barrier(streams)
+    spent = [0.0] * streams
+
+    def work(thread: int) -> None:
+        run(size)
+        ready.wait()
+        start = now = clock()
+        while now - start < seconds:
+            run(size)
+            counts[thread] += 1
+            now = clock()
+        spent[thread] = now - start
+
+    threads = [threading.Thread(target=work, args=(thread,)) for thread in range(streams)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    return sum(spent) / sum(counts)

@@ -1,0 +1,112 @@
+"""`python -m serving.footprint`: how large the environment of a served model is, library by library.
+
+Follows the base dependencies of pyproject.toml (what a Bento installs: no extra) through what they require in turn,
+and adds up the files of each as installed here. Takes some seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from rich.console import Console
+from rich.table import Table
+
+from models.cli import DONE, run
+from models.errors import HalftoneError
+
+PROJECT = Path(__file__).parents[1] / "pyproject.toml"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FootprintConfig:
+    """Sizes of the libraries that serving needs, as installed here."""
+
+    top: int = 12
+    """Libraries to list, largest first; the sum is of all."""
+
+    json: bool = False
+    """Print every library's bytes as JSON instead of a table."""
+
+    def __post_init__(self) -> None:
+        if self.top < 1:
+            raise HalftoneError(f"--top must be at least 1, not {self.top}")
+
+
+def needed(requirements: Iterable[str]) -> dict[str, Distribution]:
+    """The installed libraries that these requirements lead to, by canonical name.
+
+    Args:
+        requirements: PEP 508 requirements; those whose marker excludes this machine are left out.
+
+    Raises:
+        HalftoneError: one of them is not installed.
+    """
+    found: dict[str, Distribution] = {}
+    seen: set[tuple[str, str]] = set()
+    queue = [(Requirement(text), "") for text in requirements]
+    while queue:
+        requirement, extra = queue.pop()
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": extra}):
+            continue
+        name = _canonical(requirement.name)
+        found[name] = _installed(name)
+        for wanted in ("", *requirement.extras):
+            if (name, wanted) not in seen:
+                seen.add((name, wanted))
+                queue += [(Requirement(text), wanted) for text in found[name].requires or ()]
+    return found
+
+
+def size(library: Distribution) -> int:
+    """Bytes of the files that it installed, compiled ones included."""
+    return sum(path.stat().st_size for path in _files(library))
+
+
+def _files(library: Distribution) -> Iterator[Path]:
+    for file in library.files or ():
+        path = Path(str(library.locate_file(file)))
+        if path.is_file():
+            yield path
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _installed(name: str) -> Distribution:
+    try:
+        return distribution(name)
+    except PackageNotFoundError:
+        raise HalftoneError(
+            f"{name}, which serving needs, is not installed: run `pip install --constraint constraints.txt .`"
+        ) from None
+
+
+def main(config: FootprintConfig) -> int:
+    """Measure and print; returns the exit code."""
+    requirements = tomllib.loads(PROJECT.read_text())["project"]["dependencies"]
+    libraries = needed(requirements)
+    sizes = {name: size(library) for name, library in sorted(libraries.items())}
+    if config.json:
+        print(json.dumps(sizes, indent=1))
+        return DONE
+    table = Table("library", "version", "MiB")
+    largest = sorted(sizes, key=lambda name: -sizes[name])
+    for name in largest[: config.top]:
+        table.add_row(name, libraries[name].version, f"{sizes[name] / 2**20:.1f}")
+    rest = sum(sizes[name] for name in largest[config.top :])
+    table.add_row(f"{len(largest[config.top :])} others", "", f"{rest / 2**20:.1f}", end_section=True)
+    table.add_row(f"all {len(sizes)}", "", f"{sum(sizes.values()) / 2**20:.1f}")
+    Console().print(table)
+    return DONE
+
+
+if __name__ == "__main__":
+    run(main, FootprintConfig, prog="python -m serving.footprint")

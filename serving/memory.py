@@ -1,0 +1,20 @@
+"""What loading leaves behind: memory that is free, but still counted as the process's own."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import sys
+
+
+def settle() -> None:
+    """To be called once when everything is loaded, before the first request.
+
+    Garbage is collected, and what remains is never looked at again by the collector: no request waits for it. Then
+    glibc gives the pages back that reading and compiling the models used and freed (17 MB of 168 with the default
+    model; about a millisecond). Other C libraries have no such call and keep theirs.
+    """
+    gc.collect()
+    gc.freeze()
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)

@@ -1,0 +1,95 @@
+"""The metrics that there are: name, type, labels, buckets and meaning (docs/observability.md has the same table)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+_SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_ITEMS = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0, 128.0)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Metric:
+    """What a family of time series means."""
+
+    name: str
+    """Full name as Prometheus stores it."""
+
+    kind: Literal["counter", "gauge", "histogram"]
+    """Prometheus' type."""
+
+    labels: tuple[str, ...]
+    """Names of the labels, in the order in which the recorder gives their values."""
+
+    help: str
+    """One line for people."""
+
+    buckets: tuple[float, ...] = ()
+    """Upper bounds of a histogram's buckets without the infinite one, ascending."""
+
+
+QUEUE_DEPTH = Metric(
+    name="halftone_queue_depth",
+    kind="gauge",
+    labels=("model", "variant"),
+    help="Pictures that wait for the model now.",
+)
+QUEUE_WAIT_SECONDS = Metric(
+    name="halftone_queue_wait_seconds",
+    kind="histogram",
+    labels=("model", "variant"),
+    help="Time that a picture waited in the queue before work on it began.",
+    buckets=_SECONDS,
+)
+BATCH_ITEMS = Metric(
+    name="halftone_batch_items",
+    kind="histogram",
+    labels=("model", "variant"),
+    help="Pictures per run of the model.",
+    buckets=_ITEMS,
+)
+DECODE_SECONDS = Metric(
+    name="halftone_decode_seconds",
+    kind="histogram",
+    labels=("model", "variant"),
+    help="Time from a picture's bytes to the model's pixels.",
+    buckets=_SECONDS,
+)
+INFER_SECONDS = Metric(
+    name="halftone_infer_seconds",
+    kind="histogram",
+    labels=("model", "variant"),
+    help="Time of one run of the model on one batch.",
+    buckets=_SECONDS,
+)
+REQUEST_SECONDS = Metric(
+    name="halftone_request_seconds",
+    kind="histogram",
+    labels=("route", "status", "model"),
+    help="Time from a request's arrival to the end of its answer.",
+    buckets=_SECONDS,
+)
+REJECTED_TOTAL = Metric(
+    name="halftone_rejected_total",
+    kind="counter",
+    labels=("reason",),
+    help="Requests, and single pictures of a batch, that were answered with an error, by its code.",
+)
+MODEL_INFO = Metric(
+    name="halftone_model_info",
+    kind="gauge",
+    labels=("name", "version", "variant"),
+    help="1 for each loaded model.",
+)
+
+METRICS = (
+    QUEUE_DEPTH,
+    QUEUE_WAIT_SECONDS,
+    BATCH_ITEMS,
+    DECODE_SECONDS,
+    INFER_SECONDS,
+    REQUEST_SECONDS,
+    REJECTED_TOTAL,
+    MODEL_INFO,
+)

@@ -1,0 +1,206 @@
+"""The Open Inference Protocol, version 2, over REST: what KServe's and Triton's clients speak (paths under /v2)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Mapping
+
+import numpy as np
+
+from export.runtimes.base import Logits, Pixels
+from models.measures import softmax
+from serving.answer import Answer, Scope, as_json
+from serving.body import ClientGoneError, Receive, read_body
+from serving.errors import RequestError, bad_parameter, internal, unavailable
+from serving.patience import while_connected
+from serving.registry import Registry
+from serving.served import Served
+from serving.settings import Settings
+from serving.v2 import metadata
+from serving.v2.metadata import IMAGE, LOGITS, PIXELS, PROBABILITIES
+from serving.v2.request import InferenceRequest, Wanted, malformed, parse
+from serving.v2.response import HEADER_LENGTH, Output, best_classes, encode
+from serving.v2.tensors import images, pixels
+
+logger = logging.getLogger("bentoml.halftone")
+
+_PATHS = (
+    "/v2, /v2/health/live, /v2/health/ready, /v2/repository/index, "
+    "/v2/models/NAME[/versions/VERSION] and the same with /ready or /infer"
+)
+
+
+class OpenInference:
+    """Answers everything under /v2.
+
+    Args:
+        models: what is served.
+        settings: limits and time-outs.
+    """
+
+    def __init__(self, models: Registry, settings: Settings) -> None:
+        self._models = models
+        self._settings = settings
+
+    async def __call__(self, scope: Scope, receive: Receive) -> Answer:
+        """Answer one request; an error is `{"error": "message"}`, as the protocol wants it.
+
+        Raises:
+            ClientGoneError: the client left.
+        """
+        try:
+            return await self._answer(scope, receive)
+        except ClientGoneError:
+            raise
+        except RequestError as error:
+            return _failure(error)
+        except Exception:
+            logger.exception("failed on a request of the Open Inference Protocol")
+            return _failure(internal())
+
+    async def _answer(self, scope: Scope, receive: Receive) -> Answer:
+        match scope["path"].split("/")[2:]:
+            case []:
+                return _got(scope, metadata.server())
+            case ["health", "live"]:
+                return _got(scope, {"live": True})
+            case ["health", "ready"]:
+                return _got(scope, self._ready())
+            case ["repository", "index"]:
+                return await self._index(scope, receive)
+            case ["models", name, "versions", version, *rest]:
+                return await self._model(self._versioned(name, version), rest, scope, receive)
+            case ["models", name, *rest]:
+                return await self._model(self._models.get(name), rest, scope, receive)
+        raise _nothing_here()
+
+    async def _model(self, served: Served, rest: list[str], scope: Scope, receive: Receive) -> Answer:
+        match rest:
+            case []:
+                return _got(scope, metadata.model(served))
+            case ["ready"]:
+                return _got(scope, {"name": served.name, "ready": True})
+            case ["infer"]:
+                return await self._infer(served, scope, receive)
+        raise _nothing_here()
+
+    def _ready(self) -> dict[str, bool]:
+        if not self._models.ready:
+            raise unavailable("not_ready", "the models are being loaded, or the service is stopping", retry_after=2)
+        return {"ready": True}
+
+    def _versioned(self, name: str, version: str) -> Served:
+        served = self._models.get(name)
+        if version != served.version:
+            raise RequestError(
+                404, "model_not_found", f"the version of {name} here is {served.version}, not {version[:50]!r}"
+            )
+        return served
+
+    async def _index(self, scope: Scope, receive: Receive) -> Answer:
+        body = await self._posted(scope, receive, _headers(scope))
+        try:
+            values = json.loads(body or b"{}")
+        except (ValueError, RecursionError):
+            raise malformed("the body of an index request is empty or a JSON object") from None
+        only_ready = isinstance(values, dict) and values.get("ready") is True
+        return as_json(metadata.index(self._models, only_ready=only_ready))
+
+    async def _infer(self, served: Served, scope: Scope, receive: Receive) -> Answer:
+        headers = _headers(scope)
+        body = await self._posted(scope, receive, headers)
+        request = parse(body, headers.get(HEADER_LENGTH.lower()))
+        wanted = _wanted(request, len(served.manifest.labels))
+        logits = await while_connected(receive, self._logits(served, request))
+        head = {"model_name": served.name, "model_version": served.version}
+        if request.id is not None:
+            head["id"] = request.id
+        return encode(head, _outputs(served, wanted, logits))
+
+    async def _posted(self, scope: Scope, receive: Receive, headers: Mapping[str, str]) -> bytes:
+        if scope["method"] != "POST":
+            raise RequestError(405, "method_not_allowed", f"use POST {scope['path'][:200]}", {"Allow": "POST"})
+        encoding = headers.get("content-encoding", "identity")
+        if encoding != "identity":
+            raise RequestError(415, "unsupported_media_type", f"send the body as it is, not as {encoding[:30]!r}")
+        settings = self._settings
+        return await read_body(
+            receive, headers.get("content-length"), limit=settings.max_body, seconds=settings.body_timeout
+        )
+
+    async def _logits(self, served: Served, request: InferenceRequest) -> Logits:
+        seconds = min(self._settings.deadline, request.seconds or self._settings.deadline)
+        try:
+            async with asyncio.timeout(seconds):
+                return await served.logits(await self._pixels(served, request, seconds), seconds=seconds)
+        except TimeoutError:
+            raise RequestError(504, "deadline_passed", f"the answer was not ready within {seconds:g} s") from None
+
+    async def _pixels(self, served: Served, request: InferenceRequest, seconds: float) -> Pixels:
+        names = [tensor.name for tensor in request.inputs]
+        if names not in ([PIXELS], [IMAGE]):
+            raise bad_parameter(f"send exactly one input, {PIXELS} or {IMAGE}, not {str(names)[:200]}")
+        (tensor,) = request.inputs
+        size, most = served.manifest.input.size, self._settings.max_images
+        if tensor.name == PIXELS:
+            return pixels(tensor, (size, size, 3), most)
+        return np.stack(_all_decoded(await served.pixels(images(tensor, most), seconds=seconds)))
+
+
+def _all_decoded(results: list[Pixels | RequestError]) -> list[Pixels]:
+    """The pictures; the protocol has no room for one that failed alone."""
+    decoded: list[Pixels] = []
+    for index, result in enumerate(results):
+        if isinstance(result, RequestError):
+            where = f"picture {index} of {len(results)}: " if len(results) > 1 else ""
+            raise RequestError(result.status, result.code, where + result.message, result.headers)
+        decoded.append(result)
+    return decoded
+
+
+def _wanted(request: InferenceRequest, classes: int) -> list[Wanted]:
+    """The outputs to answer, checked before anything is computed."""
+    outputs = request.outputs or [Wanted(name, request.binary) for name in (LOGITS, PROBABILITIES)]
+    names = [output.name for output in outputs]
+    if not set(names) <= {LOGITS, PROBABILITIES} or len(set(names)) != len(names):
+        raise bad_parameter(f"the outputs are {LOGITS} and {PROBABILITIES}, each at most once, not {str(names)[:200]}")
+    for output in outputs:
+        if output.classes is not None and not 1 <= output.classes <= classes:
+            raise bad_parameter(f"classification must be from 1 to {classes}, not {output.classes}")
+    return outputs
+
+
+def _outputs(served: Served, wanted: list[Wanted], logits: Logits) -> list[Output]:
+    manifest = served.manifest
+    values = {LOGITS: logits}
+    if any(output.name == PROBABILITIES for output in wanted):
+        values[PROBABILITIES] = softmax(logits, manifest.temperature).astype(np.float32)
+    order = np.argsort(-logits, axis=1, kind="stable") if any(output.classes for output in wanted) else None
+    outputs = []
+    for output in wanted:
+        if output.classes and order is not None:
+            texts, shape = best_classes(values[output.name], order, manifest.labels, output.classes)
+            outputs.append(Output(output.name, texts, shape, output.binary))
+        else:
+            outputs.append(Output(output.name, values[output.name], logits.shape, output.binary))
+    return outputs
+
+
+def _got(scope: Scope, value: Mapping[str, object]) -> Answer:
+    if scope["method"] not in ("GET", "HEAD"):
+        raise RequestError(405, "method_not_allowed", f"use GET {scope['path'][:200]}", {"Allow": "GET"})
+    return as_json(value)
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+
+
+def _nothing_here() -> RequestError:
+    return RequestError(404, "not_found", f"there is nothing at this path: see {_PATHS}")
+
+
+def _failure(error: RequestError) -> Answer:
+    return as_json({"error": error.message}, error.status, error.headers, error=error.code)

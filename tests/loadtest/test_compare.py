@@ -1,0 +1,173 @@
+"""The comparison: against small servers of the test's own, and the command as a user types it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from loadtest.comparison import generator, wrk
+from loadtest.comparison.load import Cell, Load
+from loadtest.comparison.peer import INDEX, Peer
+from loadtest.comparison.pictures import BYTES, SIZE, prepare
+from loadtest.comparison.process import free_port
+from loadtest.comparison.rounds import Generator, Plan, Result, measure
+from loadtest.comparison.wire import Wire, request
+from tests.servers import PHOTOS, ROOT
+
+STUB = str(Path(__file__).parent / "stub_server.py")
+GENERATORS = [generator.run, *([wrk.run] if wrk.installed() else [])]
+
+
+def stub(*flags: str, wire: Wire = Wire.RAW) -> Peer:
+    command = ("{python}", STUB, "{port}", *flags)
+    return Peer(name="stub", title="Stub", engine="none", command=command, wire=wire)
+
+
+def measured(peers: list[Peer], generate: Generator = generator.run, rounds: int = 1) -> list[Result]:
+    plan = Plan(
+        peers=peers,
+        pictures={"a.jpg": b"first", "b.jpg": b"second", "unlabelled.jpg": b"third"},
+        labels={"a.jpg": 7, "b.jpg": 7},
+        clients=(2,),
+        seconds=1.0,
+        rounds=rounds,
+        variant="",
+        generate=generate,
+        interpreter=lambda _: Path(sys.executable),
+        say=lambda _: None,
+    )
+    return measure(plan)
+
+
+def only_cell(result: Result) -> Cell:
+    assert result.reason == ""
+    return result.cells[0][2]
+
+
+@pytest.mark.parametrize("generate", GENERATORS)
+def test_a_server_is_measured_and_weighed(generate: Generator) -> None:
+    (result,) = measured([stub()], generate)
+
+    cell = only_cell(result)
+    assert cell.requests > 0
+    assert (cell.errors, cell.wrong) == (0, 0)
+    assert 0 < cell.p50_ms <= cell.p99_ms
+    assert result.cold_starts[0] > 0
+    assert result.peaks_mib[0] > 1
+
+
+@pytest.mark.parametrize("generate", GENERATORS)
+def test_wrong_answers_and_errors_are_counted(generate: Generator) -> None:
+    (result,) = measured([stub("--wrong", "--broken")], generate)
+
+    cell = only_cell(result)
+    assert cell.wrong == cell.requests > 0
+    assert cell.errors == pytest.approx(cell.requests, abs=3)
+
+
+def test_a_peer_that_ends_is_a_row_with_its_last_words_and_the_others_go_on() -> None:
+    dead = Peer(name="dead", title="Dead", engine="none", command=("{python}", "-c", "raise SystemExit('no luck')"))
+    missing = Peer(name="missing", title="Missing", engine="none", command=("/no/such/server",))
+
+    results = measured([dead, missing, stub()], rounds=2)
+
+    assert "ended with 1" in results[0].reason
+    assert "no luck" in results[0].reason
+    assert "not started" in results[1].reason
+    assert [result.cells for result in results[:2]] == [[], []]
+    assert len(results[2].cells) == 2
+
+
+def test_a_server_that_is_not_there_costs_errors_and_no_crash() -> None:
+    load = Load(port=free_port(), requests=[b"x"], expected=[0], answer=INDEX, clients=2, seconds=0.5)
+
+    cell = generator.run(load)
+
+    assert cell.requests == 0
+    assert cell.errors > 0
+
+
+@pytest.mark.parametrize("wire", [Wire.IMAGE_FIELD, Wire.REQUEST_FIELD])
+def test_a_form_is_what_python_multipart_reads(wire: Wire) -> None:
+    from serving.body import parse_form
+
+    head, _, body = request(wire, "/", b"\xff\xd8picture\r\n", 1).partition(b"\r\n\r\n")
+    content_type = head.partition(b"Content-Type: ")[2].partition(b"\r\n")[0].decode()
+
+    (part,) = parse_form(content_type, body)
+
+    assert (part.name, part.is_file, part.data) == (wire.value, True, b"\xff\xd8picture\r\n")
+
+
+def test_the_photos_are_of_one_size_and_weight(tmp_path: Path) -> None:
+    prepare(PHOTOS, tmp_path)
+
+    files = sorted(tmp_path.iterdir())
+    assert len(files) == 3 * len(list(PHOTOS.glob("*.jpg")))
+    assert len({file.read_bytes() for file in files}) == len(files)
+    for file in files:
+        with Image.open(file) as image:
+            assert (image.format, image.size) == ("JPEG", SIZE)
+    weights = sorted(file.stat().st_size for file in files)
+    assert weights[len(files) // 2] == pytest.approx(BYTES, rel=0.1)
+
+
+def compare(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "loadtest.compare", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False)
+
+
+def test_one_command_measures_and_reports(artifacts: Path, tmp_path: Path) -> None:
+    blocked = tmp_path / "peers"
+    (blocked / "fastapi").mkdir(parents=True)
+
+    result = compare(
+        *("--peers", "halftone,fastapi,bentoml,limit", "--clients", "2", "--seconds", "1", "--rounds", "1"),
+        *("--peers-folder", str(blocked), "--output", str(tmp_path / "report")),
+        HALFTONE_ARTIFACTS=str(artifacts),
+    )
+
+    assert result.returncode == 0, result.stderr
+    report = json.loads((tmp_path / "report.json").read_text())
+    rows = {row["name"]: row for row in report["rows"]}
+    assert list(rows) == ["halftone", "fastapi", "bentoml", "limit"]
+    assert "is no virtual environment" in rows["fastapi"]["reason"]
+    for name in ("halftone", "bentoml", "limit"):
+        (level,) = rows[name]["levels"]
+        assert level["requests"] > 0, name
+        assert level["errors"] == 0, name
+        assert level["ratios"]["× limit"] > 0
+    assert rows["bentoml"]["levels"][0]["wrong"] == 0
+    assert rows["halftone"]["cold_start_s"]["median"] > 0
+    assert report["hardware"]["cores"] >= 1
+    assert report["versions"]["here"]["bentoml"]
+    markdown = (tmp_path / "report.md").read_text()
+    assert "not measured: " in markdown
+    assert "against a server that does nothing" in markdown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--peers", "nginx"], "there is no peer 'nginx'"),
+        (["--peers", "limit,limit"], "named twice"),
+        (["--clients", "0"], "--clients must be 1 to 256"),
+        (["--clients", "2", "2"], "given twice"),
+        (["--seconds", "nan"], "--seconds must be 0.5 to 60"),
+        (["--rounds", "11"], "--rounds must be 1 to 10"),
+        (["--noop", "--batching"], "give one of them"),
+        (["--images", "/no/such"], "there is no JPEG, PNG or WebP picture in /no/such"),
+        (["--labels", "/no/such.json"], "--labels /no/such.json"),
+    ],
+)
+def test_a_wrong_request_is_one_line(arguments: list[str], message: str) -> None:
+    result = compare(*arguments)
+
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ")
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1

@@ -1,0 +1,101 @@
+"""The size of batches is that of the best throughput, by what batches have been measured to cost."""
+
+import threading
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serving.costs import AlwaysUpTo, Costs, measure
+
+costs = st.lists(st.floats(0.001, 0.1), min_size=1, max_size=6).map(lambda each: {2**i: c for i, c in enumerate(each)})
+
+
+def throughput(true: dict[int, float], sizes: Costs | AlwaysUpTo, waiting: int, batches: int = 500) -> float:
+    """Items a second of a model with these true costs where `waiting` items always wait."""
+    items, seconds = 0, 0.0
+    for _ in range(batches):
+        size = sizes.best(waiting)
+        items += size
+        seconds += true[size]
+        sizes.observe(size, true[size])
+    return items / seconds
+
+
+@settings(max_examples=40, deadline=None)
+@given(table=costs, available=st.integers(1, 100))
+def test_a_batch_never_needs_more_than_is_there(table: dict[int, float], available: int) -> None:
+    assert Costs(table).best(available) in [size for size in table if size <= available]
+
+
+@settings(max_examples=40, deadline=None)
+@given(table=costs, waiting=st.sampled_from([1, 2, 8, 32]))
+def test_the_automatic_choice_is_never_more_than_5_percent_behind_any_fixed_one(
+    table: dict[int, float], waiting: int
+) -> None:
+    automatic = throughput(table, Costs(table), waiting)
+
+    best = max(size / seconds for size, seconds in table.items() if size <= waiting)
+    assert automatic >= 0.95 * best
+
+
+@pytest.mark.parametrize(
+    ("at_first", "later"),
+    [
+        ({1: 0.010, 2: 0.018, 4: 0.034}, {1: 0.010, 2: 0.023, 4: 0.050}),
+        ({1: 0.010, 2: 0.021, 4: 0.044}, {1: 0.010, 2: 0.015, 4: 0.025}),
+    ],
+    ids=["batches stop paying", "batches begin to pay"],
+)
+def test_it_follows_the_machine(at_first: dict[int, float], later: dict[int, float]) -> None:
+    sizes = Costs(at_first)
+    throughput(at_first, sizes, waiting=4)
+
+    throughput(later, sizes, waiting=4, batches=8_000)
+
+    best = max(size / seconds for size, seconds in later.items())
+    assert throughput(later, sizes, waiting=4) >= 0.95 * best
+
+
+def test_about_as_good_is_the_smaller_batch() -> None:
+    assert Costs({1: 0.0100, 2: 0.0199, 4: 0.0396}).best(4) == 1
+
+
+def test_waiting_pays_where_a_batch_costs_little_more_than_one() -> None:
+    device, processor = Costs({1: 0.010, 2: 0.0101}), Costs({1: 0.010, 2: 0.020})
+
+    assert device.waiting_pays(ready=1, coming=1, seconds=0.001)
+    assert not device.waiting_pays(ready=1, coming=1, seconds=0.009)
+    assert not processor.waiting_pays(ready=1, coming=1, seconds=0.001)
+
+
+class Machine(threading.local):
+    """Seconds that the work of a thread has taken."""
+
+    now = 0.0
+
+    def clock(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(
+    ("costs_by_size", "kept"),
+    [
+        ({1: 2.0, 2: 4.8}, [1]),
+        ({1: 2.0, 2: 4.0, 4: 8.0}, [1, 2, 4]),
+        ({1: 2.0, 2: 2.1, 4: 2.2, 8: 2.3}, [1, 2, 4, 8]),
+        ({1: 2.0, 2: 3.6, 4: 7.0, 8: 16.0}, [1, 2, 4]),
+    ],
+    ids=["one is best", "all alike", "bigger is better", "four is best"],
+)
+def test_a_measurement_goes_on_while_batches_may_pay(costs_by_size: dict[int, float], kept: list[int]) -> None:
+    machine, tried = Machine(), set()
+
+    def run(size: int) -> None:
+        tried.add(size)
+        machine.now += costs_by_size[size]
+
+    table = measure(run, streams=2, largest=8, seconds=10.0, clock=machine.clock).seconds
+
+    assert tried == set(costs_by_size)
+    assert table == pytest.approx({size: costs_by_size[size] for size in kept})
