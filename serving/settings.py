@@ -1,4 +1,4 @@
-"""What the service can be told: environment variables, read once at start and checked."""
+"""What the service can be told: environment variables, or a file of them, read once at start and checked."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from models.errors import HalftoneError
 from models.host import cores
 from models.preprocess import MAX_PIXELS
 from models.store import DEFAULT_MODEL
+from serving import settings_file
+from serving.settings_file import PREFIX
 
-PREFIX = "HALFTONE_"
-_ELSEWHERE = {"HALFTONE_ARTIFACTS"}
+_ELSEWHERE = {"HALFTONE_ARTIFACTS", settings_file.VARIABLE}
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 
 
@@ -113,12 +114,15 @@ class Settings:
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
         """Read the HALFTONE_* variables; an empty one counts as not set.
 
+        What the environment doesn't say is taken from the file that HALFTONE_SETTINGS names, if it does.
+
         Raises:
-            HalftoneError: an unknown variable of that prefix, or a value that can't be read or is out of range.
+            HalftoneError: an unknown variable of that prefix, a value that can't be read or is out of range, or a file
+                that is none of settings.
         """
         known = {PREFIX + field.name.upper(): field for field in fields(cls)}
         values: dict[str, Any] = {}
-        for variable, text in environment.items():
+        for variable, text in settings_file.merged(environment).items():
             if not variable.startswith(PREFIX) or variable in _ELSEWHERE or not text:
                 continue
             if variable not in known:
