@@ -1,0 +1,76 @@
+"""The locust users, as a user starts them: in a process of their own, because locust patches the standard library."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from loadtest.comparison.process import free_port
+from tests.servers import ROOT, Server
+
+NAMES = {
+    "/classify, form",
+    "/classify, body",
+    "/classify, any size",
+    "/classify, bad picture",
+    "/classify_batch",
+    "/v2/models/NAME/infer",
+}
+STUB = Path(__file__).parent / "stub_server.py"
+
+
+def locust(host: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py", "--host", host, "--headless"]
+    crowd = [
+        "--users",
+        "13",
+        "--spawn-rate",
+        "13",
+        "--run-time",
+        "4s",
+        "--think-max",
+        "0.2",
+        "--only-summary",
+        "--json",
+    ]
+    return subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_every_kind_of_user_is_answered_rightly(server: Server) -> None:
+    result = locust(server.url)
+
+    assert result.returncode == 0, result.stderr
+    rows = {row["name"]: row for row in json.loads(result.stdout)}
+    assert {name for name, row in rows.items() if row["num_requests"]} == NAMES | {"/models"}
+    assert [name for name, row in rows.items() if row["num_failures"]] == []
+
+
+def test_answers_of_the_wrong_form_are_failures_though_their_status_is_200() -> None:
+    port = free_port()
+    stub = subprocess.Popen([sys.executable, str(STUB), str(port)])
+    try:
+        result = locust(f"http://127.0.0.1:{port}", "--run-time", "2s", "SingleUser", "BatchUser")
+    finally:
+        stub.terminate()
+        stub.wait()
+
+    assert result.returncode == 1
+    rows = json.loads(result.stdout)
+    assert rows
+    assert all(row["num_failures"] == row["num_requests"] for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--images", "docs"], "error: --images docs holds no JPEG, PNG or WebP picture"),
+        (["--think-min", "2", "--think-max", "1"], "error: --think-min must be"),
+    ],
+)
+def test_a_wrong_option_ends_it(arguments: list[str], message: str) -> None:
+    result = locust("http://127.0.0.1:9", *arguments)
+
+    assert result.returncode == 2
+    assert message in result.stderr
