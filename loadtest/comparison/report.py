@@ -59,7 +59,7 @@ class Report:
             "",
             f"`{self.command}`",
             "",
-            *_markdown_table(header, body),
+            *markdown_table(header, body),
             "",
             *(f"- {note}" for note in self.notes),
             *(f"- {name}: {_plain(value)}" for name, value in self.facts.items() if name != "labels"),
@@ -86,7 +86,7 @@ class Report:
             **self.facts,
             "rows": [row.to_dict() for row in self.rows],
         }
-        return json.dumps(_finite(document), indent=1, ensure_ascii=False) + "\n"
+        return json.dumps(finite(document), indent=1, ensure_ascii=False) + "\n"
 
     def _cells(self) -> tuple[list[str], list[list[str]]]:
         clients = list(self.facts["clients"])
@@ -104,12 +104,12 @@ class Report:
         return header, [_row(row, clients, self.ratios) for row in self.rows]
 
 
-def _finite(value: Any) -> Any:
-    """With null for the percentiles of nothing, which JSON has no number for."""
+def finite(value: Any) -> Any:
+    """The value with null for the percentiles of nothing, which JSON has no number for."""
     if isinstance(value, Mapping):
-        return {name: _finite(each) for name, each in value.items()}
+        return {name: finite(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
+        return [finite(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -150,8 +150,9 @@ def _ratio(value: float | None) -> str:
     return _NOTHING if value is None else f"{value:.2f}"
 
 
-def _markdown_table(header: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
-    rule = ["---", "---", *["---:"] * (len(header) - 2)]
+def markdown_table(header: Sequence[str], body: Sequence[Sequence[str]], *, texts: int = 2) -> list[str]:
+    """The lines of a table whose first `texts` columns are text, the others figures."""
+    rule = [*["---"] * texts, *["---:"] * (len(header) - texts)]
     return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in (header, rule, *body)]
 
 
