@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
 
@@ -27,6 +28,15 @@ logger = logging.getLogger("bentoml.halftone")
 WARM_UP = 3
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A variant that is proven, loaded and warmed."""
+
+    bundle: Bundle
+    record: ParityRecord
+    runtime: Runtime
+
+
 def load_model(name: str, settings: Settings, recorder: Recorder) -> Served:
     """Open, choose, warm and measure.
 
@@ -34,6 +44,20 @@ def load_model(name: str, settings: Settings, recorder: Recorder) -> Served:
         name: of the bundle.
         settings: of the service.
         recorder: is told what the model does.
+
+    Raises:
+        HalftoneError: the bundle can't be used, is untrained, or has no proven variant that runs here.
+    """
+    opened = open_fastest(name, settings)
+    return _served(name, opened, settings, recorder)
+
+
+def open_fastest(name: str, settings: Settings) -> Opened:
+    """The fastest variant that is proven and runs here, warmed.
+
+    Args:
+        name: of the bundle.
+        settings: of the service; they may name the variant.
 
     Raises:
         HalftoneError: the bundle can't be used, is untrained, or has no proven variant that runs here.
@@ -48,19 +72,17 @@ def load_model(name: str, settings: Settings, recorder: Recorder) -> Served:
             continue
         for reason in reasons:
             logger.warning("not served: %s", reason)
-        return _served(name, bundle, runtime, record, settings, recorder)
+        return Opened(bundle, record, runtime)
     raise UnprovenError(f"no variant of {name} can serve on this machine: {'; '.join(reasons)}")
 
 
-def _served(
-    name: str, bundle: Bundle, runtime: Runtime, record: ParityRecord, settings: Settings, recorder: Recorder
-) -> Served:
+def _served(name: str, opened: Opened, settings: Settings, recorder: Recorder) -> Served:
     return Served(
         name,
-        bundle.manifest,
-        runtime,
-        record,
-        sizes=_batch_sizes(name, runtime, settings),
+        opened.bundle.manifest,
+        opened.runtime,
+        opened.record,
+        sizes=batch_sizes(name, opened.runtime, settings),
         threads=settings.worker_threads,
         capacity=settings.queue,
         max_pixels=settings.max_pixels,
@@ -68,7 +90,7 @@ def _served(
     )
 
 
-def _batch_sizes(name: str, runtime: Runtime, settings: Settings) -> BatchSizes:
+def batch_sizes(name: str, runtime: Runtime, settings: Settings) -> BatchSizes:
     """As the settings say, or by what batches cost on this machine now."""
     picture = np.zeros((1, *runtime.shape), np.uint8)
 
