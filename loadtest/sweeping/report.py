@@ -131,7 +131,7 @@ def _level_row(level: Level, target_ms: float) -> list[str]:
         f"{level.offered:.1f}",
         f"{level.achieved:.1f}",
         *(f"{level.ms(percent):.1f}" for percent in (50, 90, 99)),
-        f"{low:.1f} to {high:.1f}",
+        f"{low:.1f} to {high:.1f}".replace("inf", "∞"),
         f"{level.ms(99.9):.1f}",
         str(level.failed),
         str(level.wrong),

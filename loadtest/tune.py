@@ -1,0 +1,250 @@
+"""`python -m loadtest.tune --model NAME --p99-ms 50`: the setting of the service that holds the most traffic.
+
+Starts the service with one setting after the other (variant, threads, batch size; its streams are as many as its
+threads, and how long a batch waits it decides itself) and finds for each the highest rate of random arrivals that keeps
+the latency target. Only proven variants are tried. The best ones and the untuned service then meet in interleaved
+rounds, the winner becomes a settings file for HALFTONE_SETTINGS, and a second run with that file checks the capacity
+plan.
+
+About 15 minutes on two cores, which should have nothing else to do. The report goes to loadtest/reports/DATE-tune.md
+and .json. Exit code 1 where no setting held the target, or the second run was more than 15 % off.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shlex
+import statistics
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import tyro
+from rich.console import Console
+
+from loadtest.command import run
+from loadtest.comparison.catalogue import ours
+from loadtest.comparison.errors import CompareError, PeerError
+from loadtest.comparison.pictures import prepare
+from loadtest.comparison.process import running, usable_cores
+from loadtest.comparison.report import hardware, versions
+from loadtest.openloop.generator import Generator
+from loadtest.openloop.level import Level
+from loadtest.openloop.probe import WARM_UP_CLIENTS, Probe
+from loadtest.openloop.search import highest_rate
+from loadtest.openloop.subject import meet
+from loadtest.tuning.plan import Plan
+from loadtest.tuning.report import Tuned, settings_text
+from loadtest.tuning.search import Held, Trial, search
+from loadtest.tuning.setting import PASSED, Setting, artifacts, file_environment, verdicts
+
+DONE, ANSWER_IS_NO = 0, 1
+# What the short measurements have of the long ones' time, and how much coarser they are.
+_COARSE_SECONDS, _COARSER = 0.4, 3
+_PERCENT = 99.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Find the setting that holds the highest rate within a latency target.
+
+    Raises:
+        CompareError: a value is out of its range.
+    """
+
+    model: str = os.environ.get("HALFTONE_MODEL") or "efficientnet_lite0"
+    """Bundle to serve."""
+
+    p99_ms: float = 50.0
+    """Latency that 99 % of the requests should keep."""
+
+    variants: tuple[str, ...] = ()
+    """To try; empty: all that are proven."""
+
+    threads: tuple[int, ...] = tuple(sorted({max(1, usable_cores() // 2), usable_cores() + 1} - {usable_cores()}))
+    """Numbers of threads to try besides the default, which is the number of cores."""
+
+    batches: tuple[int, ...] = (1, 2, 4, 8)
+    """Largest batches to try besides the default, which is found by what batches cost."""
+
+    finalists: int = 2
+    """How many tuned settings meet the untuned service in the rounds."""
+
+    rounds: int = 2
+    """Interleaved rounds, and searches of the second run."""
+
+    seconds: float = 6.0
+    """Length of each measurement; of the coarse ones less than half of it."""
+
+    resolution: float = 0.03
+    """Share of itself to which the highest rate is found; three times as much in the coarse search."""
+
+    traffic: tuple[float, ...] = (2000.0,)
+    """Requests a second that the capacity plan is for."""
+
+    utilisation: float = 0.8
+    """Share of the rate that it holds that a replica is planned for."""
+
+    images: Path = Path("export/photos")
+    """Folder of photos; three views of each are sent, 500x375 pixels and about 47 KB."""
+
+    settings: Path | None = None
+    """File to write for HALFTONE_SETTINGS; by default NAME.env in the folder of bundles."""
+
+    output: Path | None = None
+    """The report's files without their ending; by default loadtest/reports/DATE-tune."""
+
+    def __post_init__(self) -> None:
+        _check("," not in self.model, "--model takes one bundle: tune them one after the other")
+        _check(0 < self.p99_ms <= 60_000, "--p99-ms must be above 0 and at most 60000")
+        _check(0.5 <= self.seconds <= 600, "--seconds must be 0.5 to 600")
+        _check(all(1 <= number <= 1024 for number in self.threads), "--threads must be 1 to 1024")
+        _check(all(1 <= size <= 256 for size in self.batches), "--batches must be 1 to 256")
+        _check(1 <= self.rounds <= 10 and 1 <= self.finalists <= 10, "--rounds and --finalists must be 1 to 10")
+        _check(0.005 <= self.resolution <= 0.3, "--resolution must be 0.005 to 0.3")
+        _check(0 < self.utilisation <= 1, "--utilisation must be above 0 and at most 1")
+        _check(all(0 < each < math.inf for each in self.traffic), "--traffic must be positive")
+
+
+def _check(holds: bool, message: str) -> None:
+    if not holds:
+        raise CompareError(message)
+
+
+def main(config: Config) -> int:
+    """Search, write and print; the exit code."""
+    date, known = datetime.now(UTC), verdicts(config.model)
+    variants = config.variants or tuple(name for name, verdict in known.items() if verdict == PASSED)
+    os.environ["HALFTONE_MODEL"] = config.model
+    with Generator() as generator:
+        bench = Bench(config, generator)
+        trials = search(
+            bench.measure,
+            variants=variants,
+            threads=config.threads,
+            batches=config.batches,
+            finalists=config.finalists,
+            rounds=config.rounds,
+        )
+        winner = trials[0]
+        if not winner.rate:
+            return _nothing_held(config, trials)
+        path = config.settings or artifacts() / f"{config.model}.env"
+        text = settings_text(config.model, winner, target_ms=config.p99_ms, date=date, hardware=hardware())
+        _write(path, text)
+        second = [bench.held(file_environment(path), f"second run, {path.name}", True) for _ in range(config.rounds)]
+    tuned = Tuned(
+        date=date,
+        command=shlex.join(["python", "-m", "loadtest.tune", *sys.argv[1:]]),
+        model=config.model,
+        target_ms=config.p99_ms,
+        verdicts=known,
+        trials=trials,
+        plan=_plan(config, winner, second),
+        traffic=config.traffic,
+        settings_file=path.name,
+        hardware=hardware(),
+        versions=versions([])["here"],
+    )
+    _report(tuned, config.output or Path("loadtest/reports") / f"{date:%Y-%m-%d}-tune")
+    print(f"written: {path}; use it: HALFTONE_SETTINGS={path} bentoml serve")
+    return DONE if tuned.plan.holds else ANSWER_IS_NO
+
+
+class Bench:
+    """Starts servers and finds what they hold.
+
+    Args:
+        config: of the run.
+        generator: of the load.
+    """
+
+    def __init__(self, config: Config, generator: Generator) -> None:
+        self._config = config
+        self._generator = generator
+        self._console = Console(stderr=True)
+        with tempfile.TemporaryDirectory() as folder:
+            prepare(config.images, Path(folder))
+            self._pictures = {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+
+    def measure(self, setting: Setting, thorough: bool) -> Held:
+        """What a setting holds; raises PeerError where no server starts with it."""
+        return self.held(setting.environment(), str(setting), thorough)
+
+    def held(self, environment: Mapping[str, str], name: str, thorough: bool) -> Held:
+        """What a server with these variables holds; raises PeerError where it doesn't start."""
+        seconds = self._config.seconds * (1 if thorough else _COARSE_SECONDS)
+        resolution = self._config.resolution * (1 if thorough else _COARSER)
+        probe = Probe(generator=self._generator, seconds=max(0.5, seconds), target_ms=self._config.p99_ms)
+        service, picture = ours(**environment), next(iter(self._pictures.values()))
+        try:
+            with running(service, Path(sys.executable), picture, "") as server:
+                found = self._highest(probe, f"http://127.0.0.1:{server.port}", resolution)
+                held = Held(**found, peak_mib=server.peak_mib())
+        except PeerError as error:
+            self._say(f"{name}: {error}")
+            raise
+        self._say(f"{name} ({held.variant}): {held.rate:.1f} requests/s{'' if thorough else ' (coarse)'}")
+        return held
+
+    def _highest(self, probe: Probe, url: str, resolution: float) -> dict[str, Any]:
+        subject = meet(url, self._pictures)
+        single, levels = subject.single(), list[Level]()
+
+        def holds(rate: float) -> bool:
+            levels.append(probe.open(single, rate))
+            return levels[-1].holds(_PERCENT, self._config.p99_ms)
+
+        probe.warm_up(single)
+        hopeless = probe.closed(single, 1).ms(50) > self._config.p99_ms
+        capacity = 0.0 if hopeless else probe.closed(single, WARM_UP_CLIENTS).achieved
+        rate = highest_rate(holds, capacity, resolution=resolution) if capacity else 0.0
+        return {
+            "rate": rate,
+            "p99_ms": next((level.ms(_PERCENT) for level in reversed(levels) if level.offered == rate), math.nan),
+            "variant": subject.variant,
+            "client_bound": any(level.client_bound for level in levels),
+        }
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _plan(config: Config, winner: Trial, second: list[Held]) -> Plan:
+    return Plan(
+        rate=winner.rate,
+        confirmed=statistics.median(held.rate for held in second),
+        utilisation=config.utilisation,
+        cores=usable_cores(),
+        peak_mib=max(held.peak_mib for held in [*winner.thorough, *second]),
+    )
+
+
+def _nothing_held(config: Config, trials: list[Trial]) -> int:
+    print(f"no setting held p99 within {config.p99_ms:g} ms; no settings file was written", file=sys.stderr)
+    for trial in trials:
+        print(f"  {trial.setting}: {trial.reason or 'every rate broke the target'}", file=sys.stderr)
+    return ANSWER_IS_NO
+
+
+def _report(tuned: Tuned, path: Path) -> None:
+    for suffix, text in ((".json", tuned.to_json()), (".md", tuned.markdown())):
+        _write(Path(f"{path}{suffix}"), text)
+    print(tuned.markdown())
+    print(f"written: {path}.md and {path}.json")
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(text)
+    partial.replace(path)
+
+
+if __name__ == "__main__":
+    run(main, lambda: tyro.cli(Config, prog="python -m loadtest.tune"))

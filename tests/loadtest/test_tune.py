@@ -1,0 +1,122 @@
+"""`python -m loadtest.tune`: the command as a user types it, its search and its plan."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from loadtest.comparison.errors import PeerError
+from loadtest.tuning.plan import Plan
+from loadtest.tuning.search import Held, search
+from loadtest.tuning.setting import UNTUNED, Setting
+from serving.settings import Settings
+from tests.servers import ROOT
+
+MODEL = "efficientnet_lite0"
+
+
+def tune(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "loadtest.tune", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False)
+
+
+def test_one_command_tunes_plans_and_checks_itself(artifacts: Path, tmp_path: Path) -> None:
+    file = tmp_path / "tuned.env"
+
+    result = tune(
+        *("--variants", "onnxruntime-fp32", "--threads", "--batches", "--rounds", "1", "--traffic", "500", "2000"),
+        *("--seconds", "0.5", "--resolution", "0.3", "--p99-ms", "400"),
+        *("--settings", str(file), "--output", str(tmp_path / "tune")),
+        HALFTONE_ARTIFACTS=str(artifacts),
+        HALFTONE_BATCH="32",
+    )
+
+    report = json.loads((tmp_path / "tune.json").read_text())
+    plan = report["plan"]
+    assert result.returncode == (0 if plan["error"] <= 0.15 else 1), result.stderr
+    assert report["chosen"]["rate"] >= report["untuned"]["rate"] > 0
+    assert {trial["setting"] for trial in report["trials"]} == {"untuned", "onnxruntime-fp32"}
+    assert [each["requests_per_second"] for each in plan["traffic"]] == [500, 2000]
+    assert plan["traffic"][0]["replicas"] <= plan["traffic"][1]["replicas"]
+    assert f"{plan['traffic'][1]['replicas']} replicas" in (tmp_path / "tune.md").read_text()
+    read = Settings.from_environment({"HALFTONE_SETTINGS": str(file)})
+    assert (read.model, read.variant) == (MODEL, report["chosen"]["thorough"][0]["variant"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "no_such"], "python -m export --model no_such"),
+        (["--model", "a,b"], "one bundle"),
+        (["--p99-ms", "0"], "--p99-ms must be"),
+        (["--rounds", "0"], "--rounds and --finalists must be"),
+        (["--utilisation", "1.2"], "--utilisation must be"),
+        (["--traffic", "0"], "--traffic must be positive"),
+    ],
+)
+def test_a_wrong_request_is_one_line(arguments: list[str], message: str) -> None:
+    result = tune(*arguments)
+
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ")
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_variant_that_the_service_refuses_is_no_winner(artifacts: Path, tmp_path: Path) -> None:
+    result = tune("--variants", "openvino-int8", "--threads", "--batches", "--seconds", "0.5", "--p99-ms", "0.01",
+                  "--settings", str(tmp_path / "no.env"), HALFTONE_ARTIFACTS=str(artifacts))  # fmt: skip
+
+    assert result.returncode == 1
+    assert "no setting held p99 within 0.01 ms" in result.stderr
+    assert "openvino-int8" in result.stderr
+    assert not (tmp_path / "no.env").exists()
+
+
+def held(rate: float) -> Held:
+    return Held(rate=rate, p99_ms=1.0, variant="v", peak_mib=100.0, client_bound=False)
+
+
+rates = st.floats(1, 1000)
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.sampled_from("abcd"), rates, min_size=1), rates, st.floats(0.5, 2), st.floats(0.5, 2))
+def test_the_winner_is_the_best_of_those_that_met_and_never_behind_the_untuned(
+    by_variant: dict[str, float], untuned: float, fewer_threads: float, batches: float
+) -> None:
+    def measure(setting: Setting, thorough: bool) -> Held:
+        if setting.variant == "a":
+            raise PeerError("refused")
+        rate = untuned if setting == UNTUNED else by_variant[setting.variant]
+        return held(rate * (fewer_threads if setting.threads else 1) * (batches if setting.batch else 1))
+
+    trials = search(measure, variants=sorted(by_variant), threads=[1], batches=[8], finalists=2, rounds=2)
+
+    met = [trial for trial in trials if trial.thorough]
+    assert trials[0] is met[0]
+    assert all(len(trial.thorough) == 2 for trial in met)
+    assert trials[0].rate == max(trial.rate for trial in met) >= untuned
+    proven = [rate for name, rate in by_variant.items() if name != "a"]
+    if proven:
+        best = max(proven) * max(1, fewer_threads) * max(1, batches)
+        assert trials[0].rate == pytest.approx(max(best, untuned))
+    assert all(trial.reason == "refused" for trial in trials if trial.setting.variant == "a")
+
+
+@settings(deadline=None)
+@given(rates, rates, st.floats(0.1, 1), st.floats(0.1, 1e5))
+def test_a_plan_has_just_enough_replicas(rate: float, confirmed: float, utilisation: float, traffic: float) -> None:
+    plan = Plan(rate=rate, confirmed=confirmed, utilisation=utilisation, cores=2, peak_mib=400.5)
+
+    count = plan.replicas(traffic)
+    assert count * utilisation * rate >= traffic * (1 - 1e-9)
+    assert count == 1 or (count - 1) * utilisation * rate <= traffic * (1 + 1e-9)
+    assert plan.holds == (abs(rate - confirmed) <= 0.15 * confirmed or plan.error <= 0.15)
+    assert plan.memory_mib >= 400.5
+    assert f"{count} replica" in plan.sentence(traffic)
