@@ -153,8 +153,8 @@ def _tuned(report: Report) -> list[str]:
     chosen, plan, untuned = report["chosen"], report["plan"], report["untuned"]
     needed = [f"{each['replicas']} for {each['requests_per_second']:g} requests/s" for each in plan["traffic"]]
     return [
-        f"Tuned for p99 ≤ {report['target_ms']:g} ms: {chosen['setting']} holds {chosen['rate']:.0f} requests/s (untuned "
-        f"{untuned['rate']:.0f}), and {plan['confirmed']:.0f} in a second run. Replicas of {plan['cores']} cores and "
+        f"Tuned for p99 ≤ {report['target_ms']:g} ms: {chosen['setting']} holds {chosen['rate']:.0f} requests/s "
+        f"(untuned {untuned['rate']:.0f}), and {plan['confirmed']:.0f} in a second run. Replicas of {plan['cores']} cores and "
         f"{plan['memory_mib']} MiB: {'; '.join(needed)}.",
     ]
 
