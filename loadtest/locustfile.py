@@ -98,7 +98,7 @@ STOCK: Stock
 """Filled when locust starts."""
 
 
-@events.init_command_line_parser.add_listener
+@events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
 def add_options(parser: LocustArgumentParser, **_: Any) -> None:
     """Options of this file, also on the web page."""
     parser.add_argument("--images", default=str(PHOTOS), help="Folder of photos to send")
@@ -106,7 +106,7 @@ def add_options(parser: LocustArgumentParser, **_: Any) -> None:
     parser.add_argument("--think-max", type=float, default=1.0, help="Most seconds between two requests of a user")
 
 
-@events.init.add_listener
+@events.init.add_listener  # type: ignore[untyped-decorator]
 def read_photos(environment: Environment, **_: Any) -> None:
     """Read the pictures once; a folder without any ends locust."""
     global STOCK  # noqa: PLW0603 - locust makes the users itself, and has no other place for what they share

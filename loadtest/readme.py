@@ -154,8 +154,8 @@ def _tuned(report: Report) -> list[str]:
     needed = [f"{each['replicas']} for {each['requests_per_second']:g} requests/s" for each in plan["traffic"]]
     return [
         f"Tuned for p99 ≤ {report['target_ms']:g} ms: {chosen['setting']} holds {chosen['rate']:.0f} requests/s "
-        f"(untuned {untuned['rate']:.0f}), and {plan['confirmed']:.0f} in a second run. Replicas of {plan['cores']} cores and "
-        f"{plan['memory_mib']} MiB: {'; '.join(needed)}.",
+        f"(untuned {untuned['rate']:.0f}), and {plan['confirmed']:.0f} in a second run. Replicas of {plan['cores']} cores "
+        f"and {plan['memory_mib']} MiB: {'; '.join(needed)}.",
     ]
 
 
