@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,7 +28,7 @@ from loadtest.comparison import environments, generator, reference, report, stud
 from loadtest.comparison.catalogue import BARE, OURS
 from loadtest.comparison.errors import CompareError
 from loadtest.comparison.notes import notes
-from loadtest.comparison.pictures import prepare
+from loadtest.comparison.pictures import prepared
 from loadtest.comparison.process import running
 from loadtest.comparison.reference import Reference
 from loadtest.comparison.rounds import Generator, Plan, Result, load_of, measure
@@ -124,9 +123,7 @@ def main(config: Compare) -> int:
         os.environ["HALFTONE_MODEL"] = config.model
     if config.variant:
         os.environ["HALFTONE_VARIANT"] = config.variant
-    with tempfile.TemporaryDirectory() as folder:
-        prepare(config.images, Path(folder))
-        pictures = {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+    pictures = prepared(config.images)
     known = _reference(config, asked, pictures)
     plan = _plan(config, asked, pictures, known, console)
     ceiling = _ceiling(plan)

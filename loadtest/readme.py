@@ -7,6 +7,7 @@ Takes the newest DATE-compare.json, DATE-sweep.json and DATE-tune.json of loadte
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -51,7 +52,9 @@ def main(config: Config) -> int:
         raise CompareError(
             f"--readme {config.readme} has no lines {BEGIN} and {END}: put them where the figures belong"
         )
-    updated = text[: found.start()] + f"{BEGIN}\n{section(config.reports)}{END}" + text[found.end() :]
+    updated = (
+        text[: found.start()] + f"{BEGIN}\n{section(config.reports, config.readme.parent)}{END}" + text[found.end() :]
+    )
     if config.check:
         same = updated == text
         print("up to date" if same else f"{config.readme} is older than the reports: run `python -m loadtest.readme`")
@@ -63,8 +66,12 @@ def main(config: Config) -> int:
     return DONE
 
 
-def section(folder: Path) -> str:
+def section(folder: Path, beside: Path) -> str:
     """The Markdown of all newest reports.
+
+    Args:
+        folder: of the reports.
+        beside: where the text will be, for its links.
 
     Raises:
         CompareError: there is none, or one can't be read.
@@ -76,7 +83,7 @@ def section(folder: Path) -> str:
             continue
         try:
             report = json.loads(path.read_text())
-            parts.append("\n".join([*write(report), "", _source(path, report), ""]))
+            parts.append("\n".join([*write(report), "", _source(Path(os.path.relpath(path, beside)), report), ""]))
         except (OSError, ValueError, KeyError, TypeError, IndexError, StopIteration) as error:
             raise CompareError(f"{path} is no report that this version reads ({error!r}): measure again") from None
     if not parts:
@@ -154,8 +161,8 @@ def _tuned(report: Report) -> list[str]:
     needed = [f"{each['replicas']} for {each['requests_per_second']:g} requests/s" for each in plan["traffic"]]
     return [
         f"Tuned for p99 ≤ {report['target_ms']:g} ms: {chosen['setting']} holds {chosen['rate']:.0f} requests/s "
-        f"(untuned {untuned['rate']:.0f}), and {plan['confirmed']:.0f} in a second run. Replicas of {plan['cores']} cores "
-        f"and {plan['memory_mib']} MiB: {'; '.join(needed)}.",
+        f"(untuned {untuned['rate']:.0f}), and {plan['confirmed']:.0f} in a second run. Replicas of {plan['cores']} "
+        f"cores and {plan['memory_mib']} MiB: {'; '.join(needed)}.",
     ]
 
 

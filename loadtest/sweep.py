@@ -16,7 +16,6 @@ import dataclasses
 import os
 import shlex
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,7 +27,7 @@ from rich.console import Console
 from loadtest.command import run
 from loadtest.comparison.catalogue import ours
 from loadtest.comparison.errors import CompareError
-from loadtest.comparison.pictures import prepare
+from loadtest.comparison.pictures import prepared
 from loadtest.comparison.process import running
 from loadtest.comparison.report import hardware, versions
 from loadtest.openloop.generator import Generator
@@ -101,9 +100,7 @@ def main(config: Config) -> int:
     if config.plots:
         plots.check_installed()
     date = datetime.now(UTC)
-    with tempfile.TemporaryDirectory() as folder:
-        prepare(config.images, Path(folder))
-        pictures = {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+    pictures = prepared(config.images)
     with _served(config, pictures) as url, Generator() as generator:
         probe = Probe(generator=generator, seconds=config.seconds, target_ms=config.p99_ms)
         sweep = _measure(config, meet(url, pictures), probe, date)

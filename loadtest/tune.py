@@ -17,36 +17,26 @@ import os
 import shlex
 import statistics
 import sys
-import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import tyro
 from rich.console import Console
 
 from loadtest.command import run
-from loadtest.comparison.catalogue import ours
-from loadtest.comparison.errors import CompareError, PeerError
-from loadtest.comparison.pictures import prepare
-from loadtest.comparison.process import running, usable_cores
+from loadtest.comparison.errors import CompareError
+from loadtest.comparison.pictures import prepared
+from loadtest.comparison.process import usable_cores
 from loadtest.comparison.report import hardware, versions
 from loadtest.openloop.generator import Generator
-from loadtest.openloop.level import Level
-from loadtest.openloop.probe import WARM_UP_CLIENTS, Probe
-from loadtest.openloop.search import highest_rate
-from loadtest.openloop.subject import meet
+from loadtest.tuning.bench import Bench
 from loadtest.tuning.plan import Plan
 from loadtest.tuning.report import Tuned, settings_text
 from loadtest.tuning.search import Held, Trial, search
-from loadtest.tuning.setting import PASSED, Setting, artifacts, file_environment, verdicts
+from loadtest.tuning.setting import PASSED, artifacts, file_environment, verdicts
 
 DONE, ANSWER_IS_NO = 0, 1
-# What the short measurements have of the long ones' time, and how much coarser they are.
-_COARSE_SECONDS, _COARSER = 0.4, 3
-_PERCENT = 99.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,13 +109,12 @@ def _check(holds: bool, message: str) -> None:
 def main(config: Config) -> int:
     """Search, write and print; the exit code."""
     date, known = datetime.now(UTC), verdicts(config.model)
-    variants = config.variants or tuple(name for name, verdict in known.items() if verdict == PASSED)
     os.environ["HALFTONE_MODEL"] = config.model
     with Generator() as generator:
-        bench = Bench(config, generator)
+        bench = _bench(config, generator)
         trials = search(
             bench.measure,
-            variants=variants,
+            variants=config.variants or tuple(name for name, verdict in known.items() if verdict == PASSED),
             threads=config.threads,
             batches=config.batches,
             finalists=config.finalists,
@@ -135,8 +124,7 @@ def main(config: Config) -> int:
         if not winner.rate:
             return _nothing_held(config, trials)
         path = config.settings or artifacts() / f"{config.model}.env"
-        text = settings_text(config.model, winner, target_ms=config.p99_ms, date=date, hardware=hardware())
-        _write(path, text)
+        _write(path, settings_text(config.model, winner, target_ms=config.p99_ms, date=date, hardware=hardware()))
         second = [bench.held(file_environment(path), f"second run, {path.name}", True) for _ in range(config.rounds)]
     tuned = Tuned(
         date=date,
@@ -156,63 +144,20 @@ def main(config: Config) -> int:
     return DONE if tuned.plan.holds else ANSWER_IS_NO
 
 
-class Bench:
-    """Starts servers and finds what they hold.
+def _bench(config: Config, generator: Generator) -> Bench:
+    console = Console(stderr=True)
 
-    Args:
-        config: of the run.
-        generator: of the load.
-    """
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def __init__(self, config: Config, generator: Generator) -> None:
-        self._config = config
-        self._generator = generator
-        self._console = Console(stderr=True)
-        with tempfile.TemporaryDirectory() as folder:
-            prepare(config.images, Path(folder))
-            self._pictures = {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
-
-    def measure(self, setting: Setting, thorough: bool) -> Held:
-        """What a setting holds; raises PeerError where no server starts with it."""
-        return self.held(setting.environment(), str(setting), thorough)
-
-    def held(self, environment: Mapping[str, str], name: str, thorough: bool) -> Held:
-        """What a server with these variables holds; raises PeerError where it doesn't start."""
-        seconds = self._config.seconds * (1 if thorough else _COARSE_SECONDS)
-        resolution = self._config.resolution * (1 if thorough else _COARSER)
-        probe = Probe(generator=self._generator, seconds=max(0.5, seconds), target_ms=self._config.p99_ms)
-        service, picture = ours(**environment), next(iter(self._pictures.values()))
-        try:
-            with running(service, Path(sys.executable), picture, "") as server:
-                found = self._highest(probe, f"http://127.0.0.1:{server.port}", resolution)
-                held = Held(**found, peak_mib=server.peak_mib())
-        except PeerError as error:
-            self._say(f"{name}: {error}")
-            raise
-        self._say(f"{name} ({held.variant}): {held.rate:.1f} requests/s{'' if thorough else ' (coarse)'}")
-        return held
-
-    def _highest(self, probe: Probe, url: str, resolution: float) -> dict[str, Any]:
-        subject = meet(url, self._pictures)
-        single, levels = subject.single(), list[Level]()
-
-        def holds(rate: float) -> bool:
-            levels.append(probe.open(single, rate))
-            return levels[-1].holds(_PERCENT, self._config.p99_ms)
-
-        probe.warm_up(single)
-        hopeless = probe.closed(single, 1).ms(50) > self._config.p99_ms
-        capacity = 0.0 if hopeless else probe.closed(single, WARM_UP_CLIENTS).achieved
-        rate = highest_rate(holds, capacity, resolution=resolution) if capacity else 0.0
-        return {
-            "rate": rate,
-            "p99_ms": next((level.ms(_PERCENT) for level in reversed(levels) if level.offered == rate), math.nan),
-            "variant": subject.variant,
-            "client_bound": any(level.client_bound for level in levels),
-        }
-
-    def _say(self, text: str) -> None:
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+    return Bench(
+        generator=generator,
+        pictures=prepared(config.images),
+        target_ms=config.p99_ms,
+        seconds=config.seconds,
+        resolution=config.resolution,
+        say=say,
+    )
 
 
 def _plan(config: Config, winner: Trial, second: list[Held]) -> Plan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tempfile
 from pathlib import Path
 
 from PIL import Image, ImageOps
@@ -29,6 +30,17 @@ def prepare(source: Path, target: Path) -> None:
             upright = ImageOps.exif_transpose(image).convert("RGB")
         for name, view in _views(upright).items():
             (target / f"{photo.stem}-{name}.jpg").write_bytes(_jpeg(view))
+
+
+def prepared(source: Path) -> dict[str, bytes]:
+    """The same views in memory, by file name.
+
+    Raises:
+        CompareError: there is no photo.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        prepare(source, Path(folder))
+        return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
 
 
 def _views(photo: Image.Image) -> dict[str, Image.Image]:

@@ -11,7 +11,7 @@ import pytest
 from tests.servers import ROOT
 
 HARDWARE = {"cpu": "A processor", "extensions": "avx2", "cores": 2, "system": "Linux x86_64, Python 3.11"}
-TEXT = "# Name\n\n<!-- performance -->\nold\n<!-- /performance -->\n\nThe rest.\n"
+TEXT = "# Name\n\n<!-- performance -->\nwhat was before\n<!-- /performance -->\n\nThe rest.\n"
 
 
 def row(title: str, rate: float, **changes: Any) -> dict[str, Any]:
@@ -90,13 +90,14 @@ def test_the_newest_reports_go_between_the_marks_and_nothing_else_changes(folder
     assert text.endswith("<!-- /performance -->\n\nThe rest.\n")
     assert "| Halftone | e | 222 | 222 | 2.22 | 222 |" in text
     assert "| Ray Serve | e | not measured | – | – | – |" in text
-    assert "old" not in text
+    assert "what was before" not in text
     assert "111" not in text
     assert "| Server | 246 requests/s |" in text
     assert "4.2 ms" in text
     assert "openvino-bf16, 3 threads holds 260 requests/s (untuned 240), and 255 in a second run" in text
     assert "10 for 2000 requests/s" in text
     assert "A processor, 2 cores (avx2)" in text
+    assert "[2026-01-02-compare](2026-01-02-compare.md)" in text
     assert readme(folder, "--check").returncode == 0
 
 
