@@ -23,7 +23,7 @@ STUB = Path(__file__).parent / "stub_server.py"
 
 def locust(host: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py", "--host", host, "--headless"]
-    crowd = ["--users", "13", "--spawn-rate", "13", "--run-time", "4s", "--think-max", "0.2"]
+    crowd = ["--users", "13", "--spawn-rate", "13", "--run-time", "3s", "--think-max", "0.2"]
     command += [*crowd, "--only-summary", "--json", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
