@@ -21,6 +21,7 @@ from openvino.properties import hint
 from export.runtimes.base import Pixels, Runtime
 from models.bundle import Bundle
 from models.errors import HalftoneError
+from models.host import cores
 
 _TYPES = {"fp32": openvino.Type.f32, "bf16": openvino.Type.bf16}
 _QUANTISED = "int8"
@@ -68,6 +69,9 @@ class OpenVino(Runtime):
             hint.performance_mode: hint.PerformanceMode.LATENCY,
             properties.inference_num_threads: threads,
             properties.num_streams: streams,
+            # Pinned threads start from the first core in every process: several processes that share the cores would
+            # all compute on the same ones.
+            hint.enable_cpu_pinning: threads >= cores(),
         }
         self._compiled: dict[int, openvino.CompiledModel] = {}
         self._compiling = threading.Lock()
