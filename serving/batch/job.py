@@ -106,13 +106,16 @@ class Workplace:
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
-        """Be the only command that works on this output.
+        """Be the only command that works on this output; what a finished or refused run leaves is removed afterwards.
 
         Raises:
-            HalftoneError: another one does.
+            HalftoneError: another one does, or the folder can't be written.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise HalftoneError(f"--output: {self.folder} can't be made or written ({error.strerror})") from None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -121,7 +124,7 @@ class Workplace:
         try:
             yield
         finally:
-            if not self._job.exists():
+            if self.output.exists() or not self._job.exists():
                 shutil.rmtree(self.folder, ignore_errors=True)
             os.close(lock)
 

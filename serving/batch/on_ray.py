@@ -130,25 +130,34 @@ def _cluster(workers: int) -> Iterator[Any]:
     import ray.data
 
     for name in ("ray", "ray.data"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     # The names of Ray's sockets have to be short, and TMPDIR need not be.
     with tempfile.TemporaryDirectory(prefix="ht-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         try:
-            ray.init(
-                address="local",
-                num_cpus=workers,
-                num_gpus=0,
-                object_store_memory=_OBJECT_STORE_BYTES,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                _temp_dir=folder,
-            )
+            _start(ray, workers, folder)
             context = ray.data.DataContext.get_current()
             context.enable_progress_bars = False
             yield ray
         finally:
             ray.shutdown()
+
+
+def _start(ray: Any, workers: int, folder: str) -> None:
+    try:
+        ray.init(
+            address="local",
+            num_cpus=workers,
+            num_gpus=0,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _temp_dir=folder,
+        )
+    # Many kinds, as many programs have to start.
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise HalftoneError(f"Ray can't be started on this machine: {reason}") from None
 
 
 def _environment() -> dict[str, str]:

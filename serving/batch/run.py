@@ -134,8 +134,9 @@ def _work(
         return [], kept
     workers = min(workers, len(missing))
     each = replace(settings, threads=max(1, settings.worker_threads // workers))
-    done: list[Done] = []
+    done, known = [], kept
     for chunk in score_chunks(each, place.output, job, missing, workers):
         done.append(chunk)
-        progress(kept + sum(one.rows for one in done), job.pictures)
+        known += chunk.rows
+        progress(known, job.pictures)
     return done, kept

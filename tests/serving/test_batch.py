@@ -1,19 +1,25 @@
 """Offline scoring: a real run on Ray that is killed and goes on, and what every row says."""
 
+import os
 import random
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from export.runtimes.base import Runtime
+from export.runtimes.registry import load
 from models.errors import HalftoneError
+from models.store import open_bundle
 from serving.batch.__main__ import BatchConfig, batch
 from serving.batch.job import Job, Workplace
 from serving.batch.pictures import Pictures
@@ -199,6 +205,28 @@ def test_a_folder_may_be_named_by_a_path_or_a_uri(settings: Settings, folder: Pa
         "unreadable",
     ]
     assert len(table.column("labels")[0].as_py()) == 2
+
+
+def test_processes_that_share_the_cores_do_not_compute_on_the_same_one(settings: Settings) -> None:
+    # OpenVINO moves the calling thread for as long as it computes.
+    runtime = load(open_bundle(MODEL), "openvino-fp32", threads=1)
+    everywhere = os.sched_getaffinity(0)
+    allowed, over = [], threading.Event()
+    thread = threading.Thread(target=_run_until, args=(runtime, over))
+    thread.start()
+    for _ in range(40):
+        allowed.append(os.sched_getaffinity(thread.native_id or 0))
+        time.sleep(0.005)
+    over.set()
+    thread.join()
+
+    assert set(map(frozenset, allowed)) == {frozenset(everywhere)}
+
+
+def _run_until(runtime: Runtime, over: threading.Event) -> None:
+    pixels = np.zeros((1, *runtime.shape), np.uint8)
+    while not over.is_set():
+        runtime.run(pixels)
 
 
 def test_it_says_what_is_missing_where_ray_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
