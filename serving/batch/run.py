@@ -12,7 +12,7 @@ from models.host import cores
 from serving.batch.job import Job, Workplace, made
 from serving.batch.on_ray import Done, score_chunks
 from serving.batch.pictures import Pictures
-from serving.loading import open_fastest
+from serving.loading import batch_sizes, open_fastest
 from serving.settings import Settings
 
 
@@ -85,7 +85,7 @@ def default_workers() -> int:
 def _job(
     settings: Settings, pictures: Pictures, top_k: int, begun: Job | None, place: Workplace
 ) -> tuple[Job, Settings]:
-    """What this command asks for, which is what an earlier one began, and the settings with its variant."""
+    """What this command asks for, which is what an earlier one began, and the settings with its variant and batches."""
     if begun and not settings.variant:
         settings = replace(settings, variant=begun.variant)
     opened = open_fastest(settings.model, settings)
@@ -104,7 +104,9 @@ def _job(
     )
     if begun and begun != job:
         _refuse(begun, job, place)
-    return job, replace(settings, variant=job.variant)
+    # Measured here once: the workers would disturb each other's measurements.
+    size = batch_sizes(settings.model, opened.runtime, settings).best(settings.queue)
+    return job, replace(settings, variant=job.variant, batch=size)
 
 
 def _refuse(begun: Job, job: Job, place: Workplace) -> None:

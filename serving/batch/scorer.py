@@ -31,7 +31,6 @@ Result = TypeVar("Result")
 Row = dict[str, Any]
 
 _READERS = 4
-_MOST_WAITING = 256
 
 
 class Scorer:
@@ -50,7 +49,7 @@ class Scorer:
         opened = open_fastest(settings.model, settings)
         manifest = opened.bundle.manifest
         self._runtime = opened.runtime
-        self._size = batch_sizes(settings.model, opened.runtime, settings).best(_MOST_WAITING)
+        self._size = batch_sizes(settings.model, opened.runtime, settings).best(settings.queue)
         self._settings = settings
         self._pictures = pictures
         self._spec = manifest.input
