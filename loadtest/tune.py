@@ -1,9 +1,9 @@
 """`python -m loadtest.tune --model NAME --p99-ms 50`: the setting of the service that holds the most traffic.
 
 Starts the service with one setting after the other (variant, threads, batch size; its streams and how long a batch
-waits it decides itself) and finds for each the highest rate of random arrivals that keeps the latency target. Only proven
-variants are tried. The best ones and the untuned service then meet in interleaved rounds, the winner becomes a settings
-file for HALFTONE_SETTINGS, and a second run with that file checks the capacity plan.
+waits it decides itself) and finds for each the highest rate of random arrivals that keeps the latency target. Only
+proven variants are tried. The best ones and the untuned service then meet in interleaved rounds, the winner becomes a
+settings file for HALFTONE_SETTINGS, and a second run with that file checks the capacity plan.
 
 About 15 minutes on two cores, which should have nothing else to do. The report goes to loadtest/reports/DATE-tune.md
 and .json. Exit code 1 where no setting held the target, or the second run was more than 15 % off.
