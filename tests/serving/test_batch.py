@@ -85,9 +85,14 @@ def interrupted(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> In
         assert time.monotonic() < end
         time.sleep(0.005)
     family = psutil.Process(first.pid).children(recursive=True)
+    # Held while it is looked at: else it might be done before it is killed.
+    for process in family:
+        process.suspend()
     listening, libraries = _sockets(family), _libraries(family)
     first.kill()
     first.wait()
+    for process in family:
+        process.resume()
     _, alive = psutil.wait_procs(family, timeout=30)
     done = len(list(parts.glob("part-*")))
     second = subprocess.run(
