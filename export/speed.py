@@ -7,6 +7,7 @@ same, and measures anew anywhere else.
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ from export.runtimes.registry import runtime_of
 from models.bundle import Bundle
 from models.errors import HalftoneError
 from models.host import cores, host
+from models.strict_json import json_object
 
 FILE_NAME = "speed.json"
 SCHEMA = 1
@@ -39,6 +41,10 @@ class Speed:
 
     library: str
     """Version of the runtime's library."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.images_per_second, int | float) or not 0 <= self.images_per_second < math.inf:
+            raise ValueError(f"{self.images_per_second!r} images/s")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +69,7 @@ class SpeedTable:
             HalftoneError: not a table of this schema.
         """
         try:
-            values = json.loads(data)
+            values = json_object(data)
             if values["schema"] != SCHEMA:
                 raise ValueError("another schema version")
             variants = {name: Speed(**speed) for name, speed in values["variants"].items()}
