@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 import math
 import os
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 from models.errors import HalftoneError
@@ -16,6 +17,7 @@ from models.store import DEFAULT_MODEL
 
 PREFIX = "HALFTONE_"
 _ELSEWHERE = {"HALFTONE_ARTIFACTS"}
+_SECRET = re.compile(r"[!-~]{16,}")
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 
 
@@ -75,6 +77,15 @@ class Settings:
     max_images: int = 64
     """Most pictures in one /classify_batch."""
 
+    admin_token: str = field(default="", repr=False)
+    """Secret that requests to /admin must bear, at least 16 visible ASCII characters; empty: /admin is switched off."""
+
+    watch: float = 0.0
+    """Seconds between looks at the bundles' manifests: a changed bundle is loaded; 0: only /admin loads."""
+
+    keep_previous: bool = True
+    """Keep a replaced model in memory, so that a rollback takes no time."""
+
     def __post_init__(self) -> None:
         for name in ("queue", "max_pixels", "max_images"):
             self._check(name, getattr(self, name) >= 1, "at least 1")
@@ -86,6 +97,9 @@ class Settings:
         self._check("model", all(names) and len(set(names)) == len(names), "different names with commas between")
         self._check("log_format", self.log_format in ("text", "json"), "text or json")
         self._check("trace_sample", 0 <= self.trace_sample <= 1, "from 0 to 1")
+        self._check("watch", 0 <= self.watch < math.inf, "0 or a positive number")
+        if self.admin_token and not _SECRET.fullmatch(self.admin_token):
+            raise HalftoneError(f"{PREFIX}ADMIN_TOKEN must be at least 16 visible ASCII characters, without spaces")
         endpoint = self.trace_endpoint
         self._check("trace_endpoint", not endpoint or endpoint.startswith(("http://", "https://")), "an http(s) URL")
         self._check("max_images", self.max_images <= self.queue, f"at most the queue of {self.queue}")
@@ -116,7 +130,7 @@ class Settings:
         Raises:
             HalftoneError: an unknown variable of that prefix, or a value that can't be read or is out of range.
         """
-        known = {PREFIX + field.name.upper(): field for field in fields(cls)}
+        known = {PREFIX + each.name.upper(): each for each in fields(cls)}
         values: dict[str, Any] = {}
         for variable, text in environment.items():
             if not variable.startswith(PREFIX) or variable in _ELSEWHERE or not text:
@@ -125,8 +139,8 @@ class Settings:
                 near = difflib.get_close_matches(variable, known, n=1)
                 hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
                 raise HalftoneError(f"{variable} is not a setting of the service: {hint}")
-            field = known[variable]
-            values[field.name] = _parse(variable, text, type(field.default))
+            known_field = known[variable]
+            values[known_field.name] = _parse(variable, text, type(known_field.default))
         return cls(**values)
 
 
