@@ -8,6 +8,8 @@ do, several threads decode for the batches, and as many batches as the runtime h
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +22,11 @@ from serving.errors import RequestError, unavailable
 from serving.schedule import Schedule
 from serving.work import Finish, Group, Item, Observer, Prepare, Task, answer, finished, outcome
 
+logger = logging.getLogger("bentoml.halftone")
+
 Many: TypeAlias = Sequence[Any] | npt.NDArray[Any]
+
+_DRAIN_POLL = 0.005
 
 
 class Batcher:
@@ -28,7 +34,8 @@ class Batcher:
 
     Args:
         run: takes a list of prepared items and returns a sequence of as many results; called from up to `streams`
-            threads at once. Where it raises on a batch, the items are tried once more one by one.
+            threads at once. Where it raises, each item is tried once more alone, and what it raises then is the
+            item's own result.
         sizes: decides how many items make a batch.
         threads: threads that prepare and run.
         streams: batches in flight at once.
@@ -118,13 +125,31 @@ class Batcher:
             if group.left:
                 self._give_up(group)
 
+    def drain(self, seconds: float = math.inf) -> bool:
+        """Wait until nothing waits or is worked on; it goes on taking what is new. Not to be called on the event loop.
+
+        Args:
+            seconds: longest time to wait.
+
+        Returns:
+            Whether that came about in time.
+        """
+        end = self._clock() + seconds
+        while self.pending:
+            if self._clock() >= end:
+                return False
+            time.sleep(_DRAIN_POLL)
+        return True
+
     def close(self) -> None:
-        """Take nothing new, finish what was accepted, and end the threads."""
+        """Take nothing new, finish what was accepted, and end the threads; a second call does nothing more."""
         with self._lock:
             self._closed = True
             self._wake.notify_all()
         for thread in self._threads:
             thread.join()
+        # What it belongs to can go at once: no circle is left for a collector that is told to look no more.
+        self._run = _nothing
 
     def _accept(self, items: list[Item]) -> None:
         with self._lock:
@@ -200,11 +225,14 @@ class Batcher:
         task.outcomes = [finished(item, result) for item, result in zip(task.items, results, strict=True)]
 
     def _one_by_one(self, items: list[Item], error: Exception) -> list[Any]:
-        """Each item's own result after a batch failed, so that one bad item fails alone."""
-        if len(items) == 1:
-            return [error]
+        """Each item's own result after a batch failed: a bad item fails alone, and a failure that passes harms none."""
+        logger.warning("a batch of %d failed, each is tried once more alone: %r", len(items), error)
         results = (outcome(self._run, [item.value]) for item in items)
         return [result if isinstance(result, Exception) else result[0] for result in results]
+
+
+def _nothing(values: list[Any]) -> Many:
+    return []
 
 
 def _expire(future: asyncio.Future[list[Any]]) -> None:

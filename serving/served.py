@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -129,9 +130,14 @@ class Served:
         results = await self._batcher.submit(images, seconds=seconds, prepare=self._decode, run=False, trace=trace)
         return [_per_item(result) for result in results]
 
+    def drain(self, seconds: float = math.inf) -> bool:
+        """Wait until nothing of it waits or runs, and say whether that came about in time; not on the event loop."""
+        return self._batcher.drain(seconds)
+
     def close(self) -> None:
-        """Finish what was accepted and take nothing new."""
+        """Take nothing new, finish what was accepted, end the threads and free the runtime; again does nothing."""
         self._batcher.close()
+        self.__dict__.pop("runtime", None)
 
     def _run(self, pixels: list[Pixels]) -> Logits:
         # One picture needs no copy into a batch.
