@@ -11,7 +11,7 @@ from typing import Any
 from serving.answer import Answer, Scope, Send, as_json, failure
 from serving.body import ClientGoneError, Receive
 from serving.description import description, head
-from serving.errors import RequestError, bad_parameter, internal
+from serving.errors import RequestError, bad_parameter, internal, unavailable
 from serving.openapi import document
 from serving.patience import while_connected
 from serving.registry import Registry
@@ -64,6 +64,10 @@ class Api:
     def paths(self) -> list[str]:
         """The exact paths that are answered."""
         return list(self._routes)
+
+    def retire(self) -> None:
+        """Be ready no more, but answer whoever asks all the same."""
+        self.models.retire()
 
     def close(self) -> None:
         """Finish what was accepted and take nothing new."""
@@ -172,6 +176,8 @@ class Api:
 
     async def _readyz(self, scope: Scope, receive: Receive) -> Answer:
         models = self._ready()
+        if not self.models.ready:
+            raise unavailable("shutting_down", "the service is about to stop: ask another replica", retry_after=1)
         return as_json({"status": "ready"} | head(models[0]) | {"models": [model.name for model in models]})
 
     async def _docs(self, scope: Scope, receive: Receive) -> Answer:

@@ -20,12 +20,12 @@ class Registry:
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
         self._models: dict[str, Served] = {}
-        self._closed = False
+        self._retired = self._closed = False
 
     @property
     def ready(self) -> bool:
         """Whether every model is loaded and warmed, and the service isn't stopping."""
-        return not self._closed and len(self._models) == len(self.names)
+        return not self._retired and len(self._models) == len(self.names)
 
     def publish(self, model: Served) -> None:
         """Answer with this model from now on."""
@@ -54,8 +54,12 @@ class Registry:
         """The models that are loaded, in the order of their names."""
         return [self._models[name] for name in self.names if name in self._models]
 
+    def retire(self) -> None:
+        """Be ready no more, so that nobody sends new requests; those that come all the same are answered."""
+        self._retired = True
+
     def close(self) -> None:
         """Finish what was accepted and take nothing new."""
-        self._closed = True
+        self._retired = self._closed = True
         for model in self.all():
             model.close()

@@ -53,6 +53,12 @@ class Settings:
     body_timeout: float = 30.0
     """Seconds that a body may take to arrive; later it is answered 408."""
 
+    lame_duck: float = 1.0
+    """Seconds after SIGTERM in which /readyz is 503 and requests are still answered, so that nobody sends new ones."""
+
+    shadow: float = 0.0
+    """Share of the pictures, 0 to 1, that the FP32 reference classifies again while nothing else is to be done."""
+
     max_body_mb: float = 32.0
     """Largest request body in MiB; a larger one is answered 413."""
 
@@ -95,6 +101,8 @@ class Settings:
             self._check(name, getattr(self, name) >= 0, "0 or more")
         names = self.models
         self._check("model", all(names) and len(set(names)) == len(names), "different names with commas between")
+        self._check("lame_duck", 0 <= self.lame_duck < math.inf, "0 or a positive number")
+        self._check("shadow", 0 <= self.shadow <= 1, "from 0 to 1")
         self._check("log_format", self.log_format in ("text", "json"), "text or json")
         self._check("trace_sample", 0 <= self.trace_sample <= 1, "from 0 to 1")
         self._check("watch", 0 <= self.watch < math.inf, "0 or a positive number")
