@@ -51,7 +51,23 @@ class Settings:
     """Seconds that a request may take once its body has arrived; later it is answered 504."""
 
     body_timeout: float = 30.0
-    """Seconds that a body may take to arrive; later it is answered 408."""
+    """Seconds that a body may take to arrive, and a client to read its answer; a later body is answered 408."""
+
+    header_timeout: float = 10.0
+    """Seconds that the head of a request may take to arrive; later it is answered 408."""
+
+    queue_mb: float = 256.0
+    """Bodies that may be held at once, all requests together, in MiB; one more is answered 429."""
+
+    connections: int = 1000
+    """Connections that may be open at once; on one more everything but the health paths is answered 503."""
+
+    api_keys: str = field(default="", repr=False)
+    """Keys of the clients with commas between, each at least 16 visible ASCII characters, or @FILE with one a line;
+    empty: everybody may ask."""
+
+    metrics_open: bool = True
+    """Show /metrics without a key; 0: where there are keys, it wants one too."""
 
     lame_duck: float = 1.0
     """Seconds after SIGTERM in which /readyz is 503 and requests are still answered, so that nobody sends new ones."""
@@ -93,9 +109,9 @@ class Settings:
     """Keep a replaced model in memory, so that a rollback takes no time."""
 
     def __post_init__(self) -> None:
-        for name in ("queue", "max_pixels", "max_images"):
+        for name in ("queue", "max_pixels", "max_images", "connections"):
             self._check(name, getattr(self, name) >= 1, "at least 1")
-        for name in ("deadline", "body_timeout", "max_body_mb"):
+        for name in ("deadline", "body_timeout", "header_timeout", "max_body_mb", "queue_mb"):
             self._check(name, 0 < getattr(self, name) < math.inf, "a positive number")
         for name in ("threads", "batch"):
             self._check(name, getattr(self, name) >= 0, "0 or more")
@@ -110,6 +126,9 @@ class Settings:
             raise HalftoneError(f"{PREFIX}ADMIN_TOKEN must be at least 16 visible ASCII characters, without spaces")
         endpoint = self.trace_endpoint
         self._check("trace_endpoint", not endpoint or endpoint.startswith(("http://", "https://")), "an http(s) URL")
+        self._check(
+            "queue_mb", self.queue_mb >= self.max_body_mb, f"at least HALFTONE_MAX_BODY_MB, {self.max_body_mb:g}"
+        )
         self._check("max_images", self.max_images <= self.queue, f"at most the queue of {self.queue}")
 
     def _check(self, name: str, holds: bool, rule: str) -> None:
@@ -125,6 +144,11 @@ class Settings:
     def max_body(self) -> int:
         """Largest request body in bytes."""
         return round(self.max_body_mb * 2**20)
+
+    @property
+    def max_held(self) -> int:
+        """Bytes of bodies that may be held at once."""
+        return round(self.queue_mb * 2**20)
 
     @property
     def worker_threads(self) -> int:
