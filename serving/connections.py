@@ -1,7 +1,7 @@
 """Connections: how many there may be, and how long one may take over what it sends and reads.
 
 uvicorn waits for ever for a first byte, for the end of a request's head, and for a client that reads no answer; its own
-refusals are plain text. `protocol` gives it a class of connections that does neither.
+refusals are plain text. `install` gives it a class of connections that does otherwise.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import resource
 from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar
 
+from uvicorn.config import HTTP_PROTOCOLS
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from serving.answer import failure
@@ -31,8 +32,10 @@ _SPARE_FILES = 256
 _CLOSE = {"Connection": "close"}
 
 
-def protocol(settings: Settings, rejected: Callable[[str], None]) -> type[HttpToolsProtocol]:
-    """A class for `uvicorn.Config(http=…)`; lets the process open as many files as the connections may need.
+def install(settings: Settings, rejected: Callable[[str], None]) -> None:
+    """Guard the connections of every server that uvicorn starts in this process from now on.
+
+    The process may then open as many files as the connections may need.
 
     Args:
         settings: `connections`, `header_timeout` and `body_timeout` count.
@@ -45,7 +48,8 @@ def protocol(settings: Settings, rejected: Callable[[str], None]) -> type[HttpTo
         "body_seconds": settings.body_timeout,
         "rejected": staticmethod(rejected),
     }
-    return type("Connection", (GuardedProtocol,), limits)
+    # BentoML makes the `uvicorn.Config` itself and leaves the protocol at "auto"; a class is taken as it is.
+    HTTP_PROTOCOLS["auto"] = type("Connection", (GuardedProtocol,), limits)  # type: ignore[assignment]
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -80,8 +84,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End."""
-        self._reading = _cancelled(self._reading)
-        self._writing = _cancelled(self._writing)
+        self._stop_reading()
+        self._stop_writing()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -103,7 +107,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """A request's head is whole."""
-        self._reading = _cancelled(self._reading)
+        self._stop_reading()
         self._head_size, self._in_body = 0, True
         if len(self.headers) > MAX_HEADERS:
             self._problem = _head_too_large()
@@ -113,7 +117,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """A request's body is whole."""
         self._in_body = False
-        self._reading = _cancelled(self._reading)
+        self._stop_reading()
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
@@ -127,7 +131,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def resume_writing(self) -> None:
         """The client has read most of its answer."""
-        self._writing = _cancelled(self._writing)
+        self._stop_writing()
         super().resume_writing()
 
     def _await_head(self) -> None:
@@ -140,6 +144,16 @@ class GuardedProtocol(HttpToolsProtocol):
                 408, "head_too_slow", f"no whole request head came within {self.head_seconds:g} s: send it at once"
             )
         )
+
+    def _stop_reading(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
+
+    def _stop_writing(self) -> None:
+        if self._writing is not None:
+            self._writing.cancel()
+            self._writing = None
 
     def _refuse(self, error: RequestError) -> None:
         """Answer and close, without a request."""
@@ -158,11 +172,6 @@ class GuardedProtocol(HttpToolsProtocol):
 def _head_too_large() -> RequestError:
     message = f"the request's head is too large: at most {MAX_HEADERS} header fields and {MAX_HEAD // 1024} KiB"
     return RequestError(431, "head_too_large", message)
-
-
-def _cancelled(timer: asyncio.TimerHandle | None) -> None:
-    if timer is not None:
-        timer.cancel()
 
 
 def _only_health(app: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:

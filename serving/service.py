@@ -27,6 +27,7 @@ from models.errors import HalftoneError
 from models.store import open_bundle
 from serving.api import Api
 from serving.bento import find_bundles
+from serving.connections import install
 from serving.front import fronted
 from serving.gateway import BENTOML_FOLDERS, BENTOML_PATHS, ASGIApp, Gateway
 from serving.loading import check_bundle, load_model
@@ -63,6 +64,7 @@ def _exit(error: HalftoneError) -> NoReturn:
 find_bundles()
 SETTINGS = _or_exit(Settings.from_environment)
 API = Api(SETTINGS)
+install(SETTINGS, API.recorder.rejected)
 LOG = RequestLog(SETTINGS.log_format) if SETTINGS.log_requests else None
 
 

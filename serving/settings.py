@@ -14,6 +14,7 @@ from models.errors import HalftoneError
 from models.host import cores
 from models.preprocess import MAX_PIXELS
 from models.store import DEFAULT_MODEL
+from serving.keys import Keys
 
 PREFIX = "HALFTONE_"
 _ELSEWHERE = {"HALFTONE_ARTIFACTS"}
@@ -124,11 +125,9 @@ class Settings:
         self._check("watch", 0 <= self.watch < math.inf, "0 or a positive number")
         if self.admin_token and not _SECRET.fullmatch(self.admin_token):
             raise HalftoneError(f"{PREFIX}ADMIN_TOKEN must be at least 16 visible ASCII characters, without spaces")
+        _ = self.keys
         endpoint = self.trace_endpoint
         self._check("trace_endpoint", not endpoint or endpoint.startswith(("http://", "https://")), "an http(s) URL")
-        self._check(
-            "queue_mb", self.queue_mb >= self.max_body_mb, f"at least HALFTONE_MAX_BODY_MB, {self.max_body_mb:g}"
-        )
         self._check("max_images", self.max_images <= self.queue, f"at most the queue of {self.queue}")
 
     def _check(self, name: str, holds: bool, rule: str) -> None:
@@ -141,14 +140,19 @@ class Settings:
         return tuple(name.strip() for name in self.model.split(","))
 
     @property
+    def keys(self) -> Keys:
+        """The API keys; reads them again where they are in a file."""
+        return Keys.read(self.api_keys)
+
+    @property
     def max_body(self) -> int:
         """Largest request body in bytes."""
         return round(self.max_body_mb * 2**20)
 
     @property
     def max_held(self) -> int:
-        """Bytes of bodies that may be held at once."""
-        return round(self.queue_mb * 2**20)
+        """Bytes of bodies that may be held at once: at least the largest one allowed."""
+        return max(round(self.queue_mb * 2**20), self.max_body)
 
     @property
     def worker_threads(self) -> int:

@@ -8,8 +8,11 @@ from urllib.parse import parse_qsl
 
 from models.sniff import image_format
 from serving.answer import Scope
-from serving.body import Part, Receive, parse_form, read_body
+from serving.body import Intake, read_body
+from serving.deadline import HEADER, allowed_seconds
 from serving.errors import RequestError, bad_parameter
+from serving.form import Part, parse_form
+from serving.settings import Settings
 
 PARAMETERS = ("top_k", "model")
 DEFAULT_TOP_K = 5
@@ -28,38 +31,43 @@ class Upload:
     top_k: str | None
     """How many classes it asks for, unchecked, if it says."""
 
+    seconds: float
+    """Time that it may take from now on."""
 
-async def read_upload(scope: Scope, receive: Receive, field: str, *, limit: int, seconds: float) -> Upload:
+
+async def read_upload(scope: Scope, receive: Intake, field: str, settings: Settings) -> Upload:
     """Read a request whose pictures are the form field `field`, or the body itself.
 
     Args:
         scope: of the request.
-        receive: its ASGI channel.
+        receive: its channel.
         field: the form's field of the pictures.
-        limit: most bytes of the body.
-        seconds: time that the body may take to arrive.
+        settings: limits and time-outs.
 
     Raises:
-        RequestError: 400, 408, 413, 415 or 422, whatever is wrong with it.
+        RequestError: 400, 408, 413, 415, 422 or 429, whatever is wrong with it.
         ClientGoneError: the client left.
     """
-    length = content_type = None
+    length = content_type = timeout = None
     for name, value in scope["headers"]:
         if name == b"content-length":
             length = value.decode("latin-1")
         elif name == b"content-type":
             content_type = value.decode("latin-1")
-    body = await read_body(receive, length, limit=limit, seconds=seconds)
+        elif name == HEADER:
+            timeout = value.decode("latin-1")
+    seconds = allowed_seconds(timeout, settings.deadline)
+    body = await read_body(receive, length, limit=settings.max_body, seconds=settings.body_timeout)
     images, parameters = _parts(content_type or "", body, field)
     if scope["query_string"]:
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         parameters = [*query, *parameters]
     if not parameters:
-        return Upload(images, None, None)
+        return Upload(images, None, None, seconds)
     values = _once(parameters)
     model = values.get("model")
     # BentoML's client writes a text field as JSON; no model's name has quotes.
-    return Upload(images, model and model.strip('"'), values.get("top_k"))
+    return Upload(images, model and model.strip('"'), values.get("top_k"), seconds)
 
 
 def checked_top_k(text: str | None, classes: int) -> int:

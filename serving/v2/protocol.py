@@ -12,7 +12,8 @@ import numpy as np
 from export.runtimes.base import Logits, Pixels
 from models.measures import softmax
 from serving.answer import Answer, Scope, as_json
-from serving.body import ClientGoneError, Receive, read_body
+from serving.body import ClientGoneError, Intake, read_body
+from serving.deadline import allowed_seconds
 from serving.errors import RequestError, bad_parameter, internal, unavailable
 from serving.patience import while_connected
 from serving.registry import Registry
@@ -21,7 +22,7 @@ from serving.settings import Settings
 from serving.v2 import metadata
 from serving.v2.metadata import IMAGE, LOGITS, PIXELS, PROBABILITIES
 from serving.v2.request import InferenceRequest, Wanted, malformed, parse
-from serving.v2.response import HEADER_LENGTH, Output, best_classes, encode
+from serving.v2.response import HEADER_LENGTH, Output, best_classes, encode, failure
 from serving.v2.tensors import images, pixels
 
 logger = logging.getLogger("bentoml.halftone")
@@ -44,7 +45,7 @@ class OpenInference:
         self._models = models
         self._settings = settings
 
-    async def __call__(self, scope: Scope, receive: Receive) -> Answer:
+    async def __call__(self, scope: Scope, receive: Intake) -> Answer:
         """Answer one request; an error is `{"error": "message"}`, as the protocol wants it.
 
         Raises:
@@ -55,12 +56,12 @@ class OpenInference:
         except ClientGoneError:
             raise
         except RequestError as error:
-            return _failure(error)
+            return failure(error)
         except Exception:
             logger.exception("failed on a request of the Open Inference Protocol")
-            return _failure(internal())
+            return failure(internal())
 
-    async def _answer(self, scope: Scope, receive: Receive) -> Answer:
+    async def _answer(self, scope: Scope, receive: Intake) -> Answer:
         match scope["path"].split("/")[2:]:
             case []:
                 return _got(scope, metadata.server())
@@ -76,7 +77,7 @@ class OpenInference:
                 return await self._model(self._models.get(name), rest, scope, receive)
         raise _nothing_here()
 
-    async def _model(self, served: Served, rest: list[str], scope: Scope, receive: Receive) -> Answer:
+    async def _model(self, served: Served, rest: list[str], scope: Scope, receive: Intake) -> Answer:
         match rest:
             case []:
                 return _got(scope, metadata.model(served))
@@ -99,7 +100,7 @@ class OpenInference:
             )
         return served
 
-    async def _index(self, scope: Scope, receive: Receive) -> Answer:
+    async def _index(self, scope: Scope, receive: Intake) -> Answer:
         body = await self._posted(scope, receive, _headers(scope))
         try:
             values = json.loads(body or b"{}")
@@ -108,18 +109,19 @@ class OpenInference:
         only_ready = isinstance(values, dict) and values.get("ready") is True
         return as_json(metadata.index(self._models, only_ready=only_ready))
 
-    async def _infer(self, served: Served, scope: Scope, receive: Receive) -> Answer:
+    async def _infer(self, served: Served, scope: Scope, receive: Intake) -> Answer:
         headers = _headers(scope)
+        most = allowed_seconds(headers.get("x-request-timeout"), self._settings.deadline)
         body = await self._posted(scope, receive, headers)
         request = parse(body, headers.get(HEADER_LENGTH.lower()))
         wanted = _wanted(request, len(served.manifest.labels))
-        logits = await while_connected(receive, self._logits(served, request))
+        logits = await while_connected(receive, self._logits(served, request, most))
         head = {"model_name": served.name, "model_version": served.version}
         if request.id is not None:
             head["id"] = request.id
         return encode(head, _outputs(served, wanted, logits))
 
-    async def _posted(self, scope: Scope, receive: Receive, headers: Mapping[str, str]) -> bytes:
+    async def _posted(self, scope: Scope, receive: Intake, headers: Mapping[str, str]) -> bytes:
         if scope["method"] != "POST":
             raise RequestError(405, "method_not_allowed", f"use POST {scope['path'][:200]}", {"Allow": "POST"})
         encoding = headers.get("content-encoding", "identity")
@@ -130,8 +132,8 @@ class OpenInference:
             receive, headers.get("content-length"), limit=settings.max_body, seconds=settings.body_timeout
         )
 
-    async def _logits(self, served: Served, request: InferenceRequest) -> Logits:
-        seconds = min(self._settings.deadline, request.seconds or self._settings.deadline)
+    async def _logits(self, served: Served, request: InferenceRequest, most: float) -> Logits:
+        seconds = min(most, request.seconds or most)
         try:
             async with asyncio.timeout(seconds):
                 return await served.logits(await self._pixels(served, request, seconds), seconds=seconds)
@@ -200,7 +202,3 @@ def _headers(scope: Scope) -> dict[str, str]:
 
 def _nothing_here() -> RequestError:
     return RequestError(404, "not_found", f"there is nothing at this path: see {_PATHS}")
-
-
-def _failure(error: RequestError) -> Answer:
-    return as_json({"error": error.message}, error.status, error.headers, error=error.code)
