@@ -202,7 +202,8 @@ class Api:
         return as_json({"status": "ready"} | head(models[0]) | {"models": [model.name for model in models]})
 
     async def _docs(self, scope: Scope, receive: Intake) -> Answer:
-        return as_json(document(self._settings))
+        classes = [len(model.manifest.labels) for model in self.models.all()]
+        return as_json(document(self._settings, max(classes, default=None)))
 
     async def _metrics(self, scope: Scope, receive: Intake) -> Answer:
         if not self._settings.metrics:

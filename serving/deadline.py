@@ -8,7 +8,10 @@ from serving.errors import bad_parameter
 
 HEADER = b"x-request-timeout"
 
-_SECONDS = re.compile(r"\d{1,9}(\.\d{1,9})?", re.ASCII)
+SHORTEST = 0.001
+"""Seconds; a client that allows less can't mean it."""
+
+_NUMBER = re.compile(r"\+?\d{1,400}(\.\d{1,400})?([eE][+-]?\d{1,4})?", re.ASCII)
 
 
 def allowed_seconds(text: str | None, most: float) -> float:
@@ -19,11 +22,11 @@ def allowed_seconds(text: str | None, most: float) -> float:
         most: what the service allows; a client can only shorten it.
 
     Raises:
-        RequestError: 422 where it is no positive number.
+        RequestError: 422 where it is no number of at least `SHORTEST`.
     """
     if text is None:
         return most
-    seconds = float(text) if _SECONDS.fullmatch(text.strip()) else 0.0
-    if seconds <= 0:
-        raise bad_parameter(f"X-Request-Timeout must be a positive number of seconds such as 2.5, not {text[:30]!r}")
+    seconds = float(text) if _NUMBER.fullmatch(text.strip()) else 0.0
+    if seconds < SHORTEST:
+        raise bad_parameter(f"X-Request-Timeout must be seconds from {SHORTEST} on, such as 2.5, not {text[:30]!r}")
     return min(seconds, most)

@@ -105,8 +105,10 @@ class OpenInference:
         try:
             values = json.loads(body or b"{}")
         except (ValueError, RecursionError):
-            raise malformed("the body of an index request is empty or a JSON object") from None
-        only_ready = isinstance(values, dict) and values.get("ready") is True
+            values = None
+        only_ready = values.get("ready", False) if isinstance(values, dict) else None
+        if not isinstance(only_ready, bool):
+            raise malformed("the body of an index request is empty or a JSON object whose `ready` is true or false")
         return as_json(metadata.index(self._models, only_ready=only_ready))
 
     async def _infer(self, served: Served, scope: Scope, receive: Intake) -> Answer:
