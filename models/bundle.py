@@ -199,10 +199,11 @@ class Bundle:
             raise BundleError(f"{path} can't be read ({error.strerror or error}): make it again") from None
 
     def _check_content(self, name: str) -> None:
-        record = self.manifest.files[name]
         with self._opened(name) as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != record.sha256:
-                raise _mismatch(self.folder / name, record)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        record = self.manifest.files[name]
+        if digest != record.sha256:
+            raise _mismatch(self.folder / name, record)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:

@@ -135,7 +135,8 @@ class Api:
             RequestError: it is not exactly one picture, or it can't be answered.
         """
         upload = Upload(list(images), model, None if top_k is None else str(top_k), self._settings.deadline)
-        return await self._classify(upload, self.models.get(model))
+        with self.models.use(model) as served:
+            return await self._classify(upload, served)
 
     async def classify_batch(
         self, images: Sequence[bytes], top_k: int | None, model: str | None = None
@@ -146,7 +147,8 @@ class Api:
             RequestError: there are none or too many, or they can't be worked on now.
         """
         upload = Upload(list(images), model, None if top_k is None else str(top_k), self._settings.deadline)
-        return await self._classify_batch(upload, self.models.get(model))
+        with self.models.use(model) as served:
+            return await self._classify_batch(upload, served)
 
     async def _classify(self, upload: Upload, model: Served) -> dict[str, Any]:
         if len(upload.images) != 1:
@@ -176,17 +178,17 @@ class Api:
         return error.body()
 
     async def _post_classify(self, scope: Scope, receive: Intake) -> Answer:
-        upload, model = await self._upload(scope, receive, "image")
-        return as_json(await while_connected(receive, self._classify(upload, model)))
+        upload = await self._upload(scope, receive, "image")
+        with self.models.use(upload.model) as model:
+            return as_json(await while_connected(receive, self._classify(upload, model)))
 
     async def _post_classify_batch(self, scope: Scope, receive: Intake) -> Answer:
-        upload, model = await self._upload(scope, receive, "images")
-        return as_json(await while_connected(receive, self._classify_batch(upload, model)))
+        upload = await self._upload(scope, receive, "images")
+        with self.models.use(upload.model) as model:
+            return as_json(await while_connected(receive, self._classify_batch(upload, model)))
 
-    async def _upload(self, scope: Scope, receive: Intake, field: str) -> tuple[Upload, Served]:
-        """What a client sent, and the model that it asks for."""
-        upload = await read_upload(scope, receive, field, self._settings)
-        return upload, self.models.get(upload.model)
+    async def _upload(self, scope: Scope, receive: Intake, field: str) -> Upload:
+        return await read_upload(scope, receive, field, self._settings)
 
     async def _models(self, scope: Scope, receive: Intake) -> Answer:
         self._ready()

@@ -16,8 +16,9 @@ from export.runtimes.registry import REFERENCE, load, runtime_of
 from export.tensorrt.first_load import verify_on_first_load
 from models.bundle import Bundle
 from models.errors import HalftoneError
+from models.manifest import Manifest
 from models.store import open_bundle
-from serving.costs import SIZES, AlwaysUpTo, BatchSizes, measure
+from serving.costs import SIZES, AlwaysUpTo, BatchSizes, Costs, measure
 from serving.served import Served
 from serving.settings import Settings
 from serving.telemetry.recorder import Recorder
@@ -27,48 +28,74 @@ logger = logging.getLogger("bentoml.halftone")
 WARM_UP = 3
 
 
-def load_model(name: str, settings: Settings, recorder: Recorder) -> Served:
+def load_model(
+    name: str, settings: Settings, recorder: Recorder, *, bundle: str | None = None, replaces: Served | None = None
+) -> Served:
     """Open, choose, warm and measure.
 
     Args:
-        name: of the bundle.
+        name: under which it is served.
         settings: of the service.
         recorder: is told what the model does.
+        bundle: to load; the one of that name where none is given.
+        replaces: the model that serves meanwhile. Then every file of the bundle is checked, also those that this
+            variant does not need, and what is known of the costs of batches is taken over where it holds.
 
     Raises:
         HalftoneError: the bundle can't be used, is untrained, or has no proven variant that runs here.
     """
-    bundle = open_bundle(name)
+    opened = open_bundle(bundle or name)
+    if replaces is not None:
+        opened.verify()
     reasons: list[str] = []
-    for variant in _fastest_first(bundle, check_bundle(name, bundle, settings), settings):
+    for variant in _fastest_first(opened, check_bundle(name, opened, settings), settings):
         try:
-            record, runtime = _open(name, bundle, variant, settings)
+            record, runtime = _open(name, opened, variant, settings)
         except HalftoneError as error:
             reasons.append(f"{variant}: {error}")
             continue
         for reason in reasons:
             logger.warning("not served: %s", reason)
-        return _served(name, bundle, runtime, record, settings, recorder)
+        return _served(name, opened, runtime, record, settings, recorder, replaces)
     raise UnprovenError(f"no variant of {name} can serve on this machine: {'; '.join(reasons)}")
 
 
 def _served(
-    name: str, bundle: Bundle, runtime: Runtime, record: ParityRecord, settings: Settings, recorder: Recorder
+    name: str,
+    bundle: Bundle,
+    runtime: Runtime,
+    record: ParityRecord,
+    settings: Settings,
+    recorder: Recorder,
+    replaces: Served | None,
 ) -> Served:
+    known = _known_costs(bundle.manifest, record.variant, replaces)
     return Served(
         name,
         bundle.manifest,
         runtime,
         record,
-        sizes=_batch_sizes(name, runtime, settings),
+        sizes=_batch_sizes(name, runtime, settings, known),
         threads=settings.worker_threads,
         capacity=settings.queue,
         max_pixels=settings.max_pixels,
         recorder=recorder,
+        bundle=bundle.folder.name,
     )
 
 
-def _batch_sizes(name: str, runtime: Runtime, settings: Settings) -> BatchSizes:
+def _known_costs(manifest: Manifest, variant: str, other: Served | None) -> Costs | None:
+    """The costs that another model has learnt, where this one is the same network.
+
+    A measurement beside the load of the other one would say more about that load.
+    """
+    if other is None or not isinstance(other.sizes, Costs) or variant != other.variant:
+        return None
+    same = manifest.architecture == other.manifest.architecture and manifest.input.size == other.manifest.input.size
+    return Costs(other.sizes.seconds) if same else None
+
+
+def _batch_sizes(name: str, runtime: Runtime, settings: Settings, known: Costs | None) -> BatchSizes:
     """As the settings say, or by what batches cost on this machine now."""
     picture = np.zeros((1, *runtime.shape), np.uint8)
 
@@ -79,6 +106,10 @@ def _batch_sizes(name: str, runtime: Runtime, settings: Settings) -> BatchSizes:
         for size in (size for size in SIZES if size <= settings.batch):
             run(size)
         return AlwaysUpTo(settings.batch)
+    if known is not None:
+        for size in known.seconds:
+            run(size)
+        return known
     costs = measure(run, streams=settings.worker_threads, largest=settings.queue)
     runtime.keep(costs.seconds)
     figures = ", ".join(f"{size}: {1000 * seconds:.1f}" for size, seconds in costs.seconds.items())
@@ -92,11 +123,7 @@ def check_bundle(name: str, bundle: Bundle, settings: Settings) -> list[str]:
     Raises:
         HalftoneError: the bundle is untrained, or has no such variant; the message says why and the fix.
     """
-    if not bundle.manifest.trained and not settings.allow_untrained:
-        raise HalftoneError(
-            f"{name} has random weights and its answers would mean nothing: train it, or set "
-            "HALFTONE_ALLOW_UNTRAINED=1 for a latency study"
-        )
+    _check_trained(name, bundle, settings)
     if settings.variant:
         runtime_of(settings.variant)
         _check_proof(bundle, settings.variant)
@@ -114,6 +141,14 @@ def check_bundle(name: str, bundle: Bundle, settings: Settings) -> list[str]:
         why = "; ".join(reasons) or "it has no parity record"
         raise UnprovenError(f"{name} has no proven variant ({why}): run `python -m export --model {name}`")
     return proven
+
+
+def _check_trained(name: str, bundle: Bundle, settings: Settings) -> None:
+    if not bundle.manifest.trained and not settings.allow_untrained:
+        raise HalftoneError(
+            f"{name} has random weights and its answers would mean nothing: train it, or set "
+            "HALFTONE_ALLOW_UNTRAINED=1 for a latency study"
+        )
 
 
 def _check_proof(bundle: Bundle, variant: str) -> None:
@@ -169,6 +204,14 @@ def _load(bundle: Bundle, variant: str, settings: Settings) -> Runtime:
 
 def _open(name: str, bundle: Bundle, variant: str, settings: Settings) -> tuple[ParityRecord, Runtime]:
     record = verify_on_first_load(bundle, variant)
+    # The verification may have read the manifest again, and another bundle may be there by now.
+    _check_trained(name, bundle, settings)
+    kind, precision = runtime_of(variant)
+    if record.source != kind.source(precision):
+        raise UnprovenError(
+            f"the proof of {variant} is for {record.source}, and it would run {kind.source(precision)}: "
+            f"run `python -m export.parity --model {bundle.manifest.name} --variant {variant}`"
+        )
     runtime = _load(bundle, variant, settings)
     check_runtime(record, runtime.version(), runtime.executed_as, name)
     picture = np.zeros((1, *runtime.shape), np.uint8)

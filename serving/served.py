@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -36,6 +37,7 @@ class Served:
         capacity: pictures that may wait or be worked on at once.
         max_pixels: ceiling on a picture's width x height.
         recorder: is told what happens.
+        bundle: that it was loaded from; the same name where none is given.
     """
 
     def __init__(
@@ -50,8 +52,12 @@ class Served:
         capacity: int,
         max_pixels: int,
         recorder: Recorder,
+        bundle: str | None = None,
     ) -> None:
         self.name = name
+        self.bundle = bundle or name
+        self.loaded_at = datetime.now(UTC)
+        self.sizes = sizes
         self.version = manifest.version
         self.variant = record.variant
         self.manifest = manifest
@@ -69,7 +75,15 @@ class Served:
             observer=self._telemetry,
             name=f"{name}-worker",
         )
-        recorder.queue(name, self.variant, lambda: self.waiting)
+        self._recorder = recorder
+
+    def announce(self) -> None:
+        """Requests reach it from now on: it is among the metrics."""
+        self._recorder.serving(self.name, self.version, self.variant, lambda: self.waiting)
+
+    def withdraw(self) -> None:
+        """No new request reaches it from now on: it is no more among the metrics."""
+        self._recorder.withdrawn(self.name, self.version, self.variant)
 
     @property
     def waiting(self) -> int:

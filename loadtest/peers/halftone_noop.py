@@ -35,6 +35,9 @@ class NoModel(Served):
         """The constant for each picture."""
         return [[Prediction(label="nothing", index=0, probability=1.0)] for _ in images]
 
+    def announce(self) -> None:
+        """It has no metrics."""
+
     def close(self) -> None:
         """There is nothing to end."""
 

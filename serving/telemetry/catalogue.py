@@ -83,6 +83,13 @@ MODEL_INFO = Metric(
     help="1 for each loaded model.",
 )
 
+SWAPS_TOTAL = Metric(
+    name="halftone_swaps_total",
+    kind="counter",
+    labels=("model", "result"),
+    help="Attempts to replace a model while it serves: loaded, refused or rolled_back.",
+)
+
 METRICS = (
     QUEUE_DEPTH,
     QUEUE_WAIT_SECONDS,
@@ -92,4 +99,5 @@ METRICS = (
     REQUEST_SECONDS,
     REJECTED_TOTAL,
     MODEL_INFO,
+    SWAPS_TOTAL,
 )

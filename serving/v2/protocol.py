@@ -72,9 +72,12 @@ class OpenInference:
             case ["repository", "index"]:
                 return await self._index(scope, receive)
             case ["models", name, "versions", version, *rest]:
-                return await self._model(self._versioned(name, version), rest, scope, receive)
+                with self._models.use(name) as served:
+                    _check_version(served, version)
+                    return await self._model(served, rest, scope, receive)
             case ["models", name, *rest]:
-                return await self._model(self._models.get(name), rest, scope, receive)
+                with self._models.use(name) as served:
+                    return await self._model(served, rest, scope, receive)
         raise _nothing_here()
 
     async def _model(self, served: Served, rest: list[str], scope: Scope, receive: Intake) -> Answer:
@@ -91,14 +94,6 @@ class OpenInference:
         if not self._models.ready:
             raise unavailable("not_ready", "the models are being loaded, or the service is stopping", retry_after=2)
         return {"ready": True}
-
-    def _versioned(self, name: str, version: str) -> Served:
-        served = self._models.get(name)
-        if version != served.version:
-            raise RequestError(
-                404, "model_not_found", f"the version of {name} here is {served.version}, not {version[:50]!r}"
-            )
-        return served
 
     async def _index(self, scope: Scope, receive: Intake) -> Answer:
         body = await self._posted(scope, receive, _headers(scope))
@@ -151,6 +146,13 @@ class OpenInference:
         if tensor.name == PIXELS:
             return pixels(tensor, (size, size, 3), most)
         return np.stack(_all_decoded(await served.pixels(images(tensor, most), seconds=seconds)))
+
+
+def _check_version(served: Served, version: str) -> None:
+    if version != served.version:
+        raise RequestError(
+            404, "model_not_found", f"the version of {served.name} here is {served.version}, not {version[:50]!r}"
+        )
 
 
 def _all_decoded(results: list[Pixels | RequestError]) -> list[Pixels]:
