@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from importlib.resources import files
 from typing import Any
 
+from serving.admin.api import Admin
+from serving.admin.swaps import Swaps
+from serving.admin.watch import Watch
 from serving.answer import Answer, Scope, Send, as_json, failure
 from serving.body import ClientGoneError, Intake, Memory, Receive
 from serving.connections import HEALTH
 from serving.description import description, head
 from serving.errors import RequestError, bad_parameter, internal, unavailable
 from serving.keys import unauthorized
+from serving.loading import load_model
 from serving.openapi import document
 from serving.patience import while_connected
 from serving.registry import Registry
@@ -68,7 +73,17 @@ class Api:
         inference = OpenInference(self.models, settings)
         self._routes["/v2"] = ("GET", inference)
         # Paths with names in them: the handler of the longest known beginning answers, whatever the method.
-        self._folders: dict[str, Handler] = {"/v2/": inference}
+        self._folders: dict[str, Handler] = {"/v2/": inference, _ADMIN: self._administration(settings)}
+
+    def _administration(self, settings: Settings) -> Admin:
+        load = partial(load_model, settings=settings, recorder=self.recorder)
+        self._swaps = Swaps(self.models, load, self.recorder, keep=settings.keep_previous)
+        return Admin(self.models, self._swaps, settings.admin_token)
+
+    def watch(self) -> None:
+        """Load bundles anew when they change, where the settings ask for it; to be called when all are loaded."""
+        if self._settings.watch:
+            Watch(self.models, self._swaps, self._settings.watch).start()
 
     @property
     def paths(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""What loading leaves behind: memory that is free, but still counted as the process's own."""
+"""What loading and freeing models leaves behind: memory that is free, but still counted as the process's own."""
 
 from __future__ import annotations
 
@@ -16,5 +16,15 @@ def settle() -> None:
     """
     gc.collect()
     gc.freeze()
+    _give_back()
+
+
+def trim() -> None:
+    """To be called when a model was freed while others serve: as `settle`, but nothing new is kept for ever."""
+    gc.collect()
+    _give_back()
+
+
+def _give_back() -> None:
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.malloc_trim(0)
