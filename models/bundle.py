@@ -13,8 +13,9 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from io import BufferedReader
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Self
+from typing import Self
 
 from models.bundle_errors import (
     BundleError,
@@ -187,7 +188,7 @@ class Bundle:
             path.write_bytes(data)
 
     @contextlib.contextmanager
-    def _opened(self, name: str) -> Iterator[BinaryIO]:
+    def _opened(self, name: str) -> Iterator[BufferedReader]:
         """A listed file, which has the length that the manifest says."""
         path, record = self.locate(name), self.manifest.files[name]
         try:

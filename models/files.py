@@ -8,8 +8,8 @@ import os
 import secrets
 import stat
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 
 def sha256(data: bytes | memoryview) -> str:
@@ -23,7 +23,7 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def open_plain(path: Path) -> BinaryIO:
+def open_plain(path: Path) -> BufferedReader:
     """Open for reading what must be a regular file: no link is followed, and no pipe or device is waited for.
 
     Raises:
