@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -28,11 +27,13 @@ from models.store import open_bundle
 from serving.api import Api
 from serving.bento import find_bundles
 from serving.connections import install
+from serving.failure import end_worker
 from serving.front import fronted
 from serving.gateway import BENTOML_FOLDERS, BENTOML_PATHS, ASGIApp, Gateway
 from serving.loading import check_bundle, load_model
 from serving.memory import settle
 from serving.settings import Settings
+from serving.signals import tell_ready
 from serving.telemetry.log import RequestLog, configure
 from serving.telemetry.monitor import Monitor
 from serving.telemetry.routes import Routes
@@ -42,7 +43,7 @@ from serving.upload import DEFAULT_TOP_K
 Value = TypeVar("Value")
 
 NAME = "halftone"
-SUPERVISED = "BENTOML_RUNNER_MAP"
+ADDRESSES = "BENTOML_RUNNER_MAP"
 """Set by `bentoml serve` in its workers: service name to URL, as JSON."""
 
 logger = logging.getLogger("bentoml.halftone")
@@ -87,7 +88,11 @@ TRACED = bool(SETTINGS.trace_endpoint)
     logging={"access": {"enabled": False}},
     metrics={"enabled": False},
     tracing=tracing_options(SETTINGS),
-    service_class=bentoml.Service if TRACED else fronted(lambda app: _monitor(Gateway(app, API))),
+    service_class=fronted(
+        (lambda app: app) if TRACED else (lambda app: _monitor(Gateway(app, API))),
+        retire=API.retire,
+        lame_duck=SETTINGS.lame_duck,
+    ),
 )
 class HalftoneService:
     """Loads the models in the background, so that /livez answers at once and /readyz when they are warmed."""
@@ -100,7 +105,11 @@ class HalftoneService:
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
     @staticmethod
     def verify() -> None:
-        """Refuse to start without proven bundles: one line, before any worker is started."""
+        """Refuse to start without proven bundles: one line, before any worker is started. Called in the supervisor."""
+        # Imported here: no worker needs circus.
+        from serving import supervisor
+
+        supervisor.install()
         for name in SETTINGS.models:
             _or_exit(lambda name=name: check_bundle(name, open_bundle(name), SETTINGS))  # type: ignore[misc]
         _or_exit(lambda: check_tracing(SETTINGS))
@@ -137,26 +146,18 @@ def _load() -> None:
     for name in SETTINGS.models:
         try:
             API.models.publish(load_model(name, SETTINGS, API.recorder))
-        except HalftoneError as error:
-            logger.error("can't serve %s: %s", name, error)
-            return _stop_server()
-        except Exception:
-            logger.exception("can't serve %s", name)
-            return _stop_server()
+        except Exception as error:
+            end_worker(name, error)
     settle()
-    return _announce()
-
-
-def _stop_server() -> None:
-    """End the supervisor too: it would start a worker that fails in the same way again and again."""
-    if SUPERVISED in os.environ:
-        os.kill(os.getppid(), signal.SIGTERM)
+    API.watch()
+    tell_ready()
+    _announce()
 
 
 def _announce() -> None:
     for model in API.models.all():
         logger.info("ready: %s %s (%s)", model.name, model.version, model.variant)
-    url = json.loads(os.environ.get(SUPERVISED, "{}")).get(NAME)
+    url = json.loads(os.environ.get(ADDRESSES, "{}")).get(NAME)
     if url:
         photo = Path(str(files("export") / "photos" / "cat.jpg"))
         if photo.is_relative_to(Path.cwd()):

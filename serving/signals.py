@@ -1,0 +1,21 @@
+"""What a worker and its supervisor tell each other: with signals, as they share nothing else."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+SUPERVISOR = "_HALFTONE_SUPERVISOR"
+"""Environment variable with the process id of a supervisor that wants to be told when the worker is ready."""
+
+ALL_STOP = signal.SIGUSR1
+"""Sent to a worker where the whole service stops. SIGTERM is for one worker, whose place another one takes."""
+
+READY = signal.SIGUSR1
+"""Sent to the supervisor by a worker that is ready."""
+
+
+def tell_ready() -> None:
+    """Let the supervisor know, if it wants to, that this worker answers."""
+    if os.environ.get(SUPERVISOR) == str(os.getppid()):
+        os.kill(os.getppid(), READY)
