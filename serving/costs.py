@@ -7,6 +7,7 @@ batches raise the throughput; on most processors they don't, and every batch wou
 from __future__ import annotations
 
 import math
+import statistics
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ SIZES = (1, 2, 4, 8, 16, 32)
 _GAIN = 1.03
 _HOPELESS = 1.1
 _SMOOTHING = 0.1
+_LONG_AGO = 4
 _EXPLORE_EVERY = 128
 _EXPLORE_SHARE = 0.015
 
@@ -61,6 +63,7 @@ class Costs:
     def __init__(self, seconds: Mapping[int, float]) -> None:
         self._seconds = dict(sorted(seconds.items()))
         self._observed = 1
+        self._last_observed = dict.fromkeys(self._seconds, 0)
 
     @property
     def seconds(self) -> dict[int, float]:
@@ -85,10 +88,12 @@ class Costs:
         return other if extra <= _EXPLORE_SHARE * _EXPLORE_EVERY * best * each[best] else best
 
     def observe(self, size: int, seconds: float) -> None:
-        """Move the figure of this size a little towards what was measured."""
+        """Move the figure of this size a little towards what was measured, further where the last one is long ago."""
         self._observed += 1
         if size in self._seconds:
-            self._seconds[size] += _SMOOTHING * (seconds - self._seconds[size])
+            gap = min(self._observed - self._last_observed[size], _LONG_AGO)
+            self._last_observed[size] = self._observed
+            self._seconds[size] += (1 - (1 - _SMOOTHING) ** gap) * (seconds - self._seconds[size])
 
     def waiting_pays(self, ready: int, coming: int, seconds: float) -> bool:
         """Whether the items are done sooner on average when they wait and run as one batch."""
@@ -111,7 +116,7 @@ def measure(
     *,
     streams: int,
     largest: int,
-    seconds: float = 0.05,
+    seconds: float = 0.08,
     clock: Callable[[], float] = time.monotonic,
 ) -> Costs:
     """Measure batches of 1, 2, 4, … on `streams` threads at once, as long as bigger ones may pay.
@@ -146,24 +151,24 @@ def measure(
 def _seconds_per_batch(
     run: Callable[[int], object], size: int, streams: int, seconds: float, clock: Callable[[], float]
 ) -> float:
-    """Mean seconds of a batch while `streams` threads run such batches one after the other."""
-    counts = [0] * streams
+    """Median seconds of a batch while `streams` threads run such batches one after the other."""
     ready = threading.Barrier(streams)
-    spent = [0.0] * streams
+    taken: list[float] = []
 
-    def work(thread: int) -> None:
+    def work() -> None:
         run(size)
         ready.wait()
         start = now = clock()
         while now - start < seconds:
+            before = now
             run(size)
-            counts[thread] += 1
             now = clock()
-        spent[thread] = now - start
+            taken.append(now - before)
 
-    threads = [threading.Thread(target=work, args=(thread,)) for thread in range(streams)]
+    threads = [threading.Thread(target=work) for _ in range(streams)]
     for each in threads:
         each.start()
     for each in threads:
         each.join()
-    return sum(spent) / sum(counts)
+    # Not the mean: something else that takes the cores for a moment would decide.
+    return statistics.median(taken)

@@ -31,9 +31,7 @@ def check_tracing(settings: Settings) -> None:
         HalftoneError: the exporter is missing.
     """
     if settings.trace_endpoint and not _installed():
-        raise HalftoneError(
-            "HALFTONE_TRACE_ENDPOINT needs the OTLP exporter: pip install opentelemetry-exporter-otlp-proto-http"
-        )
+        raise HalftoneError("HALFTONE_TRACE_ENDPOINT needs the OTLP exporter: pip install 'halftone[tracing]'")
 
 
 def start_tracing(settings: Settings, recorder: Recorder) -> None:

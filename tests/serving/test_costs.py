@@ -99,3 +99,13 @@ def test_a_measurement_goes_on_while_batches_may_pay(costs_by_size: dict[int, fl
 
     assert tried == set(costs_by_size)
     assert table == pytest.approx({size: costs_by_size[size] for size in kept})
+
+
+def test_a_moment_of_other_work_during_the_measurement_decides_nothing() -> None:
+    machine = Machine()
+    runs = iter(range(1000))
+
+    def run(size: int) -> None:
+        machine.now += 50.0 if next(runs) == 3 else size
+
+    assert measure(run, streams=1, largest=2, seconds=20.0, clock=machine.clock).seconds == pytest.approx({1: 1, 2: 2})
