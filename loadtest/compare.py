@@ -36,7 +36,7 @@ from loadtest.comparison.rounds import Generator, Plan, Result, load_of, measure
 from loadtest.comparison.study import Study
 
 DONE, ANSWER_IS_NO, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
-MAX_CLIENTS, MAX_LEVELS, MAX_SECONDS, MAX_ROUNDS = 256, 8, 60, 10
+MAX_CLIENTS, MAX_LEVELS, MAX_SECONDS, MAX_ROUNDS = 256, 8, 60, 50
 _NO_MODEL_CLIENTS = 32
 _PIPE_WIDTH = 220
 
@@ -84,6 +84,10 @@ class Compare:
 
     rounds: int = 2
     """Interleaved rounds."""
+
+    together: bool = False
+    """Let all servers run at once, idle but for their turn, which then come within seconds of each other (--batching
+    does so anyhow). Not for peers that use processors or much memory while they wait."""
 
     generator: Literal["auto", "wrk", "own"] = "auto"
     """Load generator; auto: wrk where it is installed."""
@@ -172,6 +176,7 @@ def _plan(config: Compare, asked: Study, pictures: Mapping[str, bytes], known: R
         generate=wrk.run if use_wrk else generator.run,
         interpreter=partial(environments.interpreter, folder=config.peers_folder, say=say),
         say=say,
+        together=config.together or asked.together,
     )
 
 
@@ -204,6 +209,7 @@ def _report(
             "clients": list(plan.clients),
             "seconds": plan.seconds,
             "rounds": plan.rounds,
+            "together": plan.together,
             "generator": _name(plan.generate),
             "generator_ceiling_per_second": round(ceiling),
             "versions": report.versions([peer.requirements for peer in plan.peers if peer.requirements]),

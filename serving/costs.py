@@ -7,6 +7,7 @@ batches raise the throughput; on most processors they don't, and every batch wou
 from __future__ import annotations
 
 import math
+import statistics
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -14,8 +15,12 @@ from typing import Protocol
 
 SIZES = (1, 2, 4, 8, 16, 32)
 _GAIN = 1.03
-_HOPELESS = 1.1
+_HOPELESS = 1.25
+_IN_VAIN = 3
+_BATCHES_DECIDE = 2.0
+_FEW = 2
 _SMOOTHING = 0.1
+_LONG_AGO = 4
 _EXPLORE_EVERY = 128
 _EXPLORE_SHARE = 0.015
 
@@ -61,11 +66,17 @@ class Costs:
     def __init__(self, seconds: Mapping[int, float]) -> None:
         self._seconds = dict(sorted(seconds.items()))
         self._observed = 1
+        self._last_observed = dict.fromkeys(self._seconds, 0)
 
     @property
     def seconds(self) -> dict[int, float]:
         """Size to the seconds of one batch, as known now."""
         return dict(self._seconds)
+
+    @property
+    def throughput(self) -> float:
+        """Items a second of one stream in batches of the best size."""
+        return max(size / seconds for size, seconds in self._seconds.items())
 
     def best(self, available: int) -> int:
         """The size of the highest throughput that the queue fills; the smallest of those that are about as good.
@@ -85,10 +96,12 @@ class Costs:
         return other if extra <= _EXPLORE_SHARE * _EXPLORE_EVERY * best * each[best] else best
 
     def observe(self, size: int, seconds: float) -> None:
-        """Move the figure of this size a little towards what was measured."""
+        """Move the figure of this size a little towards what was measured, further where the last one is long ago."""
         self._observed += 1
         if size in self._seconds:
-            self._seconds[size] += _SMOOTHING * (seconds - self._seconds[size])
+            gap = min(self._observed - self._last_observed[size], _LONG_AGO)
+            self._last_observed[size] = self._observed
+            self._seconds[size] += (1 - (1 - _SMOOTHING) ** gap) * (seconds - self._seconds[size])
 
     def waiting_pays(self, ready: int, coming: int, seconds: float) -> bool:
         """Whether the items are done sooner on average when they wait and run as one batch."""
@@ -106,17 +119,41 @@ class Costs:
         return total
 
 
+def fewest_streams(threads: int, costs_with: Callable[[int], Costs]) -> tuple[int, Costs]:
+    """How many batches should be in flight, and what batches cost then.
+
+    As many as there are threads, where a batch costs about as much as its items one by one: each thread then works on
+    its own. Where large batches are much better, as on a GPU, the fewest that reach the same throughput: what waits
+    fills few large batches rather than many small ones.
+
+    Args:
+        threads: that work; the most streams.
+        costs_with: measures with a number of streams.
+
+    Returns:
+        The number of streams, 1 to `threads`, and the costs with them.
+    """
+    costs = costs_with(threads)
+    if costs.throughput * costs.seconds[1] < _BATCHES_DECIDE:
+        return threads, costs
+    for streams in range(1, min(threads, _FEW + 1)):
+        fewer = costs_with(streams)
+        if fewer.throughput * streams * _GAIN >= costs.throughput * threads:
+            return streams, fewer
+    return threads, costs
+
+
 def measure(
     run: Callable[[int], object],
     *,
     streams: int,
     largest: int,
-    seconds: float = 0.05,
+    seconds: float = 0.08,
     clock: Callable[[], float] = time.monotonic,
 ) -> Costs:
     """Measure batches of 1, 2, 4, … on `streams` threads at once, as long as bigger ones may pay.
 
-    Takes little more than `seconds` a size: two sizes on a processor without matrix units.
+    Takes little more than `seconds` a size.
 
     Args:
         run: executes a batch of the given size; called from several threads at once.
@@ -126,18 +163,27 @@ def measure(
         clock: monotonic seconds.
 
     Returns:
-        All sizes but those that cost over a tenth more a picture than a smaller one: they are never worth trying.
+        All sizes but those that cost over a quarter more a picture than a smaller one: they are never worth trying; and
+        none from the first one on that fails, for want of memory say.
+
+    Raises:
+        Exception: what `run` raised on a single item.
     """
     table: dict[int, float] = {}
     least, in_vain = math.inf, 0
     for size in (size for size in SIZES if size <= largest):
-        cost = _seconds_per_batch(run, size, streams, seconds, clock)
+        try:
+            cost = _seconds_per_batch(run, size, streams, seconds, clock)
+        except Exception:
+            if not table:
+                raise
+            break
         each = cost / size
         if each > _HOPELESS * least:
             break
         table[size] = cost
         in_vain = 0 if each * _GAIN < least else in_vain + 1
-        if in_vain == 2:
+        if in_vain == _IN_VAIN:
             break
         least = min(least, each)
     return Costs(table)
@@ -146,24 +192,34 @@ def measure(
 def _seconds_per_batch(
     run: Callable[[int], object], size: int, streams: int, seconds: float, clock: Callable[[], float]
 ) -> float:
-    """Mean seconds of a batch while `streams` threads run such batches one after the other."""
-    counts = [0] * streams
+    """Median seconds of a batch while `streams` threads run such batches one after the other."""
     ready = threading.Barrier(streams)
-    spent = [0.0] * streams
+    taken: list[float] = []
+    failures: list[Exception] = []
 
-    def work(thread: int) -> None:
-        run(size)
-        ready.wait()
-        start = now = clock()
-        while now - start < seconds:
+    def work() -> None:
+        try:
             run(size)
-            counts[thread] += 1
-            now = clock()
-        spent[thread] = now - start
+            ready.wait()
+            start = now = clock()
+            while now - start < seconds:
+                before = now
+                run(size)
+                now = clock()
+                taken.append(now - before)
+        except threading.BrokenBarrierError:
+            # Another thread failed, and says why.
+            return
+        except Exception as error:
+            failures.append(error)
+            ready.abort()
 
-    threads = [threading.Thread(target=work, args=(thread,)) for thread in range(streams)]
+    threads = [threading.Thread(target=work) for _ in range(streams)]
     for each in threads:
         each.start()
     for each in threads:
         each.join()
-    return sum(spent) / sum(counts)
+    if failures:
+        raise failures[0]
+    # Not the mean: something else that takes the cores for a moment would decide.
+    return statistics.median(taken)

@@ -18,7 +18,7 @@ from models.bundle import Bundle
 from models.errors import HalftoneError
 from models.manifest import Manifest
 from models.store import open_bundle
-from serving.costs import SIZES, AlwaysUpTo, BatchSizes, Costs, measure
+from serving.costs import SIZES, AlwaysUpTo, BatchSizes, Costs, fewest_streams, measure
 from serving.served import Served
 from serving.settings import Settings
 from serving.telemetry.recorder import Recorder
@@ -69,14 +69,15 @@ def _served(
     recorder: Recorder,
     replaces: Served | None,
 ) -> Served:
-    known = _known_costs(bundle.manifest, record.variant, replaces)
+    streams, sizes = _batches(name, runtime, settings, _known_costs(bundle.manifest, record.variant, replaces))
     return Served(
         name,
         bundle.manifest,
         runtime,
         record,
-        sizes=_batch_sizes(name, runtime, settings, known),
+        sizes=sizes,
         threads=settings.worker_threads,
+        streams=streams,
         capacity=settings.queue,
         max_pixels=settings.max_pixels,
         recorder=recorder,
@@ -84,19 +85,22 @@ def _served(
     )
 
 
-def _known_costs(manifest: Manifest, variant: str, other: Served | None) -> Costs | None:
-    """The costs that another model has learnt, where this one is the same network.
+def _known_costs(manifest: Manifest, variant: str, other: Served | None) -> tuple[int, Costs] | None:
+    """Batches at once and the costs that another model has learnt, where this one is the same network.
 
     A measurement beside the load of the other one would say more about that load.
     """
     if other is None or not isinstance(other.sizes, Costs) or variant != other.variant:
         return None
     same = manifest.architecture == other.manifest.architecture and manifest.input.size == other.manifest.input.size
-    return Costs(other.sizes.seconds) if same else None
+    return (other.streams, Costs(other.sizes.seconds)) if same else None
 
 
-def _batch_sizes(name: str, runtime: Runtime, settings: Settings, known: Costs | None) -> BatchSizes:
-    """As the settings say, or by what batches cost on this machine now."""
+def _batches(
+    name: str, runtime: Runtime, settings: Settings, known: tuple[int, Costs] | None
+) -> tuple[int, BatchSizes]:
+    """How many at once and how large: as the settings say, or by what batches cost on this machine now."""
+    threads = settings.worker_threads
     picture = np.zeros((1, *runtime.shape), np.uint8)
 
     def run(size: int) -> None:
@@ -105,16 +109,16 @@ def _batch_sizes(name: str, runtime: Runtime, settings: Settings, known: Costs |
     if settings.batch:
         for size in (size for size in SIZES if size <= settings.batch):
             run(size)
-        return AlwaysUpTo(settings.batch)
+        return threads, AlwaysUpTo(settings.batch)
     if known is not None:
-        for size in known.seconds:
+        for size in known[1].seconds:
             run(size)
         return known
-    costs = measure(run, streams=settings.worker_threads, largest=settings.queue)
+    streams, costs = fewest_streams(threads, lambda streams: measure(run, streams=streams, largest=settings.queue))
     runtime.keep(costs.seconds)
     figures = ", ".join(f"{size}: {1000 * seconds:.1f}" for size, seconds in costs.seconds.items())
-    logger.info("%s: milliseconds of a batch by its size are %s", name, figures)
-    return costs
+    logger.info("%s: %d batches at once; milliseconds of a batch by its size: %s", name, streams, figures)
+    return streams, costs
 
 
 def check_bundle(name: str, bundle: Bundle, settings: Settings) -> list[str]:

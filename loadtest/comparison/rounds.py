@@ -1,11 +1,13 @@
 """Interleaved rounds: every peer is started, warmed, measured and stopped in turn, and then all of them again.
 
 A machine's speed drifts within minutes, so only figures of one round are divided by each other; every second round
-goes through the peers in the opposite order.
+goes through the peers in the opposite order. Servers that differ by less than that drift can take turns within
+seconds: all are started first, and each number of clients then goes round.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import tempfile
@@ -46,6 +48,9 @@ class Plan:
     """Finds a peer's Python; raises PeerError."""
 
     say: Callable[[str], None]
+    together: bool = False
+    """Let all servers run during all rounds, so that their turns come close after each other; for those that cost
+    nothing while they wait."""
 
 
 @dataclass
@@ -65,6 +70,11 @@ class Result:
 def measure(plan: Plan) -> list[Result]:
     """All rounds; a peer that fails keeps its place with the reason and is left out of the later rounds."""
     results = [Result(peer) for peer in plan.peers]
+    if plan.together:
+        with contextlib.ExitStack() as stack:
+            servers = _start_all(plan, [result for result in results if not result.peer.loop], stack)
+            _take_turns(plan, servers, [result for result in results if result.peer.loop])
+        return results
     for number in range(plan.rounds):
         for result in results if number % 2 == 0 else reversed(results):
             if result.reason:
@@ -76,6 +86,38 @@ def measure(plan: Plan) -> list[Result]:
                 result.reason = str(error)
                 plan.say(f"{result.peer.name}: {error}")
     return results
+
+
+def _start_all(plan: Plan, results: Sequence[Result], stack: contextlib.ExitStack) -> list[tuple[Result, Running]]:
+    """Those that answer, warmed up; they run until the stack is left."""
+    servers = []
+    first = next(iter(plan.pictures.values()))
+    for result in results:
+        plan.say(f"starting {result.peer.name}")
+        try:
+            server = stack.enter_context(running(result.peer, plan.interpreter(result.peer), first, plan.variant))
+            _warm_up(plan, server)
+        except PeerError as error:
+            result.reason = str(error)
+            plan.say(f"{result.peer.name}: {error}")
+        else:
+            result.cold_starts.append(server.cold_start)
+            servers.append((result, server))
+    return servers
+
+
+def _take_turns(plan: Plan, servers: list[tuple[Result, Running]], loops: list[Result]) -> None:
+    for number in range(plan.rounds):
+        plan.say(f"round {number + 1} of {plan.rounds}")
+        for result, _ in servers:
+            result.cells.append({})
+        for clients in plan.clients:
+            for result, server in servers if number % 2 == 0 else reversed(servers):
+                result.cells[-1][clients] = plan.generate(load_of(plan, server, clients, plan.seconds))
+        for result in loops:
+            _loop(plan, result)
+    for result, server in servers:
+        result.peaks_mib.append(server.peak_mib())
 
 
 def _serve(plan: Plan, result: Result) -> None:

@@ -27,7 +27,9 @@ def stub(*flags: str, wire: Wire = Wire.RAW) -> Peer:
     return Peer(name="stub", title="Stub", engine="none", command=command, wire=wire)
 
 
-def measured(peers: list[Peer], generate: Generator = generator.run, rounds: int = 1) -> list[Result]:
+def measured(
+    peers: list[Peer], generate: Generator = generator.run, rounds: int = 1, together: bool = False
+) -> list[Result]:
     plan = Plan(
         peers=peers,
         pictures={"a.jpg": b"first", "b.jpg": b"second", "unlabelled.jpg": b"third"},
@@ -39,6 +41,7 @@ def measured(peers: list[Peer], generate: Generator = generator.run, rounds: int
         generate=generate,
         interpreter=lambda _: Path(sys.executable),
         say=lambda _: None,
+        together=together,
     )
     return measure(plan)
 
@@ -80,6 +83,17 @@ def test_a_peer_that_ends_is_a_row_with_its_last_words_and_the_others_go_on() ->
     assert "not started" in results[1].reason
     assert [result.cells for result in results[:2]] == [[], []]
     assert len(results[2].cells) == 2
+
+
+def test_servers_that_run_at_once_take_turns_and_those_that_fail_are_left_out() -> None:
+    dead = Peer(name="dead", title="Dead", engine="none", command=("{python}", "-c", "raise SystemExit('no luck')"))
+
+    results = measured([stub(), dead, stub()], rounds=2, together=True)
+
+    assert [len(result.cells) for result in results] == [2, 0, 2]
+    assert [[cell.errors for cell in cells.values()] for cells in results[0].cells] == [[0], [0]]
+    assert "no luck" in results[1].reason
+    assert results[2].peaks_mib[0] > 1
 
 
 def test_a_server_that_is_not_there_costs_errors_and_no_crash() -> None:
@@ -147,7 +161,7 @@ def test_one_command_measures_and_reports(artifacts: Path, tmp_path: Path) -> No
     assert report["versions"]["here"]["bentoml"]
     markdown = (tmp_path / "report.md").read_text()
     assert "not measured: " in markdown
-    assert "against a server that does nothing" in markdown
+    assert "against one that does nothing it makes" in markdown
 
 
 @pytest.mark.parametrize(
@@ -158,7 +172,7 @@ def test_one_command_measures_and_reports(artifacts: Path, tmp_path: Path) -> No
         (["--clients", "0"], "--clients must be 1 to 256"),
         (["--clients", "2", "2"], "given twice"),
         (["--seconds", "nan"], "--seconds must be 0.5 to 60"),
-        (["--rounds", "11"], "--rounds must be 1 to 10"),
+        (["--rounds", "51"], "--rounds must be 1 to 50"),
         (["--noop", "--batching"], "give one of them"),
         (["--images", "/no/such"], "there is no JPEG, PNG or WebP picture in /no/such"),
         (["--labels", "/no/such.json"], "--labels /no/such.json"),
