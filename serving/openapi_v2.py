@@ -127,7 +127,12 @@ def _request() -> Json:
     )
     given["properties"] |= {
         "parameters": {"type": "object", "properties": {"binary_data_size": _INTEGER}},
-        "data": {"type": "array", "description": "Numbers 0 to 255 for pixels, or files as base64 text for images."},
+        "data": {
+            "type": "array",
+            # Deeper nesting is allowed too; it is the shape that says how deep.
+            "items": {"type": ["integer", "string", "array"]},
+            "description": "Numbers 0 to 255 for pixels, flat or nested, or files as base64 text for images.",
+        },
     }
     wanted = object_of(name={"type": "string", "enum": [LOGITS, PROBABILITIES]})
     wanted["properties"]["parameters"] = {

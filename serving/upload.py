@@ -100,12 +100,16 @@ def _parts(content_type: str, body: bytes, field: str) -> tuple[list[bytes], Seq
     """The pictures and the text parameters of a form, or the picture that is the body itself."""
     if content_type.lower().startswith("multipart/"):
         parts = parse_form(content_type, body)
-        images = [part.data for part in parts if part.name == field]
+        images = [_picture(part) for part in parts if part.name == field]
         if not images:
             raise bad_parameter(f"the form has no field `{field}`: send the picture there (curl -F {field}=@photo.jpg)")
         return images, [(part.name, _text(part)) for part in parts if part.name != field]
     # curl labels any body as a web form: what counts is what the bytes are.
     declared = content_type.partition(";")[0].strip().lower()
+    if not body:
+        raise RequestError(
+            400, "not_an_image", "the body is empty (0 bytes): send a JPEG, PNG or WebP file as the body or in a form"
+        )
     if image_format(body) or not declared or declared == "application/octet-stream" or declared.startswith("image/"):
         return [body], []
     raise RequestError(
@@ -114,6 +118,16 @@ def _parts(content_type: str, body: bytes, field: str) -> tuple[list[bytes], Seq
         f"the body is {declared}, not a picture: send a JPEG, PNG or WebP file as the body, or as the multipart field "
         f"`{field}` (curl -F {field}=@photo.jpg)",
     )
+
+
+def _picture(part: Part) -> bytes:
+    # Some clients give files no name; what is neither named nor a picture was written by somebody who meant it as text.
+    if not part.is_file and image_format(part.data) is None:
+        raise bad_parameter(
+            f"the field `{part.name}` is text and not a file; URLs are not fetched: send the picture itself "
+            f"(curl -F {part.name}=@photo.jpg)"
+        )
+    return part.data
 
 
 def _text(part: Part) -> str:
