@@ -50,10 +50,12 @@ class Schedule:
         """Queue all items.
 
         Raises:
-            RequestError: 429 where there is no room for all of them.
+            RequestError: 429 where there is no room for all of them, or so many wait that they would be too late.
         """
         if self.pending + len(items) > self._capacity:
-            raise self._full()
+            raise self._full(f"there is room for {self._capacity}")
+        if self.waiting and self._seconds(self.pending) > items[0].group.deadline - self._clock():
+            raise self._full("this one would not be done in time")
         self.pending += len(items)
         self._waiting.extend(items)
 
@@ -111,13 +113,16 @@ class Schedule:
             self._preparing -= 1
             self._prepare_seconds += _SMOOTHING * (task.seconds - self._prepare_seconds)
 
-    def _full(self) -> RequestError:
-        wait = max(1, math.ceil(self.pending * (self._prepare_seconds + self._run_seconds) / self._workers))
+    def _seconds(self, pictures: int) -> float:
+        """How long so many take, by what the last ones took."""
+        return pictures * (self._prepare_seconds + self._run_seconds) / self._workers
+
+    def _full(self, reason: str) -> RequestError:
+        wait = max(1, math.ceil(self._seconds(self.pending)))
         return RequestError(
             429,
             "too_many_requests",
-            f"{self.pending} pictures are being worked on and there is room for {self._capacity}: "
-            f"try again in {wait} s",
+            f"{self.pending} pictures are being worked on and {reason}: try again in {wait} s",
             {"Retry-After": str(wait)},
         )
 
