@@ -1,4 +1,4 @@
-"""Swaps under load, in short: no request fails, and every answer is by a version that was in charge and that made it."""
+"""Swaps under load, in short: no request fails, and each answer is by a version in charge that did make it."""
 
 import json
 import subprocess
