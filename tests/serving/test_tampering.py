@@ -1,8 +1,14 @@
 """A bundle that was tampered with is refused before any of it is deserialised, and nothing outside it is opened."""
 
+import contextlib
 import importlib
 import json
+import random
+import shutil
 import sys
+import threading
+import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,8 +25,8 @@ from serving.loading import load_model
 from serving.served import Served
 from serving.settings import Settings
 from serving.telemetry.recorder import Recorder
-from tests.samples import small_bundle
-from tests.serving.tampering import CARD, GRAPH, RECORD, TAMPERINGS, Tampering, bomb, outside
+from tests.samples import edit_manifest, small_bundle
+from tests.serving.tampering import CARD, GRAPH, RECORD, TAMPERINGS, Tampering, bomb, outside, proved
 
 RUNTIME = '''
 """Takes any graph, and counts how often it was given one."""
@@ -44,6 +50,7 @@ class Double(Runtime):
 
     def _open(self, source, bundle, threads, streams):
         Double.opened += 1
+        self.given = source
 
     def _infer(self, pixels):
         return np.zeros((len(pixels), 2), np.float32)
@@ -107,8 +114,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return bundle.folder
 
 
-def graph() -> bytes:
-    weight = numpy_helper.from_array(np.ones(4, np.float32), "weight")
+def graph(value: float = 1) -> bytes:
+    weight = numpy_helper.from_array(np.full(4, value, np.float32), "weight")
     node = helper.make_node("Identity", ["weight"], ["logits"])
     out = helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, [4])
     return bytes(helper.make_model(helper.make_graph([node], "g", [], [out], [weight])).SerializeToString())
@@ -165,3 +172,43 @@ def test_what_is_not_listed_is_never_opened(folder: Path, double: Any) -> None:
     assert {event for event, _ in WATCHED} <= {"open"}
     served.close()
     again.close()
+
+
+def test_a_folder_that_is_written_over_meanwhile_gives_no_mixed_model(
+    folder: Path, double: Any, tmp_path: Path
+) -> None:
+    """Files are written over one by one, as a copy does it, and no other order or pause may mix two bundles."""
+    old = tmp_path / "old"
+    shutil.copytree(folder, old)
+    proved(folder, graph(2))
+    edit_manifest(folder, lambda manifest: manifest.update(temperature=2.0))
+    new = tmp_path / "new"
+    shutil.copytree(folder, new)
+    served, over = load(), threading.Event()
+
+    def write_over() -> None:
+        order = random.Random(0)
+        names = [GRAPH, RECORD, WEIGHTS, "manifest.json"]
+        while not over.is_set():
+            for source in (old, new):
+                for name in order.sample(names, len(names)):
+                    (folder / name).write_bytes((source / name).read_bytes())
+                    time.sleep(0.0005)
+                time.sleep(0.005)
+
+    writer = threading.Thread(target=write_over)
+    writer.start()
+    loaded: Counter[tuple[float, bytes]] = Counter()
+    try:
+        for _ in range(150):
+            with contextlib.suppress(HalftoneError):
+                model = load(served)
+                loaded[model.manifest.temperature, model.runtime.given] += 1  # type: ignore[attr-defined]
+                model.close()
+    finally:
+        over.set()
+        writer.join()
+        served.close()
+
+    assert set(loaded) <= {(1.0, graph(1)), (2.0, graph(2))}
+    assert sum(loaded.values()) < 150
