@@ -169,7 +169,7 @@ def moved_and_linked(name: str) -> Tampering:
     """A file or folder is moved out of the bundle, and a link is in its place."""
 
     def tamper(folder: Path) -> None:
-        target = folder.parent / "outside.bin"
+        target = folder.parent / "moved"
         shutil.move(folder / name, target)
         (folder / name).symlink_to(target)
 
