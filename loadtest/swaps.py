@@ -8,25 +8,22 @@ answered by a version that was not in charge. About 2 s a swap on two cores; exi
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import sys
 import tempfile
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
 from itertools import cycle, zip_longest
 from pathlib import Path
-from typing import Any
 
 import psutil
 import tyro
 
+from loadtest.figures import Figure, Findings
 from loadtest.server import RefusedError, Server, started
 from loadtest.swapping.bundles import BAD, Bundle
 from loadtest.swapping.clients import Clients, ways
-from loadtest.swapping.judge import judge, latency
+from loadtest.swapping.judge import judge, latency, loading
 from loadtest.swapping.operator import Operator, UnexpectedError
 
 MIB = 2**20
@@ -58,7 +55,7 @@ class Swapping:
     """Picture to post."""
 
     output: Path | None = None
-    """File for the figures as JSON; a table in Markdown is written beside it."""
+    """File for the figures, as JSON and as Markdown (.json and .md)."""
 
 
 def main(config: Swapping) -> int:
@@ -67,14 +64,7 @@ def main(config: Swapping) -> int:
     if problem:
         print(f"error: {problem}", file=sys.stderr)
         return 2
-    report = measure(config)
-    for name, value in report.items():
-        print(f"{name:<30}{value}")
-    if config.output is not None:
-        config.output.write_text(json.dumps(report, indent=1) + "\n")
-        config.output.with_suffix(".md").write_text(_markdown(report))
-    faults = ("failed_requests", "wrong_version_answers", "answers_not_by_their_version", "unexpected")
-    return 1 if any(report[name] for name in faults) else 0
+    return measure(config).report(config.output)
 
 
 def _problem(config: Swapping) -> str:
@@ -98,44 +88,46 @@ def plan(swaps: int, bad: int, rollbacks: int) -> list[str]:
     return [places.get(place, "load") for place in range(swaps)]
 
 
-def measure(config: Swapping) -> dict[str, Any]:
+def measure(config: Swapping) -> Findings:
     """Serve, ask, swap, and judge."""
-    token, picture = secrets.token_urlsafe(24), config.image.read_bytes()
-    steps = plan(config.swaps, config.bad, config.rollbacks)
+    token = secrets.token_urlsafe(24)
     with tempfile.TemporaryDirectory(dir=config.artifacts.parent, prefix=".swaps.") as folder:
         bundle = Bundle(config.artifacts / config.model, Path(folder) / config.model)
         bundle.write(0)
         settings = {"HALFTONE_ARTIFACTS": folder, "HALFTONE_MODEL": config.model, "HALFTONE_ADMIN_TOKEN": token}
         with started(**settings, HALFTONE_LOG_REQUESTS="0") as server:
-            return _measured(config, steps, Operator(server, token, bundle), picture)
+            return _measured(config, Operator(server, token, bundle))
 
 
-def _measured(config: Swapping, steps: list[str], operator: Operator, picture: bytes) -> dict[str, Any]:
-    server, unexpected, memory = operator.server, "", []
+def _measured(config: Swapping, operator: Operator) -> Findings:
+    server, picture = operator.server, config.image.read_bytes()
     answer = server.first_answer(picture)
     operator.begin(answer)
+    done: list[str] = []
+    memory: list[float] = []
+    problem = ""
     with Clients(server, ways(config.model, picture), config.clients) as clients:
         try:
-            for step in steps:
+            for step in plan(config.swaps, config.bad, config.rollbacks):
                 _take(operator, step)
-                memory.append(_resident(server))
+                done.append(step)
+                memory.append(_resident(server) / MIB)
         except UnexpectedError as error:
-            unexpected = str(error)
-    return {
-        **_conditions(answer),
-        "clients": config.clients,
-        "swaps": len(memory),
-        "loads": steps[: len(memory)].count("load"),
-        "rollbacks": steps[: len(memory)].count("rollback"),
-        "refused_bad_bundles": sum(step in BAD for step in steps[: len(memory)]),
-        "unexpected": unexpected,
-        **judge(clients.samples, operator.reigns),
-        **_seconds(operator.loads),
-        **latency(clients.samples, operator.loads),
-        # After the third swap as many models are loaded as ever after.
-        "rss_mib_after_3_swaps": round(memory[min(3, len(memory)) - 1] / MIB, 1) if memory else 0.0,
-        "rss_mib_at_the_end": round(memory[-1] / MIB, 1) if memory else 0.0,
-    }
+            problem = str(error)
+    figures = [
+        Figure("swaps", len(done), str(config.swaps), len(done) == config.swaps),
+        Figure("new versions loaded", done.count("load")),
+        Figure("rollbacks", done.count("rollback")),
+        Figure("bad bundles refused", sum(step in BAD for step in done)),
+        *([Figure("unexpected answer to the operator", problem, "none", False)] if problem else []),
+        *judge(clients.samples, operator.reigns),
+        *loading(operator.loads),
+        *latency(clients.samples, operator.loads),
+        # From the third swap on as many models are loaded as ever after.
+        *([Figure(f"resident MiB after swap {n}", round(memory[n - 1])) for n in (3, len(done))] if done[2:] else []),
+    ]
+    setting = {"model": answer["model"], "variant": answer["variant"], "clients": config.clients}
+    return Findings("Hot swaps under load", figures, setting)
 
 
 def _take(operator: Operator, step: str) -> None:
@@ -151,30 +143,6 @@ def _resident(server: Server) -> int:
     """Bytes of the process that answers: the largest child of the supervisor."""
     children = psutil.Process(server.process.pid).children(recursive=True)
     return max((child.memory_info().rss for child in children), default=0)
-
-
-def _seconds(loads: list[tuple[float, float]]) -> dict[str, float]:
-    times = sorted(end - start for start, end in loads)
-    if not times:
-        return {}
-    return {"load_seconds_median": round(times[len(times) // 2], 2), "load_seconds_longest": round(times[-1], 2)}
-
-
-def _conditions(answer: dict[str, Any]) -> dict[str, Any]:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "cpu": next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown"),
-        "cores": os.cpu_count(),
-        "versions": {name: version(name) for name in ("bentoml", "openvino", "onnxruntime-gpu", "numpy")},
-        "model": answer["model"],
-        "variant": answer["variant"],
-    }
-
-
-def _markdown(report: dict[str, Any]) -> str:
-    rows = "".join(f"| {name.replace('_', ' ')} | {value} |\n" for name, value in report.items())
-    return f"# Hot swaps under load\n\n| | |\n|---|---|\n{rows}"
 
 
 if __name__ == "__main__":

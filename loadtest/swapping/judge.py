@@ -6,8 +6,8 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from loadtest.figures import Figure
 from loadtest.swapping.clients import Sample
 
 TOLERANCE = 0.002
@@ -30,7 +30,7 @@ class Reign:
     """When the operator was told that it is in charge: no request sent later may get its predecessor's answer."""
 
 
-def judge(samples: Sequence[Sample], reigns: Sequence[Reign]) -> dict[str, Any]:
+def judge(samples: Sequence[Sample], reigns: Sequence[Reign]) -> list[Figure]:
     """Count requests, failures, and answers by a version that could not answer then or that did not make them.
 
     Args:
@@ -40,17 +40,18 @@ def judge(samples: Sequence[Sample], reigns: Sequence[Reign]) -> dict[str, Any]:
     good = [sample for sample in samples if not sample.problem]
     # ln(p1 / p2) times the temperature is the difference of two logits: the same for every version of one network.
     gap = statistics.median(sample.gaps[0] * _temperature(sample.version, reigns) for sample in good) if good else 0.0
-    wrong = [sample for sample in good if not _allowed(sample, reigns)]
-    forged = [sample for sample in good if not _made_by(sample, reigns, gap)]
+    wrong = sum(not _allowed(sample, reigns) for sample in good)
+    foreign = sum(not _made_by(sample, reigns, gap) for sample in good)
+    failed = len(samples) - len(good)
     problems = Counter(sample.problem for sample in samples if sample.problem)
-    return {
-        "requests": dict(sorted(Counter(sample.way for sample in samples).items())),
-        "failed_requests": len(samples) - len(good),
-        "problems": dict(problems.most_common(5)),
-        "wrong_version_answers": len(wrong),
-        "answers_not_by_their_version": len(forged),
-        "versions_seen": len({sample.version for sample in good}),
-    }
+    return [
+        *(Figure(f"requests of {way}", count) for way, count in sorted(Counter(each.way for each in samples).items())),
+        Figure("failed requests", failed, "0", not failed),
+        *(Figure("failed with", f"{problem} ({count} times)") for problem, count in problems.most_common(5)),
+        Figure("answers by a version not in charge", wrong, "0", not wrong),
+        Figure("answers not made by the version they name", foreign, "0", not foreign),
+        Figure("versions that answered", len({sample.version for sample in good})),
+    ]
 
 
 def _allowed(sample: Sample, reigns: Sequence[Reign]) -> bool:
@@ -71,16 +72,26 @@ def _temperature(version: str, reigns: Sequence[Reign]) -> float:
     return next((reign.temperature for reign in reigns if reign.version == version), 0.0)
 
 
-def latency(samples: Sequence[Sample], loads: Sequence[tuple[float, float]]) -> dict[str, float]:
-    """Milliseconds of the requests that met a load, and of the others: median and 99th percentile."""
-    figures: dict[str, float] = {}
-    during = [
-        sample for sample in samples if any(sample.sent <= end and sample.received >= start for start, end in loads)
+def loading(loads: Sequence[tuple[float, float]]) -> list[Figure]:
+    """How long the operator waited for a load."""
+    times = [end - start for start, end in loads]
+    if not times:
+        return []
+    return [
+        Figure("load, median s", round(statistics.median(times), 2)),
+        Figure("load, longest s", round(max(times), 2)),
     ]
-    met = set(map(id, during))
-    for name, some in (("during_loads", during), ("else", [each for each in samples if id(each) not in met])):
+
+
+def latency(samples: Sequence[Sample], loads: Sequence[tuple[float, float]]) -> list[Figure]:
+    """Milliseconds of the requests that met a load, and of the others: median and 99th percentile."""
+    figures = []
+    met = [any(each.sent <= end and each.received >= start for start, end in loads) for each in samples]
+    for name, wanted in (("during loads", True), ("between loads", False)):
+        some = [each for each, during in zip(samples, met, strict=True) if during is wanted]
         times = sorted(1000 * (each.received - each.sent) for each in some)
         if times:
-            figures[f"{name}_p50_ms"] = round(times[len(times) // 2], 1)
-            figures[f"{name}_p99_ms"] = round(times[min(len(times) - 1, len(times) * 99 // 100)], 1)
+            last = times[min(len(times) - 1, len(times) * 99 // 100)]
+            figures.append(Figure(f"latency {name}, p50 ms", round(statistics.median(times), 1)))
+            figures.append(Figure(f"latency {name}, p99 ms", round(last, 1)))
     return figures
