@@ -33,7 +33,7 @@ from serving.gateway import BENTOML_FOLDERS, BENTOML_PATHS, ASGIApp, Gateway
 from serving.loading import check_bundle, load_model
 from serving.memory import settle
 from serving.settings import Settings
-from serving.signals import tell_ready
+from serving.signals import is_successor, tell_ready
 from serving.telemetry.log import RequestLog, configure
 from serving.telemetry.monitor import Monitor
 from serving.telemetry.routes import Routes
@@ -93,7 +93,11 @@ class HalftoneService:
 
     def __init__(self) -> None:
         configure(SETTINGS.log_format)
-        threading.Thread(target=_load, name="loader", daemon=True).start()
+        if is_successor():
+            # Nobody is listening yet: who asks waits for a second or two, where a listening worker would answer 503.
+            _load()
+        else:
+            threading.Thread(target=_load, name="loader", daemon=True).start()
 
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
     @staticmethod

@@ -7,6 +7,7 @@ again, ends with exit code 0 whatever happened, and prints a traceback where the
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import signal
 import sys
@@ -18,7 +19,7 @@ import bentoml._internal.utils.circus as bentoml_circus
 from circus.exc import ConflictError  # type: ignore[import-untyped]
 
 from models.cli import WRONG_REQUEST
-from serving.signals import ALL_STOP, READY, SUPERVISOR
+from serving.signals import ALL_STOP, READY, SUCCESSOR, SUPERVISOR
 
 FAILED = 1
 """Exit code where a worker ended before it was ready, and not by its own decision."""
@@ -47,8 +48,12 @@ class Supervisor(bentoml_circus.Arbiter):
 
     def initialize(self) -> None:
         """Bind the port; where that fails, say so and end."""
+        circus = logging.getLogger("circus")
         try:
+            # It would say the same thing twice.
+            circus.disabled = True
             super().initialize()
+            circus.disabled = False
         except OSError as error:
             print(f"error: {self._why_not(error)}", file=sys.stderr, flush=True)
             # Threads of the message queue would keep the process.
@@ -92,6 +97,8 @@ class Supervisor(bentoml_circus.Arbiter):
     def _worker_is_ready(self) -> None:
         self._ready = self._was_ready = True
         self._deaths = 0
+        for watcher in self.watchers:
+            watcher.env[SUCCESSOR] = "1"
 
     def _reaped(self, *, exit_code: int, watcher: Any, **_: Any) -> None:
         """A worker has ended: circus starts another one right after this, unless it is told not to."""
