@@ -1,6 +1,5 @@
 """The load tests of abuse, in short: what they find must not depend on how fast the machine is."""
 
-import importlib
 import json
 import os
 import subprocess
@@ -10,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from loadtest import malformed, overload, schema
 from tests.servers import PHOTOS, ROOT, environment
 
 
@@ -48,14 +48,9 @@ def test_the_service_keeps_to_its_openapi_description(artifacts: Path, tmp_path:
     assert found["requests"] >= 100
 
 
-@pytest.mark.parametrize(
-    "options", [("malformed", "--count", "0"), ("overload", "--slow", "0"), ("schema", "--cases", "0")]
-)
-def test_wrong_options_are_refused(options: tuple[str, str, str], capsys: pytest.CaptureFixture[str]) -> None:
-    module = importlib.import_module(f"loadtest.{options[0]}")
-    kind = {"malformed": "Malformed", "overload": "Overload", "schema": "Schema"}[options[0]]
-
-    code = module.main(getattr(module, kind)(**{options[1].strip("-"): int(options[2])}))
+@pytest.mark.parametrize("config", [malformed.Malformed(count=0), overload.Overload(slow=0), schema.Schema(cases=0)])
+def test_wrong_options_are_refused(config: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    code = sys.modules[type(config).__module__].main(config)
 
     assert code == 2
     assert capsys.readouterr().err.startswith("error: ")

@@ -70,7 +70,7 @@ def test_a_valid_key_is_let_in(guarded_server: Server, headers: dict[str, str]) 
         {"X-API-Key": ",".join(KEYS)},
         {"Authorization": KEYS[0]},
         {"Authorization": f"Basic {KEYS[0]}"},
-        {"Authorization": "Bearer "},
+        {"Authorization": "Bearer"},
         {"Cookie": f"key={KEYS[0]}"},
     ],
 )
