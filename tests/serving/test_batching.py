@@ -260,6 +260,42 @@ def test_the_cancelled_and_the_expired_are_never_run(fates: list[str], sizes: Ba
     assert batcher.pending == 0
 
 
+def test_what_would_be_too_late_is_refused_at_once() -> None:
+    now = [0.0]
+    gate = Gate()
+
+    def run(things_: Sequence[Thing]) -> list[int]:
+        now[0] += 1
+        return gate.run(things_)
+
+    batcher = Batcher(run, sizes=AlwaysUpTo(1), threads=1, streams=1, capacity=10, clock=lambda: now[0])
+
+    async def ask() -> None:
+        gate.opened.set()
+        for number in range(100):
+            await batcher.submit(things(number), seconds=HOURS)
+            gate.entered.acquire()
+        gate.opened.clear()
+        queued = [await begun(batcher, gate)]
+        # Nobody waits: what is worked on may be done at any moment.
+        queued.append(asyncio.ensure_future(batcher.submit(things(1), seconds=0.5)))
+        await asyncio.sleep(0)
+        queued += [asyncio.ensure_future(batcher.submit(things(number), seconds=HOURS)) for number in range(2, 6)]
+        await asyncio.sleep(0)
+        with pytest.raises(RequestError) as caught:
+            await batcher.submit(things(9), seconds=3)
+        assert (caught.value.status, caught.value.headers) == (429, {"Retry-After": "6"})
+        assert batcher.pending == 6
+        queued.append(asyncio.ensure_future(batcher.submit(things(7), seconds=9)))
+        await asyncio.sleep(0)
+        assert batcher.pending == 7
+        gate.opened.set()
+        await asyncio.gather(*queued, return_exceptions=True)
+
+    run_with(batcher, ask)
+    assert 9 not in gate.numbers[100:]
+
+
 def test_a_caller_is_told_on_time_while_the_model_is_still_busy() -> None:
     gate = Gate()
     batcher = Batcher(gate.run, sizes=AlwaysUpTo(1), threads=1, streams=1, capacity=10)
