@@ -197,7 +197,9 @@ class Bundle:
                     raise _mismatch(path, record)
                 yield file
         except OSError as error:
-            raise BundleError(f"{path} can't be read ({error.strerror or error}): make it again") from None
+            raise BundleError(
+                f"{path} can't be read ({error.strerror or error}): make it again with {record.made_by}"
+            ) from None
 
     def _check_content(self, name: str) -> None:
         with self._opened(name) as file:
