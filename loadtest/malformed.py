@@ -142,8 +142,8 @@ def _figures(config: Malformed, alone: Sequence[Reply], mixed: Sequence[Reply], 
 
 
 def _alone(server: Server, client: Client, files: Iterable[bytes], sound: Sequence[bytes]) -> tuple[list[Reply], float]:
-    """The replies to odd files from two clients, and by how many MiB the service grew meanwhile."""
-    with ThreadPoolExecutor(2) as pool:
+    """The replies to odd files one by one, and by how many MiB the service grew meanwhile."""
+    with ThreadPoolExecutor(1) as pool:
         warm = odd_files(sound, None, WARM_UP, 0)
         list(pool.map(client.post, warm))
         before = _memory(server)

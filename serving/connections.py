@@ -64,6 +64,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._crowded = False
         self._in_body = False
+        self._head_begun = False
         self._head_size = 0
         self._problem: RequestError | None = None
         self._reading: asyncio.TimerHandle | None = None
@@ -98,17 +99,18 @@ class GuardedProtocol(HttpToolsProtocol):
             if self._reading is None:
                 self._reading = self.loop.call_later(self.body_seconds, self.transport.abort)
             return
+        if self._head_begun:
+            self._head_size += len(data)
+        self._head_begun = True
         if self._reading is None:
             self._await_head()
-        else:
-            self._head_size += len(data)
         if self._head_size > MAX_HEAD:
             self._refuse(_head_too_large())
 
     def on_headers_complete(self) -> None:
         """A request's head is whole."""
         self._stop_reading()
-        self._head_size, self._in_body = 0, True
+        self._head_begun, self._head_size, self._in_body = False, 0, True
         if len(self.headers) > MAX_HEADERS:
             self._problem = _head_too_large()
             raise ValueError(self._problem.message)
@@ -139,6 +141,10 @@ class GuardedProtocol(HttpToolsProtocol):
         self._reading = self.loop.call_later(seconds, self._head_is_late)
 
     def _head_is_late(self) -> None:
+        if not self._head_begun:
+            # Nobody waits for an answer; one could be taken for that of a request on its way.
+            self.transport.close()
+            return
         self._refuse(
             RequestError(
                 408, "head_too_slow", f"no whole request head came within {self.head_seconds:g} s: send it at once"

@@ -162,12 +162,17 @@ def test_any_text_is_a_number_or_refused(text: str) -> None:
         assert 0 < allowed_seconds(text, 10) <= 10
 
 
-@pytest.mark.parametrize("start", [b"", b"\r\n", b"GET", b"GET / HTTP/1.1\r\nHost: x\r\nX-A: "])
+@pytest.mark.parametrize("start", [b"\r\n", b"GET", b"GET / HTTP/1.1\r\nHost: x\r\nX-A: "])
 def test_a_slow_head_is_closed(guarded_server: Server, start: bytes) -> None:
     with connected(guarded_server) as connection:
         connection.sendall(start)
         status, headers, body = answer(connection)
         assert (status, code(body), headers["connection"]) == (408, "head_too_slow", "close")
+        assert connection.recv(1) == b""
+
+
+def test_a_connection_without_a_request_is_closed(guarded_server: Server) -> None:
+    with connected(guarded_server) as connection:
         assert connection.recv(1) == b""
 
 
