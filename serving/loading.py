@@ -21,6 +21,7 @@ from models.store import open_bundle
 from serving.costs import SIZES, AlwaysUpTo, BatchSizes, Costs, fewest_streams, measure
 from serving.served import Served
 from serving.settings import Settings
+from serving.shadow import check_reference, open_reference
 from serving.telemetry.recorder import Recorder
 
 logger = logging.getLogger("bentoml.halftone")
@@ -82,6 +83,8 @@ def _served(
         max_pixels=settings.max_pixels,
         recorder=recorder,
         bundle=bundle.folder.name,
+        reference=open_reference(bundle, record.variant) if settings.shadow else None,
+        shadow=settings.shadow,
     )
 
 
@@ -128,6 +131,8 @@ def check_bundle(name: str, bundle: Bundle, settings: Settings) -> list[str]:
         HalftoneError: the bundle is untrained, or has no such variant; the message says why and the fix.
     """
     _check_trained(name, bundle, settings)
+    if settings.shadow:
+        check_reference(bundle, settings.variant)
     if settings.variant:
         runtime_of(settings.variant)
         _check_proof(bundle, settings.variant)

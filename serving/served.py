@@ -19,6 +19,7 @@ from serving.batching import Batcher
 from serving.costs import BatchSizes
 from serving.errors import RequestError, from_image_error, internal, unavailable
 from serving.predictions import Prediction, best
+from serving.shadow import Shadow
 from serving.telemetry.recorder import Recorder
 
 logger = logging.getLogger("bentoml.halftone")
@@ -39,6 +40,8 @@ class Served:
         max_pixels: ceiling on a picture's width x height.
         recorder: is told what happens.
         bundle: that it was loaded from; the same name where none is given.
+        reference: the FP32 variant to compare a share of the answers with; None: no comparison.
+        shadow: that share, 0 to 1.
     """
 
     def __init__(
@@ -55,6 +58,8 @@ class Served:
         max_pixels: int,
         recorder: Recorder,
         bundle: str | None = None,
+        reference: Runtime | None = None,
+        shadow: float = 0.0,
     ) -> None:
         self.name = name
         self.bundle = bundle or name
@@ -79,14 +84,28 @@ class Served:
             name=f"{name}-worker",
         )
         self._recorder = recorder
+        self._shadow: Shadow | None = None
+        if reference is not None:
+            self._shadow = Shadow(
+                reference,
+                share=shadow,
+                # Of the batcher alone: what belongs to this model could not be freed at once.
+                idle=partial(_is_idle, self._batcher),
+                temperature=manifest.temperature,
+                recorder=recorder.comparison(name, self.variant),
+            )
 
     def announce(self) -> None:
         """Requests reach it from now on: it is among the metrics."""
         self._recorder.serving(self.name, self.version, self.variant, lambda: self.waiting)
+        if self._shadow:
+            self._shadow.recorder.announce()
 
     def withdraw(self) -> None:
         """No new request reaches it from now on: it is no more among the metrics."""
         self._recorder.withdrawn(self.name, self.version, self.variant)
+        if self._shadow:
+            self._shadow.recorder.withdraw()
 
     @property
     def waiting(self) -> int:
@@ -158,11 +177,20 @@ class Served:
     def close(self) -> None:
         """Take nothing new, finish what was accepted, end the threads and free the runtime; again does nothing."""
         self._batcher.close()
+        if self._shadow:
+            self._shadow.close()
         self.__dict__.pop("runtime", None)
 
     def _run(self, pixels: list[Pixels]) -> Logits:
         # One picture needs no copy into a batch.
-        return self.runtime.run(pixels[0][np.newaxis] if len(pixels) == 1 else np.stack(pixels))
+        logits = self.runtime.run(pixels[0][np.newaxis] if len(pixels) == 1 else np.stack(pixels))
+        if self._shadow:
+            self._shadow.offer(pixels, logits)
+        return logits
+
+
+def _is_idle(batcher: Batcher) -> bool:
+    return not batcher.pending
 
 
 def _per_item(result: Any) -> Any:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from serving.telemetry import catalogue
+from serving.telemetry.comparison import ComparisonRecorder
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.request import current
 from serving.work import Observer
@@ -35,6 +36,10 @@ class Recorder:
     def model(self, name: str, version: str, variant: str) -> ModelRecorder:
         """Records the work of a loaded model."""
         return ModelRecorder(self, name, variant)
+
+    def comparison(self, name: str, variant: str) -> ComparisonRecorder:
+        """Records how a loaded model compares with the FP32 reference."""
+        return ComparisonRecorder(self.metrics, name, variant)
 
     def serving(self, name: str, version: str, variant: str, waiting: Callable[[], int]) -> None:
         """A model takes requests from now on; `waiting` reads how many pictures wait, at each scrape, in any thread."""
