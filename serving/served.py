@@ -15,6 +15,7 @@ from export.record import ParityRecord
 from export.runtimes.base import Logits, Pixels, Runtime
 from models.manifest import Manifest
 from models.preprocess import ImageError, load
+from models.spec import InputSpec
 from serving.batching import Batcher
 from serving.costs import BatchSizes
 from serving.errors import RequestError, from_image_error, internal, unavailable
@@ -72,7 +73,7 @@ class Served:
         self.record = record
         self.runtime = runtime
         self.capacity = capacity
-        self._decode = partial(load, spec=manifest.input, max_pixels=max_pixels)
+        self._decode = partial(_decoded, spec=manifest.input, max_pixels=max_pixels)
         self._telemetry = recorder.model(name, self.version, self.variant)
         self._batcher = Batcher(
             self._run,
@@ -191,6 +192,15 @@ class Served:
 
 def _is_idle(batcher: Batcher) -> bool:
     return not batcher.pending
+
+
+def _decoded(data: bytes, spec: InputSpec, max_pixels: int) -> Pixels:
+    """A picture's pixels; an error of it bears no traceback, which would keep the half-decoded picture as long."""
+    try:
+        return load(data, spec, max_pixels=max_pixels)
+    except ImageError as error:
+        error.__cause__ = error.__context__ = None
+        raise error.with_traceback(None) from None
 
 
 def _per_item(result: Any) -> Any:
