@@ -1,0 +1,96 @@
+"""A worker that is told to stop answers everything that it has accepted."""
+
+import contextlib
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import httpx
+
+from loadtest.clients import Crowd, post
+from tests.servers import ROOT
+
+ROUNDS = 15
+BODY = b"x" * 20_000
+
+
+@contextlib.contextmanager
+def rounds(number: int, kind: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "tests.serving.stopping_app", str(number), kind]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def crowds(port: int) -> list[Crowd]:
+    """Clients that keep their connections, and clients that make a new one each time."""
+    both = [Crowd(port, [post("/", BODY, keep_alive=keep)], 4) for keep in (True, False)]
+    for crowd in both:
+        crowd.start()
+    return both
+
+
+def test_nothing_accepted_is_lost_when_all_stop() -> None:
+    with rounds(ROUNDS, "new") as process:
+        for _ in range(ROUNDS):
+            asking = crowds(int(line(process)))
+            time.sleep(0.1)
+            process.send_signal(signal.SIGUSR1)
+            assert line(process) == "ended"
+            for crowd in asking:
+                crowd.stop()
+                assert crowd.count("lost") == 0, crowd.counts
+                assert set(crowd.statuses()) == {200}
+
+
+def test_nothing_at_all_is_lost_when_one_worker_follows_another() -> None:
+    with rounds(3, "same") as process:
+        asking = crowds(int(line(process)))
+        for _ in range(2):
+            time.sleep(0.1)
+            process.send_signal(signal.SIGTERM)
+            assert line(process) == "ended"
+            line(process)
+        time.sleep(0.1)
+        for crowd in asking:
+            crowd.stop()
+            assert set(crowd.counts) == {("answered", 200)}, crowd.counts
+
+
+def test_a_lame_duck_answers_on_old_and_new_connections_and_ends_each() -> None:
+    with rounds(1, "new") as process:
+        url = f"http://127.0.0.1:{line(process)}"
+        with httpx.Client() as client:
+            assert client.post(url, content=BODY).json() == {"ready": True}
+            process.send_signal(signal.SIGUSR1)
+            old = client.post(url, content=BODY)
+            while (new := httpx.post(url, content=BODY)).json()["ready"]:
+                pass
+        assert old.status_code == new.status_code == 200
+        assert new.headers["connection"] == "close"
+        assert line(process) == "ended"
+
+
+def test_a_body_on_its_way_is_waited_for() -> None:
+    with rounds(1, "new") as process:
+        request = post("/", BODY, keep_alive=True)
+        with socket.create_connection(("127.0.0.1", int(line(process)))) as connection:
+            connection.sendall(request[:-1])
+            process.send_signal(signal.SIGUSR1)
+            time.sleep(1.2)
+            connection.sendall(request[-1:])
+            answer = connection.makefile("rb").read()
+        assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert json.loads(answer.partition(b"\r\n\r\n")[2]) == {"ready": False}
+        assert line(process) == "ended"
