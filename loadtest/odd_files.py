@@ -12,7 +12,7 @@ from PIL import Image
 
 _SIZES = (0, 1, 2, 7_000, 8_000, 16_383, 30_000, 65_500, 65_535)
 _LARGE = 2**20
-"""A source larger than this is left out: a mutated one says nothing that a small one doesn't."""
+"""A file larger than this is sent as it is alone: a mutated one says nothing that a small one doesn't."""
 
 
 def sources(photo: Path) -> list[bytes]:
@@ -54,10 +54,10 @@ def odd_files(sound: Sequence[bytes], folder: Path | None, count: int, seed: int
     """
     random_ = random.Random(seed)
     paths = sorted(path for path in folder.rglob("*") if path.is_file()) if folder else []
-    found = [path.read_bytes() for path in paths if path.stat().st_size <= _LARGE]
-    yield from found[:count]
-    bases = [*sound, *(each for each in found if each)]
-    for _ in range(count - len(found)):
+    for path in paths[:count]:
+        yield path.read_bytes()
+    bases = [*sound, *(path.read_bytes() for path in paths if 0 < path.stat().st_size <= _LARGE)]
+    for _ in range(count - len(paths)):
         data = bytearray(random_.choice(bases))
         for _ in range(random_.choice((1, 1, 1, 2, 3))):
             data = random_.choice(_MUTATIONS)(data, random_) if data else data

@@ -45,7 +45,7 @@ def guarded_server(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) ->
         "HALFTONE_API_KEYS": ",".join(KEYS),
         "HALFTONE_METRICS_OPEN": "0",
         "HALFTONE_HEADER_TIMEOUT": "0.5",
-        "HALFTONE_BODY_TIMEOUT": "3",
+        "HALFTONE_BODY_TIMEOUT": "2",
         "HALFTONE_CONNECTIONS": "20",
         "HALFTONE_MAX_BODY_MB": "1",
         "HALFTONE_QUEUE_MB": "1",
