@@ -1,6 +1,7 @@
 """What a client sends makes the service neither connect, nor unpickle, nor open a file; answers tell nothing inside."""
 
 import base64
+import contextlib
 import http.client
 import json
 import pickle
@@ -200,10 +201,10 @@ def test_no_path_of_a_request_is_looked_up_on_the_disk(audited: Audited, trap: s
     since = len(audited.events())
     address = urlsplit(audited.url)
     assert address.hostname is not None
-    connection = http.client.HTTPConnection(address.hostname, address.port, timeout=60)
-    connection.request("GET", path)
-    response = connection.getresponse()
-    text = response.read()
+    with contextlib.closing(http.client.HTTPConnection(address.hostname, address.port, timeout=60)) as connection:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        text = response.read()
 
     assert response.status == 404
     assert CANARY.encode() not in text
