@@ -1,4 +1,4 @@
-"""A server that keeps some memory for every request, as `loadtest.soak` must find: `python -m loadtest.leaky PORT KIB`."""
+"""A server that keeps memory for every request, for `loadtest.soak` to find: `python -m loadtest.leaky PORT KIB`."""
 
 from __future__ import annotations
 

@@ -5,8 +5,8 @@ import ast
 from tests.servers import ROOT
 
 WALL_CLOCK = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "datetime.today", "date.today"}
-TELL_THE_TIME = {"telemetry/log.py", "telemetry/spans.py", "served.py"}
-"""Stamps of log lines, of spans, and of when a model was loaded."""
+TELL_THE_TIME = {"telemetry/log.py", "telemetry/spans.py", "served.py", "profile/__main__.py"}
+"""Stamps of log lines, of spans, of reports, and of when a model was loaded."""
 
 
 def test_time_is_monotonic() -> None:
