@@ -56,6 +56,7 @@ class Supervisor(bentoml_circus.Arbiter):
             circus.disabled = False
         except OSError as error:
             print(f"error: {self._why_not(error)}", file=sys.stderr, flush=True)
+            self.exit_stack.close()
             # Threads of the message queue would keep the process.
             os._exit(WRONG_REQUEST)
 
@@ -70,6 +71,7 @@ class Supervisor(bentoml_circus.Arbiter):
             if not self._exit_code:
                 raise
         if self._exit_code:
+            self.exit_stack.close()
             sys.exit(self._exit_code)
 
     def stop(self) -> Any:

@@ -296,6 +296,40 @@ def test_what_would_be_too_late_is_refused_at_once() -> None:
     assert 9 not in gate.numbers[100:]
 
 
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_failure_that_passes_harms_nobody(size: int) -> None:
+    model = Model()
+    failures = iter([BadError()])
+
+    def run(batch: Sequence[Thing]) -> list[int]:
+        for failure in failures:
+            raise failure
+        return model.run(batch)
+
+    batcher = Batcher(run, sizes=AlwaysUpTo(size), threads=1, streams=1, capacity=10)
+
+    async def ask() -> list[Any]:
+        return await batcher.submit(things(*range(size)), seconds=HOURS)
+
+    assert run_with(batcher, ask) == [-number for number in range(size)]
+
+
+def test_draining_waits_for_what_is_there_and_closes_nothing() -> None:
+    gate = Gate()
+    batcher = Batcher(gate.run, sizes=AlwaysUpTo(1), threads=1, streams=1, capacity=10)
+
+    async def ask() -> None:
+        first = await begun(batcher, gate)
+        assert not await asyncio.to_thread(batcher.drain, 0.01)
+        gate.opened.set()
+        assert await asyncio.to_thread(batcher.drain)
+        assert await first == [0]
+        assert await batcher.submit(things(1), seconds=HOURS) == [-1]
+
+    run_with(batcher, ask)
+    batcher.close()
+
+
 def test_a_caller_is_told_on_time_while_the_model_is_still_busy() -> None:
     gate = Gate()
     batcher = Batcher(gate.run, sizes=AlwaysUpTo(1), threads=1, streams=1, capacity=10)

@@ -14,6 +14,7 @@ import pytest
 
 from models.errors import HalftoneError
 from serving.failure import explain
+from serving.settings import Settings
 from tests.servers import ROOT, environment, free_port, serve, wait_until
 
 
@@ -39,6 +40,12 @@ def starting(artifacts: Path) -> Iterator[tuple["subprocess.Popen[str]", psutil.
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.mark.parametrize("seconds", ["-1", "nan", "inf"])
+def test_a_lame_duck_lives_for_some_seconds(seconds: str) -> None:
+    with pytest.raises(HalftoneError, match="HALFTONE_LAME_DUCK must be 0 or a positive number"):
+        Settings.from_environment({"HALFTONE_LAME_DUCK": seconds})
 
 
 def test_the_port_is_taken(artifacts: Path) -> None:
