@@ -16,7 +16,7 @@ def test_flat_is_flat_and_growth_is_found() -> None:
 
 
 def test_a_leak_is_found() -> None:
-    assert find_leak(4).memory > 20
+    assert find_leak(3).memory > 20
 
 
 def test_the_service_stays_flat(
@@ -24,7 +24,7 @@ def test_the_service_stays_flat(
 ) -> None:
     monkeypatch.setenv("HALFTONE_ARTIFACTS", str(artifacts))
 
-    code = main(Soak(minutes=0.1, warm_up=6, pictures=60, leak_seconds=3, output=tmp_path / "soak"))
+    code = main(Soak(minutes=0.08, warm_up=5, pictures=40, leak_seconds=2, output=tmp_path / "soak"))
 
     printed = capsys.readouterr().out
     assert code == 0, printed
