@@ -18,6 +18,8 @@ from serving.answer import failure
 from serving.errors import RequestError, unavailable
 from serving.settings import Settings
 
+Application = Callable[..., Awaitable[None]]
+
 MAX_HEADERS = 100
 """Most header fields of a request."""
 
@@ -80,7 +82,7 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         if count > self.most:
             self._crowded = True
-            self.app = _only_health(self.app)
+            self.app = _only_health(self.app, type(self).rejected)
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -180,7 +182,7 @@ def _head_too_large() -> RequestError:
     return RequestError(431, "head_too_large", message)
 
 
-def _only_health(app: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+def _only_health(app: Application, rejected: Callable[[str], None]) -> Application:
     """The application as it is for a connection that is one of too many."""
 
     async def crowded(scope: Any, receive: Any, send: Any) -> None:
@@ -191,6 +193,7 @@ def _only_health(app: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable
             "too_many_connections", "there are too many connections: use fewer, or try again", retry_after=1
         )
         error.headers = {**error.headers, **_CLOSE}
+        rejected(error.code)
         await failure(error).send(send, head=scope["method"] == "HEAD")
 
     return crowded
