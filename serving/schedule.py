@@ -11,6 +11,8 @@ from serving.errors import RequestError
 from serving.work import Group, Item, Task
 
 _SMOOTHING = 0.05
+_SURE = 0.8
+"""Share of a request's time that it may be expected to take: the expectation may be too low."""
 
 
 class Schedule:
@@ -54,7 +56,7 @@ class Schedule:
         """
         if self.pending + len(items) > self._capacity:
             raise self._full(f"there is room for {self._capacity}")
-        if self.waiting and self._seconds(self.pending) > items[0].group.deadline - self._clock():
+        if self.waiting and self._seconds(self.pending) > _SURE * (items[0].group.deadline - self._clock()):
             raise self._full("this one would not be done in time")
         self.pending += len(items)
         self._waiting.extend(items)
@@ -108,10 +110,10 @@ class Schedule:
             self._running -= 1
             if task.seconds:
                 self._sizes.observe(len(task.items), task.seconds)
-                self._run_seconds += _SMOOTHING * (task.seconds / len(task.items) - self._run_seconds)
+                self._run_seconds = _smoothed(self._run_seconds, task.seconds / len(task.items))
         else:
             self._preparing -= 1
-            self._prepare_seconds += _SMOOTHING * (task.seconds - self._prepare_seconds)
+            self._prepare_seconds = _smoothed(self._prepare_seconds, task.seconds)
 
     def _seconds(self, pictures: int) -> float:
         """How long so many take, by what the last ones took."""
@@ -162,3 +164,8 @@ class Schedule:
             return False
         self._hold_until = self._clock() + soon
         return True
+
+
+def _smoothed(before: float, now: float) -> float:
+    """A running mean, which begins with the first value."""
+    return before + _SMOOTHING * (now - before) if before else now
