@@ -105,6 +105,16 @@ def test_only_health_and_the_empty_page_need_no_key(guarded_server: Server, path
     assert guarded_server.get(path).status_code == status
 
 
+def test_the_description_tells_what_needs_a_key(guarded_server: Server) -> None:
+    document = httpx.get(guarded_server.url + "/docs.json", headers=KEY).json()
+    operations = {path: next(iter(item.values())) for path, item in document["paths"].items()}
+
+    assert document["security"] == [{"bearer": []}, {"key": []}]
+    assert operations["/livez"]["security"] == []
+    for path, described in operations.items():
+        assert ("401" in described["responses"]) == (guarded_server.get(path).status_code == 401), path
+
+
 def test_metrics_are_open_unless_told_otherwise(server: Server) -> None:
     assert server.get("/metrics").status_code == 200
 
