@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,10 @@ def copy(artifacts: Path, tmp_path: Path) -> Path:
     return tmp_path / "artifacts"
 
 
+def photos() -> list[bytes]:
+    return [path.read_bytes() for path in sorted(PHOTOS.glob("*.jpg"))]
+
+
 def counts(exposition: str) -> dict[str, int]:
     """Result of a comparison to its number."""
     found = re.findall(r'^halftone_shadow_total\{.*result="(\w+)".*\} (\S+)$', exposition, re.MULTILINE)
@@ -42,25 +47,22 @@ def compared(server: Server, number: int) -> dict[str, int]:
     return counts(server.get("/metrics").text)
 
 
-def ask(server: Server) -> int:
-    pictures = sorted(PHOTOS.glob("*.jpg"))
-    for picture in pictures:
-        assert server.post("/classify", content=picture.read_bytes()).status_code == 200
+def ask(server: Server, pictures: Sequence[bytes]) -> int:
+    """Pictures in one request; returns their number."""
+    answer = server.post("/classify_batch", files=[("images", picture) for picture in pictures])
+    assert answer.status_code == 200
     return len(pictures)
 
 
 def test_a_sound_variant_agrees_and_drift_of_the_pictures_shows(artifacts: Path, tmp_path: Path) -> None:
+    black = io.BytesIO()
+    Image.new("RGB", (300, 300)).save(black, "PNG")
     with serve(artifacts, tmp_path / "log", HALFTONE_SHADOW="1") as server:
-        number = ask(server)
+        number = ask(server, photos())
         assert compared(server, number) == {"agree": number}
-        for _ in range(WINDOW // number + 1):
-            number += ask(server)
+        for pictures in (photos()[:4] * 12, photos()[4:] * 12, [black.getvalue()] * (WINDOW // 2)):
+            number += ask(server, pictures)
             compared(server, number)
-        black = io.BytesIO()
-        Image.new("RGB", (300, 300)).save(black, "PNG")
-        for _ in range(WINDOW // 2):
-            assert server.post("/classify", content=black.getvalue()).status_code == 200
-        compared(server, number + WINDOW // 2)
         text = server.get("/metrics").text
 
     drifts = dict(re.findall(r'^halftone_input_drift\{.*measure="(\w+)".*\} (\S+)$', text, re.MULTILINE))
@@ -75,7 +77,7 @@ def test_a_wrong_variant_with_a_forged_proof_is_found(copy: Path, tmp_path: Path
     rewrite_record(copy, "onnxruntime-fp16", lambda record: record.update(source_sha256=digest))
 
     with serve(copy, tmp_path / "log", HALFTONE_SHADOW="1", HALFTONE_VARIANT="onnxruntime-fp16") as server:
-        number = ask(server)
+        number = ask(server, photos())
         assert compared(server, number) == {"disagree": number}
 
 
