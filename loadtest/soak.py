@@ -181,7 +181,7 @@ def odd_pictures(number: int, seed: int) -> Iterator[bytes]:
 
 def _watch(process: psutil.Process, seconds: float, *, scrape: int | None = None) -> list[Sample]:
     """Samples of a process; `scrape` is the port of a server whose metrics are read meanwhile, as in practice."""
-    samples = []
+    samples: list[Sample] = []
     end = time.monotonic() + seconds
     while time.monotonic() < end or len(samples) < 2:
         if scrape is not None:

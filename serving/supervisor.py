@@ -86,7 +86,8 @@ class Supervisor(bentoml_circus.Arbiter):
 
     def _soon(self, act: Callable[[], Any]) -> Callable[[int, FrameType | None], None]:
         """A signal's handler that acts on the event loop."""
-        return lambda number, frame: self.loop.add_callback(act)
+        # Tornado's own `add_callback` does not wake a loop that sleeps in this very thread.
+        return lambda number, frame: self.loop.asyncio_loop.call_soon_threadsafe(act)
 
     def _reap(self) -> None:
         if self._stopping:
