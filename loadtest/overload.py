@@ -37,6 +37,7 @@ BLOCKERS = 24
 LEAVERS = 100
 SLOW_BYTE_SECONDS = 1.0
 LEAVING_SECONDS = 0.15
+NOTICED_SECONDS = 0.1
 QUIET = {"HALFTONE_LOG_REQUESTS": "0"}
 
 
@@ -121,22 +122,34 @@ def _judged(replies: list[Reply], peak: float, start: float, config: Overload, s
 async def _leavers(server: Server, large: bytes, small: bytes, config: Overload) -> list[Figure]:
     """Rounds in which large pictures keep the one thread busy while others queue behind them and leave."""
     clients = Clients(server.port)
-    before = await _pictures_run(server)
-    asked = 0
-    left = 0
+    left, ran, blockers = 0, 0, BLOCKERS
     while left < config.leavers:
-        blockers = [asyncio.ensure_future(clients.ask(large)) for _ in range(BLOCKERS)]
-        await asyncio.sleep(LEAVING_SECONDS)
         count = min(LEAVERS, config.leavers - left)
-        await asyncio.gather(*(_ask_and_leave(clients, small) for _ in range(count)))
-        asked += len(_good(await asyncio.gather(*blockers)))
-        left += count
-    ran = await _pictures_run(server) - before
+        run = await _leavers_run(server, clients, [large] * blockers, [small] * count)
+        if run is None:
+            # They were done before the others had left: nothing can be said of this round.
+            blockers *= 2
+            continue
+        left, ran = left + count, ran + run
     clients.close()
     return [
         Figure("clients that left", left, f"{config.leavers:,}", left >= config.leavers),
-        Figure("pictures of theirs that were run", ran - asked, "0", ran == asked),
+        Figure("pictures of theirs that were run", ran, "0", not ran),
     ]
+
+
+async def _leavers_run(server: Server, clients: Clients, large: list[bytes], small: list[bytes]) -> int | None:
+    """How many of the small pictures were run in one round; None where the large ones were done too early."""
+    before = await _pictures_run(server)
+    blockers = [asyncio.ensure_future(clients.ask(data)) for data in large]
+    await asyncio.sleep(LEAVING_SECONDS)
+    await asyncio.gather(*(_ask_and_leave(clients, data) for data in small))
+    await asyncio.sleep(NOTICED_SECONDS)
+    early = all(blocker.done() for blocker in blockers)
+    asked = len(_good(await asyncio.gather(*blockers)))
+    # What was still in the queue would be run now.
+    await clients.ask(small[0])
+    return None if early else await _pictures_run(server) - before - asked - 1
 
 
 async def _ask_and_leave(clients: Clients, data: bytes) -> None:

@@ -33,7 +33,7 @@ def test_malformed_files(artifacts: Path, tmp_path: Path) -> None:
 
 
 def test_overload_leavers_and_slow_connections(artifacts: Path, tmp_path: Path) -> None:
-    options = ("--seconds", "4", "--leavers", "40", "--slow", "30")
+    options = ("--seconds", "3", "--leavers", "40", "--slow", "30")
     found = run(artifacts, tmp_path / "a", "overload", *options)
 
     assert found["refused otherwise than 429 or 503 with Retry-After"] == 0
