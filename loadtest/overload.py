@@ -96,14 +96,14 @@ async def _flood(server: Server, data: bytes, config: Overload) -> list[Figure]:
     peak = len(_good(peak_replies)) / (time.monotonic() - start)
     start = time.monotonic()
     replies = await clients.open_loop(data, OVERLOAD * peak, config.seconds)
-    sent_for = time.monotonic() - start
-    await asyncio.sleep(0)
     clients.close()
-    return _judged(replies, peak, start, config, sent_for)
+    return _judged(replies, peak, start, config)
 
 
-def _judged(replies: list[Reply], peak: float, start: float, config: Overload, sent_for: float) -> list[Figure]:
+def _judged(replies: list[Reply], peak: float, start: float, config: Overload) -> list[Figure]:
     good = _good(replies)
+    # The client may be slower than it should: what counts is what it sent.
+    rate = len(replies) / (max(reply.ended - reply.seconds for reply in replies) - start)
     # What was answered while requests came in: what is left in the queue at the end is no throughput of the flood.
     goodput = sum(reply.ended <= start + config.seconds for reply in good) / config.seconds
     refused = [reply for reply in replies if reply.status != 200]
@@ -111,7 +111,7 @@ def _judged(replies: list[Reply], peak: float, start: float, config: Overload, s
     late = quantile([reply.seconds for reply in good], 0.99)
     return [
         Figure("peak, pictures/s", round(peak, 1)),
-        Figure("asked for, requests/s", round(len(replies) / sent_for, 1), f"{OVERLOAD} x peak"),
+        Figure("asked for, requests/s", round(rate, 1), f"{OVERLOAD} x peak", rate >= 0.95 * OVERLOAD * peak),
         Figure("goodput, pictures/s", round(goodput, 1), "at least 90 % of peak", goodput >= 0.9 * peak),
         Figure("answers by status", dict(sorted(Counter(reply.status for reply in replies).items()))),
         Figure("refused otherwise than 429 or 503 with Retry-After", untold, "0", not untold),
