@@ -188,7 +188,7 @@ def test_before_the_model_is_loaded_only_the_process_is_alive() -> None:
     async def ask(method: str, path: str) -> httpx.Response:
         transport = httpx.ASGITransport(app=Api(Settings()))  # type: ignore[arg-type]
         async with httpx.AsyncClient(transport=transport, base_url="http://loading") as client:
-            return await client.request(method, path)
+            return await client.request(method, path, content=b"a picture" if method == "POST" else None)
 
     assert asyncio.run(ask("GET", "/livez")).status_code == 200
     for method, path in (("GET", "/readyz"), ("GET", "/models"), ("POST", "/classify"), ("POST", "/classify_batch")):
