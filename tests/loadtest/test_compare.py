@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from loadtest.comparison import generator, wrk
+from loadtest.comparison.errors import CompareError
 from loadtest.comparison.load import Cell, Load
 from loadtest.comparison.peer import INDEX, Peer
 from loadtest.comparison.pictures import BYTES, SIZE, prepare
@@ -70,6 +71,7 @@ def test_wrong_answers_and_errors_are_counted(generate: Generator) -> None:
     cell = only_cell(result)
     assert cell.wrong == cell.requests > 0
     assert cell.errors == pytest.approx(cell.requests, abs=3)
+    assert cell.missed == cell.seen == {0, 1}
 
 
 def test_a_peer_that_ends_is_a_row_with_its_last_words_and_the_others_go_on() -> None:
@@ -185,3 +187,19 @@ def test_a_wrong_request_is_one_line(arguments: list[str], message: str) -> None
     assert result.stderr.startswith("error: ")
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_without_a_decided_picture_nothing_is_measured() -> None:
+    with pytest.raises(CompareError, match="no decided picture: of 1 pictures"):
+        Plan(
+            peers=[],
+            pictures={"a.jpg": b""},
+            labels={},
+            clients=(1,),
+            seconds=1.0,
+            rounds=1,
+            variant="",
+            generate=generator.run,
+            interpreter=lambda _: Path(sys.executable),
+            say=lambda _: None,
+        )

@@ -9,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadtest.comparison.catalogue import batching_baselines, batching_peers
-from loadtest.comparison.generator import Tally
 from loadtest.comparison.http1 import MalformedResponseError, Response, Responses
-from loadtest.comparison.load import Cell, class_index, percentile
+from loadtest.comparison.load import Cell, Load, Tally, class_index, percentile
 from loadtest.comparison.peer import INDEX, V2_INDEX, Peer
 from loadtest.comparison.rounds import Result
 from loadtest.comparison.summary import rows
@@ -98,8 +97,9 @@ answers = st.tuples(st.sampled_from([200, 200, 200, 404, 503]), st.integers(0, 3
 @given(st.lists(answers))
 def test_every_answer_is_counted_once(sent: list[tuple[int, int, float]]) -> None:
     tally = Tally()
-    for status, index, seconds in sent:
-        tally.count(Response(status, b'{"index": %d}' % index, True), seconds, 1, INDEX)
+    load = Load(port=1, requests=[b"a", b"b"], expected=[1, 1], answer=INDEX, clients=4, seconds=2.0)
+    for turn, (status, index, seconds) in enumerate(sent):
+        tally.count(status, index, seconds, turn % 2, load)
     cell = tally.cell(4, 2.0)
 
     good = [(index, seconds) for status, index, seconds in sent if status == 200]
@@ -107,6 +107,8 @@ def test_every_answer_is_counted_once(sent: list[tuple[int, int, float]]) -> Non
     assert cell.errors == len(sent) - len(good)
     assert cell.wrong == sum(index != 1 for index, _ in good)
     assert cell.rate == len(good) / 2.0
+    assert cell.seen == {turn % 2 for turn, (status, _, _) in enumerate(sent) if status == 200}
+    assert cell.missed == {turn % 2 for turn, (status, index, _) in enumerate(sent) if status == 200 and index != 1}
     if good:
         assert cell.p99_ms >= cell.p50_ms
 
@@ -123,12 +125,8 @@ def test_the_first_class_of_an_answer_is_read(answer: str, body: bytes) -> None:
     assert class_index(answer, body) == 281
 
 
-def test_an_answer_without_a_class_is_a_wrong_one() -> None:
-    tally = Tally()
-
-    tally.count(Response(200, b"{}", True), 0.1, 281, INDEX)
-
-    assert tally.cell(1, 1.0).wrong == 1
+def test_an_answer_without_a_class_has_none() -> None:
+    assert class_index(INDEX, b"{}") is None
 
 
 @settings(deadline=None)
