@@ -120,7 +120,7 @@ def test_a_form_is_what_python_multipart_reads(wire: Wire) -> None:
 
 
 def test_the_photos_are_of_one_size_and_weight(tmp_path: Path) -> None:
-    prepare(PHOTOS, tmp_path)
+    prepare(PHOTOS, tmp_path, 3)
 
     files = sorted(tmp_path.iterdir())
     assert len(files) == 3 * len(list(PHOTOS.glob("*.jpg")))
@@ -142,7 +142,18 @@ def test_one_command_measures_and_reports(artifacts: Path, tmp_path: Path) -> No
     (blocked / "fastapi").mkdir(parents=True)
 
     result = compare(
-        *("--peers", "halftone,fastapi,bentoml,limit", "--clients", "2", "--seconds", "1", "--rounds", "1"),
+        *(
+            "--peers",
+            "halftone,fastapi,bentoml,limit",
+            "--clients",
+            "2",
+            "--seconds",
+            "1",
+            "--rounds",
+            "1",
+            "--views",
+            "2",
+        ),
         *("--peers-folder", str(blocked), "--output", str(tmp_path / "report")),
         HALFTONE_ARTIFACTS=str(artifacts),
     )
@@ -158,6 +169,10 @@ def test_one_command_measures_and_reports(artifacts: Path, tmp_path: Path) -> No
         assert level["errors"] == 0, name
         assert level["ratios"]["× limit"] > 0
     assert rows["bentoml"]["levels"][0]["wrong"] == 0
+    goals = {goal["text"]: goal for goal in report["goals"]}
+    assert goals["halftone errors, at most 0"]["reached"]
+    assert rows["halftone"]["ours"]
+    assert rows["halftone"]["pictures"] == 16
     assert rows["halftone"]["cold_start_s"]["median"] > 0
     assert report["hardware"]["cores"] >= 1
     assert report["versions"]["here"]["bentoml"]
@@ -181,7 +196,7 @@ def test_one_command_measures_and_reports(artifacts: Path, tmp_path: Path) -> No
     ],
 )
 def test_a_wrong_request_is_one_line(arguments: list[str], message: str) -> None:
-    result = compare(*arguments)
+    result = compare("--views", "1", *arguments)
 
     assert result.returncode == 2
     assert result.stderr.startswith("error: ")

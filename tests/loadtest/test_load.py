@@ -3,12 +3,14 @@
 import json
 import math
 import statistics
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadtest.comparison.catalogue import batching_baselines, batching_peers
+from loadtest.comparison.goals import failed, goals
 from loadtest.comparison.http1 import MalformedResponseError, Response, Responses
 from loadtest.comparison.load import Cell, Load, Tally, class_index, percentile
 from loadtest.comparison.peer import INDEX, V2_INDEX, Peer
@@ -167,6 +169,20 @@ def cell(rate: float) -> Cell:
 def measured(name: str, rates: list[float]) -> Result:
     peer = Peer(name=name, title=name, command=(), engine="none")
     return Result(peer, cells=[{8: cell(rate)} for rate in rates])
+
+
+def test_goals_are_of_our_rows_and_a_wrong_answer_fails_where_slowness_does_not() -> None:
+    peer = Peer(name="v-auto", title="", command=(), engine="none", ours=True)
+    good = replace(cell(10.0), seen=frozenset(range(10)))
+    slow = rows([Result(peer, cells=[{8: good}]), measured("v-off", [100.0])], [8], "", {})
+    wrong = rows([Result(peer, cells=[{8: replace(good, missed=frozenset([1]))}])], [8], "", {})
+    broken = rows([Result(peer, reason="ended")], [8], "", {})
+
+    assert {goal.text.split()[0] for goal in goals("batching", slow)} == {"v-auto"}
+    assert not failed(slow, goals("batching", slow), strict=False)
+    assert failed(slow, goals("batching", slow), strict=True)
+    assert failed(wrong, goals("batching", wrong), strict=False)
+    assert failed(broken, goals("batching", broken), strict=False)
 
 
 rates = st.lists(st.integers(1, 1000).map(float), min_size=2, max_size=2)
