@@ -156,6 +156,14 @@ NOOP_PEERS = (
         command=(*_BENTOML, "loadtest.peers.halftone_noop:Noop"),
     ),
     Peer(
+        name="halftone-noop-full",
+        title="Halftone's HTTP side, metrics, request log, queue and threads",
+        engine="none",
+        ours=True,
+        command=(*_BENTOML, "loadtest.peers.halftone_noop_full:Noop"),
+        settings=_ALL_CORES,
+    ),
+    Peer(
         name="fastapi-noop",
         title="FastAPI, one worker",
         engine="none",

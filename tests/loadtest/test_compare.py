@@ -172,7 +172,7 @@ def test_one_command_measures_and_reports(artifacts: Path, tmp_path: Path) -> No
     goals = {goal["text"]: goal for goal in report["goals"]}
     assert goals["halftone errors, at most 0"]["reached"]
     assert rows["halftone"]["ours"]
-    assert rows["halftone"]["pictures"] == 16
+    assert 0 < rows["halftone"]["same"] <= rows["halftone"]["pictures"] <= 16
     assert rows["halftone"]["cold_start_s"]["median"] > 0
     assert report["hardware"]["cores"] >= 1
     assert report["versions"]["here"]["bentoml"]
