@@ -49,6 +49,13 @@ class Row:
     title: str
     engine: str
     loop: bool
+    ours: bool
+    pictures: int
+    """Different pictures that were answered."""
+
+    same: int
+    """Those whose class was the right one in every answer."""
+
     levels: tuple[Level, ...]
     cold_start_s: Spread | None
     peak_mib: Spread | None
@@ -78,6 +85,9 @@ def rows(results: Sequence[Result], clients: Sequence[int], variant: str, refere
             title=result.peer.title,
             engine=result.peer.engine.format(variant=variant),
             loop=result.peer.loop,
+            ours=result.peer.ours,
+            pictures=len(_union(result, "seen")),
+            same=len(_union(result, "seen") - _union(result, "missed")),
             levels=tuple(_level(result, number, results, references) for number in clients if result.cells),
             cold_start_s=Spread.of(result.cold_starts) if result.cold_starts else None,
             peak_mib=Spread.of(result.peaks_mib) if result.peaks_mib else None,
@@ -85,6 +95,10 @@ def rows(results: Sequence[Result], clients: Sequence[int], variant: str, refere
         )
         for result in results
     ]
+
+
+def _union(result: Result, name: str) -> set[int]:
+    return {position for cells in result.cells for cell in cells.values() for position in getattr(cell, name)}
 
 
 def _level(result: Result, clients: int, results: Sequence[Result], references: References) -> Level:
