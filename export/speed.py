@@ -6,6 +6,7 @@ same, and measures anew anywhere else.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -73,27 +74,44 @@ class SpeedTable:
 
 
 def rate(runtime: Runtime, streams: int, seconds: float = SECONDS) -> float:
-    """Images/s of `runtime.run` on single pictures from `streams` threads at once, after a warm-up."""
+    """Images/s of `runtime.run` on single pictures from `streams` threads at once, after a warm-up.
+
+    Raises:
+        Exception: what `runtime.run` raised.
+    """
     picture = np.random.default_rng(0).integers(0, 256, (1, *runtime.shape), dtype=np.uint8)
     counts = [0] * streams
     barrier = threading.Barrier(streams + 1)
 
+    failures: list[Exception] = []
+
     def work(thread: int) -> None:
-        for _ in range(WARM_UP):
-            runtime.run(picture)
-        barrier.wait()
-        end = time.perf_counter() + seconds
-        while time.perf_counter() < end:
-            runtime.run(picture)
-            counts[thread] += 1
+        try:
+            for _ in range(WARM_UP):
+                runtime.run(picture)
+            barrier.wait()
+            end = time.perf_counter() + seconds
+            while time.perf_counter() < end:
+                runtime.run(picture)
+                counts[thread] += 1
+        except threading.BrokenBarrierError:
+            # Another thread failed, and says why.
+            return
+        except Exception as error:
+            failures.append(error)
+            barrier.abort()
 
     threads = [threading.Thread(target=work, args=(thread,)) for thread in range(streams)]
     for thread in threads:
         thread.start()
-    barrier.wait()
+    # Broken where a thread failed: its reason is raised below.
+    with contextlib.suppress(threading.BrokenBarrierError):
+        barrier.wait()
     start = time.perf_counter()
     for thread in threads:
         thread.join()
+    if failures:
+        raise failures[0]
     return sum(counts) / (time.perf_counter() - start)
 
 

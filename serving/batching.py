@@ -79,7 +79,6 @@ class Batcher:
         seconds: float,
         prepare: Prepare | None = None,
         finish: Finish | None = None,
-        run: bool = True,
         trace: Any = None,
     ) -> list[Any]:
         """Work on all values, or on none where the queue has no room for all of them.
@@ -91,7 +90,6 @@ class Batcher:
             seconds: time allowed for all of them.
             prepare: applied to each value by itself first.
             finish: applied to each result by itself last.
-            run: whether the items go through the batcher's function at all.
             trace: handed on to the observer.
 
         Returns:
@@ -103,7 +101,7 @@ class Batcher:
         loop = asyncio.get_running_loop()
         now = self._clock()
         group = Group(
-            loop, loop.create_future(), now + seconds, [None] * len(values), prepare, finish, run, trace, len(values)
+            loop, loop.create_future(), now + seconds, [None] * len(values), prepare, finish, trace, len(values)
         )
         if not len(values):
             return []
@@ -154,9 +152,9 @@ class Batcher:
                 return
             try:
                 (self._run_batch if task.run else self._prepare_one)(task)
-            # The thread must live on: whoever waits for these items is told.
-            except Exception as error:
-                task.outcomes = [error] * len(task.items)
+            # The thread must live on, whatever it is: whoever waits for these items is told.
+            except BaseException as error:
+                task.outcomes = [SystemError(f"{type(error).__name__}: {error}")] * len(task.items)
 
     def _wait(self) -> Task | None:
         """Sleep until there is something to do; None when the batcher is closed and all is done."""
@@ -179,7 +177,7 @@ class Batcher:
         (item,) = task.items
         start = self._clock()
         item.waited = start - item.since
-        self._observer.waited(item.waited, item.group.trace, None if item.group.run else item.waited)
+        self._observer.waited(item.waited, item.group.trace, None)
         assert item.group.prepare is not None
         task.outcomes = [outcome(item.group.prepare, item.value)]
         item.since = self._clock()

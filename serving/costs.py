@@ -15,7 +15,10 @@ from typing import Protocol
 
 SIZES = (1, 2, 4, 8, 16, 32)
 _GAIN = 1.03
-_HOPELESS = 1.1
+_HOPELESS = 1.25
+_IN_VAIN = 3
+_BATCHES_DECIDE = 2.0
+_FEW = 2
 _SMOOTHING = 0.1
 _LONG_AGO = 4
 _EXPLORE_EVERY = 128
@@ -70,6 +73,11 @@ class Costs:
         """Size to the seconds of one batch, as known now."""
         return dict(self._seconds)
 
+    @property
+    def throughput(self) -> float:
+        """Items a second of one stream in batches of the best size."""
+        return max(size / seconds for size, seconds in self._seconds.items())
+
     def best(self, available: int) -> int:
         """The size of the highest throughput that the queue fills; the smallest of those that are about as good.
 
@@ -111,6 +119,30 @@ class Costs:
         return total
 
 
+def fewest_streams(threads: int, costs_with: Callable[[int], Costs]) -> tuple[int, Costs]:
+    """How many batches should be in flight, and what batches cost then.
+
+    As many as there are threads, where a batch costs about as much as its items one by one: each thread then works on
+    its own. Where large batches are much better, as on a GPU, the fewest that reach the same throughput: what waits
+    fills few large batches rather than many small ones.
+
+    Args:
+        threads: that work; the most streams.
+        costs_with: measures with a number of streams.
+
+    Returns:
+        The number of streams, 1 to `threads`, and the costs with them.
+    """
+    costs = costs_with(threads)
+    if costs.throughput * costs.seconds[1] < _BATCHES_DECIDE:
+        return threads, costs
+    for streams in range(1, min(threads, _FEW + 1)):
+        fewer = costs_with(streams)
+        if fewer.throughput * streams * _GAIN >= costs.throughput * threads:
+            return streams, fewer
+    return threads, costs
+
+
 def measure(
     run: Callable[[int], object],
     *,
@@ -121,7 +153,7 @@ def measure(
 ) -> Costs:
     """Measure batches of 1, 2, 4, … on `streams` threads at once, as long as bigger ones may pay.
 
-    Takes little more than `seconds` a size: two sizes on a processor without matrix units.
+    Takes little more than `seconds` a size.
 
     Args:
         run: executes a batch of the given size; called from several threads at once.
@@ -131,18 +163,27 @@ def measure(
         clock: monotonic seconds.
 
     Returns:
-        All sizes but those that cost over a tenth more a picture than a smaller one: they are never worth trying.
+        All sizes but those that cost over a quarter more a picture than a smaller one: they are never worth trying; and
+        none from the first one on that fails, for want of memory say.
+
+    Raises:
+        Exception: what `run` raised on a single item.
     """
     table: dict[int, float] = {}
     least, in_vain = math.inf, 0
     for size in (size for size in SIZES if size <= largest):
-        cost = _seconds_per_batch(run, size, streams, seconds, clock)
+        try:
+            cost = _seconds_per_batch(run, size, streams, seconds, clock)
+        except Exception:
+            if not table:
+                raise
+            break
         each = cost / size
         if each > _HOPELESS * least:
             break
         table[size] = cost
         in_vain = 0 if each * _GAIN < least else in_vain + 1
-        if in_vain == 2:
+        if in_vain == _IN_VAIN:
             break
         least = min(least, each)
     return Costs(table)
@@ -154,21 +195,31 @@ def _seconds_per_batch(
     """Median seconds of a batch while `streams` threads run such batches one after the other."""
     ready = threading.Barrier(streams)
     taken: list[float] = []
+    failures: list[Exception] = []
 
     def work() -> None:
-        run(size)
-        ready.wait()
-        start = now = clock()
-        while now - start < seconds:
-            before = now
+        try:
             run(size)
-            now = clock()
-            taken.append(now - before)
+            ready.wait()
+            start = now = clock()
+            while now - start < seconds:
+                before = now
+                run(size)
+                now = clock()
+                taken.append(now - before)
+        except threading.BrokenBarrierError:
+            # Another thread failed, and says why.
+            return
+        except Exception as error:
+            failures.append(error)
+            ready.abort()
 
     threads = [threading.Thread(target=work) for _ in range(streams)]
     for each in threads:
         each.start()
     for each in threads:
         each.join()
+    if failures:
+        raise failures[0]
     # Not the mean: something else that takes the cores for a moment would decide.
     return statistics.median(taken)

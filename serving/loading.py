@@ -17,7 +17,7 @@ from export.tensorrt.first_load import verify_on_first_load
 from models.bundle import Bundle
 from models.errors import HalftoneError
 from models.store import open_bundle
-from serving.costs import SIZES, AlwaysUpTo, BatchSizes, measure
+from serving.costs import SIZES, AlwaysUpTo, BatchSizes, fewest_streams, measure
 from serving.served import Served
 from serving.settings import Settings
 from serving.telemetry.recorder import Recorder
@@ -55,21 +55,24 @@ def load_model(name: str, settings: Settings, recorder: Recorder) -> Served:
 def _served(
     name: str, bundle: Bundle, runtime: Runtime, record: ParityRecord, settings: Settings, recorder: Recorder
 ) -> Served:
+    streams, sizes = _batches(name, runtime, settings)
     return Served(
         name,
         bundle.manifest,
         runtime,
         record,
-        sizes=_batch_sizes(name, runtime, settings),
+        sizes=sizes,
         threads=settings.worker_threads,
+        streams=streams,
         capacity=settings.queue,
         max_pixels=settings.max_pixels,
         recorder=recorder,
     )
 
 
-def _batch_sizes(name: str, runtime: Runtime, settings: Settings) -> BatchSizes:
-    """As the settings say, or by what batches cost on this machine now."""
+def _batches(name: str, runtime: Runtime, settings: Settings) -> tuple[int, BatchSizes]:
+    """How many at once and how large: as the settings say, or by what batches cost on this machine now."""
+    threads = settings.worker_threads
     picture = np.zeros((1, *runtime.shape), np.uint8)
 
     def run(size: int) -> None:
@@ -78,12 +81,12 @@ def _batch_sizes(name: str, runtime: Runtime, settings: Settings) -> BatchSizes:
     if settings.batch:
         for size in (size for size in SIZES if size <= settings.batch):
             run(size)
-        return AlwaysUpTo(settings.batch)
-    costs = measure(run, streams=settings.worker_threads, largest=settings.queue)
+        return threads, AlwaysUpTo(settings.batch)
+    streams, costs = fewest_streams(threads, lambda streams: measure(run, streams=streams, largest=settings.queue))
     runtime.keep(costs.seconds)
     figures = ", ".join(f"{size}: {1000 * seconds:.1f}" for size, seconds in costs.seconds.items())
-    logger.info("%s: milliseconds of a batch by its size are %s", name, figures)
-    return costs
+    logger.info("%s: %d batches at once; milliseconds of a batch by its size: %s", name, streams, figures)
+    return streams, costs
 
 
 def check_bundle(name: str, bundle: Bundle, settings: Settings) -> list[str]:

@@ -90,7 +90,7 @@ class Schedule:
         over = []
         for item, outcome in zip(task.items, task.outcomes, strict=True):
             group = item.group
-            if not task.run and group.run and not isinstance(outcome, Exception) and not group.given_up:
+            if not task.run and not isinstance(outcome, Exception) and not group.given_up:
                 item.value = outcome
                 self._ready.append(item)
                 continue

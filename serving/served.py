@@ -31,7 +31,8 @@ class Served:
         runtime: the loaded variant.
         record: its proof.
         sizes: decides the size of batches.
-        threads: that decode and run; as many batches are in flight.
+        threads: that decode and run.
+        streams: batches in flight at once, at most `threads`.
         capacity: pictures that may wait or be worked on at once.
         max_pixels: ceiling on a picture's width x height.
         recorder: is told what happens.
@@ -46,6 +47,7 @@ class Served:
         *,
         sizes: BatchSizes,
         threads: int,
+        streams: int,
         capacity: int,
         max_pixels: int,
         recorder: Recorder,
@@ -63,7 +65,7 @@ class Served:
             self._run,
             sizes=sizes,
             threads=threads,
-            streams=threads,
+            streams=streams,
             capacity=capacity,
             observer=self._telemetry,
             name=f"{name}-worker",
@@ -116,17 +118,21 @@ class Served:
                 raise row
         return np.stack(rows)
 
-    async def pixels(self, images: Sequence[bytes], *, seconds: float) -> list[Pixels | RequestError]:
-        """Decode only.
+    async def logits_of(self, images: Sequence[bytes], *, seconds: float) -> list[Logits | RequestError]:
+        """Decode and run the model.
+
+        Args:
+            images: JPEG, PNG or WebP files.
+            seconds: time allowed for all of them.
 
         Returns:
-            For each picture uint8 RGB of shape (S, S, 3), or why it can't be decoded.
+            For each picture float32 of shape (classes,), or why it can't be answered.
 
         Raises:
             RequestError: as `classify`.
         """
         trace = self._telemetry.begin(len(images))
-        results = await self._batcher.submit(images, seconds=seconds, prepare=self._decode, run=False, trace=trace)
+        results = await self._batcher.submit(images, seconds=seconds, prepare=self._decode, trace=trace)
         return [_per_item(result) for result in results]
 
     def close(self) -> None:

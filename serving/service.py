@@ -35,7 +35,7 @@ from serving.settings import Settings
 from serving.telemetry.log import RequestLog, configure
 from serving.telemetry.monitor import Monitor
 from serving.telemetry.routes import Routes
-from serving.telemetry.tracing import check_tracing, start_tracing, tracing_options
+from serving.telemetry.tracing import check_tracing, traced, tracing_options
 from serving.upload import DEFAULT_TOP_K
 
 Value = TypeVar("Value")
@@ -66,13 +66,11 @@ API = Api(SETTINGS)
 LOG = RequestLog(SETTINGS.log_format) if SETTINGS.log_requests else None
 
 
-def _monitor(app: ASGIApp) -> ASGIApp:
+def _whole(app: ASGIApp) -> ASGIApp:
+    """What the server calls: our API in front of BentoML's application, observed."""
     routes = Routes([*API.paths, *BENTOML_PATHS], BENTOML_FOLDERS)
-    return Monitor(app, recorder=API.recorder, routes=routes, log=LOG)
-
-
-# Where requests are traced, they go through BentoML's stack, which opens their span; else they need not.
-TRACED = bool(SETTINGS.trace_endpoint)
+    monitored = Monitor(Gateway(app, API), recorder=API.recorder, routes=routes, log=LOG)
+    return traced(monitored, SETTINGS, API.recorder)
 
 
 # The time-out of BentoML is a backstop: the service's own, shorter ones answer first and say what to do.
@@ -85,14 +83,13 @@ TRACED = bool(SETTINGS.trace_endpoint)
     logging={"access": {"enabled": False}},
     metrics={"enabled": False},
     tracing=tracing_options(SETTINGS),
-    service_class=bentoml.Service if TRACED else fronted(lambda app: _monitor(Gateway(app, API))),
+    service_class=fronted(_whole),
 )
 class HalftoneService:
     """Loads the models in the background, so that /livez answers at once and /readyz when they are warmed."""
 
     def __init__(self) -> None:
         configure(SETTINGS.log_format)
-        start_tracing(SETTINGS, API.recorder)
         threading.Thread(target=_load, name="loader", daemon=True).start()
 
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
@@ -126,11 +123,6 @@ class HalftoneService:
         return await API.classify_batch([image.read_bytes() for image in images], top_k, model)
 
 
-if TRACED:
-    HalftoneService.add_asgi_middleware(_monitor)  # type: ignore[attr-defined]
-    HalftoneService.add_asgi_middleware(Gateway, api=API)  # type: ignore[attr-defined]
-
-
 def _load() -> None:
     for name in SETTINGS.models:
         try:
@@ -155,7 +147,7 @@ def _announce() -> None:
     for model in API.models.all():
         logger.info("ready: %s %s (%s)", model.name, model.version, model.variant)
     url = json.loads(os.environ.get(SUPERVISED, "{}")).get(NAME)
-    if url:
+    if url and SETTINGS.log_format == "text":
         photo = Path(str(files("export") / "photos" / "cat.jpg"))
         if photo.is_relative_to(Path.cwd()):
             photo = photo.relative_to(Path.cwd())

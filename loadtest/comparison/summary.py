@@ -120,10 +120,12 @@ def _level(result: Result, clients: int, results: Sequence[Result], references: 
 
 
 def _best(results: Sequence[Result], names: Sequence[str], clients: int) -> list[float]:
-    """The highest rate among the named peers, round by round."""
-    named = [result.cells for result in results if result.peer.name in names]
-    rounds = max((len(cells) for cells in named), default=0)
-    return [max(cells[i][clients].rate for cells in named if i < len(cells)) for i in range(rounds)]
+    """The rates, round by round, of that one of the named peers whose median is the highest.
+
+    Not the highest of each round: the better of two equals is faster than both, by luck alone.
+    """
+    named = [[cells[clients].rate for cells in result.cells] for result in results if result.peer.name in names]
+    return max(filter(None, named), key=statistics.median, default=[])
 
 
 def _ratio(rates: Sequence[float], references: Sequence[float]) -> float | None:

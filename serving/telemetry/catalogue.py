@@ -39,7 +39,7 @@ QUEUE_WAIT_SECONDS = Metric(
     name="halftone_queue_wait_seconds",
     kind="histogram",
     labels=("model", "variant"),
-    help="Time that a picture waited in the queue before work on it began.",
+    help="Time that a picture waited in all: for decoding, and for its batch.",
     buckets=_SECONDS,
 )
 BATCH_ITEMS = Metric(

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from export.runtimes.base import Logits, Pixels
+from export.runtimes.base import Logits
 from models.measures import softmax
 from serving.answer import Answer, Scope, as_json
 from serving.body import ClientGoneError, Receive, read_body
@@ -134,30 +134,30 @@ class OpenInference:
         seconds = min(self._settings.deadline, request.seconds or self._settings.deadline)
         try:
             async with asyncio.timeout(seconds):
-                return await served.logits(await self._pixels(served, request, seconds), seconds=seconds)
+                return await self._run(served, request, seconds)
         except TimeoutError:
             raise RequestError(504, "deadline_passed", f"the answer was not ready within {seconds:g} s") from None
 
-    async def _pixels(self, served: Served, request: InferenceRequest, seconds: float) -> Pixels:
+    async def _run(self, served: Served, request: InferenceRequest, seconds: float) -> Logits:
         names = [tensor.name for tensor in request.inputs]
         if names not in ([PIXELS], [IMAGE]):
             raise bad_parameter(f"send exactly one input, {PIXELS} or {IMAGE}, not {str(names)[:200]}")
         (tensor,) = request.inputs
         size, most = served.manifest.input.size, self._settings.max_images
         if tensor.name == PIXELS:
-            return pixels(tensor, (size, size, 3), most)
-        return np.stack(_all_decoded(await served.pixels(images(tensor, most), seconds=seconds)))
+            return await served.logits(pixels(tensor, (size, size, 3), most), seconds=seconds)
+        return np.stack(_all_answered(await served.logits_of(images(tensor, most), seconds=seconds)))
 
 
-def _all_decoded(results: list[Pixels | RequestError]) -> list[Pixels]:
-    """The pictures; the protocol has no room for one that failed alone."""
-    decoded: list[Pixels] = []
+def _all_answered(results: list[Logits | RequestError]) -> list[Logits]:
+    """The rows of all pictures; the protocol has no room for one that failed alone."""
+    rows: list[Logits] = []
     for index, result in enumerate(results):
         if isinstance(result, RequestError):
             where = f"picture {index} of {len(results)}: " if len(results) > 1 else ""
             raise RequestError(result.status, result.code, where + result.message, result.headers)
-        decoded.append(result)
-    return decoded
+        rows.append(result)
+    return rows
 
 
 def _wanted(request: InferenceRequest, classes: int) -> list[Wanted]:

@@ -74,6 +74,7 @@ def served(artifacts: Path, name: str, runtime: Runtime, *, batch: int = 1, thre
         proof(bundle, "onnxruntime-fp32"),
         sizes=AlwaysUpTo(batch),
         threads=threads,
+        streams=threads,
         capacity=100,
         max_pixels=MAX_PIXELS,
         recorder=Recorder(),

@@ -316,18 +316,27 @@ def test_batches_are_made_of_what_waits_and_a_lone_item_never_waits() -> None:
     assert gate.batches == [[0], [1, 2, 3, 4], [5, 6]]
 
 
-def test_preparing_alone_never_reaches_the_model() -> None:
-    model = Model()
-    batcher = Batcher(model.run, sizes=AlwaysUpTo(4), threads=2, streams=2, capacity=100)
+class PanicError(BaseException):
+    """Like the exception of a Rust library that panics, which is no Exception."""
+
+
+def test_a_panic_fails_its_own_item_and_the_thread_lives_on() -> None:
+    batcher = Batcher(Model().run, sizes=AlwaysUpTo(4), threads=1, streams=1, capacity=100)
+
+    def panic(thing: Thing) -> Thing:
+        if thing == Thing(1):
+            raise PanicError("out of bounds")
+        return thing
 
     async def ask() -> list[Any]:
-        return await batcher.submit([Thing(1), Thing(2, "prepare")], seconds=HOURS, prepare=prepare, run=False)
+        first = await batcher.submit([Thing(1), Thing(2)], seconds=HOURS, prepare=panic)
+        return [*first, *await batcher.submit([Thing(3)], seconds=HOURS, prepare=panic)]
 
-    good, bad = run_with(batcher, ask)
+    failed, *others = run_with(batcher, ask)
 
-    assert good == Thing(1)
-    assert isinstance(bad, BadError)
-    assert model.batches == []
+    assert str(failed) == "PanicError: out of bounds"
+    assert not any(isinstance(other, Exception) for other in others)
+    assert batcher.pending == 0
 
 
 def test_decoders_go_on_while_the_only_stream_is_busy() -> None:

@@ -1,6 +1,7 @@
 """Spans: on a real server that exports to a real collector, and with OpenTelemetry's exporter in memory."""
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -116,6 +117,14 @@ def test_a_request_that_is_not_sampled_leaves_no_span(traced: Server, collector:
     assert len(traces) <= 3
 
 
+def test_a_client_that_leaves_costs_nothing_afterwards(traced: Server) -> None:
+    for _ in range(5):
+        with socket.create_connection(("127.0.0.1", int(traced.url.rpartition(":")[2]))) as connection:
+            connection.sendall(b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\nhalf")
+
+    wait_until(lambda: traced.log.read_text().count('"status":499') >= 5, "the requests were over")
+
+
 def test_a_json_log_names_the_trace(traced: Server) -> None:
     traced.post("/classify", content=CAT, headers=parent(TRACE) | {"X-Request-Id": "traced-1"})
     wait_until(lambda: "traced-1" in traced.log.read_text(), "the request was logged")
@@ -126,6 +135,7 @@ def test_a_json_log_names_the_trace(traced: Server) -> None:
     # The worker's other lines have the same form: the model's name was logged when it was ready.
     ready = [json.loads(line) for line in traced.log.read_text().splitlines() if '"message":"ready: ' in line]
     assert [line["logger"] for line in ready] == ["bentoml.halftone"]
+    assert "try it" not in traced.log.read_text()
 
 
 def test_metrics_can_be_off(traced: Server) -> None:
