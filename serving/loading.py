@@ -40,7 +40,7 @@ def load_model(name: str, settings: Settings, recorder: Recorder) -> Served:
     """
     bundle = open_bundle(name)
     reasons: list[str] = []
-    for variant in _fastest_first(bundle, check_bundle(name, bundle, settings), settings):
+    for variant in _fastest_first(name, bundle, check_bundle(name, bundle, settings), settings):
         try:
             record, runtime = _open(name, bundle, variant, settings)
         except HalftoneError as error:
@@ -142,13 +142,19 @@ def _recorded(bundle: Bundle) -> Iterator[str]:
             yield path.stem
 
 
-def _fastest_first(bundle: Bundle, variants: list[str], settings: Settings) -> list[str]:
+def _fastest_first(name: str, bundle: Bundle, variants: list[str], settings: Settings) -> list[str]:
     """In the order of the speeds that the bundle holds for this machine, else of a measurement made now."""
     if len(variants) == 1:
         return variants
     rates = speed.recorded(bundle, variants)
     if rates is None:
-        logger.info("measuring %d variants, as the bundle holds no speeds for this machine", len(variants))
+        logger.info(
+            "measuring %d variants, as %s holds no speeds of all of them for this machine: "
+            "`python -m export --model %s` keeps them",
+            len(variants),
+            name,
+            name,
+        )
         rates = _measure(bundle, variants, settings)
     return sorted(variants, key=lambda variant: -rates.get(variant, 0.0))
 
