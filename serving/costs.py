@@ -164,13 +164,13 @@ def measure(
 ) -> Costs:
     """Measure batches of 1, 2, 4, … on `streams` threads at once, as long as bigger ones may pay.
 
-    Takes little more than `seconds` a size.
+    Takes little more than twice `seconds` a size.
 
     Args:
         run: executes a batch of the given size; called from several threads at once.
         streams: batches in flight.
         largest: biggest size to try.
-        seconds: time to spend on each size, beside a first run that is not counted.
+        seconds: time to spend on each size, twice, beside a first run that is not counted.
         clock: monotonic seconds.
 
     Returns:
@@ -184,7 +184,8 @@ def measure(
     least, in_vain = math.inf, 0
     for size in (size for size in SIZES if size <= largest):
         try:
-            cost = _seconds_per_batch(run, size, streams, seconds, clock)
+            # The lower of two: something else that took the cores for a while would rule the size out.
+            cost = min(_seconds_per_batch(run, size, streams, seconds, clock) for _ in range(2))
         except Exception:
             if not table:
                 raise
@@ -197,15 +198,16 @@ def measure(
         if in_vain == _IN_VAIN:
             break
         least = min(least, each)
-    # Once more, and the lower figure counts: something else that took the cores for a while would rule a size out.
-    table = {size: min(cost, _seconds_per_batch(run, size, streams, seconds, clock)) for size, cost in table.items()}
-    smaller = math.inf
-    kept = {}
+    return Costs(_worth_trying(table))
+
+
+def _worth_trying(table: Mapping[int, float]) -> dict[int, float]:
+    kept, smaller = {}, math.inf
     for size, cost in table.items():
         if cost / size <= _HOPELESS * smaller:
             kept[size] = cost
         smaller = min(smaller, cost / size)
-    return Costs(kept)
+    return kept
 
 
 def _seconds_per_batch(
