@@ -148,7 +148,7 @@ def _round(
     index: int, servers: Mapping[str, Server], picture: bytes, right: int, config: TelemetryCost
 ) -> dict[str, Turn]:
     """All answer once; the order alternates, so that a drift of the machine favours none."""
-    order = list(servers) if index % 2 else list(reversed(servers))
+    order = list(servers) if index % 2 else list(servers)[::-1]
     return {name: _turn(servers[name], picture, right, config) for name in order}
 
 
