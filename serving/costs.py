@@ -16,12 +16,15 @@ from typing import Protocol
 SIZES = (1, 2, 4, 8, 16, 32)
 _GAIN = 1.03
 _HOPELESS = 1.25
+_WORSE = 1.6
 _IN_VAIN = 3
 _BATCHES_DECIDE = 2.0
 _FEW = 2
 _SMOOTHING = 0.1
 _LONG_AGO = 4
 _EXPLORE_EVERY = 128
+_EXPLORE_FIRST_EVERY = 16
+_FIRST = 6
 _EXPLORE_SHARE = 0.015
 
 
@@ -67,6 +70,7 @@ class Costs:
         self._seconds = dict(sorted(seconds.items()))
         self._observed = 1
         self._last_observed = dict.fromkeys(self._seconds, 0)
+        self._seen = dict.fromkeys(self._seconds, 0)
 
     @property
     def seconds(self) -> dict[int, float]:
@@ -82,18 +86,24 @@ class Costs:
         """The size of the highest throughput that the queue fills; the smallest of those that are about as good.
 
         Now and then another size is tried in its turn, so that its figure stays true as the machine's load changes;
-        not where that would cost more than a small share of the throughput.
+        not where that would cost more than a small share of the throughput. At first it is tried often: what a size
+        costs while pictures are decoded beside it is not what it cost on the idle machine at the start.
         """
         each = {size: seconds / size for size, seconds in self._seconds.items() if size <= available}
         limit = _GAIN * min(each.values())
         best = next(size for size in each if each[size] <= limit)
+        return self._explored(best, {size: size * (cost - each[best]) for size, cost in each.items() if size != best})
+
+    def _explored(self, best: int, extra: Mapping[int, float]) -> int:
+        """The best size, or another one whose turn it is; `extra` is what a batch of that one wastes, in seconds."""
         turn, rest = divmod(self._observed, _EXPLORE_EVERY)
-        if rest or len(each) == 1:
+        if extra and not rest:
+            other = list(extra)[turn % len(extra)]
+            return other if extra[other] <= _EXPLORE_SHARE * _EXPLORE_EVERY * self._seconds[best] else best
+        if self._observed % _EXPLORE_FIRST_EVERY:
             return best
-        others = [size for size in each if size != best]
-        other = others[turn % len(others)]
-        extra = other * (each[other] - each[best])
-        return other if extra <= _EXPLORE_SHARE * _EXPLORE_EVERY * best * each[best] else best
+        new = (size for size, waste in extra.items() if self._seen[size] < _FIRST and waste <= self._seconds[best] / 2)
+        return next(new, best)
 
     def observe(self, size: int, seconds: float) -> None:
         """Move the figure of this size a little towards what was measured, further where the last one is long ago."""
@@ -101,6 +111,7 @@ class Costs:
         if size in self._seconds:
             gap = min(self._observed - self._last_observed[size], _LONG_AGO)
             self._last_observed[size] = self._observed
+            self._seen[size] += 1
             self._seconds[size] += (1 - (1 - _SMOOTHING) ** gap) * (seconds - self._seconds[size])
 
     def waiting_pays(self, ready: int, coming: int, seconds: float) -> bool:
@@ -148,18 +159,18 @@ def measure(
     *,
     streams: int,
     largest: int,
-    seconds: float = 0.08,
+    seconds: float = 0.05,
     clock: Callable[[], float] = time.monotonic,
 ) -> Costs:
     """Measure batches of 1, 2, 4, … on `streams` threads at once, as long as bigger ones may pay.
 
-    Takes little more than `seconds` a size.
+    Takes little more than twice `seconds` a size.
 
     Args:
         run: executes a batch of the given size; called from several threads at once.
         streams: batches in flight.
         largest: biggest size to try.
-        seconds: time to spend on each size, beside a first run that is not counted.
+        seconds: time to spend on each size, twice, beside a first run that is not counted.
         clock: monotonic seconds.
 
     Returns:
@@ -173,20 +184,30 @@ def measure(
     least, in_vain = math.inf, 0
     for size in (size for size in SIZES if size <= largest):
         try:
-            cost = _seconds_per_batch(run, size, streams, seconds, clock)
+            # The lower of two: something else that took the cores for a while would rule the size out.
+            cost = min(_seconds_per_batch(run, size, streams, seconds, clock) for _ in range(2))
         except Exception:
             if not table:
                 raise
             break
-        each = cost / size
-        if each > _HOPELESS * least:
-            break
         table[size] = cost
+        each = cost / size
+        if each > _WORSE * least:
+            break
         in_vain = 0 if each * _GAIN < least else in_vain + 1
         if in_vain == _IN_VAIN:
             break
         least = min(least, each)
-    return Costs(table)
+    return Costs(_worth_trying(table))
+
+
+def _worth_trying(table: Mapping[int, float]) -> dict[int, float]:
+    kept, smaller = {}, math.inf
+    for size, cost in table.items():
+        if cost / size <= _HOPELESS * smaller:
+            kept[size] = cost
+        smaller = min(smaller, cost / size)
+    return kept
 
 
 def _seconds_per_batch(

@@ -40,7 +40,7 @@ class Settings:
     """Serve a bundle with random weights; its answers mean nothing."""
 
     threads: int = 0
-    """Threads that decode and classify, for each model; 0: as many as there are cores."""
+    """Threads that run each model, with one more to decode; 0: as many as there are cores."""
 
     batch: int = 0
     """Most pictures that a model runs at once; 0: found by measuring; 1: no batches; more: always as many as wait."""
@@ -156,7 +156,7 @@ class Settings:
 
     @property
     def worker_threads(self) -> int:
-        """Threads that decode and classify, at least 1."""
+        """Threads that run each model, at least 1."""
         return self.threads or cores()
 
     @classmethod

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from loadtest.comparison import generator, wrk
+from loadtest.comparison.errors import CompareError
 from loadtest.comparison.load import Cell, Load
 from loadtest.comparison.peer import INDEX, Peer
 from loadtest.comparison.pictures import BYTES, SIZE, prepare
@@ -70,6 +71,7 @@ def test_wrong_answers_and_errors_are_counted(generate: Generator) -> None:
     cell = only_cell(result)
     assert cell.wrong == cell.requests > 0
     assert cell.errors == pytest.approx(cell.requests, abs=3)
+    assert cell.missed == cell.seen == {0, 1}
 
 
 def test_a_peer_that_ends_is_a_row_with_its_last_words_and_the_others_go_on() -> None:
@@ -118,7 +120,7 @@ def test_a_form_is_what_python_multipart_reads(wire: Wire) -> None:
 
 
 def test_the_photos_are_of_one_size_and_weight(tmp_path: Path) -> None:
-    prepare(PHOTOS, tmp_path)
+    prepare(PHOTOS, tmp_path, 3)
 
     files = sorted(tmp_path.iterdir())
     assert len(files) == 3 * len(list(PHOTOS.glob("*.jpg")))
@@ -140,7 +142,18 @@ def test_one_command_measures_and_reports(artifacts: Path, tmp_path: Path) -> No
     (blocked / "fastapi").mkdir(parents=True)
 
     result = compare(
-        *("--peers", "halftone,fastapi,bentoml,limit", "--clients", "2", "--seconds", "1", "--rounds", "1"),
+        *(
+            "--peers",
+            "halftone,fastapi,bentoml,limit",
+            "--clients",
+            "2",
+            "--seconds",
+            "1",
+            "--rounds",
+            "1",
+            "--views",
+            "2",
+        ),
         *("--peers-folder", str(blocked), "--output", str(tmp_path / "report")),
         HALFTONE_ARTIFACTS=str(artifacts),
     )
@@ -156,6 +169,10 @@ def test_one_command_measures_and_reports(artifacts: Path, tmp_path: Path) -> No
         assert level["errors"] == 0, name
         assert level["ratios"]["× limit"] > 0
     assert rows["bentoml"]["levels"][0]["wrong"] == 0
+    goals = {goal["text"]: goal for goal in report["goals"]}
+    assert goals["halftone errors, at most 0"]["reached"]
+    assert rows["halftone"]["ours"]
+    assert 0 < rows["halftone"]["same"] <= rows["halftone"]["pictures"] <= 16
     assert rows["halftone"]["cold_start_s"]["median"] > 0
     assert report["hardware"]["cores"] >= 1
     assert report["versions"]["here"]["bentoml"]
@@ -179,9 +196,25 @@ def test_one_command_measures_and_reports(artifacts: Path, tmp_path: Path) -> No
     ],
 )
 def test_a_wrong_request_is_one_line(arguments: list[str], message: str) -> None:
-    result = compare(*arguments)
+    result = compare("--views", "1", *arguments)
 
     assert result.returncode == 2
     assert result.stderr.startswith("error: ")
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_without_a_decided_picture_nothing_is_measured() -> None:
+    with pytest.raises(CompareError, match="no decided picture: of 1 pictures"):
+        Plan(
+            peers=[],
+            pictures={"a.jpg": b""},
+            labels={},
+            clients=(1,),
+            seconds=1.0,
+            rounds=1,
+            variant="",
+            generate=generator.run,
+            interpreter=lambda _: Path(sys.executable),
+            say=lambda _: None,
+        )

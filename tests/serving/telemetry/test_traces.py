@@ -2,6 +2,8 @@
 
 import json
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,7 +18,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from serving.telemetry.recorder import Recorder
 from serving.telemetry.spans import Spans
-from tests.servers import PHOTOS, Server, serve, wait_until
+from tests.servers import PHOTOS, ROOT, Server, environment, serve, wait_until
 
 CAT = (PHOTOS / "cat.jpg").read_bytes()
 TRACE, CLIENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -117,12 +119,27 @@ def test_a_request_that_is_not_sampled_leaves_no_span(traced: Server, collector:
     assert len(traces) <= 3
 
 
-def test_a_client_that_leaves_costs_nothing_afterwards(traced: Server) -> None:
+def test_a_client_that_leaves_ends_its_request(traced: Server) -> None:
     for _ in range(5):
         with socket.create_connection(("127.0.0.1", int(traced.url.rpartition(":")[2]))) as connection:
             connection.sendall(b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\nhalf")
 
     wait_until(lambda: traced.log.read_text().count('"status":499') >= 5, "the requests were over")
+    assert traced.get("/livez").status_code == 200
+
+
+def test_a_traced_request_does_not_pass_the_timers_of_bentoml(artifacts: Path) -> None:
+    program = (
+        "from serving.service import HalftoneService; app = HalftoneService.to_asgi();"
+        "print(*(type(each).__name__ for each in (app, app.app, app.app._app)))"
+    )
+    settings = environment(artifacts, HALFTONE_TRACE_ENDPOINT="http://127.0.0.1:9/v1/traces")
+
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=settings, capture_output=True, text=True, check=True
+    )
+
+    assert result.stdout.split()[-3:] == ["OpenTelemetryMiddleware", "Monitor", "Gateway"]
 
 
 def test_a_json_log_names_the_trace(traced: Server) -> None:
