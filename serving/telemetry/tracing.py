@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import random
+import re
 from importlib.util import find_spec
 from typing import Any, cast
 
 from models.errors import HalftoneError
+from serving.answer import Scope, Send
+from serving.body import Receive
 from serving.gateway import ASGIApp
 from serving.settings import Settings
 from serving.telemetry.recorder import Recorder
 
 _EXPORTER = "opentelemetry.exporter.otlp.proto.http"
+_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(?:-.*)?")
+"""https://www.w3.org/TR/trace-context/#traceparent-header; the group holds the flags."""
 
 
 def tracing_options(settings: Settings) -> dict[str, Any]:
@@ -21,7 +27,8 @@ def tracing_options(settings: Settings) -> dict[str, Any]:
     return {
         "excluded_urls": [".*"],
         "exporter_type": "otlp",
-        "sample_rate": settings.trace_sample,
+        # `Sampled` decides; what it lets through is recorded.
+        "sample_rate": 1.0,
         "otlp": {"protocol": "http", "endpoint": settings.trace_endpoint},
     }
 
@@ -53,7 +60,36 @@ def traced(app: ASGIApp, settings: Settings, recorder: Recorder) -> ASGIApp:
     recorder.trace(Spans(provider))
     # Spans for every message of a request would be most of the cost and tell nothing.
     spanned: Any = OpenTelemetryMiddleware(app, tracer_provider=provider, exclude_spans=["receive", "send"])
-    return cast(ASGIApp, spanned)
+    return Sampled(app, cast(ASGIApp, spanned), share=settings.trace_sample)
+
+
+class Sampled:
+    """Sends the requests that are traced one way and the others another way, which costs those next to nothing.
+
+    OpenTelemetry's own samplers are asked when the middleware has done its work: a request that they leave out costs
+    half of what a traced one does.
+
+    Args:
+        app: for requests that are not traced.
+        spanned: for those that are.
+        share: of the requests to trace, 0 to 1, of those whose `traceparent` doesn't decide it.
+    """
+
+    def __init__(self, app: ASGIApp, spanned: ASGIApp, *, share: float) -> None:
+        self._app = app
+        self._spanned = spanned
+        self._share = share
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        app = self._spanned if scope["type"] == "http" and self._chosen(scope["headers"]) else self._app
+        await app(scope, receive, send)
+
+    def _chosen(self, headers: list[tuple[bytes, bytes]]) -> bool:
+        for name, value in headers:
+            if name == b"traceparent" and (match := _TRACEPARENT.fullmatch(value)):
+                return bool(int(match[1], 16) & 1)
+        return random.random() < self._share
 
 
 def _installed() -> bool:
