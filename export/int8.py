@@ -127,6 +127,13 @@ def quantise(
             target_device=nncf.TargetDevice.CPU,
             model_type=nncf.ModelType.TRANSFORMER if transformer else None,
             fast_bias_correction=transformer,
+            advanced_parameters=nncf.AdvancedQuantizationParameters(
+                # ONNX Runtime's QLinearConv takes one range an input, and NNCF would have one a channel in front of
+                # depthwise convolutions.
+                activations_quantization_params=nncf.quantization.advanced_parameters.QuantizationParameters(
+                    per_channel=False
+                )
+            ),
             ignored_scope=nncf.IgnoredScope(names=list(kept)),
         )
 

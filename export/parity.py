@@ -162,6 +162,14 @@ def _singly_and_together(runtime: Runtime, pixels: Pixels) -> Logits:
     return np.concatenate([*parts, runtime.run(pixels[half:])])
 
 
+def _answers(variant: str, runtime: Runtime, pixels: Pixels) -> Logits:
+    try:
+        return _singly_and_together(runtime, pixels)
+    except Exception as error:
+        # Every runtime has exceptions of its own; their first line says what the graph asked for.
+        raise HalftoneError(f"{variant} loads, but can't run: {str(error).partition(chr(10))[0]}") from error
+
+
 def _run_all(
     runtimes: dict[str, Runtime], images: ProofImages, progress: Progress
 ) -> tuple[dict[str, Logits], npt.NDArray[np.int64] | None]:
@@ -170,7 +178,7 @@ def _run_all(
     labels: list[npt.NDArray[np.int64]] = []
     for pixels, classes in images.batches(BATCH):
         for variant, runtime in runtimes.items():
-            parts[variant].append(_singly_and_together(runtime, pixels))
+            parts[variant].append(_answers(variant, runtime, pixels))
         if classes is not None:
             labels.append(classes)
         progress.advance(task, len(pixels))

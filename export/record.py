@@ -8,6 +8,7 @@ from typing import Any, Literal, Self, get_args
 
 from models.bundle import WEIGHTS, Bundle
 from models.errors import HalftoneError
+from models.strict_json import json_object
 
 SCHEMA = 1
 
@@ -69,6 +70,17 @@ class ParityRecord:
     """`runtime`: the variant itself was run. `graph`: another runtime (`runtime` above) ran the graph that the variant
     was built from, as this machine can't run the variant; it may not serve before it was run itself."""
 
+    def __post_init__(self) -> None:
+        texts = (self.variant, self.version, self.weights_sha256, self.source, self.source_sha256, self.reference)
+        if not all(isinstance(text, str) for text in (*texts, self.date, *self.reasons)):
+            raise TypeError("one of its texts is something else")
+        if self.verdict not in get_args(Verdict) or (self.verdict == "PASSED" and self.reasons):
+            raise ValueError(f"the verdict is {self.verdict!r} for {len(self.reasons)} reasons")
+        if self.verified_on not in get_args(VerifiedOn):
+            raise ValueError(f"verified on {self.verified_on!r}")
+        if not {"name", "version", "executed_as"} <= set(self.runtime) or not isinstance(self.figures, dict):
+            raise ValueError("the runtime or its figures are missing")
+
     def to_json(self) -> bytes:
         """The record as readable UTF-8 JSON."""
         return (json.dumps({"schema": SCHEMA} | asdict(self), indent=1, ensure_ascii=False) + "\n").encode()
@@ -81,11 +93,13 @@ class ParityRecord:
             HalftoneError: not a parity record of this schema.
         """
         try:
-            values = json.loads(data)
-            if values.pop("schema", None) != SCHEMA:
+            # A variant that answered NaN has figures that are none: they are kept, and it failed.
+            values = json_object(data, finite=False)
+            if values.get("verdict") == "PASSED":
+                values = json_object(data)
+            schema = values.pop("schema", None)
+            if type(schema) is not int or schema != SCHEMA:
                 raise ValueError("another schema version")
-            if values.get("verified_on", "runtime") not in get_args(VerifiedOn):
-                raise ValueError(f"verified on {values['verified_on']!r}")
             return cls(**values)
         except (ValueError, TypeError, AttributeError, KeyError) as error:
             raise HalftoneError(f"not a parity record ({error})") from None

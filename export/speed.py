@@ -6,7 +6,9 @@ same, and measures anew anywhere else.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -20,6 +22,7 @@ from export.runtimes.registry import runtime_of
 from models.bundle import Bundle
 from models.errors import HalftoneError
 from models.host import cores, host
+from models.strict_json import json_object
 
 FILE_NAME = "speed.json"
 SCHEMA = 1
@@ -39,6 +42,10 @@ class Speed:
 
     library: str
     """Version of the runtime's library."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.images_per_second, int | float) or not 0 <= self.images_per_second < math.inf:
+            raise ValueError(f"{self.images_per_second!r} images/s")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +70,7 @@ class SpeedTable:
             HalftoneError: not a table of this schema.
         """
         try:
-            values = json.loads(data)
+            values = json_object(data)
             if values["schema"] != SCHEMA:
                 raise ValueError("another schema version")
             variants = {name: Speed(**speed) for name, speed in values["variants"].items()}
@@ -73,27 +80,44 @@ class SpeedTable:
 
 
 def rate(runtime: Runtime, streams: int, seconds: float = SECONDS) -> float:
-    """Images/s of `runtime.run` on single pictures from `streams` threads at once, after a warm-up."""
+    """Images/s of `runtime.run` on single pictures from `streams` threads at once, after a warm-up.
+
+    Raises:
+        Exception: what `runtime.run` raised.
+    """
     picture = np.random.default_rng(0).integers(0, 256, (1, *runtime.shape), dtype=np.uint8)
     counts = [0] * streams
     barrier = threading.Barrier(streams + 1)
 
+    failures: list[Exception] = []
+
     def work(thread: int) -> None:
-        for _ in range(WARM_UP):
-            runtime.run(picture)
-        barrier.wait()
-        end = time.perf_counter() + seconds
-        while time.perf_counter() < end:
-            runtime.run(picture)
-            counts[thread] += 1
+        try:
+            for _ in range(WARM_UP):
+                runtime.run(picture)
+            barrier.wait()
+            end = time.perf_counter() + seconds
+            while time.perf_counter() < end:
+                runtime.run(picture)
+                counts[thread] += 1
+        except threading.BrokenBarrierError:
+            # Another thread failed, and says why.
+            return
+        except Exception as error:
+            failures.append(error)
+            barrier.abort()
 
     threads = [threading.Thread(target=work, args=(thread,)) for thread in range(streams)]
     for thread in threads:
         thread.start()
-    barrier.wait()
+    # Broken where a thread failed: its reason is raised below.
+    with contextlib.suppress(threading.BrokenBarrierError):
+        barrier.wait()
     start = time.perf_counter()
     for thread in threads:
         thread.join()
+    if failures:
+        raise failures[0]
     return sum(counts) / (time.perf_counter() - start)
 
 

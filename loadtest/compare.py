@@ -25,8 +25,9 @@ import tyro
 from rich.console import Console
 
 from loadtest.comparison import environments, generator, reference, report, study, summary, wrk
-from loadtest.comparison.catalogue import BARE, OURS
+from loadtest.comparison.catalogue import BARE
 from loadtest.comparison.errors import CompareError
+from loadtest.comparison.goals import failed, goals
 from loadtest.comparison.notes import notes
 from loadtest.comparison.pictures import prepared
 from loadtest.comparison.process import running
@@ -35,7 +36,7 @@ from loadtest.comparison.rounds import Generator, Plan, Result, load_of, measure
 from loadtest.comparison.study import Study
 
 DONE, ANSWER_IS_NO, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
-MAX_CLIENTS, MAX_LEVELS, MAX_SECONDS, MAX_ROUNDS = 256, 8, 60, 10
+MAX_CLIENTS, MAX_LEVELS, MAX_SECONDS, MAX_ROUNDS, MAX_VIEWS = 256, 8, 60, 50, 100
 _NO_MODEL_CLIENTS = 32
 _PIPE_WIDTH = 220
 
@@ -67,7 +68,13 @@ class Compare:
     """Variants for --batching."""
 
     images: Path = Path("export/photos")
-    """Folder of photos; three views of each are sent, 500x375 pixels and about 47 KB."""
+    """Folder of photos; views of each are sent, 500x375 pixels and about 47 KB."""
+
+    views: int = 40
+    """Views of each photo."""
+
+    strict: bool = False
+    """Exit with 1 for a missed goal of speed too, not only where our service fails or answers wrongly."""
 
     labels: Path | None = None
     """JSON file of right answers, {picture: class index}; without it our service's --reference variant is asked."""
@@ -84,6 +91,10 @@ class Compare:
     rounds: int = 2
     """Interleaved rounds."""
 
+    together: bool = False
+    """Let all servers run at once, idle but for their turn, which then come within seconds of each other (--batching
+    does so anyhow). Not for peers that use processors or much memory while they wait."""
+
     generator: Literal["auto", "wrk", "own"] = "auto"
     """Load generator; auto: wrk where it is installed."""
 
@@ -98,6 +109,7 @@ class Compare:
         _check(0 < len(self.clients) <= MAX_LEVELS, f"--clients takes 1 to {MAX_LEVELS} numbers")
         _check(all(1 <= number <= MAX_CLIENTS for number in self.clients), f"--clients must be 1 to {MAX_CLIENTS}")
         _check(len(set(self.clients)) == len(self.clients), "--clients: a number is given twice")
+        _check(1 <= self.views <= MAX_VIEWS, f"--views must be 1 to {MAX_VIEWS}")
         _check(0.5 <= self.seconds <= MAX_SECONDS, f"--seconds must be 0.5 to {MAX_SECONDS}")
         _check(1 <= self.rounds <= MAX_ROUNDS, f"--rounds must be 1 to {MAX_ROUNDS}")
         _check(self.generator != "wrk" or wrk.installed(), "there is no wrk: install it, or use --generator own")
@@ -123,14 +135,14 @@ def main(config: Compare) -> int:
         os.environ["HALFTONE_MODEL"] = config.model
     if config.variant:
         os.environ["HALFTONE_VARIANT"] = config.variant
-    pictures = prepared(config.images)
+    pictures = prepared(config.images, config.views if asked.model else 1)
     known = _reference(config, asked, pictures)
     plan = _plan(config, asked, pictures, known, console)
     ceiling = _ceiling(plan)
     results = measure(plan)
     finished = _report(config, asked, plan, known, results, ceiling, date)
     _write(finished, config.output or Path("loadtest/reports") / f"{date:%Y-%m-%d}-{asked.name}", console)
-    return ANSWER_IS_NO if any(result.reason for result in results if result.peer.name.startswith(OURS)) else DONE
+    return ANSWER_IS_NO if failed(finished.rows, finished.goals, strict=config.strict) else DONE
 
 
 def _reference(config: Compare, asked: Study, pictures: Mapping[str, bytes]) -> Reference:
@@ -169,6 +181,7 @@ def _plan(config: Compare, asked: Study, pictures: Mapping[str, bytes], known: R
         generate=wrk.run if use_wrk else generator.run,
         interpreter=partial(environments.interpreter, folder=config.peers_folder, say=say),
         say=say,
+        together=config.together or asked.together,
     )
 
 
@@ -189,11 +202,13 @@ def _report(
     ceiling: float,
     date: datetime,
 ) -> report.Report:
+    rows = summary.rows(results, plan.clients, plan.variant, asked.references)
     return report.Report(
         title=asked.title,
         date=date,
         command=shlex.join(["python", "-m", "loadtest.compare", *sys.argv[1:]]),
-        rows=summary.rows(results, plan.clients, plan.variant, asked.references),
+        rows=rows,
+        goals=goals(asked.name, rows),
         ratios=list(asked.references),
         notes=notes(plan, known, results, generator=_name(plan.generate), ceiling=ceiling),
         facts={
@@ -201,6 +216,7 @@ def _report(
             "clients": list(plan.clients),
             "seconds": plan.seconds,
             "rounds": plan.rounds,
+            "together": plan.together,
             "generator": _name(plan.generate),
             "generator_ceiling_per_second": round(ceiling),
             "versions": report.versions([peer.requirements for peer in plan.peers if peer.requirements]),
@@ -219,6 +235,8 @@ def _write(finished: report.Report, path: Path, console: Console) -> None:
         Path(f"{path}{suffix}").write_text(text)
     # Into a file or a pipe the table goes unfolded.
     Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(finished.table())
+    for goal in finished.goals:
+        console.print(goal.line(), highlight=False, markup=False, soft_wrap=True)
     console.print(f"written: {path}.md and {path}.json", highlight=False)
 
 

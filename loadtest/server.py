@@ -12,10 +12,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+import urllib.request
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
+
+Result = TypeVar("Result")
 
 POLL_SECONDS = 0.02
 GIVE_UP_SECONDS = 60
@@ -54,17 +57,31 @@ class Server:
             raise RefusedError(json.loads(body)["error"]["message"])
         return dict(json.loads(body)) if response.status == 200 else None
 
+    def until_ready(self) -> None:
+        """Wait until all models are loaded; ends the program with the server's last words where they are not."""
+        self._until(lambda: self._ready() or None)
+
+    def _ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=10) as response:
+                return bool(response.status == 200)
+        except OSError:
+            return False
+
     def first_answer(self, picture: bytes) -> dict[str, Any]:
         """Ask until there is an answer; ends the program with the server's last words where there is none.
 
         Raises:
             RefusedError: the server refuses the picture.
         """
+        return self._until(lambda: self.classify(picture))
+
+    def _until(self, attempt: Callable[[], Result | None]) -> Result:
         end = time.monotonic() + GIVE_UP_SECONDS
         while time.monotonic() < end and self.process.poll() is None:
-            answer = self.classify(picture)
-            if answer is not None:
-                return answer
+            result = attempt()
+            if result is not None:
+                return result
             time.sleep(POLL_SECONDS)
         self.log.seek(0)
         last = self.log.read().decode(errors="replace").splitlines()[-LOG_LINES:]

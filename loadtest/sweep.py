@@ -27,7 +27,7 @@ from rich.console import Console
 from loadtest.command import run
 from loadtest.comparison.catalogue import ours
 from loadtest.comparison.errors import CompareError
-from loadtest.comparison.pictures import prepared
+from loadtest.comparison.pictures import VIEWS, prepared
 from loadtest.comparison.process import running
 from loadtest.comparison.report import hardware, versions
 from loadtest.openloop.generator import Generator
@@ -100,7 +100,7 @@ def main(config: Config) -> int:
     if config.plots:
         plots.check_installed()
     date = datetime.now(UTC)
-    pictures = prepared(config.images)
+    pictures = prepared(config.images, VIEWS)
     with _served(config, pictures) as url, Generator() as generator:
         probe = Probe(generator=generator, seconds=config.seconds, target_ms=config.p99_ms)
         sweep = _measure(config, meet(url, pictures), probe, date)

@@ -1,17 +1,19 @@
-"""`python -m loadtest.telemetry`: what metrics and log lines cost, as a ratio of requests a second with and without.
+"""`python -m loadtest.telemetry`: what metrics, log lines and traces cost, as ratios of requests a second.
 
-Starts the service twice, with both and with neither, and lets them answer in turn, round after round: only the ratio
+Starts the service four times: with none of them, with metrics and log lines, and with these and traces of every
+request or of none, which go to a receiver in this process. They answer in turn, round after round: only the ratio
 within a round counts, as machines drift. Beside the requests a second, which need idle cores, it gives the requests per
-second of processor time that the server used, which hardly depend on what else runs. One minute by default; at least
-0.97 is the goal. Exit code 1 below it, and where a request failed.
+second of processor time that the server used, which hardly depend on what else runs. Two minutes by
+default; at least 0.97 is the goal of each. Exit code 1 below it, and where a request failed or no trace arrived.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,11 +26,18 @@ from loadtest.comparison import generator
 from loadtest.comparison.load import Cell, Load
 from loadtest.comparison.peer import INDEX
 from loadtest.comparison.report import hardware, versions
+from loadtest.otlp import sink
 from loadtest.server import Server, started
 
-# Batches are off in both: each server measures for itself what they cost, and two that decide otherwise don't compare.
+# Batches are off in all: each server measures for itself what they cost, and two that decide otherwise don't compare.
 ON = {"HALFTONE_METRICS": "1", "HALFTONE_LOG_REQUESTS": "1", "HALFTONE_LOG_FORMAT": "json", "HALFTONE_BATCH": "1"}
+TRACED = {"traced": "1", "sampled_out": "0"}
+"""The servers that trace: name to the share of requests."""
+
 OFF = {"HALFTONE_METRICS": "0", "HALFTONE_LOG_REQUESTS": "0", "HALFTONE_BATCH": "1"}
+
+
+WITHOUT = "without"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +67,7 @@ class TelemetryCost:
     """Clients that each send the next request when the last one is answered."""
 
     rounds: int = 10
-    """How many times each of the two answers."""
+    """How many times each of them answers."""
 
     seconds: float = 2.0
     """Seconds of each turn."""
@@ -76,13 +85,26 @@ def main(config: TelemetryCost) -> int:
         print(f"error: --image {config.image} must be a picture, the numbers positive", file=sys.stderr)
         return 2
     picture = config.image.read_bytes()
-    with started(**ON) as with_:
-        first = with_.first_answer(picture)
+    with contextlib.ExitStack() as stack:
+        servers = {"with": stack.enter_context(started(**ON))}
+        first = servers["with"].first_answer(picture)
+        variant = {"HALFTONE_VARIANT": first["variant"]}
+        sinks = {name: stack.enter_context(sink()) for name in TRACED}
+        for name, share in TRACED.items():
+            traces = {"HALFTONE_TRACE_ENDPOINT": sinks[name].url, "HALFTONE_TRACE_SAMPLE": share}
+            servers[name] = stack.enter_context(started(**ON, **variant, **traces))
+        servers[WITHOUT] = stack.enter_context(started(**OFF, **variant))
+        for server in servers.values():
+            server.first_answer(picture)
         right = int(first["predictions"][0]["index"])
-        with started(**OFF, HALFTONE_VARIANT=first["variant"]) as without:
-            without.first_answer(picture)
-            turns = [_round(index, with_, without, picture, right, config) for index in range(-1, config.rounds)][1:]
+        turns = [_round(index, servers, picture, right, config) for index in range(-1, config.rounds)][1:]
     report = summary(turns) | {"variant": first["variant"]}
+    report["exports"] = {name: each.posts for name, each in sinks.items()}
+    report["goal"] = {
+        name: ("reached" if report[name]["ratio"] >= config.goal else "not reached") + f": at least {config.goal:g}"
+        for name in servers
+        if name != WITHOUT
+    }
     report |= {
         "clients": config.clients,
         "seconds": config.seconds,
@@ -93,22 +115,28 @@ def main(config: TelemetryCost) -> int:
         print(f"{name:<14}{value}")
     if config.output is not None:
         config.output.write_text(json.dumps(report, indent=1) + "\n")
-    return int(report["ratio"] < config.goal or report["errors"] > 0)
+    missed = any(verdict.startswith("not") for verdict in report["goal"].values())
+    return int(missed or report["errors"] > 0 or report["exports"]["traced"] == 0)
 
 
-def summary(turns: Sequence[tuple[Turn, Turn]]) -> dict[str, Any]:
-    """The figures of all rounds, each a turn with telemetry and one without."""
-    all_turns = [turn for pair in turns for turn in pair]
-    rates = _ratios([(with_.cell.rate, without.cell.rate) for with_, without in turns])
-    per_cpu = _ratios([(with_.per_cpu_second, without.per_cpu_second) for with_, without in turns])
+def summary(turns: Sequence[Mapping[str, Turn]]) -> dict[str, Any]:
+    """The figures of all rounds, each a turn of every server, by its name."""
+    return {
+        **{name: _compared(turns, name) for name in turns[0]},
+        "errors": sum(turn.cell.errors + turn.cell.wrong for each in turns for turn in each.values()),
+    }
+
+
+def _compared(turns: Sequence[Mapping[str, Turn]], name: str) -> dict[str, Any]:
+    """One server against the one without telemetry."""
+    rates = _ratios([(each[name].cell.rate, each[WITHOUT].cell.rate) for each in turns])
+    per_cpu = _ratios([(each[name].per_cpu_second, each[WITHOUT].per_cpu_second) for each in turns])
     return {
         "ratio": round(statistics.median(rates), 4),
-        "ratios": rates,
         "cpu_ratio": round(statistics.median(per_cpu), 4),
+        "requests_per_second": round(statistics.median(each[name].cell.rate for each in turns), 1),
+        "ratios": rates,
         "cpu_ratios": per_cpu,
-        "with": f"{statistics.median(turn.cell.rate for turn, _ in turns):.1f} requests/s",
-        "without": f"{statistics.median(turn.cell.rate for _, turn in turns):.1f} requests/s",
-        "errors": sum(turn.cell.errors + turn.cell.wrong for turn in all_turns),
     }
 
 
@@ -117,12 +145,11 @@ def _ratios(pairs: Sequence[tuple[float, float]]) -> list[float]:
 
 
 def _round(
-    index: int, with_: Server, without: Server, picture: bytes, right: int, config: TelemetryCost
-) -> tuple[Turn, Turn]:
-    """Both answer once; who begins alternates, so that a drift of the machine favours neither."""
-    order = [with_, without] if index % 2 else [without, with_]
-    turns = {id(server): _turn(server, picture, right, config) for server in order}
-    return turns[id(with_)], turns[id(without)]
+    index: int, servers: Mapping[str, Server], picture: bytes, right: int, config: TelemetryCost
+) -> dict[str, Turn]:
+    """All answer once; the order alternates, so that a drift of the machine favours none."""
+    order = list(servers) if index % 2 else list(servers)[::-1]
+    return {name: _turn(servers[name], picture, right, config) for name in order}
 
 
 def _cpu(server: Server) -> float:

@@ -25,7 +25,7 @@ from rich.console import Console
 
 from loadtest.command import run
 from loadtest.comparison.errors import CompareError
-from loadtest.comparison.pictures import prepared
+from loadtest.comparison.pictures import VIEWS, prepared
 from loadtest.comparison.process import usable_cores
 from loadtest.comparison.report import hardware, versions
 from loadtest.openloop.generator import Generator
@@ -151,7 +151,7 @@ def _bench(config: Config, generator: Generator) -> Bench:
 
     return Bench(
         generator=generator,
-        pictures=prepared(config.images),
+        pictures=prepared(config.images, VIEWS),
         target_ms=config.p99_ms,
         seconds=config.seconds,
         resolution=config.resolution,

@@ -8,51 +8,45 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from io import BufferedReader
 from pathlib import Path, PurePosixPath
 from typing import Self
 
+from models.bundle_errors import (
+    BundleError,
+    BundleMissingError,
+    FileMissingError,
+    HashMismatchError,
+    OutsideError,
+    SchemaError,
+    StaleError,
+    SymlinkError,
+)
+from models.bundle_names import check_names, inside
 from models.errors import HalftoneError
-from models.files import atomic_path, sha256, sha256_file, write_atomic
-from models.manifest import FILE_NAME, FileRecord, Manifest
+from models.files import atomic_path, open_plain, sha256, sha256_file, write_atomic
+from models.manifest import FILE_NAME, MAX_BYTES, FileRecord, Manifest
 from models.onnx_external import external_locations
 
+__all__ = [
+    "WEIGHTS",
+    "Bundle",
+    "BundleError",
+    "BundleMissingError",
+    "FileMissingError",
+    "HashMismatchError",
+    "OutsideError",
+    "SchemaError",
+    "StaleError",
+    "SymlinkError",
+]
+
 WEIGHTS = "weights.safetensors"
-
-
-class BundleError(HalftoneError):
-    """The bundle can't be used as it is."""
-
-
-class BundleMissingError(BundleError):
-    """There is no bundle at that place."""
-
-
-class SchemaError(BundleError):
-    """The manifest is unreadable or of an unknown schema."""
-
-
-class FileMissingError(BundleError):
-    """The manifest lists a file that is not there, or a file is asked for that it does not list."""
-
-
-class HashMismatchError(BundleError):
-    """A file's content is not what the manifest says."""
-
-
-class OutsideError(BundleError):
-    """A path leads outside the bundle's folder."""
-
-
-class SymlinkError(BundleError):
-    """A file of the bundle, or a folder on the way to it, is a symbolic link."""
-
-
-class StaleError(BundleError):
-    """A file was made from an older version of another file."""
 
 
 class Bundle:
@@ -121,14 +115,23 @@ class Bundle:
         Raises:
             OutsideError, SymlinkError, FileMissingError, HashMismatchError: see there.
         """
-        path = self.locate(name)
+        with self._opened(name) as file:
+            data = file.read()
         record = self.manifest.files[name]
-        data = path.read_bytes()
         if sha256(data) != record.sha256:
-            raise _mismatch(path, record)
+            raise _mismatch(self.folder / name, record)
         if name.endswith(".onnx"):
             self._check_external_data(name, data)
         return data
+
+    def verify(self) -> None:
+        """Check the content of every listed file, also of those that nothing here reads; about 1 s for 500 MB.
+
+        Raises:
+            OutsideError, SymlinkError, FileMissingError, HashMismatchError: see there.
+        """
+        for name in self.manifest.files:
+            self._check_content(name)
 
     def fresh(self, name: str) -> FileRecord:
         """The record of a listed file that was made from the present versions of its inputs.
@@ -185,6 +188,27 @@ class Bundle:
             path.write_bytes(data)
 
     @contextlib.contextmanager
+    def _opened(self, name: str) -> Iterator[BufferedReader]:
+        """A listed file, which has the length that the manifest says."""
+        path, record = self.locate(name), self.manifest.files[name]
+        try:
+            with open_plain(path) as file:
+                if os.fstat(file.fileno()).st_size != record.size:
+                    raise _mismatch(path, record)
+                yield file
+        except OSError as error:
+            raise BundleError(
+                f"{path} can't be read ({error.strerror or error}): make it again with {record.made_by}"
+            ) from None
+
+    def _check_content(self, name: str) -> None:
+        with self._opened(name) as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        record = self.manifest.files[name]
+        if digest != record.sha256:
+            raise _mismatch(self.folder / name, record)
+
+    @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         lock = os.open(self.folder, os.O_RDONLY)
         try:
@@ -195,7 +219,7 @@ class Bundle:
 
     def _plain(self, name: str) -> Path:
         """The path of a file inside the bundle, reached through no link, whether it exists or not."""
-        path = self.folder / _inside(name, self.folder)
+        path = self.folder / inside(name, self.folder)
         for step in (path, *path.parents):
             if step == self.folder:
                 break
@@ -209,10 +233,8 @@ class Bundle:
         base = PurePosixPath(name).parent
         for location in external_locations(graph):
             inner = str(base / location)
-            _inside(inner, self.folder, kind=f"the external data of {name}")
-            path, record = self.locate(inner), self.manifest.files[inner]
-            if sha256_file(path) != record.sha256:
-                raise _mismatch(path, record)
+            inside(inner, self.folder, kind=f"the external data of {name}")
+            self._check_content(str(PurePosixPath(inner)))
 
     def _maker(self, name: str) -> str:
         model = self.manifest.name
@@ -233,22 +255,21 @@ def _read_manifest(folder: Path) -> Manifest:
     path = folder / FILE_NAME
     if path.is_symlink():
         raise SymlinkError(f"{path} is a symbolic link, and a bundle holds plain files only: put a copy there")
-    if not path.is_file():
+    if not path.exists():
         raise BundleMissingError(
             f"there is no bundle at {folder} (no {FILE_NAME}): make one with `python -m export --model {folder.name}`"
         )
     try:
-        return Manifest.from_json(path.read_bytes())
+        with open_plain(path) as file:
+            manifest = Manifest.from_json(file.read(MAX_BYTES + 1))
+        check_names(manifest.files, folder)
+    except OSError as error:
+        raise SchemaError(f"{path} can't be read: {error.strerror or 'it is not a plain file'}") from None
+    except OutsideError:
+        raise
     except HalftoneError as error:
         raise SchemaError(
             f"{path} can't be used: {error}; make the bundle again with `python -m export --model {folder.name}` "
             "after removing the folder"
         ) from None
-
-
-def _inside(name: str, folder: Path, kind: str = "the path") -> PurePosixPath:
-    """The relative path, which must stay in the folder whatever links say: no `..`, no root, no odd characters."""
-    path = PurePosixPath(name)
-    if not name or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
-        raise OutsideError(f"{kind} {name!r} leads outside the bundle {folder}: refuse this bundle or export it anew")
-    return path
+    return manifest

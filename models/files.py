@@ -6,7 +6,9 @@ import contextlib
 import hashlib
 import os
 import secrets
+import stat
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
 
 
@@ -19,6 +21,19 @@ def sha256_file(path: Path) -> str:
     """SHA-256 of the file's content as 64 lower-case hexadecimal digits, read in pieces."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def open_plain(path: Path) -> BufferedReader:
+    """Open for reading what must be a regular file: no link is followed, and no pipe or device is waited for.
+
+    Raises:
+        OSError: there is none, it is something else, or it may not be read.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(f"{path} is not a plain file")
+    return open(descriptor, "rb")
 
 
 @contextlib.contextmanager

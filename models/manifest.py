@@ -6,15 +6,17 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
 from models.errors import HalftoneError
 from models.spec import InputSpec
+from models.strict_json import json_object
 
 SCHEMA = 1
 FILE_NAME = "manifest.json"
+MAX_BYTES = 32 * 2**20
+"""Most bytes of a manifest; one with 22,000 labels and their ids has about one MiB."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -39,7 +41,7 @@ class FileRecord:
         hashes = [self.sha256, *self.made_from.values()]
         if not all(isinstance(value, str) and _SHA256.fullmatch(value) for value in hashes):
             raise HalftoneError("a SHA-256 in it is not 64 hexadecimal digits")
-        if not isinstance(self.size, int) or self.size < 0:
+        if type(self.size) is not int or self.size < 0:
             raise HalftoneError(f"a file size in it is {self.size!r}")
         if not isinstance(self.made_by, str):
             raise HalftoneError(f"the maker of a file in it is {self.made_by!r}")
@@ -116,18 +118,23 @@ class Manifest:
     def to_json(self) -> bytes:
         """The manifest as readable UTF-8 JSON."""
         values = {"schema": SCHEMA} | asdict(self) | {"input": self.input.to_dict()}
-        return (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode()
+        values["training"] = _without_nan(self.training)
+        return (json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> Self:
         """Read what `to_json` wrote.
 
         Raises:
-            HalftoneError: not JSON, another schema version, or a field that is missing, unknown or out of range.
+            HalftoneError: not JSON, too large, another schema version, or a field that is missing, unknown or out of
+                range.
         """
-        values = _object(data)
+        if len(data) > MAX_BYTES:
+            raise HalftoneError(f"it has over {MAX_BYTES} bytes")
+        values = json_object(data)
         schema = values.pop("schema", None)
-        if schema != SCHEMA:
+        # `True` and `1.0` equal 1.
+        if type(schema) is not int or schema != SCHEMA:
             raise HalftoneError(f"its schema version is {schema!r}, and this Halftone reads version {SCHEMA}")
         try:
             if not all(isinstance(values[name], list) for name in ("labels", "label_ids")):
@@ -145,11 +152,10 @@ class Manifest:
             raise HalftoneError(f"a field is missing, unknown or of the wrong type ({error})") from None
 
 
-def _object(data: bytes) -> dict[str, Any]:
-    try:
-        values = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise HalftoneError(f"it is not JSON ({error})") from None
-    if not isinstance(values, Mapping):
-        raise HalftoneError("it is not a JSON object")
-    return dict(values)
+def _without_nan(value: Any) -> Any:
+    """Null where a figure is not a finite number (a loss that diverged): JSON has no other way to say it."""
+    if isinstance(value, dict):
+        return {key: _without_nan(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

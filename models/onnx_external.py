@@ -55,6 +55,9 @@ def _submessages(message: memoryview) -> Iterator[tuple[int, memoryview]]:
     position = 0
     while position < len(message):
         tag, position = _varint(message, position)
+        if not 8 <= tag < 2**32:
+            # Other readers drop the bits above the 32nd, and so would find a tensor where this one finds nothing.
+            raise ValueError("a field has no valid number")
         wire = tag & 7
         if wire == _VARINT:
             _, position = _varint(message, position)

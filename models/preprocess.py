@@ -36,9 +36,11 @@ __all__ = [
 ]
 
 MAX_PIXELS = 50_000_000
-"""Default ceiling on width x height, checked before anything is decoded (50 megapixels decode to 150 MB)."""
+"""Default ceiling on width x height, checked before anything is decoded. 50 megapixels take 150 MB as a JPEG, and for a
+moment 500 MB as a PNG."""
 
 READABLE = "JPEG, PNG or WebP"
+_STRIP = 128
 
 _turbo = optional("simplejpeg")
 
@@ -209,12 +211,19 @@ def _turbo_decoded(data: bytes, header: Image.Image) -> Pixels | None:
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         # 16-bit grey: Pillow's own conversion would clip every value above 255 to white.
-        high_byte = (np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)
+        high_byte = (np.asarray(image) >> 8).astype(np.uint8)
         return Image.fromarray(high_byte).convert("RGB")
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image.convert("RGB")
+    return _on_white(image) if image.has_transparency_data else image.convert("RGB")
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """A picture with transparency on a white ground."""
+    rgb = Image.new("RGB", image.size)
+    # In strips: three copies of a large picture with four bytes a pixel would be most of what a server has.
+    for top in range(0, image.height, _STRIP):
+        strip = image.crop((0, top, image.width, min(top + _STRIP, image.height))).convert("RGBA")
+        rgb.paste(Image.alpha_composite(Image.new("RGBA", strip.size, "white"), strip).convert("RGB"), (0, top))
+    return rgb
 
 
 _TURN: dict[int, Image.Transpose] = {

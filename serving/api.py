@@ -5,13 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from importlib.resources import files
 from typing import Any
 
+from serving.admin.api import Admin
+from serving.admin.swaps import Swaps
+from serving.admin.watch import Watch
 from serving.answer import Answer, Scope, Send, as_json, failure
-from serving.body import ClientGoneError, Receive
+from serving.body import ClientGoneError, Intake, Memory, Receive
+from serving.connections import HEALTH
 from serving.description import description, head
-from serving.errors import RequestError, bad_parameter, internal
+from serving.errors import RequestError, bad_parameter, internal, unavailable
+from serving.keys import unauthorized
+from serving.loading import load_model
 from serving.openapi import document
 from serving.patience import while_connected
 from serving.registry import Registry
@@ -21,12 +28,16 @@ from serving.telemetry.metrics import CONTENT_TYPE
 from serving.telemetry.recorder import Recorder
 from serving.telemetry.request import current
 from serving.upload import Upload, checked_top_k, read_upload
+from serving.v2 import response as v2
 from serving.v2.protocol import OpenInference
 
 logger = logging.getLogger("bentoml.halftone")
 
-Handler = Callable[[Scope, Receive], Awaitable[Answer]]
+Handler = Callable[[Scope, Intake], Awaitable[Answer]]
 Route = tuple[str, Handler]
+
+_ADMIN = "/admin/"
+"""Has a secret of its own."""
 
 _PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src blob:; connect-src 'self'"
@@ -44,6 +55,10 @@ class Api:
         self._settings = settings
         self.models = Registry(settings.models)
         self.recorder = Recorder(metrics=settings.metrics)
+        self._memory = Memory(settings.max_held)
+        self._keys = settings.keys
+        # The page itself tells nothing, and asks for the key.
+        self._open = HEALTH | {"/ui"} | ({"/metrics"} if settings.metrics_open else set())
         self._routes: dict[str, Route] = {
             "/classify": ("POST", self._post_classify),
             "/classify_batch": ("POST", self._post_classify_batch),
@@ -58,12 +73,26 @@ class Api:
         inference = OpenInference(self.models, settings)
         self._routes["/v2"] = ("GET", inference)
         # Paths with names in them: the handler of the longest known beginning answers, whatever the method.
-        self._folders: dict[str, Handler] = {"/v2/": inference}
+        self._folders: dict[str, Handler] = {"/v2/": inference, _ADMIN: self._administration(settings)}
+
+    def _administration(self, settings: Settings) -> Admin:
+        load = partial(load_model, settings=settings, recorder=self.recorder)
+        self._swaps = Swaps(self.models, load, self.recorder, keep=settings.keep_previous)
+        return Admin(self.models, self._swaps, settings.admin_token)
+
+    def watch(self) -> None:
+        """Load bundles anew when they change, where the settings ask for it; to be called when all are loaded."""
+        if self._settings.watch:
+            Watch(self.models, self._swaps, self._settings.watch).start()
 
     @property
     def paths(self) -> list[str]:
         """The exact paths that are answered."""
         return list(self._routes)
+
+    def retire(self) -> None:
+        """Be ready no more, but answer whoever asks all the same."""
+        self.models.retire()
 
     def close(self) -> None:
         """Finish what was accepted and take nothing new."""
@@ -71,22 +100,29 @@ class Api:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request, whatever happens inside."""
+        intake = Intake(receive, self._memory)
+        # The Open Inference Protocol has a form of its own for errors.
+        told = v2.failure if scope["path"].startswith("/v2/") else failure
         try:
-            answer = await self._dispatch(scope, receive)
+            answer = await self._dispatch(scope, intake)
         except ClientGoneError:
             return
         except RequestError as error:
-            answer = failure(error)
+            answer = told(error)
         except Exception:
             # The route and not the path: what a client wrote could forge lines of the log.
             call = current.get()
             logger.exception("failed on request %s of %s", *((call.id, call.route) if call else ("-", "-")))
-            answer = failure(internal())
+            answer = told(internal())
+        finally:
+            intake.release()
         if answer.error:
             self.recorder.refused(answer.error)
         await answer.send(send, head=scope["method"] == "HEAD")
 
-    async def _dispatch(self, scope: Scope, receive: Receive) -> Answer:
+    async def _dispatch(self, scope: Scope, receive: Intake) -> Answer:
+        if not self.admits(scope):
+            raise unauthorized()
         path, method = scope["path"], "GET" if scope["method"] == "HEAD" else scope["method"]
         route = self._routes.get(path)
         if route is None:
@@ -95,6 +131,11 @@ class Api:
         if method != allowed:
             raise RequestError(405, "method_not_allowed", f"use {allowed} {path}", {"Allow": allowed})
         return await handler(scope, receive)
+
+    def admits(self, scope: Scope) -> bool:
+        """Whether a request needs no API key, or has a valid one."""
+        path = scope["path"]
+        return path in self._open or path.startswith(_ADMIN) or self._keys.allow(scope["headers"])
 
     def _in_folder(self, path: str) -> Handler:
         found = [folder for folder in self._folders if path.startswith(folder)]
@@ -108,8 +149,9 @@ class Api:
         Raises:
             RequestError: it is not exactly one picture, or it can't be answered.
         """
-        upload = Upload(list(images), model, None if top_k is None else str(top_k))
-        return await self._classify(upload, self.models.get(model))
+        upload = Upload(list(images), model, None if top_k is None else str(top_k), self._settings.deadline)
+        with self.models.use(model) as served:
+            return await self._classify(upload, served)
 
     async def classify_batch(
         self, images: Sequence[bytes], top_k: int | None, model: str | None = None
@@ -119,8 +161,9 @@ class Api:
         Raises:
             RequestError: there are none or too many, or they can't be worked on now.
         """
-        upload = Upload(list(images), model, None if top_k is None else str(top_k))
-        return await self._classify_batch(upload, self.models.get(model))
+        upload = Upload(list(images), model, None if top_k is None else str(top_k), self._settings.deadline)
+        with self.models.use(model) as served:
+            return await self._classify_batch(upload, served)
 
     async def _classify(self, upload: Upload, model: Served) -> dict[str, Any]:
         if len(upload.images) != 1:
@@ -129,7 +172,7 @@ class Api:
                 "for several use /classify_batch"
             )
         top_k = checked_top_k(upload.top_k, len(model.manifest.labels))
-        (result,) = await model.classify(upload.images, top_k, seconds=self._settings.deadline)
+        (result,) = await model.classify(upload.images, top_k, seconds=upload.seconds)
         if isinstance(result, RequestError):
             raise result
         return head(model) | {"predictions": result}
@@ -141,7 +184,7 @@ class Api:
         top_k = checked_top_k(upload.top_k, len(model.manifest.labels))
         results = [
             {"error": self._slot(result)} if isinstance(result, RequestError) else {"predictions": result}
-            for result in await model.classify(upload.images, top_k, seconds=self._settings.deadline)
+            for result in await model.classify(upload.images, top_k, seconds=upload.seconds)
         ]
         return head(model) | {"results": results}
 
@@ -149,42 +192,44 @@ class Api:
         self.recorder.rejected(error.code)
         return error.body()
 
-    async def _post_classify(self, scope: Scope, receive: Receive) -> Answer:
-        upload, model = await self._upload(scope, receive, "image")
-        return as_json(await while_connected(receive, self._classify(upload, model)))
+    async def _post_classify(self, scope: Scope, receive: Intake) -> Answer:
+        upload = await self._upload(scope, receive, "image")
+        with self.models.use(upload.model) as model:
+            return as_json(await while_connected(receive, self._classify(upload, model)))
 
-    async def _post_classify_batch(self, scope: Scope, receive: Receive) -> Answer:
-        upload, model = await self._upload(scope, receive, "images")
-        return as_json(await while_connected(receive, self._classify_batch(upload, model)))
+    async def _post_classify_batch(self, scope: Scope, receive: Intake) -> Answer:
+        upload = await self._upload(scope, receive, "images")
+        with self.models.use(upload.model) as model:
+            return as_json(await while_connected(receive, self._classify_batch(upload, model)))
 
-    async def _upload(self, scope: Scope, receive: Receive, field: str) -> tuple[Upload, Served]:
-        """What a client sent, and the model that it asks for."""
-        settings = self._settings
-        upload = await read_upload(scope, receive, field, limit=settings.max_body, seconds=settings.body_timeout)
-        return upload, self.models.get(upload.model)
+    async def _upload(self, scope: Scope, receive: Intake, field: str) -> Upload:
+        return await read_upload(scope, receive, field, self._settings)
 
-    async def _models(self, scope: Scope, receive: Receive) -> Answer:
+    async def _models(self, scope: Scope, receive: Intake) -> Answer:
         self._ready()
         return as_json({"models": [description(model) for model in self.models.all()]})
 
-    async def _livez(self, scope: Scope, receive: Receive) -> Answer:
+    async def _livez(self, scope: Scope, receive: Intake) -> Answer:
         return as_json({"status": "alive"})
 
-    async def _readyz(self, scope: Scope, receive: Receive) -> Answer:
+    async def _readyz(self, scope: Scope, receive: Intake) -> Answer:
         models = self._ready()
+        if not self.models.ready:
+            raise unavailable("shutting_down", "the service is about to stop: ask another replica", retry_after=1)
         return as_json({"status": "ready"} | head(models[0]) | {"models": [model.name for model in models]})
 
-    async def _docs(self, scope: Scope, receive: Receive) -> Answer:
-        return as_json(document(self._settings))
+    async def _docs(self, scope: Scope, receive: Intake) -> Answer:
+        classes = [len(model.manifest.labels) for model in self.models.all()]
+        return as_json(document(self._settings, max(classes, default=None)))
 
-    async def _metrics(self, scope: Scope, receive: Receive) -> Answer:
+    async def _metrics(self, scope: Scope, receive: Intake) -> Answer:
         if not self._settings.metrics:
             raise RequestError(
                 404, "not_found", "the metrics are switched off: start the service without HALFTONE_METRICS=0"
             )
         return Answer(await asyncio.to_thread(self.recorder.exposition), media_type=CONTENT_TYPE)
 
-    async def _page(self, scope: Scope, receive: Receive) -> Answer:
+    async def _page(self, scope: Scope, receive: Intake) -> Answer:
         page = (files("serving") / "page.html").read_bytes()
         return Answer(page, media_type=b"text/html; charset=utf-8", headers={"Content-Security-Policy": _PAGE_POLICY})
 

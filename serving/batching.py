@@ -8,6 +8,8 @@ do, several threads decode for the batches, and as many batches as the runtime h
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +22,11 @@ from serving.errors import RequestError, unavailable
 from serving.schedule import Schedule
 from serving.work import Finish, Group, Item, Observer, Prepare, Task, answer, finished, outcome
 
+logger = logging.getLogger("bentoml.halftone")
+
 Many: TypeAlias = Sequence[Any] | npt.NDArray[Any]
+
+_DRAIN_POLL = 0.005
 
 
 class Batcher:
@@ -28,7 +34,8 @@ class Batcher:
 
     Args:
         run: takes a list of prepared items and returns a sequence of as many results; called from up to `streams`
-            threads at once. Where it raises on a batch, the items are tried once more one by one.
+            threads at once. Where it raises, each item is tried once more alone, and what it raises then is the
+            item's own result.
         sizes: decides how many items make a batch.
         threads: threads that prepare and run.
         streams: batches in flight at once.
@@ -79,7 +86,6 @@ class Batcher:
         seconds: float,
         prepare: Prepare | None = None,
         finish: Finish | None = None,
-        run: bool = True,
         trace: Any = None,
     ) -> list[Any]:
         """Work on all values, or on none where the queue has no room for all of them.
@@ -91,7 +97,6 @@ class Batcher:
             seconds: time allowed for all of them.
             prepare: applied to each value by itself first.
             finish: applied to each result by itself last.
-            run: whether the items go through the batcher's function at all.
             trace: handed on to the observer.
 
         Returns:
@@ -103,7 +108,7 @@ class Batcher:
         loop = asyncio.get_running_loop()
         now = self._clock()
         group = Group(
-            loop, loop.create_future(), now + seconds, [None] * len(values), prepare, finish, run, trace, len(values)
+            loop, loop.create_future(), now + seconds, [None] * len(values), prepare, finish, trace, len(values)
         )
         if not len(values):
             return []
@@ -118,13 +123,31 @@ class Batcher:
             if group.left:
                 self._give_up(group)
 
+    def drain(self, seconds: float = math.inf) -> bool:
+        """Wait until nothing waits or is worked on; it goes on taking what is new. Not to be called on the event loop.
+
+        Args:
+            seconds: longest time to wait.
+
+        Returns:
+            Whether that came about in time.
+        """
+        end = self._clock() + seconds
+        while self.pending:
+            if self._clock() >= end:
+                return False
+            time.sleep(_DRAIN_POLL)
+        return True
+
     def close(self) -> None:
-        """Take nothing new, finish what was accepted, and end the threads."""
+        """Take nothing new, finish what was accepted, and end the threads; a second call does nothing more."""
         with self._lock:
             self._closed = True
             self._wake.notify_all()
         for thread in self._threads:
             thread.join()
+        # What it belongs to can go at once: no circle is left for a collector that is told to look no more.
+        self._run = _nothing
 
     def _accept(self, items: list[Item]) -> None:
         with self._lock:
@@ -154,9 +177,9 @@ class Batcher:
                 return
             try:
                 (self._run_batch if task.run else self._prepare_one)(task)
-            # The thread must live on: whoever waits for these items is told.
-            except Exception as error:
-                task.outcomes = [error] * len(task.items)
+            # The thread must live on, whatever it is: whoever waits for these items is told.
+            except BaseException as error:
+                task.outcomes = [SystemError(f"{type(error).__name__}: {error}")] * len(task.items)
 
     def _wait(self) -> Task | None:
         """Sleep until there is something to do; None when the batcher is closed and all is done."""
@@ -179,7 +202,7 @@ class Batcher:
         (item,) = task.items
         start = self._clock()
         item.waited = start - item.since
-        self._observer.waited(item.waited, item.group.trace, None if item.group.run else item.waited)
+        self._observer.waited(item.waited, item.group.trace, None)
         assert item.group.prepare is not None
         task.outcomes = [outcome(item.group.prepare, item.value)]
         item.since = self._clock()
@@ -200,11 +223,14 @@ class Batcher:
         task.outcomes = [finished(item, result) for item, result in zip(task.items, results, strict=True)]
 
     def _one_by_one(self, items: list[Item], error: Exception) -> list[Any]:
-        """Each item's own result after a batch failed, so that one bad item fails alone."""
-        if len(items) == 1:
-            return [error]
+        """Each item's own result after a batch failed: a bad item fails alone, and a failure that passes harms none."""
+        logger.warning("a batch of %d failed, each is tried once more alone: %r", len(items), error)
         results = (outcome(self._run, [item.value]) for item in items)
         return [result if isinstance(result, Exception) else result[0] for result in results]
+
+
+def _nothing(values: list[Any]) -> Many:
+    return []
 
 
 def _expire(future: asyncio.Future[list[Any]]) -> None:

@@ -1,103 +1,83 @@
-"""A request's body: read with a limit, and taken apart in memory where it is a form; nothing touches the disk."""
+"""A request's body: read with a limit of its own and one that all requests share, and within a time."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import Any
-
-from python_multipart.exceptions import MultipartParseError
-from python_multipart.multipart import MultipartParser, parse_options_header
 
 from serving.errors import RequestError
 from serving.telemetry.request import note_received
 
 Receive = Callable[[], Awaitable[Any]]
 
-MAX_PARTS = 1000
 _DRAIN = 4
+_CLOSE = {"Connection": "close"}
 
 
 class ClientGoneError(Exception):
     """The client closed the connection; there is nobody to answer."""
 
 
-@dataclass
-class Part:
-    """One field of a form."""
-
-    name: str
-    """The field's name."""
-
-    is_file: bool
-    """Whether it carries a file name."""
-
-    data: bytes
-    """Its content."""
-
-
-@dataclass
-class _Collector:
-    """Receives the parser's events for one form."""
-
-    parts: list[Part] = field(default_factory=list)
-    _header: bytes = b""
-    _value: bytes = b""
-    _disposition: bytes = b""
-    _chunks: list[bytes] = field(default_factory=list)
-
-    def callbacks(self) -> dict[str, Callable[..., None]]:
-        return {
-            "on_part_begin": self._begin,
-            "on_header_field": self._on_header_field,
-            "on_header_value": self._on_header_value,
-            "on_header_end": self._on_header_end,
-            "on_part_data": self._on_data,
-            "on_part_end": self._end,
-        }
-
-    def _begin(self) -> None:
-        if len(self.parts) >= MAX_PARTS:
-            raise RequestError(413, "body_too_large", f"the form has over {MAX_PARTS} fields: send fewer")
-        self._disposition, self._chunks = b"", []
-
-    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
-        self._header += data[start:end]
-
-    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
-        self._value += data[start:end]
-
-    def _on_header_end(self) -> None:
-        if self._header.lower() == b"content-disposition":
-            self._disposition = self._value
-        self._header = self._value = b""
-
-    def _on_data(self, data: bytes, start: int, end: int) -> None:
-        self._chunks.append(data[start:end])
-
-    def _end(self) -> None:
-        _, options = parse_options_header(self._disposition)
-        name = options.get(b"name", b"").decode("utf-8", "replace")
-        self.parts.append(Part(name, b"filename" in options, b"".join(self._chunks)))
-
-
-async def read_body(receive: Receive, declared: str | None, *, limit: int, seconds: float) -> bytes:
-    """The whole body.
+class Memory:
+    """How much all bodies together may hold.
 
     Args:
-        receive: the request's ASGI channel.
+        limit: most bytes.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.held = 0
+
+
+class Intake:
+    """The ASGI channel of one request, with what its body holds of the memory; used on the event loop alone.
+
+    Args:
+        receive: the channel.
+        memory: that it shares with the other requests.
+    """
+
+    def __init__(self, receive: Receive, memory: Memory) -> None:
+        self._receive = receive
+        self._memory = memory
+        self._held = 0
+
+    def __call__(self) -> Awaitable[Any]:
+        """The channel's next message."""
+        return self._receive()
+
+    def hold(self, size: int) -> bool:
+        """Hold so many bytes more; False where they are too many, and nothing changes."""
+        if self._memory.held + size > self._memory.limit:
+            return False
+        self._memory.held += size
+        self._held += size
+        return True
+
+    def release(self) -> None:
+        """Hold nothing more."""
+        self._memory.held -= self._held
+        self._held = 0
+
+
+async def read_body(intake: Intake, declared: str | None, *, limit: int, seconds: float) -> bytes:
+    """The whole body; it is held until the intake's release.
+
+    Args:
+        intake: the request's channel.
         declared: its Content-Length header.
         limit: most bytes to take.
         seconds: time that it may take to arrive.
 
     Raises:
-        RequestError: 413 over the limit, 408 where it takes too long.
+        RequestError: 413 over the limit, 429 where all bodies together are too large, 408 where it takes too long.
         ClientGoneError: the client left.
     """
     try:
         async with asyncio.timeout(seconds):
-            body = await _read(receive, declared, limit)
+            body = await _read(intake, declared, limit)
     except TimeoutError:
         raise RequestError(
             408, "body_too_slow", f"the body did not arrive within {seconds:g} s: send it faster, or smaller", _CLOSE
@@ -106,30 +86,32 @@ async def read_body(receive: Receive, declared: str | None, *, limit: int, secon
     return body
 
 
-async def _read(receive: Receive, declared: str | None, limit: int) -> bytes:
-    # A body over the limit is read on and dropped for a while: a client that is still sending would not see the answer.
+async def _read(intake: Intake, declared: str | None, limit: int) -> bytes:
+    # A refused body is read on and dropped for a while: a client that is still sending would not see the answer.
     if declared is not None and declared.isdecimal() and int(declared) > _DRAIN * limit:
         raise _too_large(limit)
     chunks: list[bytes] = []
-    size, more = 0, True
+    size, more, refusal = 0, True, None
     while more:
-        message = await receive()
+        message = await intake()
         if message["type"] == "http.disconnect":
             raise ClientGoneError
         chunk, more = message.get("body", b""), message.get("more_body", False)
         size += len(chunk)
-        if size <= limit:
+        if size > _DRAIN * limit:
+            raise _too_large(limit)
+        if size > limit:
+            refusal = _too_large(limit)
+        elif refusal is None and not intake.hold(len(chunk)):
+            refusal = _too_much_at_once()
+        if refusal is None:
             chunks.append(chunk)
         else:
             chunks.clear()
-        if size > _DRAIN * limit:
-            raise _too_large(limit)
-    if size > limit:
-        raise _too_large(limit)
+            intake.release()
+    if refusal is not None:
+        raise refusal
     return b"".join(chunks)
-
-
-_CLOSE = {"Connection": "close"}
 
 
 def _too_large(limit: int) -> RequestError:
@@ -137,35 +119,6 @@ def _too_large(limit: int) -> RequestError:
     return RequestError(413, "body_too_large", message, _CLOSE)
 
 
-def parse_form(content_type: str, body: bytes) -> list[Part]:
-    """The fields of a multipart/form-data body (RFC 7578), in order.
-
-    Raises:
-        RequestError: 400 where the form is damaged or cut short.
-    """
-    _, options = parse_options_header(content_type)
-    boundary = options.get(b"boundary")
-    if not boundary:
-        raise _bad_form("its Content-Type names no boundary")
-    collector = _Collector()
-    ended = False
-
-    def end() -> None:
-        nonlocal ended
-        ended = True
-
-    try:
-        parser = MultipartParser(boundary, {**collector.callbacks(), "on_end": end})  # type: ignore[arg-type]
-        parser.write(body)
-        parser.finalize()
-    except MultipartParseError as error:
-        raise _bad_form(str(error)) from None
-    if not ended:
-        raise _bad_form("it is cut short")
-    return collector.parts
-
-
-def _bad_form(reason: str) -> RequestError:
-    return RequestError(
-        400, "bad_form", f"the multipart form can't be read: {reason}; let your HTTP client build it (curl -F)"
-    )
+def _too_much_at_once() -> RequestError:
+    message = "the bodies of all requests together are too large now: try again in 1 s, or send smaller pictures"
+    return RequestError(429, "too_many_requests", message, {"Retry-After": "1"})

@@ -7,6 +7,7 @@ batches raise the throughput; on most processors they don't, and every batch wou
 from __future__ import annotations
 
 import math
+import statistics
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -14,9 +15,16 @@ from typing import Protocol
 
 SIZES = (1, 2, 4, 8, 16, 32)
 _GAIN = 1.03
-_HOPELESS = 1.1
+_HOPELESS = 1.25
+_WORSE = 1.6
+_IN_VAIN = 3
+_BATCHES_DECIDE = 2.0
+_FEW = 2
 _SMOOTHING = 0.1
+_LONG_AGO = 4
 _EXPLORE_EVERY = 128
+_EXPLORE_FIRST_EVERY = 16
+_FIRST = 6
 _EXPLORE_SHARE = 0.015
 
 
@@ -61,34 +69,50 @@ class Costs:
     def __init__(self, seconds: Mapping[int, float]) -> None:
         self._seconds = dict(sorted(seconds.items()))
         self._observed = 1
+        self._last_observed = dict.fromkeys(self._seconds, 0)
+        self._seen = dict.fromkeys(self._seconds, 0)
 
     @property
     def seconds(self) -> dict[int, float]:
         """Size to the seconds of one batch, as known now."""
         return dict(self._seconds)
 
+    @property
+    def throughput(self) -> float:
+        """Items a second of one stream in batches of the best size."""
+        return max(size / seconds for size, seconds in self._seconds.items())
+
     def best(self, available: int) -> int:
         """The size of the highest throughput that the queue fills; the smallest of those that are about as good.
 
         Now and then another size is tried in its turn, so that its figure stays true as the machine's load changes;
-        not where that would cost more than a small share of the throughput.
+        not where that would cost more than a small share of the throughput. At first it is tried often: what a size
+        costs while pictures are decoded beside it is not what it cost on the idle machine at the start.
         """
         each = {size: seconds / size for size, seconds in self._seconds.items() if size <= available}
         limit = _GAIN * min(each.values())
         best = next(size for size in each if each[size] <= limit)
+        return self._explored(best, {size: size * (cost - each[best]) for size, cost in each.items() if size != best})
+
+    def _explored(self, best: int, extra: Mapping[int, float]) -> int:
+        """The best size, or another one whose turn it is; `extra` is what a batch of that one wastes, in seconds."""
         turn, rest = divmod(self._observed, _EXPLORE_EVERY)
-        if rest or len(each) == 1:
+        if extra and not rest:
+            other = list(extra)[turn % len(extra)]
+            return other if extra[other] <= _EXPLORE_SHARE * _EXPLORE_EVERY * self._seconds[best] else best
+        if self._observed % _EXPLORE_FIRST_EVERY:
             return best
-        others = [size for size in each if size != best]
-        other = others[turn % len(others)]
-        extra = other * (each[other] - each[best])
-        return other if extra <= _EXPLORE_SHARE * _EXPLORE_EVERY * best * each[best] else best
+        new = (size for size, waste in extra.items() if self._seen[size] < _FIRST and waste <= self._seconds[best] / 2)
+        return next(new, best)
 
     def observe(self, size: int, seconds: float) -> None:
-        """Move the figure of this size a little towards what was measured."""
+        """Move the figure of this size a little towards what was measured, further where the last one is long ago."""
         self._observed += 1
         if size in self._seconds:
-            self._seconds[size] += _SMOOTHING * (seconds - self._seconds[size])
+            gap = min(self._observed - self._last_observed[size], _LONG_AGO)
+            self._last_observed[size] = self._observed
+            self._seen[size] += 1
+            self._seconds[size] += (1 - (1 - _SMOOTHING) ** gap) * (seconds - self._seconds[size])
 
     def waiting_pays(self, ready: int, coming: int, seconds: float) -> bool:
         """Whether the items are done sooner on average when they wait and run as one batch."""
@@ -106,6 +130,30 @@ class Costs:
         return total
 
 
+def fewest_streams(threads: int, costs_with: Callable[[int], Costs]) -> tuple[int, Costs]:
+    """How many batches should be in flight, and what batches cost then.
+
+    As many as there are threads, where a batch costs about as much as its items one by one: each thread then works on
+    its own. Where large batches are much better, as on a GPU, the fewest that reach the same throughput: what waits
+    fills few large batches rather than many small ones.
+
+    Args:
+        threads: that work; the most streams.
+        costs_with: measures with a number of streams.
+
+    Returns:
+        The number of streams, 1 to `threads`, and the costs with them.
+    """
+    costs = costs_with(threads)
+    if costs.throughput * costs.seconds[1] < _BATCHES_DECIDE:
+        return threads, costs
+    for streams in range(1, min(threads, _FEW + 1)):
+        fewer = costs_with(streams)
+        if fewer.throughput * streams * _GAIN >= costs.throughput * threads:
+            return streams, fewer
+    return threads, costs
+
+
 def measure(
     run: Callable[[int], object],
     *,
@@ -116,54 +164,83 @@ def measure(
 ) -> Costs:
     """Measure batches of 1, 2, 4, … on `streams` threads at once, as long as bigger ones may pay.
 
-    Takes little more than `seconds` a size: two sizes on a processor without matrix units.
+    Takes little more than twice `seconds` a size.
 
     Args:
         run: executes a batch of the given size; called from several threads at once.
         streams: batches in flight.
         largest: biggest size to try.
-        seconds: time to spend on each size, beside a first run that is not counted.
+        seconds: time to spend on each size, twice, beside a first run that is not counted.
         clock: monotonic seconds.
 
     Returns:
-        All sizes but those that cost over a tenth more a picture than a smaller one: they are never worth trying.
+        All sizes but those that cost over a quarter more a picture than a smaller one: they are never worth trying; and
+        none from the first one on that fails, for want of memory say.
+
+    Raises:
+        Exception: what `run` raised on a single item.
     """
     table: dict[int, float] = {}
     least, in_vain = math.inf, 0
     for size in (size for size in SIZES if size <= largest):
-        cost = _seconds_per_batch(run, size, streams, seconds, clock)
-        each = cost / size
-        if each > _HOPELESS * least:
+        try:
+            # The lower of two: something else that took the cores for a while would rule the size out.
+            cost = min(_seconds_per_batch(run, size, streams, seconds, clock) for _ in range(2))
+        except Exception:
+            if not table:
+                raise
             break
         table[size] = cost
+        each = cost / size
+        if each > _WORSE * least:
+            break
         in_vain = 0 if each * _GAIN < least else in_vain + 1
-        if in_vain == 2:
+        if in_vain == _IN_VAIN:
             break
         least = min(least, each)
-    return Costs(table)
+    return Costs(_worth_trying(table))
+
+
+def _worth_trying(table: Mapping[int, float]) -> dict[int, float]:
+    kept, smaller = {}, math.inf
+    for size, cost in table.items():
+        if cost / size <= _HOPELESS * smaller:
+            kept[size] = cost
+        smaller = min(smaller, cost / size)
+    return kept
 
 
 def _seconds_per_batch(
     run: Callable[[int], object], size: int, streams: int, seconds: float, clock: Callable[[], float]
 ) -> float:
-    """Mean seconds of a batch while `streams` threads run such batches one after the other."""
-    counts = [0] * streams
+    """Median seconds of a batch while `streams` threads run such batches one after the other."""
     ready = threading.Barrier(streams)
-    spent = [0.0] * streams
+    taken: list[float] = []
+    failures: list[Exception] = []
 
-    def work(thread: int) -> None:
-        run(size)
-        ready.wait()
-        start = now = clock()
-        while now - start < seconds:
+    def work() -> None:
+        try:
             run(size)
-            counts[thread] += 1
-            now = clock()
-        spent[thread] = now - start
+            ready.wait()
+            start = now = clock()
+            while now - start < seconds:
+                before = now
+                run(size)
+                now = clock()
+                taken.append(now - before)
+        except threading.BrokenBarrierError:
+            # Another thread failed, and says why.
+            return
+        except Exception as error:
+            failures.append(error)
+            ready.abort()
 
-    threads = [threading.Thread(target=work, args=(thread,)) for thread in range(streams)]
+    threads = [threading.Thread(target=work) for _ in range(streams)]
     for each in threads:
         each.start()
     for each in threads:
         each.join()
-    return sum(spent) / sum(counts)
+    if failures:
+        raise failures[0]
+    # Not the mean: something else that takes the cores for a moment would decide.
+    return statistics.median(taken)

@@ -7,7 +7,7 @@ to a broken picture; so nothing that it would parse is passed on to it.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from importlib.resources import files
 
 from serving.answer import Scope, Send
 from serving.api import Api
@@ -17,6 +17,13 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 BENTOML_PATHS = frozenset({"/", "/schema.json"})
 BENTOML_FOLDERS = ("/static_content/",)
+
+# The files by name: what a client writes is compared with these and never becomes a path.
+_FILES = frozenset(
+    f"{folder}{file.name}"
+    for folder in BENTOML_FOLDERS
+    for file in (files("bentoml") / "_internal" / "server" / folder.strip("/")).iterdir()
+)
 
 
 class Gateway:
@@ -35,13 +42,12 @@ class Gateway:
         """Route one connection; WebSockets are refused."""
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
-        elif scope["type"] != "http" or _is_bentomls(scope):
+        elif scope["type"] != "http" or (_is_bentomls(scope) and self._api.admits(scope)):
             await self._app(scope, receive, send)
         else:
             await self._api(scope, receive, send)
 
 
 def _is_bentomls(scope: Scope) -> bool:
-    path: Any = scope["path"]
-    known: bool = path in BENTOML_PATHS or path.startswith(BENTOML_FOLDERS)
-    return known and scope["method"] in ("GET", "HEAD")
+    path = scope["path"]
+    return (path in BENTOML_PATHS or path in _FILES) and scope["method"] in ("GET", "HEAD")

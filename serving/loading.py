@@ -17,10 +17,12 @@ from export.runtimes.registry import REFERENCE, load, runtime_of
 from export.tensorrt.first_load import verify_on_first_load
 from models.bundle import Bundle
 from models.errors import HalftoneError
+from models.manifest import Manifest
 from models.store import open_bundle
-from serving.costs import SIZES, AlwaysUpTo, BatchSizes, measure
+from serving.costs import SIZES, AlwaysUpTo, BatchSizes, Costs, fewest_streams, measure
 from serving.served import Served
 from serving.settings import Settings
+from serving.shadow import check_reference, open_reference
 from serving.telemetry.recorder import Recorder
 
 logger = logging.getLogger("bentoml.halftone")
@@ -37,61 +39,99 @@ class Opened:
     runtime: Runtime
 
 
-def load_model(name: str, settings: Settings, recorder: Recorder) -> Served:
+def load_model(
+    name: str, settings: Settings, recorder: Recorder, *, bundle: str | None = None, replaces: Served | None = None
+) -> Served:
     """Open, choose, warm and measure.
 
     Args:
-        name: of the bundle.
+        name: under which it is served.
         settings: of the service.
         recorder: is told what the model does.
+        bundle: to load; the one of that name where none is given.
+        replaces: the model that serves meanwhile. Then every file of the bundle is checked, also those that this
+            variant does not need, and what is known of the costs of batches is taken over where it holds.
 
     Raises:
         HalftoneError: the bundle can't be used, is untrained, or has no proven variant that runs here.
     """
-    opened = open_fastest(name, settings)
-    return _served(name, opened, settings, recorder)
+    opened = open_fastest(name, settings, bundle=bundle, whole=replaces is not None)
+    return _served(name, opened, settings, recorder, replaces)
 
 
-def open_fastest(name: str, settings: Settings) -> Opened:
+def open_fastest(name: str, settings: Settings, *, bundle: str | None = None, whole: bool = False) -> Opened:
     """The fastest variant that is proven and runs here, warmed.
 
     Args:
-        name: of the bundle.
+        name: under which it is served.
         settings: of the service; they may name the variant.
+        bundle: to load; the one of that name where none is given.
+        whole: check every file of the bundle, also those that this variant does not need.
 
     Raises:
         HalftoneError: the bundle can't be used, is untrained, or has no proven variant that runs here.
     """
-    bundle = open_bundle(name)
+    opened = open_bundle(bundle or name)
+    if whole:
+        opened.verify()
     reasons: list[str] = []
-    for variant in _fastest_first(bundle, check_bundle(name, bundle, settings), settings):
+    for variant in _fastest_first(name, opened, check_bundle(name, opened, settings), settings):
         try:
-            record, runtime = _open(name, bundle, variant, settings)
+            record, runtime = _open(name, opened, variant, settings)
         except HalftoneError as error:
             reasons.append(f"{variant}: {error}")
             continue
         for reason in reasons:
             logger.warning("not served: %s", reason)
-        return Opened(bundle, record, runtime)
+        return Opened(opened, record, runtime)
     raise UnprovenError(f"no variant of {name} can serve on this machine: {'; '.join(reasons)}")
 
 
-def _served(name: str, opened: Opened, settings: Settings, recorder: Recorder) -> Served:
+def _served(name: str, opened: Opened, settings: Settings, recorder: Recorder, replaces: Served | None) -> Served:
+    bundle, variant = opened.bundle, opened.record.variant
+    known = _known_costs(bundle.manifest, variant, replaces)
+    streams, sizes = batch_sizes(name, opened.runtime, settings, known)
     return Served(
         name,
-        opened.bundle.manifest,
+        bundle.manifest,
         opened.runtime,
         opened.record,
-        sizes=batch_sizes(name, opened.runtime, settings),
-        threads=settings.worker_threads,
+        sizes=sizes,
+        # One more than run the model: a picture is decoded while all of those are busy (a tenth more throughput).
+        threads=settings.worker_threads + 1,
+        streams=streams,
         capacity=settings.queue,
         max_pixels=settings.max_pixels,
         recorder=recorder,
+        bundle=bundle.folder.name,
+        reference=open_reference(bundle, variant) if settings.shadow else None,
+        shadow=settings.shadow,
     )
 
 
-def batch_sizes(name: str, runtime: Runtime, settings: Settings) -> BatchSizes:
-    """As the settings say, or by what batches cost on this machine now."""
+def _known_costs(manifest: Manifest, variant: str, other: Served | None) -> tuple[int, Costs] | None:
+    """Batches at once and the costs that another model has learnt, where this one is the same network.
+
+    A measurement beside the load of the other one would say more about that load.
+    """
+    if other is None or not isinstance(other.sizes, Costs) or variant != other.variant:
+        return None
+    same = manifest.architecture == other.manifest.architecture and manifest.input.size == other.manifest.input.size
+    return (other.streams, Costs(other.sizes.seconds)) if same else None
+
+
+def batch_sizes(
+    name: str, runtime: Runtime, settings: Settings, known: tuple[int, Costs] | None = None
+) -> tuple[int, BatchSizes]:
+    """How many batches at once and how large: as the settings say, or by what they cost on this machine now.
+
+    Args:
+        name: of the model, for the log.
+        runtime: to measure.
+        settings: of the service.
+        known: what is known of it already.
+    """
+    threads = settings.worker_threads
     picture = np.zeros((1, *runtime.shape), np.uint8)
 
     def run(size: int) -> None:
@@ -100,12 +140,16 @@ def batch_sizes(name: str, runtime: Runtime, settings: Settings) -> BatchSizes:
     if settings.batch:
         for size in (size for size in SIZES if size <= settings.batch):
             run(size)
-        return AlwaysUpTo(settings.batch)
-    costs = measure(run, streams=settings.worker_threads, largest=settings.queue)
+        return threads, AlwaysUpTo(settings.batch)
+    if known is not None:
+        for size in known[1].seconds:
+            run(size)
+        return known
+    streams, costs = fewest_streams(threads, lambda streams: measure(run, streams=streams, largest=settings.queue))
     runtime.keep(costs.seconds)
     figures = ", ".join(f"{size}: {1000 * seconds:.1f}" for size, seconds in costs.seconds.items())
-    logger.info("%s: milliseconds of a batch by its size are %s", name, figures)
-    return costs
+    logger.info("%s: %d batches at once; milliseconds of a batch by its size: %s", name, streams, figures)
+    return streams, costs
 
 
 def check_bundle(name: str, bundle: Bundle, settings: Settings) -> list[str]:
@@ -114,11 +158,9 @@ def check_bundle(name: str, bundle: Bundle, settings: Settings) -> list[str]:
     Raises:
         HalftoneError: the bundle is untrained, or has no such variant; the message says why and the fix.
     """
-    if not bundle.manifest.trained and not settings.allow_untrained:
-        raise HalftoneError(
-            f"{name} has random weights and its answers would mean nothing: train it, or set "
-            "HALFTONE_ALLOW_UNTRAINED=1 for a latency study"
-        )
+    _check_trained(name, bundle, settings)
+    if settings.shadow:
+        check_reference(bundle, settings.variant)
     if settings.variant:
         runtime_of(settings.variant)
         _check_proof(bundle, settings.variant)
@@ -136,6 +178,14 @@ def check_bundle(name: str, bundle: Bundle, settings: Settings) -> list[str]:
         why = "; ".join(reasons) or "it has no parity record"
         raise UnprovenError(f"{name} has no proven variant ({why}): run `python -m export --model {name}`")
     return proven
+
+
+def _check_trained(name: str, bundle: Bundle, settings: Settings) -> None:
+    if not bundle.manifest.trained and not settings.allow_untrained:
+        raise HalftoneError(
+            f"{name} has random weights and its answers would mean nothing: train it, or set "
+            "HALFTONE_ALLOW_UNTRAINED=1 for a latency study"
+        )
 
 
 def _check_proof(bundle: Bundle, variant: str) -> None:
@@ -161,13 +211,19 @@ def _recorded(bundle: Bundle) -> Iterator[str]:
             yield path.stem
 
 
-def _fastest_first(bundle: Bundle, variants: list[str], settings: Settings) -> list[str]:
+def _fastest_first(name: str, bundle: Bundle, variants: list[str], settings: Settings) -> list[str]:
     """In the order of the speeds that the bundle holds for this machine, else of a measurement made now."""
     if len(variants) == 1:
         return variants
     rates = speed.recorded(bundle, variants)
     if rates is None:
-        logger.info("measuring %d variants, as the bundle holds no speeds for this machine", len(variants))
+        logger.info(
+            "measuring %d variants, as %s holds no speeds of all of them for this machine: "
+            "`python -m export --model %s` keeps them",
+            len(variants),
+            name,
+            name,
+        )
         rates = _measure(bundle, variants, settings)
     return sorted(variants, key=lambda variant: -rates.get(variant, 0.0))
 
@@ -191,6 +247,14 @@ def _load(bundle: Bundle, variant: str, settings: Settings) -> Runtime:
 
 def _open(name: str, bundle: Bundle, variant: str, settings: Settings) -> tuple[ParityRecord, Runtime]:
     record = verify_on_first_load(bundle, variant)
+    # The verification may have read the manifest again, and another bundle may be there by now.
+    _check_trained(name, bundle, settings)
+    kind, precision = runtime_of(variant)
+    if record.source != kind.source(precision):
+        raise UnprovenError(
+            f"the proof of {variant} is for {record.source}, and it would run {kind.source(precision)}: "
+            f"run `python -m export.parity --model {bundle.manifest.name} --variant {variant}`"
+        )
     runtime = _load(bundle, variant, settings)
     check_runtime(record, runtime.version(), runtime.executed_as, name)
     picture = np.zeros((1, *runtime.shape), np.uint8)

@@ -11,6 +11,8 @@ from serving.errors import RequestError
 from serving.work import Group, Item, Task
 
 _SMOOTHING = 0.05
+_SURE = 0.8
+"""Share of a request's time that it may be expected to take: the expectation may be too low."""
 
 
 class Schedule:
@@ -50,10 +52,12 @@ class Schedule:
         """Queue all items.
 
         Raises:
-            RequestError: 429 where there is no room for all of them.
+            RequestError: 429 where there is no room for all of them, or so many wait that they would be too late.
         """
         if self.pending + len(items) > self._capacity:
-            raise self._full()
+            raise self._full(f"there is room for {self._capacity}")
+        if self.waiting and self._seconds(self.pending) > _SURE * (items[0].group.deadline - self._clock()):
+            raise self._full("this one would not be done in time")
         self.pending += len(items)
         self._waiting.extend(items)
 
@@ -90,7 +94,7 @@ class Schedule:
         over = []
         for item, outcome in zip(task.items, task.outcomes, strict=True):
             group = item.group
-            if not task.run and group.run and not isinstance(outcome, Exception) and not group.given_up:
+            if not task.run and not isinstance(outcome, Exception) and not group.given_up:
                 item.value = outcome
                 self._ready.append(item)
                 continue
@@ -106,18 +110,21 @@ class Schedule:
             self._running -= 1
             if task.seconds:
                 self._sizes.observe(len(task.items), task.seconds)
-                self._run_seconds += _SMOOTHING * (task.seconds / len(task.items) - self._run_seconds)
+                self._run_seconds = _smoothed(self._run_seconds, task.seconds / len(task.items))
         else:
             self._preparing -= 1
-            self._prepare_seconds += _SMOOTHING * (task.seconds - self._prepare_seconds)
+            self._prepare_seconds = _smoothed(self._prepare_seconds, task.seconds)
 
-    def _full(self) -> RequestError:
-        wait = max(1, math.ceil(self.pending * (self._prepare_seconds + self._run_seconds) / self._workers))
+    def _seconds(self, pictures: int) -> float:
+        """How long so many take, by what the last ones took."""
+        return pictures * (self._prepare_seconds + self._run_seconds) / self._workers
+
+    def _full(self, reason: str) -> RequestError:
+        wait = max(1, math.ceil(self._seconds(self.pending)))
         return RequestError(
             429,
             "too_many_requests",
-            f"{self.pending} pictures are being worked on and there is room for {self._capacity}: "
-            f"try again in {wait} s",
+            f"{self.pending} pictures are being worked on and {reason}: try again in {wait} s",
             {"Retry-After": str(wait)},
         )
 
@@ -157,3 +164,8 @@ class Schedule:
             return False
         self._hold_until = self._clock() + soon
         return True
+
+
+def _smoothed(before: float, now: float) -> float:
+    """A running mean, which begins with the first value."""
+    return before + _SMOOTHING * (now - before) if before else now

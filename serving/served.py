@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -13,10 +15,12 @@ from export.record import ParityRecord
 from export.runtimes.base import Logits, Pixels, Runtime
 from models.manifest import Manifest
 from models.preprocess import ImageError, load
+from models.spec import InputSpec
 from serving.batching import Batcher
 from serving.costs import BatchSizes
 from serving.errors import RequestError, from_image_error, internal, unavailable
 from serving.predictions import Prediction, best
+from serving.shadow import Shadow
 from serving.telemetry.recorder import Recorder
 
 logger = logging.getLogger("bentoml.halftone")
@@ -31,10 +35,14 @@ class Served:
         runtime: the loaded variant.
         record: its proof.
         sizes: decides the size of batches.
-        threads: that decode and run; as many batches are in flight.
+        threads: that decode and run.
+        streams: batches in flight at once, at most `threads`.
         capacity: pictures that may wait or be worked on at once.
         max_pixels: ceiling on a picture's width x height.
         recorder: is told what happens.
+        bundle: that it was loaded from; the same name where none is given.
+        reference: the FP32 variant to compare a share of the answers with; None: no comparison.
+        shadow: that share, 0 to 1.
     """
 
     def __init__(
@@ -46,29 +54,59 @@ class Served:
         *,
         sizes: BatchSizes,
         threads: int,
+        streams: int,
         capacity: int,
         max_pixels: int,
         recorder: Recorder,
+        bundle: str | None = None,
+        reference: Runtime | None = None,
+        shadow: float = 0.0,
     ) -> None:
         self.name = name
+        self.bundle = bundle or name
+        self.loaded_at = datetime.now(UTC)
+        self.sizes = sizes
+        self.streams = streams
         self.version = manifest.version
         self.variant = record.variant
         self.manifest = manifest
         self.record = record
         self.runtime = runtime
         self.capacity = capacity
-        self._decode = partial(load, spec=manifest.input, max_pixels=max_pixels)
+        self._decode = partial(_decoded, spec=manifest.input, max_pixels=max_pixels)
         self._telemetry = recorder.model(name, self.version, self.variant)
         self._batcher = Batcher(
             self._run,
             sizes=sizes,
             threads=threads,
-            streams=threads,
+            streams=streams,
             capacity=capacity,
             observer=self._telemetry,
             name=f"{name}-worker",
         )
-        recorder.queue(name, self.variant, lambda: self.waiting)
+        self._recorder = recorder
+        self._shadow: Shadow | None = None
+        if reference is not None:
+            self._shadow = Shadow(
+                reference,
+                share=shadow,
+                # Of the batcher alone: what belongs to this model could not be freed at once.
+                idle=partial(_is_idle, self._batcher),
+                temperature=manifest.temperature,
+                recorder=recorder.comparison(name, self.variant),
+            )
+
+    def announce(self) -> None:
+        """Requests reach it from now on: it is among the metrics."""
+        self._recorder.serving(self.name, self.version, self.variant, lambda: self.waiting)
+        if self._shadow:
+            self._shadow.recorder.announce()
+
+    def withdraw(self) -> None:
+        """No new request reaches it from now on: it is no more among the metrics."""
+        self._recorder.withdrawn(self.name, self.version, self.variant)
+        if self._shadow:
+            self._shadow.recorder.withdraw()
 
     @property
     def waiting(self) -> int:
@@ -116,26 +154,53 @@ class Served:
                 raise row
         return np.stack(rows)
 
-    async def pixels(self, images: Sequence[bytes], *, seconds: float) -> list[Pixels | RequestError]:
-        """Decode only.
+    async def logits_of(self, images: Sequence[bytes], *, seconds: float) -> list[Logits | RequestError]:
+        """Decode and run the model.
+
+        Args:
+            images: JPEG, PNG or WebP files.
+            seconds: time allowed for all of them.
 
         Returns:
-            For each picture uint8 RGB of shape (S, S, 3), or why it can't be decoded.
+            For each picture float32 of shape (classes,), or why it can't be answered.
 
         Raises:
             RequestError: as `classify`.
         """
         trace = self._telemetry.begin(len(images))
-        results = await self._batcher.submit(images, seconds=seconds, prepare=self._decode, run=False, trace=trace)
+        results = await self._batcher.submit(images, seconds=seconds, prepare=self._decode, trace=trace)
         return [_per_item(result) for result in results]
 
+    def drain(self, seconds: float = math.inf) -> bool:
+        """Wait until nothing of it waits or runs, and say whether that came about in time; not on the event loop."""
+        return self._batcher.drain(seconds)
+
     def close(self) -> None:
-        """Finish what was accepted and take nothing new."""
+        """Take nothing new, finish what was accepted, end the threads and free the runtime; again does nothing."""
         self._batcher.close()
+        if self._shadow:
+            self._shadow.close()
+        self.__dict__.pop("runtime", None)
 
     def _run(self, pixels: list[Pixels]) -> Logits:
         # One picture needs no copy into a batch.
-        return self.runtime.run(pixels[0][np.newaxis] if len(pixels) == 1 else np.stack(pixels))
+        logits = self.runtime.run(pixels[0][np.newaxis] if len(pixels) == 1 else np.stack(pixels))
+        if self._shadow:
+            self._shadow.offer(pixels, logits)
+        return logits
+
+
+def _is_idle(batcher: Batcher) -> bool:
+    return not batcher.pending
+
+
+def _decoded(data: bytes, spec: InputSpec, max_pixels: int) -> Pixels:
+    """A picture's pixels; an error of it bears no traceback, which would keep the half-decoded picture as long."""
+    try:
+        return load(data, spec, max_pixels=max_pixels)
+    except ImageError as error:
+        error.__cause__ = error.__context__ = None
+        raise error.with_traceback(None) from None
 
 
 def _per_item(result: Any) -> Any:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -27,21 +26,24 @@ from models.errors import HalftoneError
 from models.store import open_bundle
 from serving.api import Api
 from serving.bento import find_bundles
+from serving.connections import install
+from serving.failure import end_worker
 from serving.front import fronted
 from serving.gateway import BENTOML_FOLDERS, BENTOML_PATHS, ASGIApp, Gateway
 from serving.loading import check_bundle, load_model
 from serving.memory import settle
 from serving.settings import Settings
+from serving.signals import is_successor, tell_ready
 from serving.telemetry.log import RequestLog, configure
 from serving.telemetry.monitor import Monitor
 from serving.telemetry.routes import Routes
-from serving.telemetry.tracing import check_tracing, start_tracing, tracing_options
+from serving.telemetry.tracing import check_tracing, traced, tracing_options
 from serving.upload import DEFAULT_TOP_K
 
 Value = TypeVar("Value")
 
 NAME = "halftone"
-SUPERVISED = "BENTOML_RUNNER_MAP"
+ADDRESSES = "BENTOML_RUNNER_MAP"
 """Set by `bentoml serve` in its workers: service name to URL, as JSON."""
 
 logger = logging.getLogger("bentoml.halftone")
@@ -63,16 +65,15 @@ def _exit(error: HalftoneError) -> NoReturn:
 find_bundles()
 SETTINGS = _or_exit(Settings.from_environment)
 API = Api(SETTINGS)
+install(SETTINGS, API.recorder.rejected)
 LOG = RequestLog(SETTINGS.log_format) if SETTINGS.log_requests else None
 
 
-def _monitor(app: ASGIApp) -> ASGIApp:
+def _whole(app: ASGIApp) -> ASGIApp:
+    """What the server calls: our API in front of BentoML's application, observed."""
     routes = Routes([*API.paths, *BENTOML_PATHS], BENTOML_FOLDERS)
-    return Monitor(app, recorder=API.recorder, routes=routes, log=LOG)
-
-
-# Where requests are traced, they go through BentoML's stack, which opens their span; else they need not.
-TRACED = bool(SETTINGS.trace_endpoint)
+    monitored = Monitor(Gateway(app, API), recorder=API.recorder, routes=routes, log=LOG)
+    return traced(monitored, SETTINGS, API.recorder)
 
 
 # The time-out of BentoML is a backstop: the service's own, shorter ones answer first and say what to do.
@@ -85,20 +86,27 @@ TRACED = bool(SETTINGS.trace_endpoint)
     logging={"access": {"enabled": False}},
     metrics={"enabled": False},
     tracing=tracing_options(SETTINGS),
-    service_class=bentoml.Service if TRACED else fronted(lambda app: _monitor(Gateway(app, API))),
+    service_class=fronted(_whole, retire=API.retire, lame_duck=SETTINGS.lame_duck),
 )
 class HalftoneService:
     """Loads the models in the background, so that /livez answers at once and /readyz when they are warmed."""
 
     def __init__(self) -> None:
         configure(SETTINGS.log_format)
-        start_tracing(SETTINGS, API.recorder)
-        threading.Thread(target=_load, name="loader", daemon=True).start()
+        if is_successor():
+            # Nobody is listening yet: who asks waits for a second or two, where a listening worker would answer 503.
+            _load()
+        else:
+            threading.Thread(target=_load, name="loader", daemon=True).start()
 
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
     @staticmethod
     def verify() -> None:
-        """Refuse to start without proven bundles: one line, before any worker is started."""
+        """Refuse to start without proven bundles: one line, before any worker is started. Called in the supervisor."""
+        # Imported here: no worker needs circus.
+        from serving import supervisor
+
+        supervisor.install()
         for name in SETTINGS.models:
             _or_exit(lambda name=name: check_bundle(name, open_bundle(name), SETTINGS))  # type: ignore[misc]
         _or_exit(lambda: check_tracing(SETTINGS))
@@ -126,36 +134,23 @@ class HalftoneService:
         return await API.classify_batch([image.read_bytes() for image in images], top_k, model)
 
 
-if TRACED:
-    HalftoneService.add_asgi_middleware(_monitor)  # type: ignore[attr-defined]
-    HalftoneService.add_asgi_middleware(Gateway, api=API)  # type: ignore[attr-defined]
-
-
 def _load() -> None:
     for name in SETTINGS.models:
         try:
             API.models.publish(load_model(name, SETTINGS, API.recorder))
-        except HalftoneError as error:
-            logger.error("can't serve %s: %s", name, error)
-            return _stop_server()
-        except Exception:
-            logger.exception("can't serve %s", name)
-            return _stop_server()
+        except Exception as error:
+            end_worker(name, error)
     settle()
-    return _announce()
-
-
-def _stop_server() -> None:
-    """End the supervisor too: it would start a worker that fails in the same way again and again."""
-    if SUPERVISED in os.environ:
-        os.kill(os.getppid(), signal.SIGTERM)
+    API.watch()
+    tell_ready()
+    _announce()
 
 
 def _announce() -> None:
     for model in API.models.all():
         logger.info("ready: %s %s (%s)", model.name, model.version, model.variant)
-    url = json.loads(os.environ.get(SUPERVISED, "{}")).get(NAME)
-    if url:
+    url = json.loads(os.environ.get(ADDRESSES, "{}")).get(NAME)
+    if url and SETTINGS.log_format == "text":
         photo = Path(str(files("export") / "photos" / "cat.jpg"))
         if photo.is_relative_to(Path.cwd()):
             photo = photo.relative_to(Path.cwd())

@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 import math
 import os
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 from models.errors import HalftoneError
@@ -14,9 +15,11 @@ from models.host import cores
 from models.preprocess import MAX_PIXELS
 from models.store import DEFAULT_MODEL
 from serving import settings_file
+from serving.keys import Keys
 from serving.settings_file import PREFIX
 
 _ELSEWHERE = {"HALFTONE_ARTIFACTS", settings_file.VARIABLE}
+_SECRET = re.compile(r"[!-~]{16,}")
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 
 
@@ -38,7 +41,7 @@ class Settings:
     """Serve a bundle with random weights; its answers mean nothing."""
 
     threads: int = 0
-    """Threads that decode and classify, for each model; 0: as many as there are cores."""
+    """Threads that run each model, with one more to decode; 0: as many as there are cores."""
 
     batch: int = 0
     """Most pictures that a model runs at once; 0: found by measuring; 1: no batches; more: always as many as wait."""
@@ -50,7 +53,29 @@ class Settings:
     """Seconds that a request may take once its body has arrived; later it is answered 504."""
 
     body_timeout: float = 30.0
-    """Seconds that a body may take to arrive; later it is answered 408."""
+    """Seconds that a body may take to arrive, and a client to read its answer; a later body is answered 408."""
+
+    header_timeout: float = 10.0
+    """Seconds that the head of a request may take to arrive; later it is answered 408."""
+
+    queue_mb: float = 256.0
+    """Bodies that may be held at once, all requests together, in MiB; one more is answered 429."""
+
+    connections: int = 1000
+    """Connections that may be open at once; on one more everything but the health paths is answered 503."""
+
+    api_keys: str = field(default="", repr=False)
+    """Keys of the clients with commas between, each at least 16 visible ASCII characters, or @FILE with one a line;
+    empty: everybody may ask."""
+
+    metrics_open: bool = True
+    """Show /metrics without a key; 0: where there are keys, it wants one too."""
+
+    lame_duck: float = 1.0
+    """Seconds after SIGTERM in which /readyz is 503 and requests are still answered, so that nobody sends new ones."""
+
+    shadow: float = 0.0
+    """Share of the pictures, 0 to 1, that the FP32 reference classifies again while nothing else is to be done."""
 
     max_body_mb: float = 32.0
     """Largest request body in MiB; a larger one is answered 413."""
@@ -76,17 +101,32 @@ class Settings:
     max_images: int = 64
     """Most pictures in one /classify_batch."""
 
+    admin_token: str = field(default="", repr=False)
+    """Secret that requests to /admin must bear, at least 16 visible ASCII characters; empty: /admin is switched off."""
+
+    watch: float = 0.0
+    """Seconds between looks at the bundles' manifests: a changed bundle is loaded; 0: only /admin loads."""
+
+    keep_previous: bool = True
+    """Keep a replaced model in memory, so that a rollback takes no time."""
+
     def __post_init__(self) -> None:
-        for name in ("queue", "max_pixels", "max_images"):
+        for name in ("queue", "max_pixels", "max_images", "connections"):
             self._check(name, getattr(self, name) >= 1, "at least 1")
-        for name in ("deadline", "body_timeout", "max_body_mb"):
+        for name in ("deadline", "body_timeout", "header_timeout", "max_body_mb", "queue_mb"):
             self._check(name, 0 < getattr(self, name) < math.inf, "a positive number")
         for name in ("threads", "batch"):
             self._check(name, getattr(self, name) >= 0, "0 or more")
         names = self.models
         self._check("model", all(names) and len(set(names)) == len(names), "different names with commas between")
+        self._check("lame_duck", 0 <= self.lame_duck < math.inf, "0 or a positive number")
+        self._check("shadow", 0 <= self.shadow <= 1, "from 0 to 1")
         self._check("log_format", self.log_format in ("text", "json"), "text or json")
         self._check("trace_sample", 0 <= self.trace_sample <= 1, "from 0 to 1")
+        self._check("watch", 0 <= self.watch < math.inf, "0 or a positive number")
+        if self.admin_token and not _SECRET.fullmatch(self.admin_token):
+            raise HalftoneError(f"{PREFIX}ADMIN_TOKEN must be at least 16 visible ASCII characters, without spaces")
+        _ = self.keys
         endpoint = self.trace_endpoint
         self._check("trace_endpoint", not endpoint or endpoint.startswith(("http://", "https://")), "an http(s) URL")
         self._check("max_images", self.max_images <= self.queue, f"at most the queue of {self.queue}")
@@ -101,13 +141,23 @@ class Settings:
         return tuple(name.strip() for name in self.model.split(","))
 
     @property
+    def keys(self) -> Keys:
+        """The API keys; reads them again where they are in a file."""
+        return Keys.read(self.api_keys)
+
+    @property
     def max_body(self) -> int:
         """Largest request body in bytes."""
         return round(self.max_body_mb * 2**20)
 
     @property
+    def max_held(self) -> int:
+        """Bytes of bodies that may be held at once: at least the largest one allowed."""
+        return max(round(self.queue_mb * 2**20), self.max_body)
+
+    @property
     def worker_threads(self) -> int:
-        """Threads that decode and classify, at least 1."""
+        """Threads that run each model, at least 1."""
         return self.threads or cores()
 
     @classmethod
@@ -120,7 +170,7 @@ class Settings:
             HalftoneError: an unknown variable of that prefix, a value that can't be read or is out of range, or a file
                 that is none of settings.
         """
-        known = {PREFIX + field.name.upper(): field for field in fields(cls)}
+        known = {PREFIX + each.name.upper(): each for each in fields(cls)}
         values: dict[str, Any] = {}
         for variable, text in settings_file.merged(environment).items():
             if not variable.startswith(PREFIX) or variable in _ELSEWHERE or not text:
@@ -129,8 +179,8 @@ class Settings:
                 near = difflib.get_close_matches(variable, known, n=1)
                 hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
                 raise HalftoneError(f"{variable} is not a setting of the service: {hint}")
-            field = known[variable]
-            values[field.name] = _parse(variable, text, type(field.default))
+            known_field = known[variable]
+            values[known_field.name] = _parse(variable, text, type(known_field.default))
         return cls(**values)
 
 

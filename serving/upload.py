@@ -8,8 +8,11 @@ from urllib.parse import parse_qsl
 
 from models.sniff import image_format
 from serving.answer import Scope
-from serving.body import Part, Receive, parse_form, read_body
+from serving.body import Intake, read_body
+from serving.deadline import HEADER, allowed_seconds
 from serving.errors import RequestError, bad_parameter
+from serving.form import Part, parse_form
+from serving.settings import Settings
 
 PARAMETERS = ("top_k", "model")
 DEFAULT_TOP_K = 5
@@ -28,38 +31,43 @@ class Upload:
     top_k: str | None
     """How many classes it asks for, unchecked, if it says."""
 
+    seconds: float
+    """Time that it may take from now on."""
 
-async def read_upload(scope: Scope, receive: Receive, field: str, *, limit: int, seconds: float) -> Upload:
+
+async def read_upload(scope: Scope, receive: Intake, field: str, settings: Settings) -> Upload:
     """Read a request whose pictures are the form field `field`, or the body itself.
 
     Args:
         scope: of the request.
-        receive: its ASGI channel.
+        receive: its channel.
         field: the form's field of the pictures.
-        limit: most bytes of the body.
-        seconds: time that the body may take to arrive.
+        settings: limits and time-outs.
 
     Raises:
-        RequestError: 400, 408, 413, 415 or 422, whatever is wrong with it.
+        RequestError: 400, 408, 413, 415, 422 or 429, whatever is wrong with it.
         ClientGoneError: the client left.
     """
-    length = content_type = None
+    length = content_type = timeout = None
     for name, value in scope["headers"]:
         if name == b"content-length":
             length = value.decode("latin-1")
         elif name == b"content-type":
             content_type = value.decode("latin-1")
-    body = await read_body(receive, length, limit=limit, seconds=seconds)
+        elif name == HEADER:
+            timeout = value.decode("latin-1")
+    seconds = allowed_seconds(timeout, settings.deadline)
+    body = await read_body(receive, length, limit=settings.max_body, seconds=settings.body_timeout)
     images, parameters = _parts(content_type or "", body, field)
     if scope["query_string"]:
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         parameters = [*query, *parameters]
     if not parameters:
-        return Upload(images, None, None)
+        return Upload(images, None, None, seconds)
     values = _once(parameters)
     model = values.get("model")
     # BentoML's client writes a text field as JSON; no model's name has quotes.
-    return Upload(images, model and model.strip('"'), values.get("top_k"))
+    return Upload(images, model and model.strip('"'), values.get("top_k"), seconds)
 
 
 def checked_top_k(text: str | None, classes: int) -> int:
@@ -92,12 +100,16 @@ def _parts(content_type: str, body: bytes, field: str) -> tuple[list[bytes], Seq
     """The pictures and the text parameters of a form, or the picture that is the body itself."""
     if content_type.lower().startswith("multipart/"):
         parts = parse_form(content_type, body)
-        images = [part.data for part in parts if part.name == field]
+        images = [_picture(part) for part in parts if part.name == field]
         if not images:
             raise bad_parameter(f"the form has no field `{field}`: send the picture there (curl -F {field}=@photo.jpg)")
         return images, [(part.name, _text(part)) for part in parts if part.name != field]
     # curl labels any body as a web form: what counts is what the bytes are.
     declared = content_type.partition(";")[0].strip().lower()
+    if not body:
+        raise RequestError(
+            400, "not_an_image", "the body is empty (0 bytes): send a JPEG, PNG or WebP file as the body or in a form"
+        )
     if image_format(body) or not declared or declared == "application/octet-stream" or declared.startswith("image/"):
         return [body], []
     raise RequestError(
@@ -106,6 +118,16 @@ def _parts(content_type: str, body: bytes, field: str) -> tuple[list[bytes], Seq
         f"the body is {declared}, not a picture: send a JPEG, PNG or WebP file as the body, or as the multipart field "
         f"`{field}` (curl -F {field}=@photo.jpg)",
     )
+
+
+def _picture(part: Part) -> bytes:
+    # Some clients give files no name; what is neither named nor a picture was written by somebody who meant it as text.
+    if not part.is_file and image_format(part.data) is None:
+        raise bad_parameter(
+            f"the field `{part.name}` is text and not a file; URLs are not fetched: send the picture itself "
+            f"(curl -F {part.name}=@photo.jpg)"
+        )
+    return part.data
 
 
 def _text(part: Part) -> str:

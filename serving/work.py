@@ -38,7 +38,6 @@ class Group:
     results: list[Any]
     prepare: Prepare | None
     finish: Finish | None
-    run: bool
     trace: Any
     left: int
     """Items without a result."""
@@ -89,6 +88,9 @@ def outcome(function: Callable[[Any], Any], value: Any) -> Any:
         return function(value)
     except Exception as error:
         return error
+    # A library in Rust that panics raises what is no Exception: the thread must live on for the other items.
+    except BaseException as error:
+        return SystemError(f"{type(error).__name__}: {error}")
 
 
 def finished(item: Item, result: Any) -> Any:

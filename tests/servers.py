@@ -40,7 +40,8 @@ def free_port() -> int:
 def environment(artifacts: Path | None, **settings: str) -> dict[str, str]:
     base = {name: value for name, value in os.environ.items() if not name.startswith("HALFTONE_")}
     where = {"HALFTONE_ARTIFACTS": str(artifacts)} if artifacts else {}
-    return base | where | {"BENTOML_DO_NOT_TRACK": "True", **settings}
+    # Servers of tests stop at once: who tests how they stop says otherwise.
+    return base | where | {"BENTOML_DO_NOT_TRACK": "True", "HALFTONE_LAME_DUCK": "0", **settings}
 
 
 def wait_until(ready: Callable[[], bool], what: str) -> None:

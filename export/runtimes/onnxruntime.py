@@ -14,6 +14,17 @@ from models.bundle import Bundle
 from models.errors import HalftoneError
 
 
+def _installed() -> str:
+    try:
+        return installed_version("onnxruntime-gpu")
+    except PackageNotFoundError:
+        return installed_version("onnxruntime")
+
+
+# The library itself is loaded on opening a model only: its rates are compared where another runtime serves.
+_VERSION = _installed()
+
+
 class OnnxRuntime(Runtime):
     """`model.PRECISION.onnx` in an InferenceSession; the threads are divided among the streams."""
 
@@ -27,11 +38,8 @@ class OnnxRuntime(Runtime):
 
     @classmethod
     def version(cls) -> str:
-        """ONNX Runtime's version, read without loading it: its rates are compared where another runtime serves."""
-        try:
-            return installed_version("onnxruntime-gpu")
-        except PackageNotFoundError:
-            return installed_version("onnxruntime")
+        """ONNX Runtime's version, read without loading it."""
+        return _VERSION
 
     @property
     def executed_as(self) -> str:

@@ -37,15 +37,13 @@ def runtime_of(variant: str) -> tuple[type[Runtime], str]:
 
 
 def runtime_class(name: str) -> type[Runtime]:
-    """The class of a runtime of `runtime_names()`; its library is imported now or on opening a model.
+    """The class of a runtime of `runtime_names()`; its library is imported now or when it is needed.
 
     Raises:
         HalftoneError: the runtime's library is not installed.
     """
     try:
         runtime: type[Runtime] = importlib.import_module(f"export.runtimes.{name}").RUNTIME
-        # A runtime may load its library only on opening a model, but knows from the start whether it is installed.
-        runtime.version()
     except ModuleNotFoundError as error:
         raise HalftoneError(
             f"the runtime {name} needs the package {error.name}, which is not installed: "

@@ -1,7 +1,8 @@
 """The peers, each with the best setting that its documentation offers for a processor without a GPU.
 
 A new one is an entry here, a script in loadtest/peers and the packages that it needs in loadtest/peers/requirements.
-All of them get the repository's preprocessing; what differs is the server, and the engine where it is named.
+All of them get the repository's resizing; what differs is the server, the engine where it is named, and the decoder of
+BentoML's typed API, which hands over pictures that Pillow has decoded.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def _script(module: str) -> tuple[str, ...]:
 
 def ours(name: str = OURS, title: str = "Halftone", engine: str = "{variant}", **settings: str) -> Peer:
     """Our service with these HALFTONE_* settings."""
-    return Peer(name=name, title=title, engine=engine, command=_BENTOML, settings=settings)
+    return Peer(name=name, title=title, engine=engine, command=_BENTOML, settings=settings, ours=True)
 
 
 def _limit(name: str, title: str, batch: int, engine: str, settings: dict[str, str]) -> Peer:
@@ -44,7 +45,8 @@ def _limit(name: str, title: str, batch: int, engine: str, settings: dict[str, s
 
 
 PEERS = (
-    ours(),
+    # Pinned to what its row says.
+    ours(HALFTONE_VARIANT="{variant}"),
     Peer(
         name="fastapi",
         title="FastAPI, a worker a core",
@@ -78,7 +80,7 @@ PEERS = (
     ),
     Peer(
         name="bentoml",
-        title="BentoML, typed API, a thread a core",
+        title="BentoML, typed API (Pillow decodes), a thread a core",
         engine=_ONNX_RUNTIME,
         command=(*_BENTOML, "loadtest.peers.bentoml_typed:Typed"),
         wire=Wire.IMAGE_FIELD,
@@ -86,11 +88,19 @@ PEERS = (
     ),
     Peer(
         name="bentoml-batchable",
-        title="BentoML, batchable (8)",
+        title="BentoML, batchable (8), all cores for a batch",
         engine=_ONNX_RUNTIME,
         command=(*_BENTOML, "loadtest.peers.bentoml_batchable:Batchable"),
         wire=Wire.IMAGES_FIELD,
         settings=_ALL_CORES,
+    ),
+    Peer(
+        name="bentoml-batchable-workers",
+        title="BentoML, batchable (8), a worker a core",
+        engine=_ONNX_RUNTIME,
+        command=(*_BENTOML, "loadtest.peers.bentoml_batchable:Batchable"),
+        wire=Wire.IMAGES_FIELD,
+        settings={"PEER_WORKERS": "{cores}"},
     ),
     Peer(
         name="litserve",
@@ -140,9 +150,18 @@ PEERS = (
 NOOP_PEERS = (
     Peer(
         name="halftone-noop",
-        title="Halftone",
+        title="Halftone's HTTP side and metrics (no request log, queue or threads)",
         engine="none",
+        ours=True,
         command=(*_BENTOML, "loadtest.peers.halftone_noop:Noop"),
+    ),
+    Peer(
+        name="halftone-noop-full",
+        title="Halftone's HTTP side, metrics, request log, queue and threads",
+        engine="none",
+        ours=True,
+        command=(*_BENTOML, "loadtest.peers.halftone_noop_full:Noop"),
+        settings=_ALL_CORES,
     ),
     Peer(
         name="fastapi-noop",

@@ -9,45 +9,13 @@ import asyncio
 import itertools
 import sys
 import time
-from dataclasses import dataclass, field
 from typing import cast
 
 from loadtest.comparison.http1 import MalformedResponseError, Response, Responses
-from loadtest.comparison.load import Cell, Load, class_index, percentile
+from loadtest.comparison.load import Cell, Load, Tally, class_index
 
 _PATIENCE = 30.0
 _RETRY_SECONDS = 0.05
-
-
-@dataclass
-class Tally:
-    """Counts of one cell."""
-
-    latencies: list[float] = field(default_factory=list)
-    """Seconds from the first byte sent to the last byte received, of the requests answered with 200."""
-
-    errors: int = 0
-    wrong: int = 0
-
-    def count(self, response: Response, seconds: float, expected: int, answer: str) -> None:
-        """Add one response."""
-        if response.status != 200:
-            self.errors += 1
-            return
-        self.latencies.append(seconds)
-        self.wrong += class_index(answer, response.body) != expected
-
-    def cell(self, clients: int, seconds: float) -> Cell:
-        """The figures."""
-        return Cell(
-            clients=clients,
-            seconds=seconds,
-            requests=len(self.latencies),
-            errors=self.errors,
-            wrong=self.wrong,
-            p50_ms=1000 * percentile(self.latencies, 50),
-            p99_ms=1000 * percentile(self.latencies, 99),
-        )
 
 
 class Connection(asyncio.Protocol):
@@ -123,7 +91,7 @@ async def _client(load: Load, first: int, end: float, tally: Tally) -> None:
         now = time.perf_counter()
         # What is still under way when the time is up is in nobody's rate.
         if now <= end:
-            tally.count(response, now - start, load.expected[position], load.answer)
+            tally.count(response.status, class_index(load.answer, response.body), now - start, position, load)
     if connection is not None:
         connection.close()
 

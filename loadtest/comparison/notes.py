@@ -26,8 +26,11 @@ def notes(plan: Plan, known: Reference, results: Sequence[Result], *, generator:
         f"number of clients ({', '.join(map(str, plan.clients))}), and are medians too.",
         _bottleneck(results, generator, ceiling),
         f"Right answers: {known.origin}; {len(plan.pictures)} pictures, {len(known.undecided)} set aside as undecided.",
-        "Every server gets the same photos and preprocessing; peak RSS adds up the peaks of all processes of a server, "
-        "shared pages counted in each.",
+        "Every server gets the same photos and resizes them in the same way; all decode with the repository's decoder "
+        "but BentoML's typed API, which hands over pictures that Pillow has decoded.",
+        "Latencies are of the answers with 200, from the first byte sent to the last one received. A picture counts as "
+        "the same top-1 only where every answer to it was right.",
+        "Peak RSS adds up the peaks of all processes of a server, shared pages counted in each.",
     ]
 
 

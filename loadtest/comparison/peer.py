@@ -48,5 +48,8 @@ class Peer:
     settings: Mapping[str, str] = field(default_factory=dict)
     """Environment variables."""
 
+    ours: bool = False
+    """It is our service: what fails of it fails the command."""
+
     loop: bool = False
     """It has no HTTP: the command measures itself and prints the result (loadtest.peers.limit)."""

@@ -12,11 +12,18 @@ from loadtest.comparison.errors import CompareError
 
 SIZE = (500, 375)
 BYTES = 47_000
+VIEWS = 3
+"""Of each photo, where answers are not judged."""
+_MOST_CUT = 0.3
+_STEPS = (0.8191725, 0.6710436, 0.5497005)
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
-def prepare(source: Path, target: Path) -> None:
-    """Write three 4:3 views of every photo of `source` into `target`, as JPEGs of 500x375 pixels and about 47 KB.
+def prepare(source: Path, target: Path, views: int) -> None:
+    """Write 4:3 views of every photo of `source` into `target`, as JPEGs of 500x375 pixels and about 47 KB.
+
+    The first is the whole photo, the others are crops of 70 to 100 % of its sides, every second one mirrored; the same
+    ones each time.
 
     Raises:
         CompareError: there is no photo.
@@ -28,25 +35,30 @@ def prepare(source: Path, target: Path) -> None:
     for photo in photos:
         with Image.open(photo) as image:
             upright = ImageOps.exif_transpose(image).convert("RGB")
-        for name, view in _views(upright).items():
-            (target / f"{photo.stem}-{name}.jpg").write_bytes(_jpeg(view))
+        for number in range(views):
+            (target / f"{photo.stem}-{number:02}.jpg").write_bytes(_jpeg(_view(upright, number)))
 
 
-def prepared(source: Path) -> dict[str, bytes]:
+def prepared(source: Path, views: int) -> dict[str, bytes]:
     """The same views in memory, by file name.
 
     Raises:
         CompareError: there is no photo.
     """
     with tempfile.TemporaryDirectory() as folder:
-        prepare(source, Path(folder))
+        prepare(source, Path(folder), views)
         return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
 
 
-def _views(photo: Image.Image) -> dict[str, Image.Image]:
-    whole = ImageOps.fit(photo, SIZE, Image.Resampling.LANCZOS)
-    near = ImageOps.fit(photo, SIZE, Image.Resampling.LANCZOS, bleed=0.1)
-    return {"whole": whole, "mirrored": ImageOps.mirror(whole), "near": near}
+def _view(photo: Image.Image, number: int) -> Image.Image:
+    """The crop of this number: sizes and places of a Kronecker sequence, which never repeat and spread evenly."""
+    size, left, top = (number * step % 1 for step in _STEPS)
+    scale = (1 - _MOST_CUT * size) * min(photo.width / SIZE[0], photo.height / SIZE[1])
+    width, height = scale * SIZE[0], scale * SIZE[1]
+    x, y = (left, top) if number else (0.5, 0.5)
+    box = (x * (photo.width - width), y * (photo.height - height))
+    view = photo.resize(SIZE, Image.Resampling.LANCZOS, box=(*box, box[0] + width, box[1] + height))
+    return ImageOps.mirror(view) if number % 2 else view
 
 
 def _jpeg(image: Image.Image) -> bytes:

@@ -39,7 +39,7 @@ def from_file(path: Path) -> Reference:
         labels = {str(name): int(index) for name, index in json.loads(path.read_text()).items()}
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise CompareError(
-            f'--labels {path}: {error}: give a JSON file such as {{"cat-whole.jpg": 281}} for the prepared pictures'
+            f'--labels {path}: {error}: give a JSON file such as {{"cat-00.jpg": 281}} for the prepared pictures'
         ) from None
     return Reference(labels=labels, origin=f"the file {path.name}")
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from rich.table import Table
 
+from loadtest.comparison.goals import Goal
 from loadtest.comparison.process import usable_cores
 from loadtest.comparison.summary import Level, Row, Spread
 
@@ -48,6 +49,9 @@ class Report:
     notes: Sequence[str]
     """Sentences below the table."""
 
+    goals: Sequence[Goal]
+    """What was to be reached."""
+
     facts: Mapping[str, Any]
     """Hardware, versions and conditions, JSON-ready."""
 
@@ -60,6 +64,8 @@ class Report:
             f"`{self.command}`",
             "",
             *markdown_table(header, body),
+            "",
+            *(f"- {goal.line()}" for goal in self.goals),
             "",
             *(f"- {note}" for note in self.notes),
             *(f"- {name}: {_plain(value)}" for name, value in self.facts.items() if name != "labels"),
@@ -84,6 +90,7 @@ class Report:
             "command": self.command,
             "notes": list(self.notes),
             **self.facts,
+            "goals": [goal.to_dict() for goal in self.goals],
             "rows": [row.to_dict() for row in self.rows],
         }
         return json.dumps(finite(document), indent=1, ensure_ascii=False) + "\n"
@@ -96,7 +103,7 @@ class Report:
             *(f"req/s, {number} client{'s' * (number > 1)}" for number in clients),
             f"p50 / p99 ms, {_middle(clients)} clients",
             *self.ratios,
-            "wrong",
+            "same top-1",
             "errors",
             "peak RSS MB",
             "cold start s",
@@ -119,14 +126,13 @@ def _row(row: Row, clients: Sequence[int], ratios: Sequence[str]) -> list[str]:
         return [row.title, row.engine, f"not measured: {row.reason}", *[_NOTHING] * (width - 1)]
     middle = next(level for level in row.levels if level.clients == _middle(clients))
     title = f"{row.title} (not all rounds: {row.reason})" if row.reason else row.title
-    requests = sum(level.requests for level in row.levels)
     return [
         title,
         row.engine,
         *(_spread(level.rate) for level in row.levels),
         f"{middle.p50_ms.median:.1f} / {middle.p99_ms.median:.1f}",
         *(" / ".join(_ratio(level.ratios[heading]) for level in row.levels) for heading in ratios),
-        f"{_sum(row.levels, 'wrong')} of {requests}",
+        f"{row.same} of {row.pictures} pictures",
         str(_sum(row.levels, "errors")),
         _NOTHING if row.peak_mib is None else f"{row.peak_mib.median:.0f}",
         _NOTHING if row.cold_start_s is None else f"{row.cold_start_s.median:.1f}",

@@ -33,6 +33,9 @@ class Study:
     model: bool = True
     """Whether answers come from a model."""
 
+    together: bool = False
+    """Whether all servers run at once and take turns."""
+
 
 def servers(peers: str) -> Study:
     """Our service against other servers; `peers` as `catalogue.chosen`."""
@@ -66,4 +69,5 @@ def batching(variants: Sequence[str]) -> Study:
         title="Batching off, on and automatic",
         peers=batching_peers(variants),
         references={"× better of off and on": batching_baselines},
+        together=True,
     )

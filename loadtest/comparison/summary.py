@@ -49,6 +49,13 @@ class Row:
     title: str
     engine: str
     loop: bool
+    ours: bool
+    pictures: int
+    """Different pictures that were answered."""
+
+    same: int
+    """Those whose class was the right one in every answer."""
+
     levels: tuple[Level, ...]
     cold_start_s: Spread | None
     peak_mib: Spread | None
@@ -78,6 +85,9 @@ def rows(results: Sequence[Result], clients: Sequence[int], variant: str, refere
             title=result.peer.title,
             engine=result.peer.engine.format(variant=variant),
             loop=result.peer.loop,
+            ours=result.peer.ours,
+            pictures=len(_union(result, "seen")),
+            same=len(_union(result, "seen") - _union(result, "missed")),
             levels=tuple(_level(result, number, results, references) for number in clients if result.cells),
             cold_start_s=Spread.of(result.cold_starts) if result.cold_starts else None,
             peak_mib=Spread.of(result.peaks_mib) if result.peaks_mib else None,
@@ -85,6 +95,10 @@ def rows(results: Sequence[Result], clients: Sequence[int], variant: str, refere
         )
         for result in results
     ]
+
+
+def _union(result: Result, name: str) -> set[int]:
+    return {position for cells in result.cells for cell in cells.values() for position in getattr(cell, name)}
 
 
 def _level(result: Result, clients: int, results: Sequence[Result], references: References) -> Level:
@@ -106,10 +120,12 @@ def _level(result: Result, clients: int, results: Sequence[Result], references: 
 
 
 def _best(results: Sequence[Result], names: Sequence[str], clients: int) -> list[float]:
-    """The highest rate among the named peers, round by round."""
-    named = [result.cells for result in results if result.peer.name in names]
-    rounds = max((len(cells) for cells in named), default=0)
-    return [max(cells[i][clients].rate for cells in named if i < len(cells)) for i in range(rounds)]
+    """The rates, round by round, of that one of the named peers whose median is the highest.
+
+    Not the highest of each round: the better of two equals is faster than both, by luck alone.
+    """
+    named = [[cells[clients].rate for cells in result.cells] for result in results if result.peer.name in names]
+    return max(filter(None, named), key=statistics.median, default=[])
 
 
 def _ratio(rates: Sequence[float], references: Sequence[float]) -> float | None:

@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from loadtest.comparison.errors import PeerError
-from loadtest.comparison.load import Cell, Load
+from loadtest.comparison.load import Cell, Load, Tally
 
 _MARK = "RESULT "
 _GRACE_SECONDS = 60
@@ -40,35 +40,30 @@ def run(load: Load) -> Cell:
             )
         except subprocess.TimeoutExpired:
             raise PeerError(f"wrk did not end within {load.seconds + _GRACE_SECONDS:g} s") from None
-    line = next((line for line in result.stdout.splitlines() if line.startswith(_MARK)), None)
-    if line is None:
-        raise PeerError(f"wrk failed: {' '.join((result.stderr or result.stdout).split())[-300:]}")
-    return _cell(load.clients, json.loads(line.removeprefix(_MARK)))
+        line = next((line for line in result.stdout.splitlines() if line.startswith(_MARK)), None)
+        if line is None:
+            raise PeerError(f"wrk failed: {' '.join((result.stderr or result.stdout).split())[-300:]}")
+        return _cell(load, json.loads(line.removeprefix(_MARK)), Path(folder))
 
 
 def _prepare(folder: Path, load: Load) -> None:
-    for number, request in enumerate(load.requests, start=1):
+    for number, request in enumerate(load.requests):
         (folder / str(number)).write_bytes(request)
-    (folder / "expected").write_text("".join(f"{index}\n" for index in load.expected))
 
 
 def _command(folder: str, load: Load) -> list[str]:
     clients, seconds = str(load.clients), str(math.ceil(load.seconds))
-    # One connection a thread, for only so can the script tell which picture an answer belongs to; where every picture
-    # has the same answer, a single thread, which costs the servers less.
-    threads = clients if len(set(load.expected)) > 1 else "1"
+    # One connection a thread, for only so can the script tell which request an answer belongs to.
     script = str(files("loadtest.comparison") / "wrk.lua")
-    options = ["-t", threads, "-c", clients, "-d", f"{seconds}s", "--timeout", "30s", "-s", script]
-    return ["wrk", *options, f"http://127.0.0.1:{load.port}/", "--", folder, load.answer.replace("\\", "%")]
+    options = ["-t", clients, "-c", clients, "-d", f"{seconds}s", "--timeout", "30s", "-s", script]
+    arguments = [folder, load.answer.replace("\\", "%"), str(len(load.requests)), clients]
+    return ["wrk", *options, f"http://127.0.0.1:{load.port}/", "--", *arguments]
 
 
-def _cell(clients: int, result: dict[str, float]) -> Cell:
-    return Cell(
-        clients=clients,
-        seconds=result["microseconds"] / 1e6,
-        requests=int(result["requests"]),
-        errors=int(result["failed"]),
-        wrong=int(result["wrong"]),
-        p50_ms=result["p50"] / 1000,
-        p99_ms=result["p99"] / 1000,
-    )
+def _cell(load: Load, result: dict[str, int], folder: Path) -> Cell:
+    tally = Tally(errors=result["unanswered"])
+    for path in folder.glob("answers-*"):
+        for line in path.read_text().splitlines():
+            position, status, index, taken = line.split()
+            tally.count(int(status), int(index), float(taken) / 1e6, int(position), load)
+    return tally.cell(load.clients, result["microseconds"] / 1e6)

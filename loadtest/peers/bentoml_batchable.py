@@ -1,29 +1,35 @@
-"""BentoML's adaptive batching: `batchable=True` over PIL pictures, batches of at most 8."""
+"""BentoML's adaptive batching: `batchable=True` over uploaded files, batches of at most 8.
+
+A worker runs one batch at a time. With PEER_THREADS it decodes a batch in that many threads and runs it on as many
+cores; with PEER_WORKERS there are that many workers, each with one core.
+"""
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import bentoml
 import numpy as np
-from PIL import Image
 
 from loadtest.peers.shared import Model, threads
-from models.preprocess import fit
 
 MAX_BATCH = 8
+WORKERS = int(os.environ.get("PEER_WORKERS", "1"))
 
 
-@bentoml.service(threads=threads(), traffic={"timeout": 60})
+@bentoml.service(workers=WORKERS, traffic={"timeout": 60})
 class Batchable:
-    """A list of pictures a request; BentoML joins the lists of several requests."""
+    """A list of files a request; BentoML joins the lists of several requests."""
 
     def __init__(self) -> None:
-        self.model = Model(threads())
+        self.model = Model(cores=threads())
+        self.pool = ThreadPoolExecutor(threads())
 
     @bentoml.api(batchable=True, max_batch_size=MAX_BATCH, max_latency_ms=10_000)  # type: ignore[untyped-decorator]
-    def classify(self, images: list[Image.Image]) -> list[dict[str, Any]]:
+    def classify(self, images: list[Path]) -> list[dict[str, Any]]:
         """Classify the pictures together."""
-        spec = self.model.bundle.manifest.input
-        pixels = np.stack([fit(np.asarray(image.convert("RGB")), spec) for image in images])
+        pixels = np.stack(list(self.pool.map(lambda image: self.model.pixels(image.read_bytes()), images)))
         return [self.model.answer(row) for row in self.model.run(pixels)]

@@ -16,6 +16,7 @@ from serving.gateway import BENTOML_FOLDERS, BENTOML_PATHS, ASGIApp, Gateway
 from serving.predictions import Prediction
 from serving.served import Served
 from serving.settings import Settings
+from serving.telemetry.log import RequestLog
 from serving.telemetry.monitor import Monitor
 from serving.telemetry.routes import Routes
 
@@ -35,6 +36,9 @@ class NoModel(Served):
         """The constant for each picture."""
         return [[Prediction(label="nothing", index=0, probability=1.0)] for _ in images]
 
+    def announce(self) -> None:
+        """It has no metrics."""
+
     def close(self) -> None:
         """There is nothing to end."""
 
@@ -42,9 +46,10 @@ class NoModel(Served):
 API = Api(Settings())
 
 
-def _wrapped(app: ASGIApp) -> ASGIApp:
+def wrapped(app: ASGIApp, log: RequestLog | None = None) -> ASGIApp:
+    """The service's HTTP side and metrics around BentoML's application."""
     routes = Routes([*API.paths, *BENTOML_PATHS], BENTOML_FOLDERS)
-    return Monitor(Gateway(app, API), recorder=API.recorder, routes=routes, log=None)
+    return Monitor(Gateway(app, API), recorder=API.recorder, routes=routes, log=log)
 
 
 @bentoml.service(
@@ -53,7 +58,7 @@ def _wrapped(app: ASGIApp) -> ASGIApp:
     traffic={"timeout": 600},
     logging={"access": {"enabled": False}},
     metrics={"enabled": False},
-    service_class=fronted(_wrapped),
+    service_class=fronted(wrapped),
 )
 class Noop:
     """What `serving.service` is, without a model."""

@@ -30,19 +30,20 @@ def threads() -> int:
 
 
 class Model:
-    """The bundle's classifier; may be called from several threads at once, each call uses one thread.
+    """The bundle's classifier; may be called from several threads at once.
 
     Args:
         streams: calls expected at once.
+        cores: that one call of ONNX Runtime may use.
     """
 
-    def __init__(self, streams: int = 1) -> None:
+    def __init__(self, streams: int = 1, cores: int = 1) -> None:
         self.bundle = open_bundle(os.environ.get("HALFTONE_MODEL") or DEFAULT_MODEL)
         self._labels = self.bundle.manifest.labels
         variant = os.environ.get("PEER_VARIANT")
         #: uint8 pixels (N, S, S, 3) to float32 logits (N, classes)
         self.run: Callable[[Pixels], Logits] = (
-            _engine(self.bundle, variant, streams) if variant else _onnxruntime(self.bundle)
+            _engine(self.bundle, variant, streams) if variant else _onnxruntime(self.bundle, cores)
         )
 
     def pixels(self, picture: bytes) -> Pixels:
@@ -69,11 +70,11 @@ class Model:
         }
 
 
-def _onnxruntime(bundle: Bundle) -> Callable[[Pixels], Logits]:
+def _onnxruntime(bundle: Bundle, cores: int) -> Callable[[Pixels], Logits]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.intra_op_num_threads, options.inter_op_num_threads = cores, 1
     session = onnxruntime.InferenceSession(bundle.read("model.fp32.onnx"), options, providers=["CPUExecutionProvider"])
     return lambda pixels: np.asarray(session.run(["logits"], {"pixels": pixels})[0])
 

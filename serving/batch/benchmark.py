@@ -106,7 +106,7 @@ def _raw(settings: Settings, location: str) -> dict[str, float]:
     from serving.batch.pictures import Pictures
 
     opened = open_fastest(settings.model, settings)
-    size = batch_sizes(settings.model, opened.runtime, settings).best(settings.queue)
+    size = batch_sizes(settings.model, opened.runtime, settings)[1].best(settings.queue)
     spec, pictures = opened.bundle.manifest.input, Pictures(location)
     names = pictures.names()
     for name in names:

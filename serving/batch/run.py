@@ -105,7 +105,7 @@ def _job(
     if begun and begun != job:
         _refuse(begun, job, place)
     # Measured here once: the workers would disturb each other's measurements.
-    size = batch_sizes(settings.model, opened.runtime, settings).best(settings.queue)
+    size = batch_sizes(settings.model, opened.runtime, settings)[1].best(settings.queue)
     return job, replace(settings, variant=job.variant, batch=size)
 
 

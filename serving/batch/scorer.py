@@ -49,7 +49,7 @@ class Scorer:
         opened = open_fastest(settings.model, settings)
         manifest = opened.bundle.manifest
         self._runtime = opened.runtime
-        self._size = batch_sizes(settings.model, opened.runtime, settings).best(settings.queue)
+        self._size = batch_sizes(settings.model, opened.runtime, settings)[1].best(settings.queue)
         self._settings = settings
         self._pictures = pictures
         self._spec = manifest.input

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 _SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_DELTAS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0)
 _ITEMS = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0, 128.0)
 
 
@@ -39,7 +40,7 @@ QUEUE_WAIT_SECONDS = Metric(
     name="halftone_queue_wait_seconds",
     kind="histogram",
     labels=("model", "variant"),
-    help="Time that a picture waited in the queue before work on it began.",
+    help="Time that a picture waited in all: for decoding, and for its batch.",
     buckets=_SECONDS,
 )
 BATCH_ITEMS = Metric(
@@ -83,6 +84,39 @@ MODEL_INFO = Metric(
     help="1 for each loaded model.",
 )
 
+SWAPS_TOTAL = Metric(
+    name="halftone_swaps_total",
+    kind="counter",
+    labels=("model", "result"),
+    help="Attempts to replace a model while it serves: loaded, refused or rolled_back.",
+)
+
+SHADOW_TOTAL = Metric(
+    name="halftone_shadow_total",
+    kind="counter",
+    labels=("model", "variant", "result"),
+    help="Sampled pictures, by what the FP32 reference said: agree, disagree, dropped (no idle time) or failed.",
+)
+SHADOW_LOGIT_DELTA = Metric(
+    name="halftone_shadow_logit_delta",
+    kind="histogram",
+    labels=("model", "variant"),
+    help="Largest difference of a logit between the served variant and the FP32 reference, for a sampled picture.",
+    buckets=_DELTAS,
+)
+INPUT_RECENT = Metric(
+    name="halftone_input_recent",
+    kind="gauge",
+    labels=("model", "variant", "measure"),
+    help="Mean of a measure over the last 100 sampled pictures: mean and variance of the pixels, confidence.",
+)
+INPUT_DRIFT = Metric(
+    name="halftone_input_drift",
+    kind="gauge",
+    labels=("model", "variant", "measure"),
+    help="How far halftone_input_recent is from the first 100 sampled pictures, in their standard deviations.",
+)
+
 METRICS = (
     QUEUE_DEPTH,
     QUEUE_WAIT_SECONDS,
@@ -92,4 +126,9 @@ METRICS = (
     REQUEST_SECONDS,
     REJECTED_TOTAL,
     MODEL_INFO,
+    SWAPS_TOTAL,
+    SHADOW_TOTAL,
+    SHADOW_LOGIT_DELTA,
+    INPUT_RECENT,
+    INPUT_DRIFT,
 )

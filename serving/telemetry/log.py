@@ -79,9 +79,16 @@ class RequestLog:
             if dropped:
                 lines.append(self._line({"time": _utc(time.time()), "event": "lines_dropped", "count": dropped}))
             if lines:
-                stream = self._stream or sys.stdout
-                stream.write("".join(lines))
-                stream.flush()
+                self._write(lines)
+
+    def _write(self, lines: list[str]) -> None:
+        stream = self._stream or sys.stdout
+        try:
+            stream.write("".join(lines))
+            stream.flush()
+        # A full disk or a reader that is gone: requests go on, and later lines say how many are missing.
+        except OSError:
+            self._dropped += len(lines)
 
 
 class JsonFormatter(logging.Formatter):

@@ -72,6 +72,11 @@ class Metrics:
         with self._lock:
             self._gauges[metric][labels] = read
 
+    def unset(self, metric: Metric, labels: Labels) -> None:
+        """Show this gauge no more, and forget what it reads."""
+        with self._lock:
+            self._gauges[metric].pop(labels, None)
+
     def exposition(self) -> bytes:
         """Everything, and what is known of the process, in Prometheus' text format."""
         # Imported here: the first scrape may take its time, the start of the service may not.

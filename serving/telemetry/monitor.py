@@ -43,14 +43,23 @@ class Monitor:
             call.trace = self._recorder.spans.trace_id()
         token = current.set(call)
 
+        answered = False
+
         async def observed(message: Any) -> None:
+            nonlocal answered
             if message["type"] == "http.response.start":
+                answered = True
                 call.status = message["status"]
                 message = {**message, "headers": [*message["headers"], (HEADER, call.id.encode())]}
             await send(message)
 
         try:
             await self._app(scope, receive, observed)
+        except Exception:
+            if not answered:
+                # The server in front answers so when an application fails before it began to.
+                call.status = 500
+            raise
         finally:
             current.reset(token)
             self._over(call, time.monotonic() - start)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from serving.telemetry import catalogue
+from serving.telemetry.comparison import ComparisonRecorder
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.request import current
 from serving.work import Observer
@@ -33,15 +34,29 @@ class Recorder:
         self.spans = spans
 
     def model(self, name: str, version: str, variant: str) -> ModelRecorder:
-        """A model is loaded from now on; the result records its work."""
-        if self.metrics:
-            self.metrics.set(catalogue.MODEL_INFO, (name, version, variant), lambda: 1)
+        """Records the work of a loaded model."""
         return ModelRecorder(self, name, variant)
 
-    def queue(self, model: str, variant: str, read: Callable[[], int]) -> None:
-        """Where the number of waiting pictures can be read; `read` is called at each scrape, from any thread."""
+    def comparison(self, name: str, variant: str) -> ComparisonRecorder:
+        """Records how a loaded model compares with the FP32 reference."""
+        return ComparisonRecorder(self.metrics, name, variant)
+
+    def serving(self, name: str, version: str, variant: str, waiting: Callable[[], int]) -> None:
+        """A model takes requests from now on; `waiting` reads how many pictures wait, at each scrape, in any thread."""
         if self.metrics:
-            self.metrics.set(catalogue.QUEUE_DEPTH, (model, variant), read)
+            self.metrics.set(catalogue.MODEL_INFO, (name, version, variant), lambda: 1)
+            self.metrics.set(catalogue.QUEUE_DEPTH, (name, variant), waiting)
+
+    def withdrawn(self, name: str, version: str, variant: str) -> None:
+        """A model takes no more requests; called before another one of its name is `serving`."""
+        if self.metrics:
+            self.metrics.unset(catalogue.MODEL_INFO, (name, version, variant))
+            self.metrics.unset(catalogue.QUEUE_DEPTH, (name, variant))
+
+    def swapped(self, name: str, result: str) -> None:
+        """A model was to be replaced; `result` is loaded, refused or rolled_back."""
+        if self.metrics:
+            self.metrics.count(catalogue.SWAPS_TOTAL, (name, result))
 
     def rejected(self, reason: str) -> None:
         """A request, or one picture of it, is answered with the error code `reason`, one of our own few."""

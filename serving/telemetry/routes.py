@@ -14,6 +14,8 @@ _V2 = (
 )
 _V2_MODEL = ("", "/infer", "/ready")
 _MODELS = "/v2/models/"
+_ADMIN_MODELS = "/admin/models"
+_ADMIN_ACTIONS = ("load", "rollback")
 
 
 class Routes:
@@ -25,7 +27,7 @@ class Routes:
     """
 
     def __init__(self, paths: Iterable[str], folders: Iterable[str] = ()) -> None:
-        self._paths = frozenset({*paths, *_V2})
+        self._paths = frozenset({*paths, *_V2, _ADMIN_MODELS})
         self._folders = tuple(folders)
 
     def label(self, path: str) -> str:
@@ -34,6 +36,8 @@ class Routes:
             return path
         if path.startswith(_MODELS):
             return _model_template(path)
+        if path.startswith(_ADMIN_MODELS + "/"):
+            return _admin_template(path)
         for folder in self._folders:
             if path.startswith(folder):
                 return folder + "{file}"
@@ -48,3 +52,9 @@ def _model_template(path: str) -> str:
         rest, template = rest[2:], template + "/versions/{version}"
     end = "".join(f"/{part}" for part in rest)
     return template + end if end in _V2_MODEL else OTHER
+
+
+def _admin_template(path: str) -> str:
+    """/admin/models/NAME/ACTION without the name."""
+    _, _, action = path.removeprefix(_ADMIN_MODELS + "/").partition("/")
+    return f"{_ADMIN_MODELS}/{{name}}/{action}" if action in _ADMIN_ACTIONS else OTHER

@@ -1,4 +1,4 @@
-"""OpenTelemetry spans for what has just ended, as children of the span that BentoML opens for a request."""
+"""OpenTelemetry spans for what has just ended, as children of the span of the request."""
 
 from __future__ import annotations
 

@@ -9,10 +9,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from export.runtimes.base import Logits, Pixels
+from export.runtimes.base import Logits
 from models.measures import softmax
 from serving.answer import Answer, Scope, as_json
-from serving.body import ClientGoneError, Receive, read_body
+from serving.body import ClientGoneError, Intake, read_body
+from serving.deadline import allowed_seconds
 from serving.errors import RequestError, bad_parameter, internal, unavailable
 from serving.patience import while_connected
 from serving.registry import Registry
@@ -21,7 +22,7 @@ from serving.settings import Settings
 from serving.v2 import metadata
 from serving.v2.metadata import IMAGE, LOGITS, PIXELS, PROBABILITIES
 from serving.v2.request import InferenceRequest, Wanted, malformed, parse
-from serving.v2.response import HEADER_LENGTH, Output, best_classes, encode
+from serving.v2.response import HEADER_LENGTH, Output, best_classes, encode, failure
 from serving.v2.tensors import images, pixels
 
 logger = logging.getLogger("bentoml.halftone")
@@ -44,7 +45,7 @@ class OpenInference:
         self._models = models
         self._settings = settings
 
-    async def __call__(self, scope: Scope, receive: Receive) -> Answer:
+    async def __call__(self, scope: Scope, receive: Intake) -> Answer:
         """Answer one request; an error is `{"error": "message"}`, as the protocol wants it.
 
         Raises:
@@ -55,12 +56,12 @@ class OpenInference:
         except ClientGoneError:
             raise
         except RequestError as error:
-            return _failure(error)
+            return failure(error)
         except Exception:
             logger.exception("failed on a request of the Open Inference Protocol")
-            return _failure(internal())
+            return failure(internal())
 
-    async def _answer(self, scope: Scope, receive: Receive) -> Answer:
+    async def _answer(self, scope: Scope, receive: Intake) -> Answer:
         match scope["path"].split("/")[2:]:
             case []:
                 return _got(scope, metadata.server())
@@ -71,12 +72,15 @@ class OpenInference:
             case ["repository", "index"]:
                 return await self._index(scope, receive)
             case ["models", name, "versions", version, *rest]:
-                return await self._model(self._versioned(name, version), rest, scope, receive)
+                with self._models.use(name) as served:
+                    _check_version(served, version)
+                    return await self._model(served, rest, scope, receive)
             case ["models", name, *rest]:
-                return await self._model(self._models.get(name), rest, scope, receive)
+                with self._models.use(name) as served:
+                    return await self._model(served, rest, scope, receive)
         raise _nothing_here()
 
-    async def _model(self, served: Served, rest: list[str], scope: Scope, receive: Receive) -> Answer:
+    async def _model(self, served: Served, rest: list[str], scope: Scope, receive: Intake) -> Answer:
         match rest:
             case []:
                 return _got(scope, metadata.model(served))
@@ -91,35 +95,30 @@ class OpenInference:
             raise unavailable("not_ready", "the models are being loaded, or the service is stopping", retry_after=2)
         return {"ready": True}
 
-    def _versioned(self, name: str, version: str) -> Served:
-        served = self._models.get(name)
-        if version != served.version:
-            raise RequestError(
-                404, "model_not_found", f"the version of {name} here is {served.version}, not {version[:50]!r}"
-            )
-        return served
-
-    async def _index(self, scope: Scope, receive: Receive) -> Answer:
+    async def _index(self, scope: Scope, receive: Intake) -> Answer:
         body = await self._posted(scope, receive, _headers(scope))
         try:
             values = json.loads(body or b"{}")
         except (ValueError, RecursionError):
-            raise malformed("the body of an index request is empty or a JSON object") from None
-        only_ready = isinstance(values, dict) and values.get("ready") is True
+            values = None
+        only_ready = values.get("ready", False) if isinstance(values, dict) else None
+        if not isinstance(only_ready, bool):
+            raise malformed("the body of an index request is empty or a JSON object whose `ready` is true or false")
         return as_json(metadata.index(self._models, only_ready=only_ready))
 
-    async def _infer(self, served: Served, scope: Scope, receive: Receive) -> Answer:
+    async def _infer(self, served: Served, scope: Scope, receive: Intake) -> Answer:
         headers = _headers(scope)
+        most = allowed_seconds(headers.get("x-request-timeout"), self._settings.deadline)
         body = await self._posted(scope, receive, headers)
         request = parse(body, headers.get(HEADER_LENGTH.lower()))
         wanted = _wanted(request, len(served.manifest.labels))
-        logits = await while_connected(receive, self._logits(served, request))
+        logits = await while_connected(receive, self._logits(served, request, most))
         head = {"model_name": served.name, "model_version": served.version}
         if request.id is not None:
             head["id"] = request.id
         return encode(head, _outputs(served, wanted, logits))
 
-    async def _posted(self, scope: Scope, receive: Receive, headers: Mapping[str, str]) -> bytes:
+    async def _posted(self, scope: Scope, receive: Intake, headers: Mapping[str, str]) -> bytes:
         if scope["method"] != "POST":
             raise RequestError(405, "method_not_allowed", f"use POST {scope['path'][:200]}", {"Allow": "POST"})
         encoding = headers.get("content-encoding", "identity")
@@ -130,34 +129,41 @@ class OpenInference:
             receive, headers.get("content-length"), limit=settings.max_body, seconds=settings.body_timeout
         )
 
-    async def _logits(self, served: Served, request: InferenceRequest) -> Logits:
-        seconds = min(self._settings.deadline, request.seconds or self._settings.deadline)
+    async def _logits(self, served: Served, request: InferenceRequest, most: float) -> Logits:
+        seconds = min(most, request.seconds or most)
         try:
             async with asyncio.timeout(seconds):
-                return await served.logits(await self._pixels(served, request, seconds), seconds=seconds)
+                return await self._run(served, request, seconds)
         except TimeoutError:
             raise RequestError(504, "deadline_passed", f"the answer was not ready within {seconds:g} s") from None
 
-    async def _pixels(self, served: Served, request: InferenceRequest, seconds: float) -> Pixels:
+    async def _run(self, served: Served, request: InferenceRequest, seconds: float) -> Logits:
         names = [tensor.name for tensor in request.inputs]
         if names not in ([PIXELS], [IMAGE]):
             raise bad_parameter(f"send exactly one input, {PIXELS} or {IMAGE}, not {str(names)[:200]}")
         (tensor,) = request.inputs
         size, most = served.manifest.input.size, self._settings.max_images
         if tensor.name == PIXELS:
-            return pixels(tensor, (size, size, 3), most)
-        return np.stack(_all_decoded(await served.pixels(images(tensor, most), seconds=seconds)))
+            return await served.logits(pixels(tensor, (size, size, 3), most), seconds=seconds)
+        return np.stack(_all_answered(await served.logits_of(images(tensor, most), seconds=seconds)))
 
 
-def _all_decoded(results: list[Pixels | RequestError]) -> list[Pixels]:
-    """The pictures; the protocol has no room for one that failed alone."""
-    decoded: list[Pixels] = []
+def _check_version(served: Served, version: str) -> None:
+    if version != served.version:
+        raise RequestError(
+            404, "model_not_found", f"the version of {served.name} here is {served.version}, not {version[:50]!r}"
+        )
+
+
+def _all_answered(results: list[Logits | RequestError]) -> list[Logits]:
+    """The rows of all pictures; the protocol has no room for one that failed alone."""
+    rows: list[Logits] = []
     for index, result in enumerate(results):
         if isinstance(result, RequestError):
             where = f"picture {index} of {len(results)}: " if len(results) > 1 else ""
             raise RequestError(result.status, result.code, where + result.message, result.headers)
-        decoded.append(result)
-    return decoded
+        rows.append(result)
+    return rows
 
 
 def _wanted(request: InferenceRequest, classes: int) -> list[Wanted]:
@@ -200,7 +206,3 @@ def _headers(scope: Scope) -> dict[str, str]:
 
 def _nothing_here() -> RequestError:
     return RequestError(404, "not_found", f"there is nothing at this path: see {_PATHS}")
-
-
-def _failure(error: RequestError) -> Answer:
-    return as_json({"error": error.message}, error.status, error.headers, error=error.code)

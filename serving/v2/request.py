@@ -15,8 +15,8 @@ from typing import Any
 from serving.errors import RequestError, bad_parameter
 from serving.v2.tensors import Tensor
 
-MAX_JSON_VALUES = 2**21
-"""Most values in the JSON of a request (13 pictures of 224 x 224 pixels): parsing more would hold up everybody."""
+MAX_JSON_VALUES = 2**19
+"""Most values in the JSON of a request (3 pictures of 224 x 224 pixels): parsing more would hold up everybody."""
 
 _MAX_DIMENSIONS = 8
 _MAX_NUMBER = 2**63
@@ -137,10 +137,10 @@ def _json(data: bytes) -> Mapping[str, Any]:
 
 
 def _get(values: Mapping[str, Any], name: str, kind: type[Any], where: str, default: Any) -> Any:
-    """A member of a JSON object, of the right type; the default where it is missing."""
-    if name not in values:
+    """A member of a JSON object, of the right type; the default where it is missing or null, as some clients write."""
+    value = values.get(name)
+    if value is None:
         return default
-    value = values[name]
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise malformed(f"{name} of {where} is not of type {kind.__name__}")
     if isinstance(value, str) and not _is_unicode(value):

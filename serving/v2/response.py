@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from export.runtimes.base import Logits
 from serving.answer import Answer, as_json
+from serving.errors import RequestError
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 
@@ -52,6 +53,11 @@ def best_classes(
         for index in indices
     ]
     return texts, (len(values), count)
+
+
+def failure(error: RequestError) -> Answer:
+    """The answer to a request that can't be served, as the protocol wants it: `{"error": "message"}`."""
+    return as_json({"error": error.message}, error.status, error.headers, error=error.code)
 
 
 def encode(head: dict[str, Any], outputs: Sequence[Output]) -> Answer:

@@ -68,6 +68,18 @@ def test_int8_is_proved_by_each_runtime_that_runs_it(quantised: tuple[Bundle, li
     assert rungs[0].weight_bytes["INT8"] > 3_000_000
 
 
+def test_every_activation_has_one_range(quantised: tuple[Bundle, list[Rung]]) -> None:
+    """With one a channel ONNX Runtime fails on MobileNetV3, and runs depthwise convolutions in FP32."""
+    bundle, _ = quantised
+    graph = onnx.load(bundle.folder / "model.int8.onnx").graph
+    constants = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
+    quantisers = [node for node in graph.node if node.op_type == "QuantizeLinear"]
+    scales = [node.input[1] for node in quantisers if node.input[0] not in constants]
+
+    assert len(scales) > 50
+    assert {constants[name].size for name in scales} == {1}
+
+
 def test_the_record_says_what_calibrated_it(quantised: tuple[Bundle, list[Rung]]) -> None:
     bundle, _ = quantised
     record = json.loads(bundle.read("model.int8.json"))

@@ -208,6 +208,22 @@ def test_nothing_is_proved_of_a_damaged_graph(copied: Bundle) -> None:
     assert copied.locate("parity/onnxruntime-fp32.json").read_bytes() == before
 
 
+def test_a_graph_that_loads_and_cannot_run_is_one_line(copied: Bundle) -> None:
+    graph = onnx.load_from_string(copied.read(GRAPH))
+    (last,) = [node for node in graph.graph.node if node.output[0] == "logits"]
+    last.output[0] = "three"
+    graph.graph.initializer.append(numpy_helper.from_array(np.array([3, 1000]), "rows"))
+    graph.graph.node.append(onnx.helper.make_node("Reshape", ["three", "rows"], ["logits"]))
+    old = copied.manifest.files[GRAPH]
+    copied.write(GRAPH, graph.SerializeToString(), made_by=old.made_by, made_from=list(old.made_from))
+
+    result = command(copied, "--variant", VARIANT)
+
+    assert result.returncode == 2
+    assert "onnxruntime-fp32 loads, but can't run: " in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 def test_what_can_be_proved_here(copied: Bundle) -> None:
     everything = provable_variants(copied)
     assert {"onnxruntime-fp32", "onnxruntime-fp16", "openvino-fp32"} <= set(everything)

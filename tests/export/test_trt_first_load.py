@@ -72,8 +72,8 @@ def test_serving_refuses_it_and_names_the_command(by_graph: Bundle) -> None:
 
     settings = Settings(model="efficientnet_lite0", variant=VARIANT)
     with pytest.raises(UnprovenError, match=r"only the graph of tensorrt_rtx-fp16 .* was checked"):
-        check_bundle(by_graph, settings)
-    assert VARIANT not in check_bundle(by_graph, Settings(model="efficientnet_lite0"))
+        check_bundle("efficientnet_lite0", by_graph, settings)
+    assert VARIANT not in check_bundle("efficientnet_lite0", by_graph, Settings(model="efficientnet_lite0"))
 
 
 @pytest.mark.usefixtures("no_gpu")

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from loadtest.comparison import generator, wrk
+from loadtest.comparison.errors import CompareError
 from loadtest.comparison.load import Cell, Load
 from loadtest.comparison.peer import INDEX, Peer
 from loadtest.comparison.pictures import BYTES, SIZE, prepare
@@ -27,7 +28,9 @@ def stub(*flags: str, wire: Wire = Wire.RAW) -> Peer:
     return Peer(name="stub", title="Stub", engine="none", command=command, wire=wire)
 
 
-def measured(peers: list[Peer], generate: Generator = generator.run, rounds: int = 1) -> list[Result]:
+def measured(
+    peers: list[Peer], generate: Generator = generator.run, rounds: int = 1, together: bool = False
+) -> list[Result]:
     plan = Plan(
         peers=peers,
         pictures={"a.jpg": b"first", "b.jpg": b"second", "unlabelled.jpg": b"third"},
@@ -39,6 +42,7 @@ def measured(peers: list[Peer], generate: Generator = generator.run, rounds: int
         generate=generate,
         interpreter=lambda _: Path(sys.executable),
         say=lambda _: None,
+        together=together,
     )
     return measure(plan)
 
@@ -67,6 +71,7 @@ def test_wrong_answers_and_errors_are_counted(generate: Generator) -> None:
     cell = only_cell(result)
     assert cell.wrong == cell.requests > 0
     assert cell.errors == pytest.approx(cell.requests, abs=3)
+    assert cell.missed == cell.seen == {0, 1}
 
 
 def test_a_peer_that_ends_is_a_row_with_its_last_words_and_the_others_go_on() -> None:
@@ -80,6 +85,17 @@ def test_a_peer_that_ends_is_a_row_with_its_last_words_and_the_others_go_on() ->
     assert "not started" in results[1].reason
     assert [result.cells for result in results[:2]] == [[], []]
     assert len(results[2].cells) == 2
+
+
+def test_servers_that_run_at_once_take_turns_and_those_that_fail_are_left_out() -> None:
+    dead = Peer(name="dead", title="Dead", engine="none", command=("{python}", "-c", "raise SystemExit('no luck')"))
+
+    results = measured([stub(), dead, stub()], rounds=2, together=True)
+
+    assert [len(result.cells) for result in results] == [2, 0, 2]
+    assert [[cell.errors for cell in cells.values()] for cells in results[0].cells] == [[0], [0]]
+    assert "no luck" in results[1].reason
+    assert results[2].peaks_mib[0] > 1
 
 
 def test_a_server_that_is_not_there_costs_errors_and_no_crash() -> None:
@@ -104,7 +120,7 @@ def test_a_form_is_what_python_multipart_reads(wire: Wire) -> None:
 
 
 def test_the_photos_are_of_one_size_and_weight(tmp_path: Path) -> None:
-    prepare(PHOTOS, tmp_path)
+    prepare(PHOTOS, tmp_path, 3)
 
     files = sorted(tmp_path.iterdir())
     assert len(files) == 3 * len(list(PHOTOS.glob("*.jpg")))
@@ -126,7 +142,18 @@ def test_one_command_measures_and_reports(artifacts: Path, tmp_path: Path) -> No
     (blocked / "fastapi").mkdir(parents=True)
 
     result = compare(
-        *("--peers", "halftone,fastapi,bentoml,limit", "--clients", "2", "--seconds", "1", "--rounds", "1"),
+        *(
+            "--peers",
+            "halftone,fastapi,bentoml,limit",
+            "--clients",
+            "2",
+            "--seconds",
+            "1",
+            "--rounds",
+            "1",
+            "--views",
+            "2",
+        ),
         *("--peers-folder", str(blocked), "--output", str(tmp_path / "report")),
         HALFTONE_ARTIFACTS=str(artifacts),
     )
@@ -142,12 +169,16 @@ def test_one_command_measures_and_reports(artifacts: Path, tmp_path: Path) -> No
         assert level["errors"] == 0, name
         assert level["ratios"]["× limit"] > 0
     assert rows["bentoml"]["levels"][0]["wrong"] == 0
+    goals = {goal["text"]: goal for goal in report["goals"]}
+    assert goals["halftone errors, at most 0"]["reached"]
+    assert rows["halftone"]["ours"]
+    assert 0 < rows["halftone"]["same"] <= rows["halftone"]["pictures"] <= 16
     assert rows["halftone"]["cold_start_s"]["median"] > 0
     assert report["hardware"]["cores"] >= 1
     assert report["versions"]["here"]["bentoml"]
     markdown = (tmp_path / "report.md").read_text()
     assert "not measured: " in markdown
-    assert "against a server that does nothing" in markdown
+    assert "against one that does nothing it makes" in markdown
 
 
 @pytest.mark.parametrize(
@@ -158,16 +189,32 @@ def test_one_command_measures_and_reports(artifacts: Path, tmp_path: Path) -> No
         (["--clients", "0"], "--clients must be 1 to 256"),
         (["--clients", "2", "2"], "given twice"),
         (["--seconds", "nan"], "--seconds must be 0.5 to 60"),
-        (["--rounds", "11"], "--rounds must be 1 to 10"),
+        (["--rounds", "51"], "--rounds must be 1 to 50"),
         (["--noop", "--batching"], "give one of them"),
         (["--images", "/no/such"], "there is no JPEG, PNG or WebP picture in /no/such"),
         (["--labels", "/no/such.json"], "--labels /no/such.json"),
     ],
 )
 def test_a_wrong_request_is_one_line(arguments: list[str], message: str) -> None:
-    result = compare(*arguments)
+    result = compare("--views", "1", *arguments)
 
     assert result.returncode == 2
     assert result.stderr.startswith("error: ")
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_without_a_decided_picture_nothing_is_measured() -> None:
+    with pytest.raises(CompareError, match="no decided picture: of 1 pictures"):
+        Plan(
+            peers=[],
+            pictures={"a.jpg": b""},
+            labels={},
+            clients=(1,),
+            seconds=1.0,
+            rounds=1,
+            variant="",
+            generate=generator.run,
+            interpreter=lambda _: Path(sys.executable),
+            say=lambda _: None,
+        )

@@ -3,15 +3,16 @@
 import json
 import math
 import statistics
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadtest.comparison.catalogue import batching_baselines, batching_peers
-from loadtest.comparison.generator import Tally
+from loadtest.comparison.goals import failed, goals
 from loadtest.comparison.http1 import MalformedResponseError, Response, Responses
-from loadtest.comparison.load import Cell, class_index, percentile
+from loadtest.comparison.load import Cell, Load, Tally, class_index, percentile
 from loadtest.comparison.peer import INDEX, V2_INDEX, Peer
 from loadtest.comparison.rounds import Result
 from loadtest.comparison.summary import rows
@@ -98,8 +99,9 @@ answers = st.tuples(st.sampled_from([200, 200, 200, 404, 503]), st.integers(0, 3
 @given(st.lists(answers))
 def test_every_answer_is_counted_once(sent: list[tuple[int, int, float]]) -> None:
     tally = Tally()
-    for status, index, seconds in sent:
-        tally.count(Response(status, b'{"index": %d}' % index, True), seconds, 1, INDEX)
+    load = Load(port=1, requests=[b"a", b"b"], expected=[1, 1], answer=INDEX, clients=4, seconds=2.0)
+    for turn, (status, index, seconds) in enumerate(sent):
+        tally.count(status, index, seconds, turn % 2, load)
     cell = tally.cell(4, 2.0)
 
     good = [(index, seconds) for status, index, seconds in sent if status == 200]
@@ -107,6 +109,8 @@ def test_every_answer_is_counted_once(sent: list[tuple[int, int, float]]) -> Non
     assert cell.errors == len(sent) - len(good)
     assert cell.wrong == sum(index != 1 for index, _ in good)
     assert cell.rate == len(good) / 2.0
+    assert cell.seen == {turn % 2 for turn, (status, _, _) in enumerate(sent) if status == 200}
+    assert cell.missed == {turn % 2 for turn, (status, index, _) in enumerate(sent) if status == 200 and index != 1}
     if good:
         assert cell.p99_ms >= cell.p50_ms
 
@@ -123,12 +127,8 @@ def test_the_first_class_of_an_answer_is_read(answer: str, body: bytes) -> None:
     assert class_index(answer, body) == 281
 
 
-def test_an_answer_without_a_class_is_a_wrong_one() -> None:
-    tally = Tally()
-
-    tally.count(Response(200, b"{}", True), 0.1, 281, INDEX)
-
-    assert tally.cell(1, 1.0).wrong == 1
+def test_an_answer_without_a_class_has_none() -> None:
+    assert class_index(INDEX, b"{}") is None
 
 
 @settings(deadline=None)
@@ -171,19 +171,34 @@ def measured(name: str, rates: list[float]) -> Result:
     return Result(peer, cells=[{8: cell(rate)} for rate in rates])
 
 
+def test_goals_are_of_our_rows_and_a_wrong_answer_fails_where_slowness_does_not() -> None:
+    peer = Peer(name="v-auto", title="", command=(), engine="none", ours=True)
+    good = replace(cell(10.0), seen=frozenset(range(10)))
+    slow = rows([Result(peer, cells=[{8: good}]), measured("v-off", [100.0])], [8], "", {})
+    wrong = rows([Result(peer, cells=[{8: replace(good, missed=frozenset([1]))}])], [8], "", {})
+    broken = rows([Result(peer, reason="ended")], [8], "", {})
+
+    assert {goal.text.split()[0] for goal in goals("batching", slow)} == {"v-auto"}
+    assert not failed(slow, goals("batching", slow), strict=False)
+    assert failed(slow, goals("batching", slow), strict=True)
+    assert failed(wrong, goals("batching", wrong), strict=False)
+    assert failed(broken, goals("batching", broken), strict=False)
+
+
 rates = st.lists(st.integers(1, 1000).map(float), min_size=2, max_size=2)
 
 
 @settings(deadline=None)
 @given(rates, rates, rates)
-def test_a_ratio_is_taken_to_the_better_baseline_of_the_same_round(
+def test_a_ratio_is_taken_within_a_round_to_the_baseline_that_is_better_over_all(
     own: list[float], one: list[float], other: list[float]
 ) -> None:
     results = [measured("own", own), measured("one", one), measured("other", other)]
 
     table = rows(results, [8], "v", {"× best": lambda _: ["one", "other"], "× none": lambda _: []})
 
-    expected = statistics.median(mine / max(a, b) for mine, a, b in zip(own, one, other, strict=True))
+    better = max(one, other, key=statistics.median)
+    expected = statistics.median(mine / theirs for mine, theirs in zip(own, better, strict=True))
     assert table[0].levels[0].ratios["× best"] == pytest.approx(expected)
     assert table[0].levels[0].ratios["× none"] is None
     assert (table[0].levels[0].rate.low, table[0].levels[0].rate.high) == (min(own), max(own))

@@ -166,7 +166,7 @@ def test_external_data_outside_the_bundle(folder: Path, location: str, error: ty
     tensor.external_data.add(key="location", value=location)
     data = graph.SerializeToString()
     (folder / GRAPH).write_bytes(data)
-    edit(folder, lambda manifest: manifest["files"][GRAPH].update(sha256=sha256(data)))
+    edit(folder, lambda manifest: manifest["files"][GRAPH].update(sha256=sha256(data), size=len(data)))
 
     with pytest.raises(error):
         Bundle.open(folder).read(GRAPH)

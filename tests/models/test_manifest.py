@@ -44,6 +44,14 @@ def test_it_reads_back() -> None:
     assert Manifest.from_json(FULL.to_json()) == FULL
 
 
+def test_figures_that_diverged_are_null() -> None:
+    history = [{"loss": float("nan")}, {"loss": float("inf")}, {"loss": 1.5}]
+
+    again = Manifest.from_json(manifest(training={"history": history}).to_json())
+
+    assert again.training == {"history": [{"loss": None}, {"loss": None}, {"loss": 1.5}]}
+
+
 def test_names_stay_readable() -> None:
     labels = ("Löwe", "猫", "🐕")
 

@@ -33,3 +33,22 @@ def two_models(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         shutil.copytree(artifacts / "efficientnet_lite0", folder / name)
     with serve(folder, folder / "log", HALFTONE_MODEL="efficientnet_lite0,second") as running:
         yield running
+
+
+KEYS = ("first-secret-of-a-client", "second-secret-of-a-client")
+
+
+@pytest.fixture(scope="session")
+def guarded_server(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The service with keys, and with limits for connections and for all bodies together that are easily reached."""
+    settings = {
+        "HALFTONE_API_KEYS": ",".join(KEYS),
+        "HALFTONE_METRICS_OPEN": "0",
+        "HALFTONE_HEADER_TIMEOUT": "0.5",
+        "HALFTONE_BODY_TIMEOUT": "2",
+        "HALFTONE_CONNECTIONS": "20",
+        "HALFTONE_MAX_BODY_MB": "1",
+        "HALFTONE_QUEUE_MB": "1",
+    }
+    with serve(artifacts, tmp_path_factory.mktemp("guarded") / "log", **settings) as running:
+        yield running

@@ -64,7 +64,9 @@ class StandIn(Runtime):
         return logits
 
 
-def served(artifacts: Path, name: str, runtime: Runtime, *, batch: int = 1, threads: int = 2) -> Served:
+def served(
+    artifacts: Path, name: str, runtime: Runtime, *, batch: int = 1, threads: int = 2, recorder: Recorder | None = None
+) -> Served:
     """The default bundle's labels and proof in front of another runtime."""
     bundle = Bundle.open(artifacts / "efficientnet_lite0")
     return Served(
@@ -74,7 +76,8 @@ def served(artifacts: Path, name: str, runtime: Runtime, *, batch: int = 1, thre
         proof(bundle, "onnxruntime-fp32"),
         sizes=AlwaysUpTo(batch),
         threads=threads,
+        streams=threads,
         capacity=100,
         max_pixels=MAX_PIXELS,
-        recorder=Recorder(),
+        recorder=recorder or Recorder(),
     )

@@ -198,17 +198,14 @@ def test_openapi_describes_every_path_and_answer(server: Server) -> None:
     document = server.get("/docs.json").json()
 
     assert document["openapi"].startswith("3.")
-    assert set(document["paths"]) == {"/classify", "/classify_batch", "/models", "/livez", "/readyz"}
-    assert set(document["paths"]["/classify"]["post"]["responses"]) >= {
-        "200",
-        "400",
-        "413",
-        "415",
-        "422",
-        "429",
-        "503",
-        "504",
-    }
+    own = {"/classify", "/classify_batch", "/models", "/livez", "/healthz", "/readyz", "/docs.json", "/metrics", "/ui"}
+    protocol = {"", "/health/live", "/health/ready", "/repository/index"}
+    model = {f"/models/{{name}}{version}" for version in ("", "/versions/{version}")}
+    protocol |= {f"{path}{end}" for path in model for end in ("", "/ready", "/infer")}
+    assert set(document["paths"]) == own | {f"/v2{path}" for path in protocol}
+    errors = {"400", "404", "408", "413", "415", "422", "429", "431", "500", "503", "504"}
+    assert set(document["paths"]["/classify"]["post"]["responses"]) == {"200", *errors}
+    assert document["paths"]["/classify"]["post"]["parameters"][0]["schema"]["maximum"] == 1000
     text = json.dumps(document)
     names = {part.split('"')[0] for part in text.split('"#/components/schemas/')[1:]}
     assert names <= set(document["components"]["schemas"])

@@ -260,6 +260,76 @@ def test_the_cancelled_and_the_expired_are_never_run(fates: list[str], sizes: Ba
     assert batcher.pending == 0
 
 
+def test_what_would_be_too_late_is_refused_at_once() -> None:
+    now = [0.0]
+    gate = Gate()
+
+    def run(things_: Sequence[Thing]) -> list[int]:
+        now[0] += 1
+        return gate.run(things_)
+
+    batcher = Batcher(run, sizes=AlwaysUpTo(1), threads=1, streams=1, capacity=10, clock=lambda: now[0])
+
+    async def ask() -> None:
+        gate.opened.set()
+        for number in range(100):
+            await batcher.submit(things(number), seconds=HOURS)
+            gate.entered.acquire()
+        gate.opened.clear()
+        queued = [await begun(batcher, gate)]
+        # Nobody waits: what is worked on may be done at any moment.
+        queued.append(asyncio.ensure_future(batcher.submit(things(1), seconds=0.5)))
+        await asyncio.sleep(0)
+        queued += [asyncio.ensure_future(batcher.submit(things(number), seconds=HOURS)) for number in range(2, 6)]
+        await asyncio.sleep(0)
+        with pytest.raises(RequestError) as caught:
+            await batcher.submit(things(9), seconds=3)
+        assert (caught.value.status, caught.value.headers) == (429, {"Retry-After": "6"})
+        assert batcher.pending == 6
+        queued.append(asyncio.ensure_future(batcher.submit(things(7), seconds=9)))
+        await asyncio.sleep(0)
+        assert batcher.pending == 7
+        gate.opened.set()
+        await asyncio.gather(*queued, return_exceptions=True)
+
+    run_with(batcher, ask)
+    assert 9 not in gate.numbers[100:]
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_failure_that_passes_harms_nobody(size: int) -> None:
+    model = Model()
+    failures = iter([BadError()])
+
+    def run(batch: Sequence[Thing]) -> list[int]:
+        for failure in failures:
+            raise failure
+        return model.run(batch)
+
+    batcher = Batcher(run, sizes=AlwaysUpTo(size), threads=1, streams=1, capacity=10)
+
+    async def ask() -> list[Any]:
+        return await batcher.submit(things(*range(size)), seconds=HOURS)
+
+    assert run_with(batcher, ask) == [-number for number in range(size)]
+
+
+def test_draining_waits_for_what_is_there_and_closes_nothing() -> None:
+    gate = Gate()
+    batcher = Batcher(gate.run, sizes=AlwaysUpTo(1), threads=1, streams=1, capacity=10)
+
+    async def ask() -> None:
+        first = await begun(batcher, gate)
+        assert not await asyncio.to_thread(batcher.drain, 0.01)
+        gate.opened.set()
+        assert await asyncio.to_thread(batcher.drain)
+        assert await first == [0]
+        assert await batcher.submit(things(1), seconds=HOURS) == [-1]
+
+    run_with(batcher, ask)
+    batcher.close()
+
+
 def test_a_caller_is_told_on_time_while_the_model_is_still_busy() -> None:
     gate = Gate()
     batcher = Batcher(gate.run, sizes=AlwaysUpTo(1), threads=1, streams=1, capacity=10)
@@ -316,18 +386,27 @@ def test_batches_are_made_of_what_waits_and_a_lone_item_never_waits() -> None:
     assert gate.batches == [[0], [1, 2, 3, 4], [5, 6]]
 
 
-def test_preparing_alone_never_reaches_the_model() -> None:
-    model = Model()
-    batcher = Batcher(model.run, sizes=AlwaysUpTo(4), threads=2, streams=2, capacity=100)
+class PanicError(BaseException):
+    """Like the exception of a Rust library that panics, which is no Exception."""
+
+
+def test_a_panic_fails_its_own_item_and_the_thread_lives_on() -> None:
+    batcher = Batcher(Model().run, sizes=AlwaysUpTo(4), threads=1, streams=1, capacity=100)
+
+    def panic(thing: Thing) -> Thing:
+        if thing == Thing(1):
+            raise PanicError("out of bounds")
+        return thing
 
     async def ask() -> list[Any]:
-        return await batcher.submit([Thing(1), Thing(2, "prepare")], seconds=HOURS, prepare=prepare, run=False)
+        first = await batcher.submit([Thing(1), Thing(2)], seconds=HOURS, prepare=panic)
+        return [*first, *await batcher.submit([Thing(3)], seconds=HOURS, prepare=panic)]
 
-    good, bad = run_with(batcher, ask)
+    failed, *others = run_with(batcher, ask)
 
-    assert good == Thing(1)
-    assert isinstance(bad, BadError)
-    assert model.batches == []
+    assert str(failed) == "PanicError: out of bounds"
+    assert not any(isinstance(other, Exception) for other in others)
+    assert batcher.pending == 0
 
 
 def test_decoders_go_on_while_the_only_stream_is_busy() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.costs import AlwaysUpTo, Costs, measure
+from serving.costs import AlwaysUpTo, Costs, fewest_streams, measure
 
 costs = st.lists(st.floats(0.001, 0.1), min_size=1, max_size=6).map(lambda each: {2**i: c for i, c in enumerate(each)})
 
@@ -57,6 +57,15 @@ def test_it_follows_the_machine(at_first: dict[int, float], later: dict[int, flo
     assert throughput(later, sizes, waiting=4) >= 0.95 * best
 
 
+def test_what_was_measured_on_an_idle_machine_is_soon_corrected_under_load() -> None:
+    sizes = Costs({1: 0.0040, 2: 0.0080, 4: 0.0160})
+    under_load = {1: 0.0060, 2: 0.0100, 4: 0.0160}
+
+    throughput(under_load, sizes, waiting=4, batches=300)
+
+    assert throughput(under_load, sizes, waiting=4) >= 0.95 * 4 / 0.0160
+
+
 def test_about_as_good_is_the_smaller_batch() -> None:
     assert Costs({1: 0.0100, 2: 0.0199, 4: 0.0396}).best(4) == 1
 
@@ -81,12 +90,14 @@ class Machine(threading.local):
 @pytest.mark.parametrize(
     ("costs_by_size", "kept"),
     [
-        ({1: 2.0, 2: 4.8}, [1]),
-        ({1: 2.0, 2: 4.0, 4: 8.0}, [1, 2, 4]),
+        ({1: 2.0, 2: 6.5}, [1]),
+        ({1: 2.0, 2: 4.0, 4: 8.0, 8: 16.0}, [1, 2, 4, 8]),
         ({1: 2.0, 2: 2.1, 4: 2.2, 8: 2.3}, [1, 2, 4, 8]),
-        ({1: 2.0, 2: 3.6, 4: 7.0, 8: 16.0}, [1, 2, 4]),
+        ({1: 2.0, 2: 3.6, 4: 7.0, 8: 18.0}, [1, 2, 4]),
+        ({1: 2.0, 2: 4.5, 4: 6.0, 8: 8.0}, [1, 2, 4, 8]),
+        ({1: 2.0, 2: 3.95, 4: 7.9, 8: 11.2}, [1, 2, 4, 8]),
     ],
-    ids=["one is best", "all alike", "bigger is better", "four is best"],
+    ids=["one is best", "all alike", "bigger is better", "four is best", "two is worse", "only eight is better"],
 )
 def test_a_measurement_goes_on_while_batches_may_pay(costs_by_size: dict[int, float], kept: list[int]) -> None:
     machine, tried = Machine(), set()
@@ -99,3 +110,47 @@ def test_a_measurement_goes_on_while_batches_may_pay(costs_by_size: dict[int, fl
 
     assert tried == set(costs_by_size)
     assert table == pytest.approx({size: costs_by_size[size] for size in kept})
+
+
+def test_a_moment_of_other_work_during_the_measurement_decides_nothing() -> None:
+    machine = Machine()
+    runs = iter(range(1000))
+
+    def run(size: int) -> None:
+        machine.now += 50.0 if next(runs) == 3 else size
+
+    assert measure(run, streams=1, largest=2, seconds=20.0, clock=machine.clock).seconds == pytest.approx({1: 1, 2: 2})
+
+
+def test_a_size_that_fails_in_one_thread_ends_the_measurement_with_what_is_known() -> None:
+    failing = threading.Semaphore(1)
+
+    def run(size: int) -> None:
+        if size == 4 and failing.acquire(blocking=False):
+            raise MemoryError
+
+    assert list(measure(run, streams=3, largest=32, seconds=0.001).seconds) == [1, 2]
+
+
+def test_a_model_that_can_not_run_at_all_says_why() -> None:
+    def run(size: int) -> None:
+        raise MemoryError("no room")
+
+    with pytest.raises(MemoryError, match="no room"):
+        measure(run, streams=2, largest=8)
+
+
+def test_where_batches_decide_few_large_ones_are_in_flight() -> None:
+    device = {1: Costs({1: 0.010, 8: 0.012}), 2: Costs({1: 0.02, 8: 0.024}), 8: Costs({1: 0.08, 8: 0.096})}
+
+    assert fewest_streams(8, device.__getitem__)[0] == 1
+
+
+def test_two_streams_where_one_leaves_the_device_idle() -> None:
+    device = {1: Costs({1: 0.015, 8: 0.018}), 2: Costs({1: 0.02, 8: 0.024}), 8: Costs({1: 0.08, 8: 0.096})}
+
+    assert fewest_streams(8, device.__getitem__)[0] == 2
+
+
+def test_on_a_processor_every_thread_runs_its_own() -> None:
+    assert fewest_streams(4, {4: Costs({1: 0.010, 8: 0.070})}.__getitem__)[0] == 4

@@ -166,3 +166,11 @@ def test_json_nested_too_deep_is_refused() -> None:
         parse(b'{"inputs": ' + b"[" * 100_000, None)
 
     assert caught.value.status == 400
+
+
+def test_null_is_as_good_as_missing() -> None:
+    bare = {"inputs": [{"name": "pixels", "shape": [1], "datatype": "UINT8", "data": [7]}]}
+    (member,) = bare["inputs"]
+    full = {"inputs": [member | {"parameters": None}], "id": None, "parameters": None, "outputs": None}
+
+    assert parse(json.dumps(full).encode(), None) == parse(json.dumps(bare).encode(), None)

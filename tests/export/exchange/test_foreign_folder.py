@@ -164,6 +164,8 @@ def test_training_arguments_are_no_matter(saved: Path, home: Path) -> None:
 
     pull_folder(saved, home / "pulled")
 
+    assert (home / "pulled" / "weights.safetensors").exists()
+
 
 def test_pickles_are_never_opened(network: torch.nn.Module, home: Path, tmp_path: Path) -> None:
     save_for_hf(network, str(tmp_path / "saved"), {"label_names": NAMES}, safe_serialization=False)

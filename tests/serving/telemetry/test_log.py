@@ -117,6 +117,30 @@ def test_what_a_slow_reader_leaves_no_room_for_is_counted(monkeypatch: pytest.Mo
     assert [line["count"] for line in written if line["event"] == "lines_dropped"] == [7]
 
 
+class FullDisk(io.StringIO):
+    full = True
+
+    def write(self, text: str) -> int:
+        if self.full:
+            raise OSError(28, "No space left on device")
+        return super().write(text)
+
+
+def test_a_failed_write_loses_its_lines_says_so_and_the_log_goes_on() -> None:
+    stream = FullDisk()
+    requests = RequestLog("json", stream)
+    requests.add(Call("x", "/livez", 200), 0.001)
+    wait_until(lambda: not requests._waiting and requests._dropped == 1, "the failed write")
+    stream.full = False
+    requests.add(Call("y", "/livez", 200), 0.001)
+    wait_until(lambda: stream.getvalue().count("\n") == 2, "the lines after it")
+    requests.close()
+
+    request, dropped = (json.loads(line) for line in stream.getvalue().splitlines())
+    assert request["request_id"] == "y"
+    assert (dropped["event"], dropped["count"]) == ("lines_dropped", 1)
+
+
 def test_other_records_are_one_line_of_json_too() -> None:
     try:
         raise ValueError('two\nlines and "quotes"')

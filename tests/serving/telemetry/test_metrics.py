@@ -1,5 +1,6 @@
 """GET /metrics on a real server, and that its document says the same."""
 
+import base64
 import re
 import threading
 
@@ -50,6 +51,16 @@ def test_a_classification_shows_in_every_histogram(server: Server) -> None:
     for name in names:
         assert total(server, f"halftone_{name}_count", **model) == before[name] + 1
     assert total(server, "halftone_queue_depth", **model) == 0
+
+
+def test_a_picture_of_the_inference_protocol_goes_through_the_queue_once(server: Server) -> None:
+    model = {"model": "efficientnet_lite0"}
+    before = total(server, "halftone_queue_wait_seconds_count", **model)
+    picture = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [base64.b64encode(CAT).decode()]}
+
+    assert server.post("/v2/models/efficientnet_lite0/infer", json={"inputs": [picture]}).status_code == 200
+
+    assert total(server, "halftone_queue_wait_seconds_count", **model) == before + 1
 
 
 def test_a_model_is_told_with_its_version_and_variant(server: Server) -> None:

@@ -1,21 +1,29 @@
 """Spans: on a real server that exports to a real collector, and with OpenTelemetry's exporter in memory."""
 
+import asyncio
 import json
+import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from serving.gateway import ASGIApp
 from serving.telemetry.recorder import Recorder
 from serving.telemetry.spans import Spans
-from tests.servers import PHOTOS, Server, serve, wait_until
+from serving.telemetry.tracing import Sampled
+from tests.servers import PHOTOS, ROOT, Server, environment, serve, wait_until
 
 CAT = (PHOTOS / "cat.jpg").read_bytes()
 TRACE, CLIENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -116,6 +124,63 @@ def test_a_request_that_is_not_sampled_leaves_no_span(traced: Server, collector:
     assert len(traces) <= 3
 
 
+def test_a_client_that_leaves_ends_its_request(traced: Server) -> None:
+    for _ in range(5):
+        with socket.create_connection(("127.0.0.1", int(traced.url.rpartition(":")[2]))) as connection:
+            connection.sendall(b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\nhalf")
+
+    wait_until(lambda: traced.log.read_text().count('"status":499') >= 5, "the requests were over")
+    assert traced.get("/livez").status_code == 200
+
+
+def test_a_traced_request_does_not_pass_the_timers_of_bentoml(artifacts: Path) -> None:
+    program = (
+        "from serving.service import HalftoneService; app = HalftoneService.to_asgi();"
+        "print(*(type(each).__name__ for each in (app, app._spanned, app._app, app._app._app)))"
+    )
+    settings = environment(artifacts, HALFTONE_TRACE_ENDPOINT="http://127.0.0.1:9/v1/traces")
+
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=settings, capture_output=True, text=True, check=True
+    )
+
+    assert result.stdout.split()[-4:] == ["Sampled", "OpenTelemetryMiddleware", "Monitor", "Gateway"]
+
+
+async def traced_way(share: float, headers: list[tuple[bytes, bytes]]) -> bool:
+    """Whether a request with these headers is sent the way of the traced ones."""
+    ways: list[bool] = []
+
+    def way(traced: bool) -> ASGIApp:
+        async def app(scope: object, receive: object, send: object) -> None:
+            ways.append(traced)
+
+        return app
+
+    async def unused(message: object = None) -> dict[str, object]:
+        raise AssertionError(message)
+
+    await Sampled(way(False), way(True), share=share)({"type": "http", "headers": headers}, unused, unused)
+    (found,) = ways
+    return found
+
+
+@given(share=st.floats(0, 1), flags=st.integers(0, 255), trace=st.integers(1, 2**128 - 1))
+def test_the_clients_traceparent_decides(share: float, flags: int, trace: int) -> None:
+    header = b"00-%032x-00f067aa0ba902b7-%02x" % (trace, flags)
+
+    assert asyncio.run(traced_way(share, [(b"accept", b"*/*"), (b"traceparent", header)])) == bool(flags & 1)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [[], [(b"traceparent", b"00-0-0-01")], [(b"traceparent", b"00-" + b"0" * 32 + b"-00f067aa0ba902b7-01")]],
+)
+@pytest.mark.parametrize("share", [0, 1])
+def test_without_a_valid_one_the_share_decides(share: int, headers: list[tuple[bytes, bytes]]) -> None:
+    assert asyncio.run(traced_way(share, headers)) == bool(share)
+
+
 def test_a_json_log_names_the_trace(traced: Server) -> None:
     traced.post("/classify", content=CAT, headers=parent(TRACE) | {"X-Request-Id": "traced-1"})
     wait_until(lambda: "traced-1" in traced.log.read_text(), "the request was logged")
@@ -126,6 +191,7 @@ def test_a_json_log_names_the_trace(traced: Server) -> None:
     # The worker's other lines have the same form: the model's name was logged when it was ready.
     ready = [json.loads(line) for line in traced.log.read_text().splitlines() if '"message":"ready: ' in line]
     assert [line["logger"] for line in ready] == ["bentoml.halftone"]
+    assert "try it" not in traced.log.read_text()
 
 
 def test_metrics_can_be_off(traced: Server) -> None:

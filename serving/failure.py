@@ -1,0 +1,43 @@
+"""Why a worker can't start, as one line for people and an exit code for its supervisor."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import NoReturn
+
+from models.cli import WRONG_REQUEST
+from models.errors import HalftoneError
+
+logger = logging.getLogger("bentoml.halftone")
+
+# How the runtimes say it, which raise errors of their own.
+_NO_MEMORY = ("bad_alloc", "bad allocation", "allocate memory", "out of memory", "can't start new thread")
+
+
+def end_worker(name: str, error: Exception) -> NoReturn:
+    """End this process, from whatever thread, as the model `name` can't be loaded.
+
+    The supervisor knows the exit code and starts no other worker, which would fail in the same way.
+    """
+    if not isinstance(error, HalftoneError) and not _is_memory(error):
+        logger.error("can't serve %s", name, exc_info=error)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    print(f"error: can't serve {name}: {explain(error)}", file=sys.stderr, flush=True)
+    os._exit(WRONG_REQUEST)
+
+
+def explain(error: Exception) -> str:
+    """One line: what happened and what to do."""
+    if isinstance(error, HalftoneError):
+        return str(error)
+    if _is_memory(error):
+        return "there is not enough memory to load it: give the process more, or serve a smaller model"
+    first = (str(error).splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first} (the traceback is in the log)"
+
+
+def _is_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _NO_MEMORY)

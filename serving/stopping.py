@@ -1,0 +1,121 @@
+"""How a worker stops: not ready at once, answering for a while longer, then the door is shut and the rest is answered.
+
+uvicorn alone closes its socket and every connection on which no request is being answered at the moment of the signal;
+requests that lie unread in those connections, or in connections that nobody has taken yet, get a reset for an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import Callable, Sequence
+from functools import partial
+from types import FrameType
+from typing import Any
+
+import uvicorn
+
+from serving.door import readable, shut
+from serving.signals import ALL_STOP
+
+_STEP = 0.02
+_SILENCE = 0.25
+_TELLING = 0.2
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server with a stop that loses no request.
+
+    Args:
+        config: uvicorn's.
+        retire: called at the signal, in its handler.
+        lame_duck: seconds to go on as if nothing had happened, for those who have not noticed yet; none after Ctrl-C.
+    """
+
+    def __init__(self, config: uvicorn.Config, *, retire: Callable[[], object], lame_duck: float) -> None:
+        super().__init__(config)
+        self._retire = retire
+        self._lame_duck = lame_duck
+        self._all_stop = False
+        self._hurry = False
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to serve, and to listen to one signal more."""
+        signal.signal(ALL_STOP, self.handle_exit)
+        await super().startup(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal to stop has come."""
+        self._retire()
+        if sig == ALL_STOP:
+            self._all_stop = self.should_exit = True
+            return
+        self._hurry |= sig == signal.SIGINT
+        super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Go on for a while, shut the door, answer what is left, and end."""
+        listeners = sockets or []
+        self._end_connections_after_their_answers()
+        await self._wait(self._lame_duck, lambda: self._hurry)
+        # Whoever sends the signal to a whole group of processes lets the supervisor speak second.
+        await self._wait(_TELLING, lambda: self._all_stop)
+        await self._leave(listeners)
+        await self._let_silent_connections_go()
+        await super().shutdown(sockets)
+
+    def _end_connections_after_their_answers(self) -> None:
+        """Say `Connection: close` from now on: a client's next request goes to a new connection, and elsewhere."""
+        self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
+        for connection in self.server_state.connections:
+            if not _silent(connection):
+                # It writes the header itself.
+                connection.cycle.keep_alive = False  # type: ignore[union-attr]
+
+    async def _wait(self, seconds: float, over: Callable[[], bool]) -> None:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        while loop.time() < end and not over() and not self.force_exit:
+            await asyncio.sleep(_STEP)
+
+    async def _leave(self, listeners: Sequence[socket.socket]) -> None:
+        if self._all_stop:
+            await shut(listeners, self._close)
+        else:
+            # The socket stays open in the supervisor: what comes now waits in it for the next worker.
+            self._close()
+
+    def _close(self) -> None:
+        for server in self.servers:
+            server.close()
+
+    async def _let_silent_connections_go(self) -> None:
+        """Close the connections on which nothing is asked; a request that lies in one of them is taken first."""
+        await self._wait(_SILENCE, lambda: not any(map(_silent, self.server_state.connections)))
+        while silent := [each for each in self.server_state.connections if _silent(each)]:
+            if self.force_exit:
+                return
+            for connection in silent:
+                if not _unread(connection):
+                    self.server_state.connections.discard(connection)
+                    connection.transport.close()
+            # Now the loop reads what lies in the others.
+            await asyncio.sleep(0)
+
+
+def install(*, retire: Callable[[], object], lame_duck: float) -> None:
+    """Let BentoML's worker run this server; to be called before it makes uvicorn's."""
+    uvicorn.Server = partial(Server, retire=retire, lame_duck=lame_duck)  # type: ignore[misc, assignment]
+
+
+def _silent(connection: Any) -> bool:
+    """Whether no request is being read or answered on a connection."""
+    cycle = getattr(connection, "cycle", None)
+    return cycle is None or cycle.response_complete
+
+
+def _unread(connection: Any) -> bool:
+    if connection.transport.is_closing():
+        return False
+    return readable(connection.transport.get_extra_info("socket").fileno())

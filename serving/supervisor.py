@@ -1,0 +1,153 @@
+"""BentoML's supervisor, made to tell a failed start from a crash, and to replace a dead worker at once.
+
+BentoML lets circus look after its workers: it looks every ten seconds, starts a worker that can't start again and
+again, ends with exit code 0 whatever happened, and prints a traceback where the port is taken.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import bentoml._internal.utils.circus as bentoml_circus
+from circus.exc import ConflictError  # type: ignore[import-untyped]
+
+from models.cli import WRONG_REQUEST
+from serving.signals import ALL_STOP, READY, SUCCESSOR, SUPERVISOR
+
+FAILED = 1
+"""Exit code where a worker ended before it was ready, and not by its own decision."""
+
+MOST_DEATHS = 3
+"""Workers in a row that may end before they are ready, once there was one that was."""
+
+_SOON = 0.05
+
+
+class Supervisor(bentoml_circus.Arbiter):
+    """Starts the workers, replaces those that die, and gives up where that is in vain.
+
+    Its exit code is 0 after a signal, 2 where a worker said that it can't serve (it has printed why), and 1 where
+    workers died of something else.
+    """
+
+    def __init__(self, watchers: list[Any], **options: Any) -> None:
+        super().__init__(watchers, **options)
+        self._exit_code = 0
+        self._ready = self._was_ready = False
+        self._deaths = 0
+        for watcher in watchers:
+            watcher.hooks["after_reap"] = self._reaped
+            watcher.env = {**(watcher.env or {}), SUPERVISOR: str(os.getpid())}
+
+    def initialize(self) -> None:
+        """Bind the port; where that fails, say so and end."""
+        circus = logging.getLogger("circus")
+        try:
+            # It would say the same thing twice.
+            circus.disabled = True
+            super().initialize()
+            circus.disabled = False
+        except OSError as error:
+            print(f"error: {self._why_not(error)}", file=sys.stderr, flush=True)
+            self.exit_stack.close()
+            # Threads of the message queue would keep the process.
+            os._exit(WRONG_REQUEST)
+
+    def start(self, cb: Callable[[Any], Any] | None = None) -> None:
+        """Serve until a signal comes or the workers are given up."""
+        signal.signal(signal.SIGCHLD, self._soon(self._reap))
+        signal.signal(READY, self._soon(self._worker_is_ready))
+        try:
+            super().start(cb)
+        except RuntimeError:
+            # circus has no worker left, and no order to start one.
+            if not self._exit_code:
+                raise
+        if self._exit_code:
+            self.exit_stack.close()
+            sys.exit(self._exit_code)
+
+    def stop(self) -> Any:
+        """End the workers, each when it has answered what it accepted, then this process."""
+        for watcher in self.watchers:
+            watcher.stop_signal = ALL_STOP
+        try:
+            return super().stop()
+        except ConflictError:
+            # circus does one thing at a time, and forgets an order that comes meanwhile.
+            return self.loop.call_later(_SOON, self.stop)
+
+    def _soon(self, act: Callable[[], Any]) -> Callable[[int, FrameType | None], None]:
+        """A signal's handler that acts on the event loop."""
+        # Tornado's own `add_callback` does not wake a loop that sleeps in this very thread.
+        return lambda number, frame: self.loop.asyncio_loop.call_soon_threadsafe(act)
+
+    def _reap(self) -> None:
+        if self._stopping:
+            return
+        try:
+            self.manage_watchers()
+        except ConflictError:
+            self.loop.call_later(_SOON, self._reap)
+
+    def _worker_is_ready(self) -> None:
+        self._ready = self._was_ready = True
+        self._deaths = 0
+        for watcher in self.watchers:
+            watcher.env[SUCCESSOR] = "1"
+
+    def _reaped(self, *, exit_code: int, watcher: Any, **_: Any) -> None:
+        """A worker has ended: circus starts another one right after this, unless it is told not to."""
+        if self._stopping:
+            return
+        ready, self._ready = self._ready, False
+        self._deaths += not ready
+        if exit_code == WRONG_REQUEST:
+            self._give_up(exit_code)
+        elif self._deaths > (MOST_DEATHS if self._was_ready else 0):
+            print(f"error: the worker {_ended(exit_code)} before it was ready{_hint(exit_code)}", file=sys.stderr)
+            self._give_up(FAILED)
+        elif watcher.respawn:
+            print(f"warning: the worker {_ended(exit_code)}: another one is started", file=sys.stderr, flush=True)
+        else:
+            print(f"error: the worker {_ended(exit_code)}", file=sys.stderr)
+            self._give_up(FAILED)
+
+    def _give_up(self, exit_code: int) -> None:
+        self._exit_code = exit_code
+        for watcher in self.watchers:
+            watcher.respawn = False
+
+    def _why_not(self, error: OSError) -> str:
+        address = ", ".join(f"{sock.host}:{sock.port}" for sock in self.sockets.values() if not sock.is_unix)
+        reasons = {
+            errno.EADDRINUSE: "the port is taken: stop what listens there, or choose another one with --port",
+            errno.EACCES: "that takes more rights: choose a port from 1024 up with --port",
+            errno.EADDRNOTAVAIL: "this machine has no such address: choose another one with --host",
+        }
+        reason = reasons.get(error.errno or 0, error.strerror or str(error))
+        return f"can't listen on {address}: {reason}"
+
+
+def install() -> None:
+    """Let `bentoml serve` use this supervisor; to be called before it makes its own."""
+    bentoml_circus.Arbiter = Supervisor  # type: ignore[misc]
+
+
+def _ended(exit_code: int) -> str:
+    if exit_code >= 0:
+        return f"ended with exit code {exit_code}"
+    return f"was ended by {signal.Signals(-exit_code).name}"
+
+
+def _hint(exit_code: int) -> str:
+    if exit_code == -signal.SIGKILL:
+        return ": most likely there is not enough memory; give it more, or serve a smaller model"
+    return ": see the log above"

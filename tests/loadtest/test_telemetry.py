@@ -1,0 +1,30 @@
+"""What the measurement of telemetry is made of."""
+
+import urllib.request
+
+from loadtest.comparison.load import Cell
+from loadtest.otlp import sink
+from loadtest.telemetry import WITHOUT, Turn, summary
+
+
+def turn(requests: int, cpu: float, errors: int = 0) -> Turn:
+    cell = Cell(clients=8, seconds=1.0, requests=requests, errors=errors, wrong=0, p50_ms=1.0, p99_ms=2.0)
+    return Turn(cell=cell, cpu=cpu)
+
+
+def test_every_server_is_compared_with_the_one_without_telemetry_of_the_same_round() -> None:
+    rounds = [{"traced": turn(90, 1.0), WITHOUT: turn(100, 1.0)}, {"traced": turn(45, 1.0, 2), WITHOUT: turn(50, 0.5)}]
+
+    report = summary(rounds)
+
+    assert report["traced"]["ratio"] == 0.9
+    assert report["traced"]["cpu_ratios"] == [0.45, 0.9]
+    assert report[WITHOUT]["ratio"] == 1.0
+    assert report["errors"] == 2
+
+
+def test_the_receiver_of_traces_swallows_and_counts_them() -> None:
+    with sink() as receiver:
+        with urllib.request.urlopen(receiver.url, b"spans", timeout=10) as answer:
+            assert answer.status == 200
+        assert receiver.posts == 1

@@ -1,0 +1,106 @@
+"""Starts that fail after the settings were found right: one line, an exit code, and no worker tried again and again."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from models.errors import HalftoneError
+from serving.failure import explain
+from serving.settings import Settings
+from tests.servers import ROOT, environment, free_port, serve, wait_until
+
+
+def command(port: int) -> list[str]:
+    return [str(Path(sys.executable).parent / "bentoml"), "serve", "--host", "127.0.0.1", "--port", str(port)]
+
+
+@contextlib.contextmanager
+def starting(artifacts: Path) -> Iterator[tuple["subprocess.Popen[str]", psutil.Process]]:
+    """A server and its worker, which has just begun to start."""
+    process = subprocess.Popen(
+        command(free_port()),
+        cwd=ROOT,
+        env=environment(artifacts),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        supervisor = psutil.Process(process.pid)
+        wait_until(lambda: bool(supervisor.children()), "a worker was started")
+        yield process, supervisor.children()[0]
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("seconds", ["-1", "nan", "inf"])
+def test_a_lame_duck_lives_for_some_seconds(seconds: str) -> None:
+    with pytest.raises(HalftoneError, match="HALFTONE_LAME_DUCK must be 0 or a positive number"):
+        Settings.from_environment({"HALFTONE_LAME_DUCK": seconds})
+
+
+def test_the_port_is_taken(artifacts: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        result = subprocess.run(
+            command(port), cwd=ROOT, env=environment(artifacts), capture_output=True, text=True, timeout=60, check=False
+        )
+
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == (
+        f"error: can't listen on 127.0.0.1:{port}: the port is taken: stop what listens there, "
+        "or choose another one with --port\n"
+    )
+
+
+def test_a_worker_killed_while_it_loads(artifacts: Path) -> None:
+    with starting(artifacts) as (process, worker):
+        worker.kill()
+        _, stderr = process.communicate(timeout=60)
+
+    assert process.returncode == 1
+    assert "not enough memory" in stderr
+    assert stderr.count("\n") == 1
+
+
+def test_sigterm_while_it_loads(artifacts: Path) -> None:
+    with starting(artifacts) as (process, _):
+        process.terminate()
+        _, stderr = process.communicate(timeout=60)
+
+    assert process.returncode == 0, stderr
+
+
+def test_a_worker_told_to_end_is_replaced(artifacts: Path, tmp_path: Path) -> None:
+    with serve(artifacts, tmp_path / "log") as server:
+        (first,) = psutil.Process(server.process.pid).children()
+        os.kill(first.pid, signal.SIGTERM)
+        first.wait(timeout=60)
+        assert server.get("/readyz").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError(), "not enough memory"),
+        (RuntimeError("std::bad_alloc"), "not enough memory"),
+        (HalftoneError("do this"), "do this"),
+        (ValueError("odd\nindeed"), "ValueError: odd (the traceback is in the log)"),
+    ],
+)
+def test_why_a_model_can_not_be_loaded(error: Exception, words: str) -> None:
+    line = explain(error)
+
+    assert words in line
+    assert "\n" not in line
