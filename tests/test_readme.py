@@ -66,7 +66,7 @@ def test_every_module_that_is_named_explains_itself(module: str) -> None:
 def test_every_setting_is_in_the_table_with_its_default() -> None:
     rows = dict(re.findall(r"^\| `HALFTONE_(\w+)` \| `?([^|`]+?)`? \|", README, re.MULTILINE))
 
-    assert set(rows) == {field.name.upper() for field in fields(Settings)} | {"ARTIFACTS"}
+    assert set(rows) == {field.name.upper() for field in fields(Settings)} | {"ARTIFACTS", "SETTINGS"}
     for field in fields(Settings):
         if isinstance(field.default, int | float) and field.default > 1:
             assert float(rows[field.name.upper()]) == field.default
