@@ -180,7 +180,8 @@ def _verdict(parity: dict[str, Any] | None) -> Cells:
         return ("", "", "not proved")
     figures = parity["figures"]
     accuracy, agreement = figures.get("accuracy"), figures["top1_agreement"]["value"]
-    if accuracy is None:
+    # Random weights decide nothing.
+    if accuracy is None and figures["decided_images"]:
         agreement = figures["decided_agreement"]["value"]
     verdict = parity["verdict"] if parity["verified_on"] == "runtime" else f"{parity['verdict']} (its graph)"
     return (f"{accuracy['variant']['value']:.2%}" if accuracy else "no labels", f"{agreement:.2%}", verdict)

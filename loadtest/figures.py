@@ -47,8 +47,8 @@ class Findings:
 
     @property
     def exit_code(self) -> int:
-        """0 where every goal was met, else 1."""
-        return int(not all(figure.holds for figure in self.figures))
+        """0 where something was measured and every goal was met, else 1."""
+        return int(not self.figures or not all(figure.holds for figure in self.figures))
 
     def report(self, output: Path | None) -> int:
         """Print; write `output`.json and `output`.md where it is given; return the exit code."""

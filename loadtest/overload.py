@@ -35,6 +35,7 @@ PEAK_CLIENTS = 16
 GOOD_CLIENTS = 4
 BLOCKERS = 24
 LEAVERS = 100
+QUEUE = 1000
 SLOW_BYTE_SECONDS = 1.0
 LEAVING_SECONDS = 0.15
 NOTICED_SECONDS = 0.1
@@ -78,7 +79,7 @@ def main(config: Overload) -> int:
     with started(**QUIET, HALFTONE_DEADLINE=str(config.deadline)) as server:
         variant = server.first_answer(small)["variant"]
         figures += asyncio.run(_flood(server, request("/classify", large), config))
-    with started(**QUIET, HALFTONE_THREADS="1", HALFTONE_DEADLINE="60") as server:
+    with started(**QUIET, HALFTONE_THREADS="1", HALFTONE_DEADLINE="60", HALFTONE_QUEUE=str(QUEUE)) as server:
         server.first_answer(small)
         figures += asyncio.run(_leavers(server, request("/classify", large), request("/classify", small), config))
     with started(**QUIET) as server:
@@ -129,6 +130,8 @@ async def _leavers(server: Server, large: bytes, small: bytes, config: Overload)
         if run is None:
             # They were done before the others had left: nothing can be said of this round.
             blockers *= 2
+            if blockers + LEAVERS > QUEUE:
+                raise RuntimeError(f"{blockers // 2} large pictures are done before {count} clients have left")
             continue
         left, ran = left + count, ran + run
     clients.close()

@@ -46,7 +46,7 @@ class Clients:
         """Send one request and wait for its answer."""
         start = time.monotonic()
         try:
-            connection = self._idle.pop() if self._idle else await self.connect()
+            connection = self._kept() or await self.connect()
             reader, writer = connection
             writer.write(data)
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
@@ -60,6 +60,15 @@ class Clients:
             self._idle.append(connection)
         now = time.monotonic()
         return Reply(int(head[0].split()[1]), now - start, headers, now)
+
+    def _kept(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        """A connection that the server has not closed meanwhile."""
+        while self._idle:
+            reader, writer = self._idle.pop()
+            if not reader.at_eof():
+                return reader, writer
+            writer.close()
+        return None
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A new connection."""

@@ -69,6 +69,9 @@ class Stops:
     answered: int = 0
     lost: int = 0
     refused: int = 0
+    cut: int = 0
+    """Requests whose sending was broken off."""
+
     statuses: Counter[int] = field(default_factory=Counter)
     exit_codes: Counter[int] = field(default_factory=Counter)
     late_ready: int = 0
@@ -83,7 +86,10 @@ class Kills:
     """From each kill to the next 200 of /readyz."""
 
     lost: list[int] = field(default_factory=list)
-    """Requests lost by each."""
+    """Requests that each lost, sent whole or in part."""
+
+    refused: int = 0
+    """Connections that were refused, by all of them: they should wait for the next worker."""
 
     statuses: Counter[int] = field(default_factory=Counter)
 
@@ -126,7 +132,8 @@ def stop_once(stops: Stops, requests: list[bytes], config: Restarts, seconds: fl
             crowd.stop()
             stops.answered += crowd.count("answered")
             stops.lost += crowd.count("lost")
-            stops.refused += crowd.count("refused") + crowd.count("cut")
+            stops.refused += crowd.count("refused")
+            stops.cut += crowd.count("cut")
             stops.statuses.update(crowd.statuses())
 
 
@@ -140,17 +147,22 @@ def kill_workers(requests: list[bytes], config: Restarts, moments: random.Random
             crowd.start()
         for _ in range(config.sigkill):
             time.sleep(moments.uniform(0.2, 0.8))
-            before = sum(crowd.count("lost") for crowd in crowds)
+            before = _lost(crowds)
             begin = time.monotonic()
             worker(server.process.pid).kill()
             # The next one has its own process id: the old one can't be asked by mistake.
             _until_ready(server)
             kills.seconds.append(time.monotonic() - begin)
-            kills.lost.append(sum(crowd.count("lost") for crowd in crowds) - before)
+            kills.lost.append(_lost(crowds) - before)
         for crowd in crowds:
             crowd.stop()
+            kills.refused += crowd.count("refused")
             kills.statuses.update(crowd.statuses())
     return kills
+
+
+def _lost(crowds: list[Crowd]) -> int:
+    return sum(crowd.count("lost") + crowd.count("cut") for crowd in crowds)
 
 
 def worker(supervisor: int) -> psutil.Process:
@@ -199,7 +211,8 @@ def _stop_figures(stops: Stops, config: Restarts) -> list[Figure]:
         Figure("accepted requests answered 200", stops.statuses[200]),
         Figure("accepted requests lost", stops.lost, "0", stops.lost == 0),
         Figure("accepted requests answered otherwise", other, "0", other == 0),
-        Figure("requests refused before they were accepted", stops.refused),
+        Figure("connections refused after the door was shut", stops.refused),
+        Figure("requests broken off while they were sent", stops.cut),
         Figure("exit codes other than 0", wrong, "0", wrong == 0),
         Figure("/readyz 200 later than 0.25 s after the signal", stops.late_ready, "0", stops.late_ready == 0),
         Figure("seconds to stop (median)", round(statistics.median(stops.seconds), 2)),
@@ -216,6 +229,7 @@ def _kill_figures(kills: Kills, config: Restarts) -> list[Figure]:
         Figure(
             "requests lost by one kill (most)", most, f"at most the {config.clients} in flight", most <= config.clients
         ),
+        Figure("connections refused meanwhile", kills.refused, "0", kills.refused == 0),
         Figure("requests answered otherwise than 200", other, "0", other == 0),
     ]
 

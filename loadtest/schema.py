@@ -70,6 +70,9 @@ def main(config: Schema) -> int:
             sent, failures, runs = sent + _cases(text), failures + int(code != 0), runs + 1
             if code:
                 print(text, file=sys.stderr)
+            if not _cases(text):
+                print(f"error: schemathesis does not say how many requests it made:\n{text}", file=sys.stderr)
+                return 1
     figures = [
         Figure("requests", sent, f"at least {config.cases:,}", sent >= config.cases),
         Figure("runs with a failure", failures, "0", not failures),

@@ -24,7 +24,10 @@ MAX_HEADERS = 100
 """Most header fields of a request."""
 
 MAX_HEAD = 2**16
-"""Bytes of a request's head that may come after its first piece, which is at most 256 KiB."""
+"""Bytes of a request's head that may come after its first piece."""
+
+PIECE = 2**18
+"""Most bytes that come at once."""
 
 HEALTH = frozenset({"/livez", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
 """Answered whoever asks, and also where there are too many connections."""
@@ -67,10 +70,16 @@ class GuardedProtocol(HttpToolsProtocol):
         self._crowded = False
         self._in_body = False
         self._head_begun = False
-        self._head_size = 0
+        self._loose = 0
         self._problem: RequestError | None = None
         self._reading: asyncio.TimerHandle | None = None
         self._writing: asyncio.TimerHandle | None = None
+        self._ending: asyncio.TimerHandle | None = None
+
+    @property
+    def reading_head(self) -> bool:
+        """Whether a part of a request's head has come, and not the rest."""
+        return self._head_begun
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin; one of too many is told so once it has asked, and one of twice too many is cut at once."""
@@ -89,38 +98,49 @@ class GuardedProtocol(HttpToolsProtocol):
         """End."""
         self._stop_reading()
         self._stop_writing()
+        if self._ending is not None:
+            self._ending.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Take what came; what belongs to no running request must get somewhere in time."""
+        was_in_body = self._in_body
+        self._loose += len(data)
         super().data_received(data)
-        if (self.cycle is not None and not self.cycle.response_complete) or self.transport.is_closing():
+        if self.transport.is_closing():
+            return
+        if self._loose > MAX_HEAD + PIECE:
+            self._refuse(_head_too_large())
+            return
+        if self._answering():
             return
         if self._in_body:
             # It was answered before its end; what is still to come is dropped, but not for ever.
             if self._reading is None:
                 self._reading = self.loop.call_later(self.body_seconds, self.transport.abort)
             return
-        if self._head_begun:
-            self._head_size += len(data)
-        self._head_begun = True
+        # The end of a body that nobody waited for begins no head.
+        self._head_begun = not was_in_body
         if self._reading is None:
             self._await_head()
-        if self._head_size > MAX_HEAD:
-            self._refuse(_head_too_large())
 
     def on_headers_complete(self) -> None:
         """A request's head is whole."""
         self._stop_reading()
-        self._head_begun, self._head_size, self._in_body = False, 0, True
+        self._head_begun, self._loose, self._in_body = False, 0, True
         if len(self.headers) > MAX_HEADERS:
             self._problem = _head_too_large()
             raise ValueError(self._problem.message)
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        """A piece of a request's body."""
+        self._loose = 0
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
         """A request's body is whole."""
-        self._in_body = False
+        self._in_body, self._loose = False, 0
         self._stop_reading()
         super().on_message_complete()
 
@@ -138,6 +158,35 @@ class GuardedProtocol(HttpToolsProtocol):
         self._stop_writing()
         super().resume_writing()
 
+    def on_response_complete(self) -> None:
+        """A request is answered; the client may still have to read it."""
+        super().on_response_complete()
+        self._end_in_time()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Nothing was asked for a while."""
+        super().timeout_keep_alive_handler()
+        self._end_in_time()
+
+    def shutdown(self) -> None:
+        """End when what is read or answered now is over."""
+        if not self.reading_head:
+            super().shutdown()
+            self._end_in_time()
+
+    def finish(self) -> None:
+        """Close as soon as the client has read what was written, for which it has as long as for sending a body."""
+        self.transport.close()
+        self._end_in_time()
+
+    def _end_in_time(self) -> None:
+        # Closing waits for the client to read; it need not.
+        if self._ending is None and self.transport.is_closing():
+            self._ending = self.loop.call_later(self.body_seconds, self.transport.abort)
+
+    def _answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
     def _await_head(self) -> None:
         seconds = min(self.head_seconds, _CROWDED_HEAD_SECONDS) if self._crowded else self.head_seconds
         self._reading = self.loop.call_later(seconds, self._head_is_late)
@@ -145,7 +194,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def _head_is_late(self) -> None:
         if not self._head_begun:
             # Nobody waits for an answer; one could be taken for that of a request on its way.
-            self.transport.close()
+            self.finish()
             return
         self._refuse(
             RequestError(
@@ -164,17 +213,18 @@ class GuardedProtocol(HttpToolsProtocol):
             self._writing = None
 
     def _refuse(self, error: RequestError) -> None:
-        """Answer and close, without a request."""
+        """Answer and close, without a request; only close where it would be taken for the answer to another one."""
         if self.transport.is_closing():
             return
         type(self).rejected(error.code)
+        if self._answering() and (self.pipeline or not self._in_body or self.cycle.response_started):
+            self.transport.abort()
+            return
         answer = failure(error)
         headers = {"Content-Type": answer.media_type.decode(), "Content-Length": str(len(answer.content)), **_CLOSE}
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         self.transport.write(STATUS_LINE[answer.status] + lines.encode() + b"\r\n" + answer.content)
-        self.transport.close()
-        # Closing waits for the client to read; it need not.
-        self.loop.call_later(self.body_seconds, self.transport.abort)
+        self.finish()
 
 
 def _head_too_large() -> RequestError:

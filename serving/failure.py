@@ -9,6 +9,9 @@ from typing import NoReturn
 
 from models.cli import WRONG_REQUEST
 from models.errors import HalftoneError
+from serving.signals import is_successor
+
+CRASHED = 1
 
 logger = logging.getLogger("bentoml.halftone")
 
@@ -19,14 +22,15 @@ _NO_MEMORY = ("bad_alloc", "bad allocation", "allocate memory", "out of memory",
 def end_worker(name: str, error: Exception) -> NoReturn:
     """End this process, from whatever thread, as the model `name` can't be loaded.
 
-    The supervisor knows the exit code and starts no other worker, which would fail in the same way.
+    The supervisor knows the exit code and starts no other worker, which would fail in the same way. Memory may be there
+    again in a moment, and a worker that takes the place of another one is tried again.
     """
     if not isinstance(error, HalftoneError) and not _is_memory(error):
         logger.error("can't serve %s", name, exc_info=error)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     print(f"error: can't serve {name}: {explain(error)}", file=sys.stderr, flush=True)
-    os._exit(WRONG_REQUEST)
+    os._exit(CRASHED if is_successor() and _is_memory(error) else WRONG_REQUEST)
 
 
 def explain(error: Exception) -> str:

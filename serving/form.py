@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from serving.errors import RequestError
@@ -93,7 +93,7 @@ def parse_form(content_type: str, body: bytes) -> list[Part]:
         parser = MultipartParser(boundary, {**collector.callbacks(), "on_end": end})  # type: ignore[arg-type]
         parser.write(body)
         parser.finalize()
-    except MultipartParseError as error:
+    except FormParserError as error:
         raise _bad_form(str(error)) from None
     if not ended:
         raise _bad_form("it is cut short")

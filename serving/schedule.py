@@ -33,7 +33,7 @@ class Schedule:
     ) -> None:
         self.pending = 0
         self._sizes = sizes
-        self._workers = threads
+        self._threads = threads
         self._streams = streams
         self._capacity = capacity
         self._clock = clock
@@ -113,11 +113,14 @@ class Schedule:
                 self._run_seconds = _smoothed(self._run_seconds, task.seconds / len(task.items))
         else:
             self._preparing -= 1
-            self._prepare_seconds = _smoothed(self._prepare_seconds, task.seconds)
+            # What is no picture is refused sooner than a picture is decoded.
+            if not isinstance(task.outcomes[0], Exception):
+                self._prepare_seconds = _smoothed(self._prepare_seconds, task.seconds)
 
     def _seconds(self, pictures: int) -> float:
         """How long so many take, by what the last ones took."""
-        return pictures * (self._prepare_seconds + self._run_seconds) / self._workers
+        # One thread decodes while the others run the model, on no more cores than those.
+        return pictures * (self._prepare_seconds + self._run_seconds) / max(1, self._threads - 1)
 
     def _full(self, reason: str) -> RequestError:
         wait = max(1, math.ceil(self._seconds(self.pending)))

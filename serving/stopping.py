@@ -16,12 +16,13 @@ from typing import Any
 
 import uvicorn
 
+from serving.connections import GuardedProtocol
 from serving.door import readable, shut
 from serving.signals import ALL_STOP
 
 _STEP = 0.02
 _SILENCE = 0.25
-_TELLING = 0.2
+_TELLING = 2.0
 
 
 class Server(uvicorn.Server):
@@ -41,8 +42,14 @@ class Server(uvicorn.Server):
         self._hurry = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to serve, and to listen to one signal more."""
+        """Begin to serve, and to listen to one signal more.
+
+        Raises:
+            RuntimeError: uvicorn would serve connections that are not guarded.
+        """
         signal.signal(ALL_STOP, self.handle_exit)
+        if not issubclass(self.config.http_protocol_class, GuardedProtocol):
+            raise RuntimeError(f"connections are {self.config.http_protocol_class}, which have no limits")
         await super().startup(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -69,7 +76,7 @@ class Server(uvicorn.Server):
         """Say `Connection: close` from now on: a client's next request goes to a new connection, and elsewhere."""
         self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
         for connection in self.server_state.connections:
-            if not _silent(connection):
+            if _answering(connection):
                 # It writes the header itself.
                 connection.cycle.keep_alive = False  # type: ignore[union-attr]
 
@@ -93,15 +100,19 @@ class Server(uvicorn.Server):
     async def _let_silent_connections_go(self) -> None:
         """Close the connections on which nothing is asked; a request that lies in one of them is taken first."""
         await self._wait(_SILENCE, lambda: not any(map(_silent, self.server_state.connections)))
-        while silent := [each for each in self.server_state.connections if _silent(each)]:
+        # They stay in the server's list: it waits until their last answers have been read.
+        told: set[Any] = set()
+        pause = 0.0
+        while silent := [each for each in self.server_state.connections if _silent(each) and each not in told]:
             if self.force_exit:
                 return
             for connection in silent:
                 if not _unread(connection):
-                    self.server_state.connections.discard(connection)
-                    connection.transport.close()
+                    told.add(connection)
+                    connection.finish()  # type: ignore[union-attr]
             # Now the loop reads what lies in the others.
-            await asyncio.sleep(0)
+            await asyncio.sleep(pause)
+            pause = _STEP
 
 
 def install(*, retire: Callable[[], object], lame_duck: float) -> None:
@@ -111,8 +122,11 @@ def install(*, retire: Callable[[], object], lame_duck: float) -> None:
 
 def _silent(connection: Any) -> bool:
     """Whether no request is being read or answered on a connection."""
-    cycle = getattr(connection, "cycle", None)
-    return cycle is None or cycle.response_complete
+    return not _answering(connection) and not connection.reading_head
+
+
+def _answering(connection: Any) -> bool:
+    return connection.cycle is not None and not connection.cycle.response_complete
 
 
 def _unread(connection: Any) -> bool:

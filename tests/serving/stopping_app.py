@@ -17,7 +17,11 @@ from typing import Any
 
 import uvicorn
 
+from serving import connections
+from serving.settings import Settings
 from serving.stopping import Server
+
+LARGE = 8 * 2**20
 
 retired = threading.Event()
 
@@ -25,6 +29,10 @@ retired = threading.Event()
 async def app(scope: Any, receive: Any, send: Any) -> None:
     while (await receive()).get("more_body"):
         pass
+    if scope["path"] == "/large":
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % LARGE)]})
+        await send({"type": "http.response.body", "body": bytes(LARGE)})
+        return
     await asyncio.sleep(random.uniform(0, 0.01))
     body = json.dumps({"ready": not retired.is_set()}).encode()
     headers = [(b"content-length", b"%d" % len(body))]
@@ -49,6 +57,7 @@ def serve(listener: socket.socket) -> None:
 
 
 if __name__ == "__main__":
+    connections.install(Settings(body_timeout=5, header_timeout=5), lambda code: None)
     # uvicorn raises the signals that it got again when it has ended.
     signal.signal(signal.SIGTERM, lambda number, frame: None)
     shared = listening()

@@ -232,6 +232,42 @@ def test_an_endless_head_is_refused(guarded_server: Server) -> None:
             raise AssertionError("the head was read to no end")
 
 
+@pytest.mark.parametrize(
+    "start",
+    [
+        b"POST /classify HTTP/1.1\r\nHost: x\r\nX-API-Key: %s\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: ",
+        b"POST /classify HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: ",
+        b"POST /classify HTTP/1.1\r\nHost: x\r\nX-API-Key: %s\r\nTransfer-Encoding: chunked\r\n\r\n1;",
+        b"POST /classify HTTP/1.1\r\nHost: x\r\nX-API-Key: %s\r\nContent-Length: 5\r\n\r\nabcdeGET / HTTP/1.1\r\nX: ",
+    ],
+    ids=["trailer", "trailer after the answer", "chunk extension", "next head"],
+)
+def test_what_is_neither_body_nor_a_whole_head_has_an_end(guarded_server: Server, start: bytes) -> None:
+    with connected(guarded_server) as connection:
+        connection.sendall(start.replace(b"%s", KEYS[0].encode()))
+        sent = 0
+        with contextlib.suppress(ConnectionError):
+            for _ in range(400):
+                sent += connection.send(b"x" * 65536)
+        assert sent < 400 * 65536
+
+
+def test_the_end_of_a_body_that_nobody_waited_for_is_no_head(guarded_server: Server) -> None:
+    with connected(guarded_server) as connection:
+        connection.sendall(b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nab")
+        assert answer(connection)[0] == 401
+        connection.sendall(b"cd")
+        assert connection.recv(1) == b""
+
+
+def test_what_follows_a_running_request_is_not_answered_in_its_place(guarded_server: Server) -> None:
+    with connected(guarded_server) as connection:
+        head = f"POST /classify HTTP/1.1\r\nHost: x\r\nX-API-Key: {KEYS[0]}\r\nContent-Length: {len(CAT)}\r\n\r\n"
+        connection.sendall(head.encode() + CAT + b"HELO x\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            assert b"bad_http" not in connection.recv(65536)
+
+
 @pytest.mark.parametrize("data", [b"\x16\x03\x01\x02\x00\x01\x00", b"HELO x\r\n\r\n", b"GET /\xff HTTP/9.9\r\n\r\n"])
 def test_what_is_not_http_is_refused_like_everything_else(guarded_server: Server, data: bytes) -> None:
     with connected(guarded_server) as connection:

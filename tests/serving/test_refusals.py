@@ -101,6 +101,7 @@ def test_bodies_that_claim_to_be_no_picture_and_are_none(server: Server, content
         ("multipart/form-data; boundary=x", b"no boundary here"),
         ("multipart/form-data; boundary=x", b'--x\r\nContent-Disposition: form-data; name="image"\r\n\r\ncut'),
         ("multipart/form-data; boundary=x", b""),
+        ("multipart/form-data; boundary=" + "x" * 300, b""),
     ],
 )
 def test_damaged_forms(server: Server, content_type: str, body: bytes) -> None:

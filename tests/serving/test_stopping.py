@@ -14,6 +14,7 @@ import httpx
 
 from loadtest.clients import Crowd, post
 from tests.servers import ROOT, wait_until
+from tests.serving.stopping_app import LARGE
 
 BODY = b"x" * 20_000
 
@@ -106,3 +107,43 @@ def test_a_body_on_its_way_is_waited_for() -> None:
         assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
         assert json.loads(answer.partition(b"\r\n\r\n")[2]) == {"ready": False}
         assert line(process) == "ended"
+
+
+def test_a_head_on_its_way_is_waited_for() -> None:
+    with rounds(1, "new") as process:
+        request = post("/", BODY, keep_alive=True)
+        port = int(line(process))
+        assert httpx.post(f"http://127.0.0.1:{port}", content=BODY).status_code == 200
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.sendall(request[:20])
+            process.send_signal(signal.SIGUSR1)
+            time.sleep(1.2)
+            connection.sendall(request[20:])
+            answer = connection.makefile("rb").read()
+        assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert line(process) == "ended"
+
+
+def test_an_answer_is_read_to_its_end_by_a_slow_client() -> None:
+    with rounds(1, "new") as process:
+        port = int(line(process))
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.sendall(post("/large", b"x", keep_alive=True))
+            received = len(connection.recv(65536))
+            process.send_signal(signal.SIGUSR1)
+            time.sleep(1.2)
+            while data := connection.recv(65536):
+                received += len(data)
+                time.sleep(0.005)
+        assert received > LARGE
+        assert line(process) == "ended"
+
+
+def test_a_client_that_reads_nothing_does_not_keep_the_server() -> None:
+    with rounds(1, "new") as process:
+        port = int(line(process))
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.sendall(post("/large", b"x", keep_alive=True))
+            time.sleep(0.3)
+            process.send_signal(signal.SIGUSR1)
+            assert line(process) == "ended"
