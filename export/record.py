@@ -78,7 +78,12 @@ class ParityRecord:
             raise ValueError(f"the verdict is {self.verdict!r} for {len(self.reasons)} reasons")
         if self.verified_on not in get_args(VerifiedOn):
             raise ValueError(f"verified on {self.verified_on!r}")
-        if not {"name", "version", "executed_as"} <= set(self.runtime) or not isinstance(self.figures, dict):
+        told = isinstance(self.runtime, dict) and all(isinstance(text, str) for text in self.runtime.values())
+        if (
+            not told
+            or not {"name", "version", "executed_as"} <= set(self.runtime)
+            or not isinstance(self.figures, dict)
+        ):
             raise ValueError("the runtime or its figures are missing")
 
     def to_json(self) -> bytes:

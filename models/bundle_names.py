@@ -9,6 +9,8 @@ from models.bundle_errors import OutsideError
 from models.errors import HalftoneError
 from models.manifest import FILE_NAME
 
+_MOST_BYTES = 255
+
 
 def check_names(names: Iterable[str], folder: Path) -> None:
     """Refuse names that are odd, or that some file system takes for the same file.
@@ -20,7 +22,8 @@ def check_names(names: Iterable[str], folder: Path) -> None:
     seen: dict[str, str] = {}
     for name in names:
         path = str(inside(name, folder))
-        if name != path or not name.isprintable() or name.casefold() == FILE_NAME:
+        long = any(len(part.encode(errors="replace")) > _MOST_BYTES for part in PurePosixPath(path).parts)
+        if name != path or long or not name.isprintable() or name.casefold() == FILE_NAME:
             raise HalftoneError(f"{name!r} is not the plain relative path of a file")
         if name.casefold() in seen:
             raise HalftoneError(f"{name!r} and {seen[name.casefold()]!r} differ in upper and lower case only")

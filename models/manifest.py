@@ -18,6 +18,12 @@ FILE_NAME = "manifest.json"
 MAX_BYTES = 32 * 2**20
 """Most bytes of a manifest; one with 22,000 labels and their ids has about one MiB."""
 
+TEMPERATURES = 1e-3, 1e3
+"""Least and most of what divides the logits; beyond it every probability is 0 or 1, or all are the same."""
+
+MOST_MADE_BY = 1000
+"""Characters of the command that made a file."""
+
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -43,8 +49,9 @@ class FileRecord:
             raise HalftoneError("a SHA-256 in it is not 64 hexadecimal digits")
         if type(self.size) is not int or self.size < 0:
             raise HalftoneError(f"a file size in it is {self.size!r}")
-        if not isinstance(self.made_by, str):
-            raise HalftoneError(f"the maker of a file in it is {self.made_by!r}")
+        # It is shown in errors and logs, where it must not look like a line of its own.
+        if not (isinstance(self.made_by, str) and self.made_by.isprintable() and len(self.made_by) <= MOST_MADE_BY):
+            raise HalftoneError(f"the maker of a file in it is {self.made_by!r:.100}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +59,8 @@ class Manifest:
     """The bundle's description; immutable: a change makes a new one.
 
     Raises:
-        HalftoneError: labels are missing or not distinct, or the temperature is not a positive number.
+        HalftoneError: labels are missing or not distinct, a text can't be written as UTF-8, or the temperature is not
+            in `TEMPERATURES`.
     """
 
     name: str
@@ -89,9 +97,7 @@ class Manifest:
     """Relative path to record, for every file of the bundle but the manifest."""
 
     def __post_init__(self) -> None:
-        for name in ("name", "architecture", "source", "license"):
-            if not isinstance(getattr(self, name), str):
-                raise HalftoneError(f"the {name} must be text, not {getattr(self, name)!r}")
+        self._check_texts()
         if not isinstance(self.trained, bool) or not isinstance(self.training, dict):
             raise HalftoneError("`trained` must be true or false, and `training` an object")
         for name, values in (("labels", self.labels), ("label ids", self.label_ids)):
@@ -101,8 +107,17 @@ class Manifest:
             raise HalftoneError("there are no labels")
         if self.label_ids and len(self.label_ids) != len(self.labels):
             raise HalftoneError(f"{len(self.label_ids)} label ids do not fit {len(self.labels)} labels")
-        if not (isinstance(self.temperature, int | float) and 0 < self.temperature < math.inf):
-            raise HalftoneError(f"the temperature must be a positive number, not {self.temperature!r}")
+        coldest, hottest = TEMPERATURES
+        if not (isinstance(self.temperature, int | float) and coldest <= self.temperature <= hottest):
+            raise HalftoneError(f"the temperature must be from {coldest} to {hottest:g}, not {self.temperature!r:.100}")
+        texts = (self.name, self.architecture, self.source, self.license, *self.labels, *self.label_ids)
+        if half := next((text for text in texts if not _is_unicode(text)), None):
+            raise HalftoneError(f"the text {half!r:.100} has half a character in it")
+
+    def _check_texts(self) -> None:
+        for name in ("name", "architecture", "source", "license"):
+            if not isinstance(getattr(self, name), str):
+                raise HalftoneError(f"the {name} must be text, not {getattr(self, name)!r}")
 
     @property
     def version(self) -> str:
@@ -150,6 +165,14 @@ class Manifest:
             )
         except (TypeError, KeyError, AttributeError) as error:
             raise HalftoneError(f"a field is missing, unknown or of the wrong type ({error})") from None
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _without_nan(value: Any) -> Any:

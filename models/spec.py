@@ -10,6 +10,9 @@ from models.errors import HalftoneError
 
 Interpolation = Literal["bilinear", "bicubic"]
 
+MIN_CROP_FRACTION = 0.05
+"""Below it a picture would be enlarged to over twenty times the network's input, and mostly cut away."""
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -29,7 +32,7 @@ class InputSpec:
     """Filter used to resize; always antialiased."""
 
     crop_fraction: float = 0.875
-    """Share of the resized short side that the centre crop keeps, in (0, 1] (timm calls it `crop_pct`)."""
+    """Share of the resized short side that the centre crop keeps, in [0.05, 1] (timm calls it `crop_pct`)."""
 
     mean: tuple[float, float, float] = IMAGENET_MEAN
     """Mean per RGB channel on the 0..1 scale, subtracted inside the exported graph."""
@@ -43,8 +46,8 @@ class InputSpec:
         if self.interpolation not in get_args(Interpolation):
             known = ", ".join(get_args(Interpolation))
             raise HalftoneError(f"interpolation must be one of {known}, not {self.interpolation!r}")
-        if not 0 < self.crop_fraction <= 1:
-            raise HalftoneError(f"crop fraction must lie in (0, 1], not {self.crop_fraction!r}")
+        if not MIN_CROP_FRACTION <= self.crop_fraction <= 1:
+            raise HalftoneError(f"crop fraction must lie in [{MIN_CROP_FRACTION}, 1], not {self.crop_fraction!r}")
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) != 3 or not all(math.isfinite(value) for value in values):
                 raise HalftoneError(f"{name} must be three finite numbers, one per RGB channel, not {values!r}")

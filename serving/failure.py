@@ -25,23 +25,24 @@ def end_worker(name: str, error: Exception) -> NoReturn:
     The supervisor knows the exit code and starts no other worker, which would fail in the same way. Memory may be there
     again in a moment, and a worker that takes the place of another one is tried again.
     """
-    if not isinstance(error, HalftoneError) and not _is_memory(error):
+    if not isinstance(error, HalftoneError) and not is_memory(error):
         logger.error("can't serve %s", name, exc_info=error)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     print(f"error: can't serve {name}: {explain(error)}", file=sys.stderr, flush=True)
-    os._exit(CRASHED if is_successor() and _is_memory(error) else WRONG_REQUEST)
+    os._exit(CRASHED if is_successor() and is_memory(error) else WRONG_REQUEST)
 
 
 def explain(error: Exception) -> str:
     """One line: what happened and what to do."""
     if isinstance(error, HalftoneError):
         return str(error)
-    if _is_memory(error):
+    if is_memory(error):
         return "there is not enough memory to load it: give the process more, or serve a smaller model"
     first = (str(error).splitlines() or [""])[0]
     return f"{type(error).__name__}: {first} (the traceback is in the log)"
 
 
-def _is_memory(error: Exception) -> bool:
+def is_memory(error: Exception) -> bool:
+    """Whether it says that there is not enough memory."""
     return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _NO_MEMORY)

@@ -42,6 +42,10 @@ class Keys:
             )
         return cls(keys)
 
+    def __contains__(self, key: str) -> bool:
+        """Whether it is one of them."""
+        return self._known(key.encode())
+
     def allow(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
         """Whether `Authorization: Bearer KEY` or `X-API-Key: KEY` has one of the keys; always where there are none."""
         return not self._digests or any([self._known(offered) for offered in _offered(headers)])

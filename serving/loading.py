@@ -24,6 +24,7 @@ from serving.served import Served
 from serving.settings import Settings
 from serving.shadow import check_reference, open_reference
 from serving.telemetry.recorder import Recorder
+from serving.trial import answer_a_picture
 
 logger = logging.getLogger("bentoml.halftone")
 
@@ -191,8 +192,23 @@ def _check_trained(name: str, bundle: Bundle, settings: Settings) -> None:
 def _check_proof(bundle: Bundle, variant: str) -> None:
     """Refuse a variant without a valid proof, but for a plan that can be verified here when it is loaded."""
     record = current(bundle, variant)
+    _check_source(bundle, variant, record)
     if record.verified_on == "runtime" or record.verdict != "PASSED" or not _runs_here(variant):
         proof(bundle, variant)
+
+
+def _check_source(bundle: Bundle, variant: str, record: ParityRecord) -> None:
+    """Refuse a proof for another file than the one that would run."""
+    try:
+        kind, precision = runtime_of(variant)
+    except HalftoneError:
+        # Of a runtime that is not here; it is not opened either.
+        return
+    if record.source != kind.source(precision):
+        raise UnprovenError(
+            f"the proof of {variant} is for {record.source}, and it would run {kind.source(precision)}: "
+            f"run `python -m export.parity --model {bundle.manifest.name} --variant {variant}`"
+        )
 
 
 def _runs_here(variant: str) -> bool:
@@ -231,6 +247,9 @@ def _fastest_first(name: str, bundle: Bundle, variants: list[str], settings: Set
 def _measure(bundle: Bundle, variants: list[str], settings: Settings) -> dict[str, float]:
     rates = {}
     for variant in variants:
+        if current(bundle, variant).verified_on != "runtime":
+            # It is verified when it is opened, and not run before.
+            continue
         try:
             table = speed.measure(bundle, {variant: partial(_load, bundle, variant, settings)})
         except HalftoneError:
@@ -249,15 +268,11 @@ def _open(name: str, bundle: Bundle, variant: str, settings: Settings) -> tuple[
     record = verify_on_first_load(bundle, variant)
     # The verification may have read the manifest again, and another bundle may be there by now.
     _check_trained(name, bundle, settings)
-    kind, precision = runtime_of(variant)
-    if record.source != kind.source(precision):
-        raise UnprovenError(
-            f"the proof of {variant} is for {record.source}, and it would run {kind.source(precision)}: "
-            f"run `python -m export.parity --model {bundle.manifest.name} --variant {variant}`"
-        )
+    _check_source(bundle, variant, record)
     runtime = _load(bundle, variant, settings)
     check_runtime(record, runtime.version(), runtime.executed_as, name)
     picture = np.zeros((1, *runtime.shape), np.uint8)
     for _ in range(WARM_UP):
         runtime.run(picture)
+    answer_a_picture(runtime, bundle.manifest)
     return record, runtime

@@ -90,15 +90,14 @@ class Served:
             self._shadow = Shadow(
                 reference,
                 share=shadow,
-                # Of the batcher alone: what belongs to this model could not be freed at once.
-                idle=partial(_is_idle, self._batcher),
+                idle=recorder.idle,
                 temperature=manifest.temperature,
                 recorder=recorder.comparison(name, self.variant),
             )
 
     def announce(self) -> None:
         """Requests reach it from now on: it is among the metrics."""
-        self._recorder.serving(self.name, self.version, self.variant, lambda: self.waiting)
+        self._recorder.serving(self.name, self.version, self.variant, self._batcher)
         if self._shadow:
             self._shadow.recorder.announce()
 
@@ -107,6 +106,7 @@ class Served:
         self._recorder.withdrawn(self.name, self.version, self.variant)
         if self._shadow:
             self._shadow.recorder.withdraw()
+            self._shadow.drop()
 
     @property
     def waiting(self) -> int:
@@ -188,10 +188,6 @@ class Served:
         if self._shadow:
             self._shadow.offer(pixels, logits)
         return logits
-
-
-def _is_idle(batcher: Batcher) -> bool:
-    return not batcher.pending
 
 
 def _decoded(data: bytes, spec: InputSpec, max_pixels: int) -> Pixels:

@@ -126,7 +126,8 @@ class Settings:
         self._check("watch", 0 <= self.watch < math.inf, "0 or a positive number")
         if self.admin_token and not _SECRET.fullmatch(self.admin_token):
             raise HalftoneError(f"{PREFIX}ADMIN_TOKEN must be at least 16 visible ASCII characters, without spaces")
-        _ = self.keys
+        if self.admin_token in self.keys:
+            raise HalftoneError(f"{PREFIX}ADMIN_TOKEN must not be one of {PREFIX}API_KEYS: clients would be operators")
         endpoint = self.trace_endpoint
         self._check("trace_endpoint", not endpoint or endpoint.startswith(("http://", "https://")), "an http(s) URL")
         self._check("max_images", self.max_images <= self.queue, f"at most the queue of {self.queue}")

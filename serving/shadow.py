@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from export.record import UnprovenError, proof
+from export.record import UnprovenError, check_runtime, proof
 from export.runtimes.base import Logits, Pixels, Runtime
 from export.runtimes.registry import load
 from models.bundle import Bundle
@@ -69,8 +69,10 @@ def open_reference(bundle: Bundle, variant: str) -> Runtime:
     reasons = []
     for reference in _others(variant):
         try:
-            proof(bundle, reference)
-            return load(bundle, reference, threads=1, streams=1)
+            record = proof(bundle, reference)
+            runtime = load(bundle, reference, threads=1, streams=1)
+            check_runtime(record, runtime.version(), runtime.executed_as, bundle.manifest.name)
+            return runtime
         except HalftoneError as error:
             reasons.append(str(error))
     raise _missing(bundle, variant, reasons)
@@ -131,9 +133,17 @@ class Shadow:
             if len(self._waiting) >= MOST_WAITING:
                 self.recorder.ended("dropped")
                 continue
-            # What they are views of may be a whole request, which must not live on.
-            self._waiting.append(_Sample(picture.copy(), row.copy()))
+            try:
+                # What they are views of may be a whole request, which must not live on.
+                self._waiting.append(_Sample(picture.copy(), row.copy()))
+            except MemoryError:
+                # The answer is there, and must not fail for this.
+                self.recorder.ended("dropped")
             self._wake.set()
+
+    def drop(self) -> None:
+        """Forget what waits: the model answers no more."""
+        self._waiting.clear()
 
     def close(self) -> None:
         """End the thread, drop what waits, and free the reference."""
@@ -152,20 +162,27 @@ class Shadow:
             self._wake.wait()
             self._wake.clear()
             while self._waiting and not self._closed:
-                if self._idle():
-                    self._compare(self._waiting.popleft())
-                else:
+                if not self._idle():
                     time.sleep(_LOOK_AGAIN)
+                    continue
+                # They may have been dropped meanwhile.
+                with contextlib.suppress(IndexError):
+                    self._try(self._waiting.popleft())
 
-    def _compare(self, sample: _Sample) -> None:
+    def _try(self, sample: _Sample) -> None:
         try:
-            (reference,) = self._reference.run(sample.pixels[np.newaxis])
+            self._compare(sample)
         # The thread must live on.
         except Exception:
             self.recorder.ended("failed")
             if not self._failed:
                 logger.exception("the FP32 reference failed on a picture; this is said once")
             self._failed = True
+
+    def _compare(self, sample: _Sample) -> None:
+        (reference,) = self._reference.run(sample.pixels[np.newaxis])
+        if not (np.isfinite(sample.logits).all() and np.isfinite(reference).all()):
+            self.recorder.ended("disagree")
             return
         exponents = np.exp((sample.logits - sample.logits.max()) / self._temperature)
         self.recorder.compared(

@@ -122,7 +122,8 @@ def ask(connection: http.client.HTTPConnection, way: Way) -> Sample:
             raise ValueError(body.decode(errors="replace")[:300])
         version, pictures = way.read(json.loads(body))
         gaps = tuple(math.log(first / second) for first, second in pictures)
-    except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
+    # Whatever is wrong with an answer, the client must ask on.
+    except Exception as error:
         connection.close()
         problem = f"{type(error).__name__}: {error}"
         return Sample(way=way.name, sent=sent, received=time.monotonic(), status=status, problem=problem)

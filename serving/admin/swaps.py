@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from models.errors import HalftoneError
+from models.manifest import Manifest
 from models.store import artifacts
 from serving.errors import RequestError, unavailable
+from serving.failure import is_memory
 from serving.memory import trim
 from serving.registry import Registry
 from serving.served import Served
@@ -64,10 +66,15 @@ class Swaps:
         self._busy: set[str] = set()
         self._lock = threading.Lock()
         self._freeing: dict[str, threading.Thread] = {}
+        self._last: dict[str, Manifest] = {}
 
     def is_busy(self, name: str) -> bool:
         """Whether this model is being replaced now."""
         return name in self._busy
+
+    def last(self, name: str) -> Manifest | None:
+        """What was put in charge last from the model's own folder."""
+        return self._last.get(name)
 
     def load(self, name: str, bundle: str | None = None) -> Swap:
         """Put what is in the bundle's folder now in the place of the model.
@@ -88,7 +95,10 @@ class Swaps:
                 self._recorder.swapped(name, "refused")
                 logger.warning("%s %s goes on serving: %s", name, present.version, error.message)
                 raise
-            return self._flip(model, present, start, "loaded")
+            swap = self._flip(model, present, start, "loaded")
+            if model.bundle == name:
+                self._last[name] = model.manifest
+            return swap
 
     def rollback(self, name: str) -> Swap:
         """Let the model answer again that was replaced last; a second rollback undoes the first.
@@ -110,13 +120,14 @@ class Swaps:
     @contextlib.contextmanager
     def _alone(self, name: str) -> Iterator[Served]:
         """The present model, while nobody else replaces it."""
-        present = self._models.get(name)
+        self._models.get(name)
         with self._lock:
             if name in self._busy:
                 raise RequestError(409, "swap_running", f"{name} is being replaced already: ask again when it is done")
             self._busy.add(name)
         try:
-            yield present
+            # Only now nobody else changes it.
+            yield self._models.get(name)
         finally:
             self._busy.discard(name)
 
@@ -126,14 +137,15 @@ class Swaps:
             self._freeing.pop(name).join()
         try:
             return self._load(name, bundle=bundle, replaces=present)
-        except HalftoneError as error:
-            reason = str(error).replace(f"{artifacts()}/", "")
-        except MemoryError:
-            raise unavailable("out_of_memory", f"there is no memory for another {name}", retry_after=60) from None
         # Whatever a library makes of a bundle that it can't digest: the old model serves on.
-        except Exception:
-            logger.exception("failed to load %s", bundle or name)
-            reason = f"{bundle or name} failed while it was loaded or warmed: see the server's log"
+        except Exception as error:
+            if is_memory(error):
+                raise unavailable("out_of_memory", f"there is no memory for another {name}", retry_after=60) from None
+            if isinstance(error, HalftoneError):
+                reason = str(error).replace(f"{artifacts()}/", "")
+            else:
+                logger.exception("failed to load %s", bundle or name)
+                reason = f"{bundle or name} failed while it was loaded or warmed: see the server's log"
         raise RequestError(422, "bundle_refused", reason)
 
     def _flip(self, model: Served, present: Served, start: float, result: str) -> Swap:
@@ -146,10 +158,18 @@ class Swaps:
         self._recorder.swapped(model.name, result)
         logger.info("%s: %s took the place of %s after %.2f s", model.name, model.version, present.version, seconds)
         if gone:
-            thread = threading.Thread(target=self._free, args=(gone,), name=f"{model.name}-free", daemon=True)
-            thread.start()
-            self._freeing[model.name] = thread
+            self._free_soon(model.name, gone)
         return Swap(model=model, replaced=present, seconds=seconds)
+
+    def _free_soon(self, name: str, models: list[Served]) -> None:
+        thread = threading.Thread(target=self._free, args=(models,), name=f"{name}-free", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            # There is no room for one more thread; the swap has happened all the same.
+            self._free(models)
+        else:
+            self._freeing[name] = thread
 
     def _free(self, models: list[Served]) -> None:
         """Let them finish, and give their memory back."""

@@ -21,7 +21,9 @@ class Drift:
         self._mean = self._deviation = math.nan
 
     def add(self, value: float) -> None:
-        """One more picture."""
+        """One more picture; a number that is none is left out."""
+        if not math.isfinite(value):
+            return
         self._last.append(value)
         if len(self._first) < WINDOW:
             self._first.append(value)

@@ -5,8 +5,8 @@ Every method may be called from any thread, costs about a microsecond, and does 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from serving.telemetry import catalogue
 from serving.telemetry.comparison import ComparisonRecorder
@@ -16,6 +16,18 @@ from serving.work import Observer
 
 if TYPE_CHECKING:
     from serving.telemetry.spans import Parent, Spans
+
+
+class Queue(Protocol):
+    """What waits for a model."""
+
+    @property
+    def waiting(self) -> int:
+        """Pictures that nobody works on yet."""
+
+    @property
+    def pending(self) -> int:
+        """Those, and the pictures that are being worked on."""
 
 
 class Recorder:
@@ -28,6 +40,7 @@ class Recorder:
     def __init__(self, *, metrics: bool = True) -> None:
         self.metrics = Metrics() if metrics else None
         self.spans: Spans | None = None
+        self._queues: dict[str, Queue] = {}
 
     def trace(self, spans: Spans) -> None:
         """Make spans from now on."""
@@ -41,17 +54,23 @@ class Recorder:
         """Records how a loaded model compares with the FP32 reference."""
         return ComparisonRecorder(self.metrics, name, variant)
 
-    def serving(self, name: str, version: str, variant: str, waiting: Callable[[], int]) -> None:
-        """A model takes requests from now on; `waiting` reads how many pictures wait, at each scrape, in any thread."""
+    def serving(self, name: str, version: str, variant: str, queue: Queue) -> None:
+        """A model takes requests from now on; how many pictures wait is read at each scrape, in any thread."""
+        self._queues[name] = queue
         if self.metrics:
             self.metrics.set(catalogue.MODEL_INFO, (name, version, variant), lambda: 1)
-            self.metrics.set(catalogue.QUEUE_DEPTH, (name, variant), waiting)
+            self.metrics.set(catalogue.QUEUE_DEPTH, (name, variant), lambda: queue.waiting)
 
     def withdrawn(self, name: str, version: str, variant: str) -> None:
         """A model takes no more requests; called before another one of its name is `serving`."""
+        self._queues.pop(name, None)
         if self.metrics:
             self.metrics.unset(catalogue.MODEL_INFO, (name, version, variant))
             self.metrics.unset(catalogue.QUEUE_DEPTH, (name, variant))
+
+    def idle(self) -> bool:
+        """Whether no model that takes requests has anything to do."""
+        return not any(queue.pending for queue in [*self._queues.values()])
 
     def swapped(self, name: str, result: str) -> None:
         """A model was to be replaced; `result` is loaded, refused or rolled_back."""

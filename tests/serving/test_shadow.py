@@ -1,5 +1,6 @@
 """Shadow parity: the reference sees a share of the live pictures, in idle time only, and finds a wrong variant."""
 
+import asyncio
 import io
 import json
 import re
@@ -18,8 +19,9 @@ from serving.shadow import MOST_WAITING, Shadow
 from serving.telemetry.comparison import ComparisonRecorder
 from serving.telemetry.drift import WINDOW, Drift
 from serving.telemetry.metrics import Metrics
+from serving.telemetry.recorder import Recorder
 from tests.servers import PHOTOS, Server, serve, wait_until
-from tests.serving.stand_in import StandIn
+from tests.serving.stand_in import StandIn, served
 from tests.serving.test_sabotage import damage
 from tests.serving.test_startup import refused, rewrite_record
 
@@ -118,6 +120,60 @@ def test_it_runs_only_while_idle_and_drops_what_has_no_room() -> None:
         assert reference.entered.acquire(timeout=30)
     shadow.close()
     assert counts(metrics.exposition().decode())["dropped"] == 5
+
+
+def test_an_answer_without_numbers_disagrees_and_the_thread_lives_on() -> None:
+    metrics = Metrics()
+    recorder = ComparisonRecorder(metrics, "m", "v")
+    shadow = Shadow(StandIn(), share=1, idle=lambda: True, temperature=1.0, recorder=recorder)
+    picture, nothing = np.zeros((224, 224, 3), np.uint8), np.full((1, 1000), np.nan, np.float32)
+
+    for number in range(1, 2 * WINDOW):
+        shadow.offer([picture], nothing)
+        wait_until(lambda number=number: sum(counts(metrics.exposition().decode()).values()) == number, "compared")  # type: ignore[misc]
+
+    shadow.offer([picture], np.eye(1, 1000, dtype=np.float32))
+    wait_until(lambda: counts(metrics.exposition().decode()).get("agree") == 1, "a sound answer was compared")
+    shadow.close()
+    assert counts(metrics.exposition().decode()) == {"agree": 1, "disagree": 2 * WINDOW - 1}
+
+
+def test_what_waits_is_dropped_when_the_model_is_replaced() -> None:
+    idle = threading.Event()
+    reference = StandIn()
+    recorder = ComparisonRecorder(Metrics(), "m", "v")
+    shadow = Shadow(reference, share=1, idle=idle.is_set, temperature=1.0, recorder=recorder)
+    for _ in range(10):
+        shadow.offer([np.zeros((224, 224, 3), np.uint8)], np.eye(1, 1000, dtype=np.float32))
+
+    shadow.drop()
+    idle.set()
+
+    assert not reference.entered.acquire(timeout=0.2)
+    shadow.close()
+
+
+def test_idle_is_a_service_in_which_no_model_has_anything_to_do(artifacts: Path) -> None:
+    recorder = Recorder(metrics=False)
+    busy, other = (
+        served(artifacts, name, StandIn(held=held), recorder=recorder) for name, held in (("a", True), ("b", False))
+    )
+    assert recorder.idle()
+    busy.announce()
+    other.announce()
+    assert recorder.idle()
+
+    async def ask() -> None:
+        asking = asyncio.ensure_future(busy.logits(np.zeros((1, 224, 224, 3), np.uint8), seconds=30))
+        await asyncio.sleep(0.05)
+        assert not recorder.idle()
+        busy.runtime.held.set()  # type: ignore[attr-defined]
+        await asking
+
+    asyncio.run(ask())
+    assert recorder.idle()
+    for model in (busy, other):
+        model.close()
 
 
 def test_drift_is_counted_in_standard_deviations_of_the_first_pictures() -> None:

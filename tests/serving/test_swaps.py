@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from models.bundle import Bundle
 from models.errors import HalftoneError
 from models.store import DEFAULT_MODEL
 from serving.admin.swaps import Swaps
@@ -37,6 +38,7 @@ class Factory:
         self.entered = threading.Event()
         self.error: Exception | None = None
         self.recorder: Recorder | None = None
+        self.folder: Path | None = None
 
     def __call__(self, name: str, *, bundle: str | None = None, replaces: Served | None = None) -> Served:
         self.entered.set()
@@ -45,6 +47,8 @@ class Factory:
             raise self.error
         model = served(self.artifacts, name, StandIn(), recorder=self.recorder)
         model.bundle = bundle or name
+        if self.folder is not None:
+            model.manifest = Bundle.open(self.folder).manifest
         model.version = f"v{len(self.made) + 1}"
         self.made.append(model)
         return model
@@ -223,6 +227,58 @@ def test_the_metrics_name_who_is_in_charge(load: Factory) -> None:
         assert 'halftone_model_info{name="first",variant="onnxruntime-fp32",version="v1"} 1.0' in text
 
 
+@pytest.fixture
+def watched(load: Factory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A bundle of which the stand-ins are loaded: its manifest and one file."""
+    folder = tmp_path / "first"
+    folder.mkdir()
+    (folder / "manifest.json").write_bytes((load.artifacts / DEFAULT_MODEL / "manifest.json").read_bytes())
+    edit_manifest(folder, lambda manifest: manifest.update(files={"README.md": manifest["files"]["README.md"]}))
+    (folder / "README.md").write_text("half of it")
+    monkeypatch.setenv("HALFTONE_ARTIFACTS", str(tmp_path))
+    return folder
+
+
+def test_the_watch_does_not_undo_a_rollback_of_what_the_operator_loaded(load: Factory, watched: Path) -> None:
+    with service(load) as (api, swaps):
+        load.folder = watched
+        watch = Watch(api.models, swaps, seconds=60)
+        watch.look("first")
+        swaps.load("first")
+        swaps.rollback("first")
+        for _ in range(3):
+            watch.look("first")
+        assert version(api) == "v1"
+
+
+def test_a_copy_that_writes_the_manifest_first_is_loaded_when_it_is_whole(load: Factory, watched: Path) -> None:
+    with service(load) as (api, swaps):
+        load.folder = watched
+        watch = Watch(api.models, swaps, seconds=60)
+        load.error = HalftoneError("a file does not fit its hash")
+        for _ in range(3):
+            watch.look("first")
+        load.error = None
+        assert version(api) == "v1"
+        (watched / "README.md").write_text("all of it")
+        for _ in range(2):
+            watch.look("first")
+        assert version(api) == "v2"
+
+
+def test_no_memory_is_no_fault_of_the_bundle(load: Factory, watched: Path) -> None:
+    with service(load) as (api, swaps):
+        load.folder = watched
+        load.error = RuntimeError("std::bad_alloc")
+        assert (refused(lambda: swaps.load("first")).status, version(api)) == (503, "v1")
+        watch = Watch(api.models, swaps, seconds=60)
+        for _ in range(2):
+            watch.look("first")
+        load.error = None
+        watch.look("first")
+        assert version(api) == "v2"
+
+
 def test_a_watched_bundle_is_loaded_when_it_has_changed_and_is_steady(
     load: Factory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,6 +289,7 @@ def test_a_watched_bundle_is_loaded_when_it_has_changed_and_is_steady(
     monkeypatch.setenv("HALFTONE_ARTIFACTS", str(tmp_path))
     with service(load) as (api, swaps):
         watch = Watch(api.models, swaps, seconds=60)
+        load.folder = folder
 
         def versions(looks: int) -> list[str]:
             seen = []
