@@ -109,7 +109,7 @@ def test_a_server_that_is_not_there_costs_errors_and_no_crash() -> None:
 
 @pytest.mark.parametrize("wire", [Wire.IMAGE_FIELD, Wire.REQUEST_FIELD])
 def test_a_form_is_what_python_multipart_reads(wire: Wire) -> None:
-    from serving.body import parse_form
+    from serving.form import parse_form
 
     head, _, body = request(wire, "/", b"\xff\xd8picture\r\n", 1).partition(b"\r\n\r\n")
     content_type = head.partition(b"Content-Type: ")[2].partition(b"\r\n")[0].decode()

@@ -61,7 +61,7 @@ def test_without_a_token_there_is_no_administration(server: Server, path: str) -
 
 @pytest.mark.parametrize(
     "authorization",
-    [None, "", "Bearer", "Bearer ", f"Basic {TOKEN}", TOKEN, f"Bearer {TOKEN[:-1]}", f"Bearer {TOKEN}x", "Bearer é"],
+    [None, "", "Bearer", f"Basic {TOKEN}", TOKEN, f"Bearer {TOKEN[:-1]}", f"Bearer {TOKEN}x", "Bearer é"],
 )
 @pytest.mark.parametrize("path", ["/admin/models", LOAD, ROLLBACK, "/admin/nothing"])
 def test_only_who_bears_the_token_is_let_in(admin: Server, path: str, authorization: str | None) -> None:
