@@ -115,7 +115,8 @@ def main(config: Malformed) -> int:
         alone, grown = _alone(server, client, odd_files(sound, config.images, config.count, config.seed), sound)
         odd = list(odd_files(sound, None, config.rounds, config.seed + 1))
         mixed, wrong = _mixed(client, odd, good)
-        alive = server.process.poll() is None and client.post(good).status == 200
+        # Over a new connection: the old one has been idle for longer than the service keeps it.
+        alive = server.process.poll() is None and Client(server.port).post(good).status == 200
     setting = {"variant": variant, "seed": config.seed, "further pictures": config.images is not None}
     figures = [
         *_figures(config, alone, mixed, grown),
