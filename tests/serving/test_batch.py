@@ -93,7 +93,7 @@ def interrupted(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> In
     first.wait()
     for process in family:
         process.resume()
-    _, alive = psutil.wait_procs(family, timeout=30)
+    _, alive = psutil.wait_procs(family, timeout=90)
     done = len(list(parts.glob("part-*")))
     second = subprocess.run(
         command(folder, output), cwd=ROOT, env=environment(artifacts), capture_output=True, text=True, check=False
