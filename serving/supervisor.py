@@ -29,6 +29,10 @@ MOST_DEATHS = 3
 
 _SOON = 0.05
 
+_WITHIN = {"endpoint": "inproc://control", "pubsub_endpoint": "inproc://events"}
+"""Instead of two TCP ports: every user of the machine could give circus orders there, and another process may take a
+port between BentoML's choice and circus' use of it."""
+
 
 class Supervisor(bentoml_circus.Arbiter):
     """Starts the workers, replaces those that die, and gives up where that is in vain.
@@ -38,7 +42,7 @@ class Supervisor(bentoml_circus.Arbiter):
     """
 
     def __init__(self, watchers: list[Any], **options: Any) -> None:
-        super().__init__(watchers, **options)
+        super().__init__(watchers, **options | _WITHIN)
         self._exit_code = 0
         self._ready = self._was_ready = False
         self._deaths = 0

@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
 import httpx
+import psutil
 import pytest
 
 from tests.servers import PHOTOS, Server, serve
@@ -232,3 +233,14 @@ def test_no_answer_tells_where_the_service_lives(audited: Audited) -> None:
     answers += [audited.post("/v2/models/efficientnet_lite0/infer", content=body).text for body in bodies]
 
     assert [(text, word) for text in answers for word in inside if word in text] == []
+
+
+def test_the_port_of_the_service_is_the_only_one(server: Server) -> None:
+    supervisor = psutil.Process(server.process.pid)
+    family = [supervisor, *supervisor.children(recursive=True)]
+
+    ports = {
+        each.laddr.port for process in family for each in process.net_connections("inet") if each.status == "LISTEN"
+    }
+
+    assert ports == {urlsplit(server.url).port}
