@@ -49,8 +49,9 @@ demo: setup
 	@HALFTONE_MODEL=demo $(BIN)/python -m loadtest.ask --image $(SAMPLE)
 	@echo "training report: $(ARTIFACTS)/demo/report/index.html (rm -r $(ARTIFACTS)/demo starts anew)"
 
+# Half of the time is waiting for servers to start: two files at once.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: setup
 	$(BIN)/ruff check
