@@ -27,7 +27,8 @@ def test_a_model_is_swapped_while_clients_ask(artifacts: Path, tmp_path: Path) -
     figures = {figure["name"]: figure["value"] for figure in findings["figures"]}
     assert findings["met"]
     assert [figures[name] for name in ("new versions loaded", "rollbacks", "bad bundles refused")] == [4, 1, 2]
-    assert figures["versions that answered"] == 5
+    # One that is rolled back at once may have answered nobody.
+    assert figures["versions that answered"] in (4, 5)
     assert all(figures[f"requests of {way}"] for way in ("classify", "classify_batch", "v2"))
     assert "| failed requests | 0 | 0 | met |" in report.with_suffix(".md").read_text()
 
