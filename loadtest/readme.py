@@ -1,7 +1,7 @@
 """`python -m loadtest.readme`: writes the newest reports' figures into the README, between its two marks.
 
-Takes the newest DATE-compare.json, DATE-sweep.json and DATE-tune.json of loadtest/reports, those that there are. With
-`--check` nothing is written, and the exit code is 1 where the README says something else than the reports.
+Takes the newest DATE-compare.json or DATE-…/compare.json of loadtest/reports, and so on for `sweep` and `tune`; those
+that there are. With `--check` nothing is written, and the exit code is 1 where the README says something else.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from loadtest.comparison.report import markdown_table
 BEGIN, END = "<!-- performance -->", "<!-- /performance -->"
 DONE, ANSWER_IS_NO = 0, 1
 _NOTHING = "–"
+_DATE = re.compile(r"\d{4}-\d\d-\d\d(?=-)")
 
 Report = Mapping[str, Any]
 
@@ -92,9 +93,10 @@ def section(folder: Path, beside: Path) -> str:
 
 
 def newest(folder: Path, kind: str) -> Path | None:
-    """The report of a kind with the latest date in its name."""
-    paths = [path for path in folder.glob(f"*-{kind}.json") if re.fullmatch(r"\d{4}-\d\d-\d\d-\w+", path.stem)]
-    return max(paths, key=lambda path: path.stem, default=None)
+    """The report of a kind with the latest date in its name or in its folder's."""
+    paths = [*folder.glob(f"*-{kind}.json"), *folder.glob(f"*/{kind}.json")]
+    dated = {path: date for path in paths if (date := _DATE.match(path.relative_to(folder).as_posix()))}
+    return max(dated, key=lambda path: (dated[path][0], path), default=None)
 
 
 def _source(path: Path, report: Report) -> str:

@@ -101,6 +101,19 @@ def test_the_newest_reports_go_between_the_marks_and_nothing_else_changes(folder
     assert readme(folder, "--check").returncode == 0
 
 
+def test_a_dated_folder_may_hold_the_reports_of_a_day(folder: Path) -> None:
+    (folder / "2026-01-05-serving").mkdir()
+    (folder / "2026-01-05-serving" / "compare.json").write_text(json.dumps(compared(333)))
+    (folder / "other").mkdir()
+    (folder / "other" / "compare.json").write_text("{")
+
+    assert readme(folder).returncode == 0
+
+    text = (folder / "README.md").read_text()
+    assert "| Halftone | e | 333 | 333 | 3.33 | 333 |" in text
+    assert "[compare](2026-01-05-serving/compare.md)" in text
+
+
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
