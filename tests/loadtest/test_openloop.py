@@ -175,9 +175,9 @@ def test_a_stall_shows_in_the_open_loop_though_a_closed_loop_hides_it() -> None:
 def test_a_generator_that_is_too_slow_says_so() -> None:
     bare = ROOT / "loadtest" / "peers" / "bare_socket.py"
     with Generator() as generator, server(str(bare)) as target:
-        run = generator.poisson(target, rate=20_000, seconds=0.5, seed=1)
+        run = generator.poisson(target, rate=400_000, seconds=0.25, seed=1)
 
-    assert level(run, offered=20_000, begin=0, end=0.5, target_ms=50).client_bound
+    assert level(run, offered=400_000, begin=0, end=0.25, target_ms=50).client_bound
 
 
 def test_a_server_that_is_not_there_is_failures() -> None:
