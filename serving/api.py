@@ -203,7 +203,12 @@ class Api:
             return as_json(await while_connected(receive, self._classify_batch(upload, model)))
 
     async def _upload(self, scope: Scope, receive: Intake, field: str) -> Upload:
-        return await read_upload(scope, receive, field, self._settings)
+        return await read_upload(scope, receive, field, self._settings, self._check_room)
+
+    def _check_room(self, name: str | None, seconds: float) -> None:
+        # A form may name the model in its body: nothing can be said before that is read.
+        if name is not None or len(self.models.names) == 1:
+            self.models.get(name).check_room(seconds)
 
     async def _models(self, scope: Scope, receive: Intake) -> Answer:
         self._ready()

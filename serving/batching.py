@@ -79,6 +79,15 @@ class Batcher:
         """Items that nobody works on yet."""
         return self._schedule.waiting
 
+    def check_room(self, seconds: float) -> None:
+        """Whether `submit` would take one item more now, with so many seconds for it.
+
+        Raises:
+            RequestError: 429 where it would not.
+        """
+        with self._lock:
+            self._schedule.check_room(1, self._clock() + seconds)
+
     async def submit(
         self,
         values: Many,

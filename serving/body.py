@@ -86,9 +86,14 @@ async def read_body(intake: Intake, declared: str | None, *, limit: int, seconds
     return body
 
 
+def exceeds(declared: str | None, limit: int) -> bool:
+    """Whether a Content-Length header, if there is one, announces more bytes than these."""
+    return declared is not None and declared.isdecimal() and int(declared) > limit
+
+
 async def _read(intake: Intake, declared: str | None, limit: int) -> bytes:
     # A refused body is read on and dropped for a while: a client that is still sending would not see the answer.
-    if declared is not None and declared.isdecimal() and int(declared) > _DRAIN * limit:
+    if exceeds(declared, _DRAIN * limit):
         raise _too_large(limit)
     chunks: list[bytes] = []
     size, more, refusal = 0, True, None

@@ -98,8 +98,9 @@ def _served(name: str, opened: Opened, settings: Settings, recorder: Recorder, r
         opened.runtime,
         opened.record,
         sizes=sizes,
-        # One more than run the model: a picture is decoded while all of those are busy (a tenth more throughput).
-        threads=settings.worker_threads + 1,
+        # Where the library runs the model in threads of its own, one more decodes a picture while all others wait for
+        # those (a tenth more throughput); else it would only take the cores from them (a tenth less).
+        threads=settings.worker_threads + (not opened.runtime.inline),
         streams=streams,
         capacity=settings.queue,
         max_pixels=settings.max_pixels,

@@ -48,16 +48,24 @@ class Schedule:
         """Items that nobody works on yet."""
         return len(self._waiting) + len(self._ready)
 
-    def add(self, items: Sequence[Item]) -> None:
-        """Queue all items.
+    def check_room(self, count: int, deadline: float) -> None:
+        """Whether `add` would take so many items that must be done by then.
 
         Raises:
             RequestError: 429 where there is no room for all of them, or so many wait that they would be too late.
         """
-        if self.pending + len(items) > self._capacity:
+        if self.pending + count > self._capacity:
             raise self._full(f"there is room for {self._capacity}")
-        if self.waiting and self._seconds(self.pending) > _SURE * (items[0].group.deadline - self._clock()):
+        if self.waiting and self._seconds(self.pending) > _SURE * (deadline - self._clock()):
             raise self._full("this one would not be done in time")
+
+    def add(self, items: Sequence[Item]) -> None:
+        """Queue all items of one request.
+
+        Raises:
+            RequestError: as `check_room`.
+        """
+        self.check_room(len(items), items[0].group.deadline)
         self.pending += len(items)
         self._waiting.extend(items)
 

@@ -113,6 +113,14 @@ class Served:
         """Pictures that nobody works on yet."""
         return self._batcher.waiting
 
+    def check_room(self, seconds: float) -> None:
+        """Whether a request for one picture would be taken now, with so many seconds for it.
+
+        Raises:
+            RequestError: 429 where it would not.
+        """
+        self._batcher.check_room(seconds)
+
     async def classify(
         self, images: Sequence[bytes], top_k: int, *, seconds: float
     ) -> list[list[Prediction] | RequestError]:

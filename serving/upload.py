@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
 from models.sniff import image_format
 from serving.answer import Scope
-from serving.body import Intake, read_body
+from serving.body import Intake, exceeds, read_body
 from serving.deadline import HEADER, allowed_seconds
 from serving.errors import RequestError, bad_parameter
 from serving.form import Part, parse_form
@@ -35,7 +35,11 @@ class Upload:
     """Time that it may take from now on."""
 
 
-async def read_upload(scope: Scope, receive: Intake, field: str, settings: Settings) -> Upload:
+CheckRoom = Callable[[str | None, float], None]
+"""Raises RequestError where a model would refuse a request now; takes its name, None for the first, and the seconds."""
+
+
+async def read_upload(scope: Scope, receive: Intake, field: str, settings: Settings, check_room: CheckRoom) -> Upload:
     """Read a request whose pictures are the form field `field`, or the body itself.
 
     Args:
@@ -43,6 +47,7 @@ async def read_upload(scope: Scope, receive: Intake, field: str, settings: Setti
         receive: its channel.
         field: the form's field of the pictures.
         settings: limits and time-outs.
+        check_room: is asked before the body is read, which costs most of what a refused request costs.
 
     Raises:
         RequestError: 400, 408, 413, 415, 422 or 429, whatever is wrong with it.
@@ -57,17 +62,21 @@ async def read_upload(scope: Scope, receive: Intake, field: str, settings: Setti
         elif name == HEADER:
             timeout = value.decode("latin-1")
     seconds = allowed_seconds(timeout, settings.deadline)
+    query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True) if scope["query_string"] else []
+    if not exceeds(length, settings.max_body):
+        check_room(_named(dict(query).get("model")), seconds)
     body = await read_body(receive, length, limit=settings.max_body, seconds=settings.body_timeout)
     images, parameters = _parts(content_type or "", body, field)
-    if scope["query_string"]:
-        query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-        parameters = [*query, *parameters]
+    parameters = [*query, *parameters]
     if not parameters:
         return Upload(images, None, None, seconds)
     values = _once(parameters)
-    model = values.get("model")
-    # BentoML's client writes a text field as JSON; no model's name has quotes.
-    return Upload(images, model and model.strip('"'), values.get("top_k"), seconds)
+    return Upload(images, _named(values.get("model")), values.get("top_k"), seconds)
+
+
+def _named(model: str | None) -> str | None:
+    """The model's name as it was meant: BentoML's client writes a text field as JSON, and no name has quotes."""
+    return model and model.strip('"')
 
 
 def checked_top_k(text: str | None, classes: int) -> int:

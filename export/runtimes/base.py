@@ -39,6 +39,9 @@ class Runtime(ABC):
     precisions: ClassVar[tuple[str, ...]]
     """The second halves, in the order of preference for trying them."""
 
+    inline: bool = False
+    """Whether `run` computes in the thread that calls it alone, which then keeps a core busy; else it waits."""
+
     def __init__(self, bundle: Bundle, *, precision: str, threads: int, streams: int = 1) -> None:
         manifest = bundle.manifest
         self.shape = (manifest.input.size, manifest.input.size, 3)

@@ -49,6 +49,7 @@ class OnnxRuntime(Runtime):
     def _open(self, source: bytes, bundle: Bundle, threads: int, streams: int) -> None:
         import onnxruntime
 
+        self.inline = threads <= streams
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = max(1, threads // streams)
         options.inter_op_num_threads = 1

@@ -7,10 +7,11 @@ others in FP32.
 from __future__ import annotations
 
 import io
+import queue
 import threading
 from collections.abc import Collection
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,9 +31,33 @@ _WEIGHTED = ("Convolution", "FullyConnected", "MatMul")
 _SIZES = (8, 4, 2, 1)
 """Batches are compiled for these numbers of pictures; others are put together from them."""
 
+MOST_COPIED = 512 * 2**20
+"""Bytes of weights that the streams' own copies may add up to, by the size of the file."""
+
+
+Compiled = dict[int, openvino.CompiledModel]
+"""Number of pictures to the graph for batches of them."""
+
+
+class Slot:
+    """What one call at a time needs.
+
+    Args:
+        compiled: graphs, its own or all slots' together.
+    """
+
+    def __init__(self, compiled: Compiled) -> None:
+        self.compiled = compiled
+        self.requests: dict[int, openvino.InferRequest] = {}
+
 
 class OpenVino(Runtime):
-    """The bundle's graph compiled for this CPU and each size of batches, with one infer request a calling thread."""
+    """The bundle's graph compiled for this CPU and each size of batches.
+
+    With several streams, a model that was compiled for one of them runs in the thread that calls; compiled for all of
+    them, in threads of OpenVINO's that are woken for it, at a tenth less throughput of the service on two cores. Small
+    models are therefore compiled for each stream by itself. Large ones share their weights.
+    """
 
     name: ClassVar[str] = "openvino"
     precisions: ClassVar[tuple[str, ...]] = ("bf16", "fp32", _QUANTISED)
@@ -58,28 +83,28 @@ class OpenVino(Runtime):
         """The precision that the compiled model reports: of its layers for INT8, else of its arithmetic."""
         if self.precision == _QUANTISED:
             return f"{_QUANTISED if self._integer_layers() else 'fp32'} on CPU"
-        chosen = self._compiled[1].get_property(hint.inference_precision)
+        chosen = self._models[0][1].get_property(hint.inference_precision)
         names = {type_: name for name, type_ in _TYPES.items()}
         return f"{names.get(chosen, chosen.get_type_name())} on CPU"
 
     def _open(self, source: bytes, bundle: Bundle, threads: int, streams: int) -> None:
         core = openvino.Core()
-        options = {
-            hint.inference_precision: _TYPES.get(self.precision, openvino.Type.f32),
-            hint.performance_mode: hint.PerformanceMode.LATENCY,
-            properties.inference_num_threads: threads,
-            properties.num_streams: streams,
-            # Pinned threads start from the first core in every process: several processes that share the cores would
-            # all compute on the same ones.
-            hint.enable_cpu_pinning: threads >= cores(),
-        }
-        self._compiled: dict[int, openvino.CompiledModel] = {}
         self._compiling = threading.Lock()
-        self._requests = threading.local()
+        apart = streams > 1 and streams * len(_SIZES) * len(source) <= MOST_COPIED
+        self.inline = apart and threads <= streams
+        self._streams = streams
         try:
             self._graph = core.read_model(io.BytesIO(source))
+            options = self._options(max(1, threads // streams), 1) if apart else self._options(threads, streams)
+            # Pinned threads start from the first core in every process and every model: several processes that share
+            # the cores, or several models, would all compute on the same ones.
+            options[hint.enable_cpu_pinning] = threads >= cores() and not apart
             self._compile = partial(core.compile_model, self._graph, "CPU", options)
-            self._for_batch(1)
+            self._models: list[Compiled] = [{} for _ in range(streams if apart else 1)]
+            self._free: queue.LifoQueue[Slot] = queue.LifoQueue()
+            for stream in range(streams):
+                self._free.put(Slot(self._models[stream if apart else 0]))
+            self._prepare(1)
         except RuntimeError as error:
             reason = " ".join(str(error).split())
             raise HalftoneError(
@@ -92,22 +117,38 @@ class OpenVino(Runtime):
                 "use the variant openvino-fp32"
             )
 
-    def keep(self, sizes: Collection[int]) -> None:
-        """Free what was compiled for batches of other sizes."""
-        with self._compiling:
-            self._compiled = {size: compiled for size, compiled in self._compiled.items() if size in {1, *sizes}}
+    def _options(self, threads: int, streams: int) -> dict[str, Any]:
+        """How to compile, for so many threads in all."""
+        return {
+            hint.inference_precision: _TYPES.get(self.precision, openvino.Type.f32),
+            hint.performance_mode: hint.PerformanceMode.LATENCY,
+            properties.inference_num_threads: threads,
+            properties.num_streams: streams,
+        }
 
-    def _for_batch(self, size: int) -> openvino.CompiledModel:
-        """The graph for batches of exactly this size, compiled when the first one comes."""
+    def keep(self, sizes: Collection[int]) -> None:
+        """Free what was compiled for batches of other sizes, when no call is running any more."""
+        kept = {1, *sizes}
+        slots = [self._free.get() for _ in range(self._streams)]
         with self._compiling:
-            if size not in self._compiled:
-                self._graph.reshape([size, *self.shape])
-                self._compiled[size] = self._compile()
-            return self._compiled[size]
+            for models in self._models:
+                for size in models.keys() - kept:
+                    del models[size]
+        for slot in slots:
+            slot.requests = {size: request for size, request in slot.requests.items() if size in kept}
+            self._free.put(slot)
+
+    def _prepare(self, size: int) -> None:
+        """Compile the graph for batches of exactly this size, for all streams, where that was not done."""
+        with self._compiling:
+            for compiled in self._models:
+                if size not in compiled:
+                    self._graph.reshape([size, *self.shape])
+                    compiled[size] = self._compile()
 
     def _integer_layers(self) -> int:
         """How many convolutions and matrix products the compiled model runs in 8-bit integers."""
-        layers = (node.get_rt_info() for node in self._compiled[1].get_runtime_model().get_ops())
+        layers = (node.get_rt_info() for node in self._models[0][1].get_runtime_model().get_ops())
         return sum(
             str(layer["layerType"].value) in _WEIGHTED and str(layer["runtimePrecision"].value) in ("i8", "u8")
             for layer in layers
@@ -124,12 +165,16 @@ class OpenVino(Runtime):
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _run_exactly(self, pixels: Pixels) -> npt.NDArray[np.floating]:
-        requests = self._requests.__dict__.setdefault("by_size", {})
-        request = requests.get(len(pixels))
-        if request is None:
-            request = requests[len(pixels)] = self._for_batch(len(pixels)).create_infer_request()
-        # The output buffer belongs to the request and is overwritten by its next call: copy it out.
-        return np.array(request.infer({0: pixels}, share_inputs=True, share_outputs=True)[0])
+        # The last one that was given back: its memory is the likeliest to be in the processor's caches.
+        slot, size = self._free.get(), len(pixels)
+        try:
+            if size not in slot.requests:
+                self._prepare(size)
+                slot.requests[size] = slot.compiled[size].create_infer_request()
+            # The output buffer belongs to the request and is overwritten by its next call: copy it out.
+            return np.array(slot.requests[size].infer({0: pixels}, share_inputs=True, share_outputs=True)[0])
+        finally:
+            self._free.put(slot)
 
 
 RUNTIME = OpenVino

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import weakref
+from collections import OrderedDict
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -13,16 +15,23 @@ from export.runtimes.base import Logits, Pixels, Runtime
 from export.tensorrt.device import checked, cudart, gpu, has_gpu
 from export.tensorrt.library import Library, installed, library
 from export.tensorrt.profile import Profile
+from export.tensorrt.recording import Recording
 from export.tensorrt.sidecar import build_command, checked_sidecar, plan_name
 from export.tensorrt.staging import Staging
 from models.bundle import Bundle
 from models.errors import HalftoneError
+
+RECORDED_SIZES = 16
+"""Batch sizes whose work each stream keeps as CUDA graphs."""
 
 
 class TensorRt(Runtime):
     """`engines/VARIANT.plan` on the first visible GPU; each stream has its own context and staging memory."""
 
     precisions: ClassVar[tuple[str, ...]] = ("fp16", "fp32")
+
+    recorded: ClassVar[bool] = True
+    """Whether batches are launched as CUDA graphs that are recorded here; not where the library records its own."""
 
     @classmethod
     def load(cls, bundle: Bundle, *, precision: str, threads: int, streams: int = 1) -> Self:
@@ -76,12 +85,18 @@ class TensorRt(Runtime):
         self._slots: queue.SimpleQueue[Slot] = queue.SimpleQueue()
         try:
             for _ in range(streams):
-                self._slots.put(Slot(engine, self.shape, self.classes, self._profile))
+                context = self._context(edition, engine)
+                recorded = RECORDED_SIZES if self.recorded else 0
+                self._slots.put(Slot(context, self.shape, self.classes, self._profile, recorded=recorded))
         except RuntimeError as error:
             raise HalftoneError(
                 f"{self._gpu.name} can't hold {self.source(self.precision)} for {streams} calls at once ({error}; "
                 f"{edition.complaints()}): use fewer threads, or build it with a smaller --max-batch"
             ) from None
+
+    def _context(self, edition: Library, engine: Any) -> Any:
+        """An execution context of the engine, None where the GPU has no room."""
+        return engine.create_execution_context()
 
     def _deserialise(self, edition: Library, source: bytes, bundle: Bundle) -> Any:
         edition.logger.errors.clear()
@@ -106,27 +121,35 @@ class TensorRt(Runtime):
 class Slot:
     """What one call at a time needs: an execution context, a stream and staging memory for the largest batch.
 
+    A size that comes for the second time is recorded as a CUDA graph, copies included, and launched as one from then
+    on. The first time goes without: TensorRT does work after a change of shape that must not be part of a recording.
+
     Args:
-        engine: the deserialised plan.
+        context: an `IExecutionContext` of nobody else's.
         shape: of one picture.
         classes: number of logits.
         profile: batch sizes.
+        recorded: how many sizes to keep recorded, the latest ones; 0 records none.
 
     Raises:
         RuntimeError: the GPU has no room for it.
     """
 
-    def __init__(self, engine: Any, shape: tuple[int, ...], classes: int, profile: Profile) -> None:
-        self._api, self._minimum, self._shape = cudart(), profile.minimum, shape
-        self._context = engine.create_execution_context()
-        if self._context is None:
+    def __init__(
+        self, context: Any, shape: tuple[int, ...], classes: int, profile: Profile, *, recorded: int = 0
+    ) -> None:
+        if context is None:
             raise RuntimeError("no execution context")
+        self._api, self._minimum, self._shape = cudart(), profile.minimum, shape
+        self._context, self._recorded = context, recorded
         self._stream = checked(self._api.cudaStreamCreate())
         weakref.finalize(self, self._api.cudaStreamDestroy, self._stream).atexit = False
         self._pixels = Staging(self._api, (profile.maximum, *shape), np.uint8)
         self._logits = Staging(self._api, (profile.maximum, classes), np.float32)
         self._context.set_tensor_address("pixels", self._pixels.address)
         self._context.set_tensor_address("logits", self._logits.address)
+        # None: seen, and not recorded, yet or because it can't be.
+        self._recordings: OrderedDict[int, Recording | None] = OrderedDict()
 
     def run(self, pixels: Pixels) -> Logits:
         """Execute on uint8 (N, S, S, 3) with N at most the largest batch: float32 (N, classes).
@@ -138,10 +161,42 @@ class Slot:
         rows = max(count, self._minimum)
         self._pixels.array[:count] = pixels
         self._pixels.array[count:rows] = 0
+        self._launch(rows)
+        checked(self._api.cudaStreamSynchronize(self._stream))
+        return np.array(self._logits.array[:count])
+
+    def _launch(self, rows: int) -> None:
+        """Put the batch that lies in the staging memory on the stream."""
+        if rows not in self._recordings:
+            self._enqueue(rows)
+            self._remember(rows, None)
+            return
+        recording = self._recordings[rows]
+        if recording is None and self._recorded:
+            recording = self._record(rows)
+        if recording is None:
+            self._enqueue(rows)
+        else:
+            recording.launch()
+            self._recordings.move_to_end(rows)
+
+    def _record(self, rows: int) -> Recording | None:
+        with contextlib.suppress(RuntimeError):
+            recording = Recording(self._api, self._stream, lambda: self._enqueue(rows))
+            self._remember(rows, recording)
+            return recording
+        self._recorded = 0
+        return None
+
+    def _remember(self, rows: int, recording: Recording | None) -> None:
+        self._recordings[rows] = recording
+        self._recordings.move_to_end(rows)
+        while len(self._recordings) > max(1, self._recorded):
+            self._recordings.popitem(last=False)
+
+    def _enqueue(self, rows: int) -> None:
         self._pixels.to_gpu(rows, self._stream)
         accepted = self._context.set_input_shape("pixels", (rows, *self._shape))
         if not accepted or not self._context.execute_async_v3(int(self._stream)):
             raise RuntimeError(f"TensorRT refused to execute a batch of {rows}")
         self._logits.to_host(rows, self._stream)
-        checked(self._api.cudaStreamSynchronize(self._stream))
-        return np.array(self._logits.array[:count])

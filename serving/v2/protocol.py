@@ -12,7 +12,7 @@ import numpy as np
 from export.runtimes.base import Logits
 from models.measures import softmax
 from serving.answer import Answer, Scope, as_json
-from serving.body import ClientGoneError, Intake, read_body
+from serving.body import ClientGoneError, Intake, exceeds, read_body
 from serving.deadline import allowed_seconds
 from serving.errors import RequestError, bad_parameter, internal, unavailable
 from serving.patience import while_connected
@@ -109,6 +109,8 @@ class OpenInference:
     async def _infer(self, served: Served, scope: Scope, receive: Intake) -> Answer:
         headers = _headers(scope)
         most = allowed_seconds(headers.get("x-request-timeout"), self._settings.deadline)
+        if not exceeds(headers.get("content-length"), self._settings.max_body):
+            served.check_room(most)
         body = await self._posted(scope, receive, headers)
         request = parse(body, headers.get(HEADER_LENGTH.lower()))
         wanted = _wanted(request, len(served.manifest.labels))

@@ -8,6 +8,7 @@ import enum
 import types
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ class Status(enum.IntEnum):
     cudaSuccess = 0  # noqa: N815
     cudaErrorMemoryAllocation = 2  # noqa: N815
     cudaErrorInsufficientDriver = 35  # noqa: N815
+    cudaErrorStreamCaptureInvalidated = 901  # noqa: N815
 
 
 class Cuda(types.ModuleType):
@@ -28,6 +30,7 @@ class Cuda(types.ModuleType):
 
     cudaHostAllocDefault = 0  # noqa: N815
     cudaMemcpyKind = types.SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)  # noqa: N815
+    cudaStreamCaptureMode = types.SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)  # noqa: N815
 
     def __init__(self, compute_capability: str | None, memory: int = 2**31) -> None:
         super().__init__("cuda.bindings.runtime")
@@ -35,6 +38,10 @@ class Cuda(types.ModuleType):
         self.free = memory
         self.blocks: dict[int, Any] = {}
         self.streams: dict[int, deque[Callable[[], object]]] = {}
+        self.capturable = True
+        self.captures: dict[int, deque[Callable[[], object]]] = {}
+        self.graphs: dict[int, list[Callable[[], object]]] = {}
+        self.launched: list[int] = []
 
     def cudaGetDeviceCount(self) -> tuple[Any, ...]:  # noqa: N802
         return (Status.cudaSuccess, 1) if self.capability else (Status.cudaErrorInsufficientDriver, None)
@@ -75,6 +82,32 @@ class Cuda(types.ModuleType):
         self.streams[stream].append(lambda: ctypes.memmove(target, source, size))
         return (Status.cudaSuccess,)
 
+    def cudaStreamBeginCapture(self, stream: int, mode: int) -> tuple[Any, ...]:  # noqa: N802
+        assert not self.streams[stream]
+        self.captures[stream], self.streams[stream] = self.streams[stream], deque()
+        return (Status.cudaSuccess,)
+
+    def cudaStreamEndCapture(self, stream: int) -> tuple[Any, ...]:  # noqa: N802
+        work, self.streams[stream] = self.streams[stream], self.captures.pop(stream)
+        return (Status.cudaSuccess, list(work)) if self.capturable else (Status.cudaErrorStreamCaptureInvalidated, None)
+
+    def cudaGraphInstantiate(self, graph: list[Any], flags: int) -> tuple[Any, ...]:  # noqa: N802
+        handle = max(self.graphs, default=0) + 1
+        self.graphs[handle] = graph
+        return Status.cudaSuccess, handle
+
+    def cudaGraphDestroy(self, graph: list[Any]) -> tuple[Any, ...]:  # noqa: N802
+        return (Status.cudaSuccess,)
+
+    def cudaGraphExecDestroy(self, graph: int) -> tuple[Any, ...]:  # noqa: N802
+        del self.graphs[graph]
+        return (Status.cudaSuccess,)
+
+    def cudaGraphLaunch(self, graph: int, stream: int) -> tuple[Any, ...]:  # noqa: N802
+        self.streams[stream].extend(self.graphs[graph])
+        self.launched.append(graph)
+        return (Status.cudaSuccess,)
+
     def cudaStreamSynchronize(self, stream: int) -> tuple[Any, ...]:  # noqa: N802
         while self.streams[stream]:
             self.streams[stream].popleft()()
@@ -98,13 +131,13 @@ class Context:
         return self.profile[0] <= shape[0] <= self.profile[1]
 
     def execute_async_v3(self, stream: int) -> bool:
-        self.cuda.streams[stream].append(self._execute)
+        self.cuda.streams[stream].append(partial(self._execute, self.shape))
         return True
 
-    def _execute(self) -> None:
-        pixels = np.ctypeslib.as_array(self.cuda.blocks[self.addresses["pixels"]])[: int(np.prod(self.shape))]
+    def _execute(self, shape: tuple[int, ...]) -> None:
+        pixels = np.ctypeslib.as_array(self.cuda.blocks[self.addresses["pixels"]])[: int(np.prod(shape))]
         logits = np.ctypeslib.as_array(self.cuda.blocks[self.addresses["logits"]]).view(np.float32)
-        means = pixels.reshape(self.shape[0], -1).mean(axis=1, dtype=np.float32)
+        means = pixels.reshape(shape[0], -1).mean(axis=1, dtype=np.float32)
         answer = means[:, None] + np.arange(CLASSES, dtype=np.float32)
         logits[: answer.size] = answer.ravel()
 

@@ -192,6 +192,24 @@ def test_more_streams_than_threads(default: Bundle, pixels: npt.NDArray[np.uint8
     assert load(default, "onnxruntime-fp32", threads=1, streams=4).run(pixels[:1]).shape == (1, 1000)
 
 
+@pytest.mark.parametrize(("most", "inline"), [(2**40, True), (0, False)])
+def test_openvino_compiles_small_models_for_each_stream(
+    default: Bundle, pixels: npt.NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch, most: int, inline: bool
+) -> None:
+    monkeypatch.setattr("export.runtimes.openvino.MOST_COPIED", most)
+    expected = load(default, "onnxruntime-fp32", threads=2).run(pixels[:3])
+    runtime = load(default, "openvino-fp32", threads=2, streams=2)
+
+    with ThreadPoolExecutor(3) as pool:
+        runs = [pool.submit(runtime.run, pixels[:3]) for _ in range(6)]
+        runtime.keep([4])
+        for run in runs:
+            np.testing.assert_allclose(run.result(), expected, atol=1e-3)
+
+    assert runtime.inline is inline
+    assert load(default, "openvino-fp32", threads=2).inline is False
+
+
 @pytest.mark.parametrize("variant", ["onnxruntime-fp32", "openvino-fp32"])
 def test_a_graph_that_is_none_names_the_repair(copied: Bundle, variant: str) -> None:
     # Valid on the wire, and no model.

@@ -3,6 +3,7 @@
 import gc
 import sys
 import threading
+import types
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -11,9 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import tensorrt_rtx
 
 from export.parity import provable_variants
 from export.runtimes.registry import load, runtime_class, runtime_of
+from export.tensorrt import engine
 from export.tensorrt.library import library
 from export.tensorrt.profile import Profile
 from export.tensorrt.sidecar import Sidecar
@@ -119,6 +122,54 @@ def test_many_threads_share_few_streams(bundle: Bundle) -> None:
 
     with ThreadPoolExecutor(6) as pool:
         assert all(pool.map(work, range(6)))
+
+
+def test_a_size_that_comes_again_is_launched_as_a_graph(machine: Machine, bundle: Bundle) -> None:
+    runtime = load(bundle, VARIANT, threads=1)
+
+    for count in [3, 4, 3, 4, 3, 3, 4]:
+        np.testing.assert_array_equal(runtime.run(pictures(count)), expected(pictures(count)))
+
+    assert machine.cuda.launched == [1, 2, 1, 1, 2]
+    del runtime
+    gc.collect()
+    assert machine.cuda.graphs == {}
+
+
+def test_only_the_latest_sizes_stay_recorded(machine: Machine, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "RECORDED_SIZES", 2)
+    runtime = load(bundle, VARIANT, threads=1)
+
+    for count in [2, 2, 3, 3, 4, 4, 3, 2]:
+        np.testing.assert_array_equal(runtime.run(pictures(count)), expected(pictures(count)))
+
+    gc.collect()
+    assert len(machine.cuda.graphs) == 1
+    assert machine.cuda.launched == [1, 2, 3, 2]
+
+
+def test_what_cannot_be_recorded_runs_all_the_same(machine: Machine, bundle: Bundle) -> None:
+    machine.cuda.capturable = False
+    runtime = load(bundle, VARIANT, threads=1)
+
+    for count in [3, 3, 3, 4, 4]:
+        np.testing.assert_array_equal(runtime.run(pictures(count)), expected(pictures(count)))
+
+    assert machine.cuda.launched == []
+
+
+def test_the_edition_that_records_by_itself_is_told_to() -> None:
+    config = types.SimpleNamespace(cuda_graph_strategy=None, dynamic_shapes_kernel_specialization_strategy=None)
+    given: list[Any] = []
+    simulated = types.SimpleNamespace(create_runtime_config=lambda: config, create_execution_context=given.append)
+    runtime = runtime_class("tensorrt_rtx")
+
+    runtime._context(runtime, library("tensorrt_rtx"), simulated)  # type: ignore[attr-defined]
+
+    assert given == [config]
+    assert config.cuda_graph_strategy == tensorrt_rtx.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+    eager = tensorrt_rtx.DynamicShapesKernelSpecializationStrategy.EAGER
+    assert config.dynamic_shapes_kernel_specialization_strategy == eager
 
 
 def test_the_gpus_memory_is_given_back(machine: Machine, bundle: Bundle) -> None:

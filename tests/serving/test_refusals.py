@@ -4,7 +4,9 @@ import asyncio
 import http.client
 import io
 import socket
+import threading
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 import httpx
@@ -154,9 +156,10 @@ def test_a_slow_body_is_given_up(narrow_server: Server) -> None:
 
 
 def test_a_request_that_takes_too_long(narrow_server: Server) -> None:
+    # WebP, which no decoder can read at a fraction of its size as it can JPEG: at least twice the deadline on any core.
     detailed = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
     file = io.BytesIO()
-    Image.fromarray(detailed).resize((4000, 3000)).save(file, "JPEG", quality=20)
+    Image.fromarray(detailed).resize((4000, 3000)).save(file, "WebP", quality=5, method=0)
 
     check(narrow_server.post("/classify", content=file.getvalue()), 504, "deadline_passed", "0.05 s")
 
@@ -176,6 +179,51 @@ def test_more_than_the_queue_holds_is_refused_with_retry_after(narrow_server: Se
     for response in refused:
         check(response, 429, "too_many_requests", "try again in")
         assert int(response.headers["retry-after"]) >= 1
+
+
+def test_what_there_is_no_room_for_is_refused_before_its_body_is_read(narrow_server: Server) -> None:
+    slow, address = encoded(3500, 3500), urlsplit(narrow_server.url)
+    head = f"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: {len(CAT)}\r\n\r\n"
+    over = threading.Event()
+
+    def flood() -> None:
+        with httpx.Client(base_url=narrow_server.url, timeout=60) as client:
+            while not over.is_set():
+                client.post("/classify", content=slow)
+
+    def asked() -> http.client.HTTPResponse | None:
+        """The answer to a head whose body was not sent; None where none came."""
+        connection = socket.create_connection((address.hostname, address.port), timeout=0.2)
+        connection.sendall(head.encode())
+        response = http.client.HTTPResponse(connection)
+        try:
+            response.begin()
+        except TimeoutError:
+            connection.close()
+            return None
+        connections.append(connection)
+        return response
+
+    connections: list[socket.socket] = []
+    with ThreadPoolExecutor(12) as pool:
+        for _ in range(12):
+            pool.submit(flood)
+        try:
+            refused = next(response for response in (asked() for _ in range(100)) if response is not None)
+        finally:
+            over.set()
+
+    assert refused.status == 429
+    assert int(refused.getheader("Retry-After", "0")) >= 1
+    refused.read()
+    # The body that nobody reads is dropped, and the connection goes on.
+    (connection,) = connections
+    connection.settimeout(60)
+    connection.sendall(CAT + b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+    with http.client.HTTPResponse(connection) as alive:
+        alive.begin()
+        assert alive.status == 200
+    connection.close()
 
 
 def test_the_service_answers_as_before_after_all_that(narrow_server: Server) -> None:
