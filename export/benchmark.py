@@ -3,15 +3,19 @@
     python -m export.benchmark --model efficientnet_lite0
     python -m export.benchmark --model resnet18 --model vit_ti16 --make --output variants.md
     python -m export.benchmark --all-families                        which architecture to choose, on this machine
+    python -m export.benchmark --device cuda --make --model resnet50 --model vit_b16      engines on a GPU
 
 Variants are timed in turns in one run; the ratio is to ONNX Runtime FP32 at its best. With --make what is missing is
 exported and proved first, from random weights where a model has no bundle. About 20 s a model with five variants, and
-with --make one to five minutes more on two cores. Exit code 0 whatever the verdicts: they are in the table.
+with --make one to five minutes more on two cores. On a GPU, PyTorch, ONNX Runtime and TensorRT in FP16 are timed from
+pixels to logits in the host's memory, beside the rates of a matrix product, of copies and of decoding; four models take
+less than eight minutes. Exit code 0 whatever the verdicts: they are in the table.
 """
 
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,8 +26,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from export.contest import Timing, contest
+from export.cuda.table import CUDA_HEADINGS, ceilings_line, cuda_cells
 from export.families import FAMILY_HEADINGS, family_rows
-from export.making import make_variants
+from export.making import make_for_gpu, make_variants
 from export.parity import provable_variants
 from export.record import UnprovenError, current
 from export.runtimes.registry import runtime_of
@@ -57,6 +62,15 @@ class BenchmarkConfig:
     all_families: bool = False
     """Compare the architectures of the catalogue instead, with random weights: size, arithmetic, accuracy, time."""
 
+    device: Literal["cpu", "cuda"] = "cpu"
+    """`cuda`: the first NVIDIA GPU, in FP16 (needs PyTorch built for it)."""
+
+    compiled: bool = True
+    """On a GPU: time `torch.compile` too, which takes half a minute a batch size."""
+
+    minutes: float = 8.0
+    """On a GPU: begin nothing new after so many."""
+
     data: Path | None = None
     """With --make: folder of labelled pictures to prove on; default: the sample photographs."""
 
@@ -77,6 +91,8 @@ class BenchmarkConfig:
             raise HalftoneError(f"name models, as in `{PROG} --model efficientnet_lite0`, or give --all-families alone")
         if self.rounds < 1 or not 0 < self.seconds <= 60:
             raise HalftoneError("--rounds must be 1 or more, and --seconds between 0 and 60")
+        if self.device == "cuda" and (self.all_families or self.data):
+            raise HalftoneError("--device cuda goes with --model and --make; --all-families and --data are without it")
         if self.output is not None and self.output.suffix not in (".md", ".json"):
             raise HalftoneError(f"--output {self.output} must end in .md or .json")
 
@@ -195,17 +211,54 @@ def _results(config: BenchmarkConfig, progress: Progress) -> list[dict[str, Any]
     return results
 
 
+def _on_gpu(config: BenchmarkConfig, progress: Progress) -> tuple[dict[str, Any], list[dict[str, Any]], list[Cells]]:
+    """What is said of the GPU, the rows and their lines."""
+    # Imported here: a comparison on the processor needs no PyTorch.
+    import torch
+
+    from export.cuda.ceilings import measured
+    from export.cuda.contest import compete
+
+    if not torch.cuda.is_available():
+        raise HalftoneError(
+            f"PyTorch {torch.__version__} finds no CUDA GPU here: run this on a machine with an NVIDIA GPU and a "
+            "current driver, or leave --device out"
+        )
+    deadline = time.monotonic() + 60 * config.minutes
+    bundles = [make_for_gpu(name) if config.make else open_bundle(name) for name in config.model]
+    task = progress.add_task("ceilings", total=None)
+    setting: dict[str, Any] = {"device": "cuda", "dtype": torch.float16}
+    ceilings = measured(bundles[0].manifest.input, **setting)
+    rows = compete(
+        bundles,
+        ceilings,
+        **setting,
+        precision="fp16",
+        seconds=config.seconds,
+        compiled=config.compiled,
+        deadline=deadline,
+        advance=lambda what: progress.update(task, description=what),
+    )
+    extra = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "ceilings": asdict(ceilings)}
+    return extra | {"note": ceilings_line(extra)}, rows, [line for row in rows for line in cuda_cells(row)]
+
+
 def _main(config: BenchmarkConfig) -> int:
     console = Console(stderr=True)
+    extra: dict[str, Any] = {}
+    found: list[dict[str, Any]]
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        if config.all_families:
+        if config.device == "cuda":
+            extra, found, lines = _on_gpu(config, progress)
+            headings = CUDA_HEADINGS
+        elif config.all_families:
             rows = family_rows(rounds=config.rounds, seconds=config.seconds, progress=progress)
-            found: list[dict[str, Any]] = [asdict(row) for row in rows]
+            found = [asdict(row) for row in rows]
             headings, lines = FAMILY_HEADINGS, [row.cells() for row in rows]
         else:
             found = _results(config, progress)
             headings, lines = HEADINGS, [line for result in found for line in cells(result)]
-    about = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "host": host()}
+    about = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "host": host()} | extra
     texts = {
         "table": as_text(headings, lines, about),
         "markdown": as_markdown(headings, lines, about),

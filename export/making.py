@@ -11,7 +11,7 @@ from export.parity import provable_variants, prove_and_print
 from export.record import UnprovenError, current
 from export.tensorrt.library import installed, library
 from export.tensorrt.profile import Profile
-from export.tensorrt.sidecar import plan_name
+from export.tensorrt.sidecar import Sidecar, plan_name
 from models.bundle import Bundle
 from models.checkpoint import open_or_create
 from models.store import has_bundle, open_bundle
@@ -41,6 +41,26 @@ def make_variants(name: str, *, data: Path | None) -> Bundle:
     return bundle
 
 
+def make_for_gpu(name: str) -> Bundle:
+    """The FP16 graph and, where a library for it is installed, the plan of a TensorRT; nothing is proved here.
+
+    Args:
+        name: a bundle, or an architecture of the catalogue, which then gets random weights.
+
+    Raises:
+        HalftoneError: the model is unknown, or something can't be made.
+    """
+    from export.onnx import export_onnx
+
+    bundle = open_bundle(name) if has_bundle(name) else open_or_create(name, weights="random")
+    if not bundle.has("model.fp16.onnx"):
+        export_onnx(bundle, "fp16")
+    for edition in ("tensorrt", "tensorrt_rtx"):
+        if installed(edition) and not bundle.has(plan_name(edition, "fp16")):
+            _build_plan(bundle, edition)
+    return bundle
+
+
 def make_graphs(bundle: Bundle, *, data: Path | None) -> None:
     """The FP32 graph and an FP16 graph, repaired where plain FP16 fails its gate."""
     console = Console(stderr=True)
@@ -66,9 +86,13 @@ def _judged(bundle: Bundle, variant: str) -> bool:
 
 
 def _make_plan(bundle: Bundle, data: Path | None) -> None:
-    from export.trt import export_plan, prove_plan
+    from export.trt import prove_plan
 
-    edition = library("tensorrt_rtx")
+    prove_plan(bundle, _build_plan(bundle, "tensorrt_rtx"), data)
+
+
+def _build_plan(bundle: Bundle, edition: str) -> Sidecar:
+    from export.trt import export_plan
+
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        sidecar = export_plan(bundle, edition, "fp16", profile=Profile(), capabilities=(), progress=progress)
-    prove_plan(bundle, sidecar, data)
+        return export_plan(bundle, library(edition), "fp16", profile=Profile(), capabilities=(), progress=progress)

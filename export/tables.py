@@ -47,4 +47,5 @@ def _numeric(rows: Sequence[Cells], place: int) -> bool:
 def _footnote(about: dict[str, Any]) -> str:
     machine = about["host"]
     features = f" ({', '.join(machine['features'])})" if machine["features"] else ""
-    return f"{machine['cpu']}{features}, {machine['cores']} cores, {machine['system']}, {about['date']}"
+    line = f"{machine['cpu']}{features}, {machine['cores']} cores, {machine['system']}, {about['date']}"
+    return f"{line}; {about['note']}" if "note" in about else line

@@ -5,7 +5,7 @@ flood     measures how many pictures a second it answers, then asks five times a
           must hardly be less, in time, and the rest told when to come again;
 leavers   clients that close their connection while their picture waits: none of those pictures may be worked on;
 slow      connections that send a byte now and then: the others must hardly notice.
-About 3 minutes by default. The picture is a photograph of 7 megapixels, as a telephone takes it, since the client
+About 3 minutes by default. The picture is a photograph of 12 megapixels, as a telephone takes it, since the client
 shares the machine with the service: with small pictures the client would be overloaded. Exit code 1 where a goal is
 missed.
 """
@@ -20,8 +20,10 @@ import sys
 import time
 import urllib.request
 from collections import Counter
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tyro
 from PIL import Image
@@ -49,7 +51,7 @@ class Overload:
     photo: Path = Path("export/photos/cat.jpg")
     """What the picture is made from."""
 
-    width: int = 3000
+    width: int = 4000
     """Of the large picture, in pixels."""
 
     seconds: float = 60.0
@@ -78,15 +80,24 @@ def main(config: Overload) -> int:
     figures: list[Figure] = []
     with started(**QUIET, HALFTONE_DEADLINE=str(config.deadline)) as server:
         variant = server.first_answer(small)["variant"]
-        figures += asyncio.run(_flood(server, request("/classify", large), config))
+        figures += _run(_flood(server, request("/classify", large), config))
     with started(**QUIET, HALFTONE_THREADS="1", HALFTONE_DEADLINE="60", HALFTONE_QUEUE=str(QUEUE)) as server:
         server.first_answer(small)
-        figures += asyncio.run(_leavers(server, request("/classify", large), request("/classify", small), config))
+        figures += _run(_leavers(server, request("/classify", large), request("/classify", small), config))
     with started(**QUIET) as server:
         server.first_answer(small)
-        figures += asyncio.run(_slow(server, request("/classify", small), config))
+        figures += _run(_slow(server, request("/classify", small), config))
     setting = {"variant": variant, "picture": f"{config.width} pixels wide, {len(large) / 1000:.0f} kB"}
     return Findings("Overload, leavers and slow connections", figures, setting).report(config.output)
+
+
+def _run(work: Coroutine[Any, Any, list[Figure]]) -> list[Figure]:
+    """On the faster event loop, where there is one."""
+    if sys.platform == "win32":
+        return asyncio.run(work)
+    import uvloop
+
+    return uvloop.run(work)
 
 
 async def _flood(server: Server, data: bytes, config: Overload) -> list[Figure]:
@@ -107,13 +118,15 @@ def _judged(replies: list[Reply], peak: float, start: float, config: Overload) -
     rate = len(replies) / (max(reply.ended - reply.seconds for reply in replies) - start)
     # What was answered while requests came in: what is left in the queue at the end is no throughput of the flood.
     goodput = sum(reply.ended <= start + config.seconds for reply in good) / config.seconds
+    share = goodput / peak
     refused = [reply for reply in replies if reply.status != 200]
     untold = sum(reply.status not in (429, 503) or "retry-after" not in reply.headers for reply in refused)
     late = quantile([reply.seconds for reply in good], 0.99)
     return [
         Figure("peak, pictures/s", round(peak, 1)),
         Figure("asked for, requests/s", round(rate, 1), f"{OVERLOAD} x peak", rate >= 0.95 * OVERLOAD * peak),
-        Figure("goodput, pictures/s", round(goodput, 1), "at least 90 % of peak", goodput >= 0.9 * peak),
+        Figure("goodput, pictures/s", round(goodput, 1)),
+        Figure("share of the peak", round(share, 3), "at least 0.9", share >= 0.9),
         Figure("answers by status", dict(sorted(Counter(reply.status for reply in replies).items()))),
         Figure("refused otherwise than 429 or 503 with Retry-After", untold, "0", not untold),
         Figure("p99 of what was accepted, s", round(late, 3), f"at most {config.deadline:g}", late <= config.deadline),

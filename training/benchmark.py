@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from models.errors import HalftoneError
 from models.files import write_atomic
 from models.host import host
 from training.build import Parts, build
+from training.busy import Busy
 from training.config import Device, Running, TrainConfig, choose_recipe, load_recipe
 from training.data.source import Data, load_data
 from training.data.split import stratified_sample
@@ -116,7 +118,9 @@ def benchmark(config: BenchmarkConfig, progress: Progress) -> dict[str, Any]:
         # Each loop has a network of its own; both start from the same weights.
         parts = build(request, data, world)
         loops = {"ours": our_epoch(parts), "bare": _bare(request, data, world)}
-        rates = _rates(loops, len(data.train), config.rounds, progress)
+        busy = Busy(partial(torch.cuda.utilization, world.device) if world.device.type == "cuda" else None)
+        with busy:
+            rates = _rates(loops, len(data.train), config.rounds, progress, busy)
     ratios = [ours / bare for ours, bare in zip(rates["ours"], rates["bare"], strict=True)]
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -129,6 +133,7 @@ def benchmark(config: BenchmarkConfig, progress: Progress) -> dict[str, Any]:
         "precision": str(parts.loop.learner.precision.dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         "images_per_second": rates,
+        "gpu_busy": {name: busy.mean(name) for name in loops},
         "ratio": {"median": statistics.median(ratios), "least": min(ratios), "most": max(ratios)},
     }
 
@@ -227,12 +232,15 @@ def bare_epoch(parts: Parts, loader: DataLoader[Any], recipe: Recipe) -> Epoch:
     return epoch
 
 
-def _rates(loops: dict[str, Epoch], pictures: int, rounds: int, progress: Progress) -> dict[str, list[float]]:
+def _rates(
+    loops: dict[str, Epoch], pictures: int, rounds: int, progress: Progress, busy: Busy
+) -> dict[str, list[float]]:
     """Images/s of each loop by round; which one begins alternates."""
     rates: dict[str, list[float]] = {name: [] for name in loops}
     task = progress.add_task("measuring", total=(rounds + 1) * len(loops))
     for number in range(rounds + 1):
         for name in sorted(loops, reverse=bool(number % 2)):
+            busy.during = name if number else ""
             seconds = _timed(loops[name])
             if number:
                 rates[name].append(pictures / seconds)
@@ -257,7 +265,9 @@ def _print(result: dict[str, Any]) -> None:
         f"{result['precision']}, {result['pictures_per_round']} pictures a round, {result['request']['rounds']} rounds"
     )
     for name, rates in result["images_per_second"].items():
-        print(f"{name}: {statistics.median(rates):.1f} images/s ({min(rates):.1f} to {max(rates):.1f})")
+        share = result["gpu_busy"][name]
+        busy = "" if share is None else f", GPU busy {share:.0%} of the time"
+        print(f"{name}: {statistics.median(rates):.1f} images/s ({min(rates):.1f} to {max(rates):.1f}){busy}")
     print(f"ratio: {ratio['median']:.3f} ({ratio['least']:.3f} to {ratio['most']:.3f})")
 
 

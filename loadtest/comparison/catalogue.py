@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from loadtest.comparison.errors import CompareError
-from loadtest.comparison.peer import V2_INDEX, Peer
+from loadtest.comparison.peer import V2_CLASS, V2_INDEX, Peer
 from loadtest.comparison.wire import Wire
 
 OURS = "halftone"
@@ -142,6 +142,18 @@ PEERS = (
         answer=V2_INDEX,
         settings=_ALL_CORES,
     ),
+    Peer(
+        name="halftone-v2",
+        title="Halftone, pixels over the Open Inference Protocol",
+        engine="{variant}",
+        command=_BENTOML,
+        path="/v2/models/{model}/infer",
+        wire=Wire.V2_PIXELS,
+        answer=V2_CLASS,
+        settings={"HALFTONE_VARIANT": "{variant}"},
+        ours=True,
+        named=True,
+    ),
     _limit("limit", "no HTTP: decode + model", 1, "{variant}", _OUR_ENGINE),
     _limit("limit-batch", "no HTTP: decode + model, batch 8", 8, "{variant}", _OUR_ENGINE),
     _limit("limit-onnxruntime", "no HTTP: decode + model", 1, _ONNX_RUNTIME, {}),
@@ -176,13 +188,14 @@ BARE = Peer(name="bare", title="a server that does nothing", engine="none", comm
 
 
 def chosen(names: str) -> list[Peer]:
-    """The peers of a comma-separated list; empty: all.
+    """The peers of a comma-separated list; empty: all but those that must be named.
 
     Raises:
         CompareError: there is no such peer, or one is named twice.
     """
     known = {peer.name: peer for peer in PEERS}
-    wanted = [name.strip() for name in names.split(",") if name.strip()] or list(known)
+    usual = [name for name, peer in known.items() if not peer.named]
+    wanted = [name.strip() for name in names.split(",") if name.strip()] or usual
     unknown = [name for name in wanted if name not in known]
     if unknown:
         raise CompareError(f"--peers: there is no peer {unknown[0]!r}: choose from {', '.join(known)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -12,6 +13,12 @@ INDEX = r'"index"\s*:\s*(\d+)'
 
 V2_INDEX = r'"data"\s*:\s*\[\s*(\d+)'
 """The first element of the first tensor in an answer of the Open Inference Protocol."""
+
+
+V2_CLASS = r'"data"\s*:\s*\[\s*"[^":]*:(\d+)'
+"""The first class index of a tensor that was asked for as a classification: `"SCORE:INDEX:LABEL"`."""
+
+_DEFAULT_MODEL = "efficientnet_lite0"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +48,11 @@ class Peer:
     """Interpreter to make that environment with; empty: the running one."""
 
     path: str = "/classify"
+    """In it `{model}` stands for the first model that our service serves."""
+
+    named: bool = False
+    """It is measured only where --peers names it."""
+
     wire: Wire = Wire.RAW
     answer: str = INDEX
     """See `Load.answer`."""
@@ -53,3 +65,9 @@ class Peer:
 
     loop: bool = False
     """It has no HTTP: the command measures itself and prints the result (loadtest.peers.limit)."""
+
+    @property
+    def target(self) -> str:
+        """The path of a request now."""
+        model = (os.environ.get("HALFTONE_MODEL") or _DEFAULT_MODEL).split(",")[0]
+        return self.path.replace("{model}", model)

@@ -112,7 +112,7 @@ def _start(command: list[str], environment: dict[str, str], log: IO[bytes]) -> s
 
 
 def _wait_for_answer(peer: Peer, process: subprocess.Popen[bytes], port: int, picture: bytes, log: IO[bytes]) -> None:
-    message = request(peer.wire, peer.path, picture, port)
+    message = request(peer.wire, peer.target, picture, port)
     end = time.monotonic() + START_SECONDS
     said = "no connection"
     while time.monotonic() < end:

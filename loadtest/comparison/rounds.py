@@ -156,7 +156,7 @@ def load_of(plan: Plan, server: Running, clients: int, seconds: float) -> Load:
     peer = server.peer
     return Load(
         port=server.port,
-        requests=[request(peer.wire, peer.path, plan.pictures[name], server.port) for name in names],
+        requests=[request(peer.wire, peer.target, plan.pictures[name], server.port) for name in names],
         expected=[plan.labels[name] for name in names],
         answer=peer.answer,
         clients=clients,

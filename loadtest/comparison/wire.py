@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 from enum import StrEnum
 
+from PIL import Image
+
+PIXELS_SIZE = 224
+_SHORT_SIDE = 256
 _BOUNDARY = b"----compare-8f14e45fceea167a"
 
 
@@ -30,6 +35,10 @@ class Wire(StrEnum):
     V2_BINARY = "v2-binary"
     """Open Inference Protocol: the same tensor as bytes behind the JSON."""
 
+    V2_PIXELS = "v2-pixels"
+    """Open Inference Protocol: a UINT8 tensor `pixels` of shape (1, 224, 224, 3) as bytes behind the JSON, so that the
+    client decodes and the server doesn't; the answer is the best class."""
+
 
 def request(wire: Wire, path: str, picture: bytes, port: int) -> bytes:
     """The whole request, head and body, for a JPEG file."""
@@ -50,6 +59,8 @@ def _content(wire: Wire, picture: bytes) -> tuple[dict[str, str], bytes]:
         return {"Content-Type": "application/json"}, _v2_base64(picture)
     if wire is Wire.V2_BINARY:
         return _v2_binary(picture)
+    if wire is Wire.V2_PIXELS:
+        return _v2_pixels(picture)
     return {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY.decode()}"}, _form(wire.value, picture)
 
 
@@ -77,6 +88,32 @@ def _v2_binary(picture: bytes) -> tuple[dict[str, str], bytes]:
         "datatype": "BYTES",
         "parameters": {"binary_data_size": len(element)},
     }
-    head = json.dumps({"inputs": [tensor], "outputs": [{"name": "index"}]}).encode()
+    return _v2_with_binary({"inputs": [tensor], "outputs": [{"name": "index"}]}, element)
+
+
+def _v2_with_binary(content: object, data: bytes) -> tuple[dict[str, str], bytes]:
+    head = json.dumps(content).encode()
     headers = {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(len(head))}
-    return headers, head + element
+    return headers, head + data
+
+
+def _v2_pixels(picture: bytes) -> tuple[dict[str, str], bytes]:
+    pixels = _pixels(picture)
+    tensor = {
+        "name": "pixels",
+        "shape": [1, PIXELS_SIZE, PIXELS_SIZE, 3],
+        "datatype": "UINT8",
+        "parameters": {"binary_data_size": len(pixels)},
+    }
+    wanted = {"name": "logits", "parameters": {"classification": 1}}
+    return _v2_with_binary({"inputs": [tensor], "outputs": [wanted]}, pixels)
+
+
+def _pixels(picture: bytes) -> bytes:
+    """The middle of the picture, as it is usual for ImageNet."""
+    with Image.open(io.BytesIO(picture)) as opened:
+        image = opened.convert("RGB")
+    scale = _SHORT_SIDE / min(image.size)
+    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
+    left, top = (image.width - PIXELS_SIZE) // 2, (image.height - PIXELS_SIZE) // 2
+    return image.crop((left, top, left + PIXELS_SIZE, top + PIXELS_SIZE)).tobytes()

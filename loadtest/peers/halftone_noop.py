@@ -10,6 +10,7 @@ import bentoml
 
 from models.store import DEFAULT_MODEL, open_bundle
 from serving.api import Api
+from serving.connections import install
 from serving.errors import RequestError
 from serving.front import fronted
 from serving.gateway import BENTOML_FOLDERS, BENTOML_PATHS, ASGIApp, Gateway
@@ -36,6 +37,9 @@ class NoModel(Served):
         """The constant for each picture."""
         return [[Prediction(label="nothing", index=0, probability=1.0)] for _ in images]
 
+    def check_room(self, seconds: float) -> None:
+        """There is always room."""
+
     def announce(self) -> None:
         """It has no metrics."""
 
@@ -43,7 +47,9 @@ class NoModel(Served):
         """There is nothing to end."""
 
 
-API = Api(Settings())
+SETTINGS = Settings()
+API = Api(SETTINGS)
+install(SETTINGS, API.recorder.rejected)
 
 
 def wrapped(app: ASGIApp, log: RequestLog | None = None) -> ASGIApp:

@@ -13,17 +13,15 @@ from typing import Any
 import bentoml
 import numpy as np
 
-from loadtest.peers.halftone_noop import API, NoModel, wrapped
+from loadtest.peers.halftone_noop import API, SETTINGS, NoModel, wrapped
 from loadtest.peers.shared import threads
 from serving.batching import Batcher
 from serving.costs import AlwaysUpTo
 from serving.errors import RequestError
 from serving.front import fronted
 from serving.predictions import Prediction, best
-from serving.settings import Settings
 from serving.telemetry.log import RequestLog
 
-SETTINGS = Settings()
 LOG = RequestLog(SETTINGS.log_format)
 
 
@@ -51,6 +49,10 @@ class Queued(NoModel):
         finish = best(self.manifest, top_k)
         trace = self._telemetry.begin(len(images))
         return await self._batcher.submit(images, seconds=seconds, finish=finish, trace=trace)
+
+    def check_room(self, seconds: float) -> None:
+        """Whether the queue would take a picture."""
+        self._batcher.check_room(seconds)
 
     def close(self) -> None:
         """End the threads."""

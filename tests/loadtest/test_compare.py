@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from loadtest.comparison import generator, wrk
+from loadtest.comparison.catalogue import NOOP_PEERS, chosen
 from loadtest.comparison.errors import CompareError
 from loadtest.comparison.load import Cell, Load
 from loadtest.comparison.peer import INDEX, Peer
@@ -135,6 +136,35 @@ def test_the_photos_are_of_one_size_and_weight(tmp_path: Path) -> None:
 def compare(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "loadtest.compare", *arguments]
     return subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False)
+
+
+OURS = {peer.name: peer for peer in (*NOOP_PEERS, *chosen("halftone-v2"))}
+
+
+@pytest.mark.parametrize("name", ["halftone-noop", "halftone-noop-full", "halftone-v2"])
+def test_our_own_service_takes_part_in_all_its_forms(
+    artifacts: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("HALFTONE_ARTIFACTS", str(artifacts))
+    cat = (PHOTOS / "cat.jpg").read_bytes()
+    plan = Plan(
+        peers=[OURS[name]],
+        pictures={"cat.jpg": cat},
+        labels={"cat.jpg": 282 if name == "halftone-v2" else 0},
+        clients=(2,),
+        seconds=1.0,
+        rounds=1,
+        variant="onnxruntime-fp32",
+        generate=generator.run,
+        interpreter=lambda _: Path(sys.executable),
+        say=lambda _: None,
+    )
+
+    (result,) = measure(plan)
+
+    cell = only_cell(result)
+    assert cell.requests > 0
+    assert (cell.errors, cell.wrong) == (0, 0)
 
 
 def test_one_command_measures_and_reports(artifacts: Path, tmp_path: Path) -> None:

@@ -1,19 +1,22 @@
 """Counting and arithmetic of the comparison, without a server."""
 
+import io
 import json
 import math
 import statistics
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from loadtest.comparison.catalogue import batching_baselines, batching_peers
+from loadtest.comparison.catalogue import batching_baselines, batching_peers, chosen
 from loadtest.comparison.goals import failed, goals
 from loadtest.comparison.http1 import MalformedResponseError, Response, Responses
 from loadtest.comparison.load import Cell, Load, Tally, class_index, percentile
-from loadtest.comparison.peer import INDEX, V2_INDEX, Peer
+from loadtest.comparison.peer import INDEX, V2_CLASS, V2_INDEX, Peer
 from loadtest.comparison.rounds import Result
 from loadtest.comparison.summary import rows
 from loadtest.comparison.wire import Wire, request
@@ -121,6 +124,7 @@ def test_every_answer_is_counted_once(sent: list[tuple[int, int, float]]) -> Non
         (INDEX, b'{"predictions": [{"label": "a", "index": 281, "probability": 0.5}, {"label": "b", "index": 3}]}'),
         (INDEX, b'[{"predictions":[{"index":281}]}]'),
         (V2_INDEX, b'{"outputs":[{"name":"index","shape":[1,1],"datatype":"INT64","data":[281]}]}'),
+        (V2_CLASS, b'{"outputs":[{"name":"logits","shape":[1,1],"datatype":"BYTES","data":["-1.5:281:a: b"]}]}'),
     ],
 )
 def test_the_first_class_of_an_answer_is_read(answer: str, body: bytes) -> None:
@@ -132,7 +136,7 @@ def test_an_answer_without_a_class_has_none() -> None:
 
 
 @settings(deadline=None)
-@given(st.sampled_from(list(Wire)), st.binary(max_size=500))
+@given(st.sampled_from([wire for wire in Wire if wire is not Wire.V2_PIXELS]), st.binary(max_size=500))
 def test_a_request_says_how_long_it_is(wire: Wire, picture: bytes) -> None:
     head, _, body = request(wire, "/classify", picture, 3000).partition(b"\r\n\r\n")
 
@@ -150,6 +154,32 @@ def test_the_binary_tensor_is_found_where_its_head_says(picture: bytes) -> None:
     assert len(body) == length + size
     assert body[length : length + 4] == len(picture).to_bytes(4, "little")
     assert body[length + 4 :] == picture
+
+
+def test_pixels_are_the_middle_of_the_picture() -> None:
+    halves = Image.new("RGB", (500, 300), "red")
+    halves.paste("blue", (250, 0, 500, 300))
+    file = io.BytesIO()
+    halves.save(file, "PNG")
+
+    head, _, body = request(Wire.V2_PIXELS, "/v2", file.getvalue(), 3000).partition(b"\r\n\r\n")
+
+    length = int(head.partition(b"Inference-Header-Content-Length: ")[2].partition(b"\r\n")[0])
+    (tensor,) = json.loads(body[:length])["inputs"]
+    assert (tensor["name"], tensor["datatype"], tensor["shape"]) == ("pixels", "UINT8", [1, 224, 224, 3])
+    pixels = np.frombuffer(body[length:], np.uint8).reshape(tensor["shape"][1:])
+    assert pixels[:, 0].tolist() == [[255, 0, 0]] * 224
+    assert pixels[:, -1].tolist() == [[0, 0, 255]] * 224
+
+
+def test_a_peer_asks_for_the_model_that_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    (peer,) = chosen("halftone-v2")
+    assert peer not in chosen("")
+
+    monkeypatch.delenv("HALFTONE_MODEL", raising=False)
+    assert peer.target == "/v2/models/efficientnet_lite0/infer"
+    monkeypatch.setenv("HALFTONE_MODEL", "photos,others")
+    assert peer.target == "/v2/models/photos/infer"
 
 
 def test_batching_is_measured_off_on_and_automatic_and_compared_within_a_variant() -> None:

@@ -6,7 +6,9 @@ from rich.progress import Progress
 
 import training.benchmark
 from models.errors import HalftoneError
+from tests.servers import wait_until
 from training.benchmark import BenchmarkConfig, benchmark
+from training.busy import Busy
 
 
 def measured(**options):
@@ -56,3 +58,32 @@ def test_the_figures_are_printed_and_written(tmp_path, monkeypatch, capsys):
 def test_unusable_requests(options, message):
     with pytest.raises(HalftoneError, match=message):
         measured(**options)
+
+
+def test_how_busy_the_gpu_is_while_something_runs():
+    with_gpu = Busy(lambda: 70.0)
+
+    with with_gpu:
+        with_gpu.during = "ours"
+        wait_until(lambda: with_gpu.mean("ours") is not None, "a sample")
+
+    assert with_gpu.mean("ours") == pytest.approx(0.7)
+    assert with_gpu.mean("bare") is None
+
+
+def test_a_gpu_that_does_not_say():
+    silent = Busy(lambda: 1 / 0)
+
+    with silent:
+        silent.during = "ours"
+
+    assert silent.mean("ours") is None
+
+
+def test_without_a_gpu_nobody_knows():
+    without = Busy(None)
+
+    with without:
+        without.during = "ours"
+
+    assert without.mean("ours") is None
