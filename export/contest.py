@@ -20,6 +20,9 @@ from models.errors import HalftoneError
 from models.host import cores
 
 BATCHES = (1, 8, 32)
+CONCURRENT_BATCHES = (1, 8)
+"""From several threads at once, as the service asks."""
+
 WARM_UP = 2
 
 
@@ -30,15 +33,15 @@ class Timing:
     milliseconds: dict[int, list[float]] = field(default_factory=dict)
     """Batch size to the median duration of one call in each round."""
 
-    concurrent: list[float] = field(default_factory=list)
-    """Images/s of single pictures from as many threads as there are cores, in each round."""
+    concurrent: dict[int, list[float]] = field(default_factory=dict)
+    """Batch size to the images/s from as many threads as there are cores, in each round."""
 
     def rates(self) -> dict[str, float]:
-        """Images/s by way of asking, the median over the rounds: `batch 1`, …, `1 x THREADS`."""
+        """Images/s by way of asking, the median over the rounds: `batch 1`, …, `1 x THREADS`, `8 x THREADS`."""
         found = {
             f"batch {batch}": 1000 * batch / statistics.median(values) for batch, values in self.milliseconds.items()
         }
-        return found | {f"1 x {cores()}": statistics.median(self.concurrent)}
+        return found | {f"{batch} x {cores()}": statistics.median(values) for batch, values in self.concurrent.items()}
 
     def best(self) -> tuple[str, float]:
         """The way of asking with the most images/s, and those."""
@@ -93,7 +96,9 @@ def _load(bundle: Bundle, variant: str) -> _Loaded:
 def _turn(timing: Timing, runtimes: _Loaded, seconds: float) -> None:
     for batch in BATCHES:
         timing.milliseconds.setdefault(batch, []).append(_call(runtimes.whole, batch, seconds))
-    timing.concurrent.append(speed.rate(runtimes.shared, cores(), seconds))
+    for batch in CONCURRENT_BATCHES:
+        found = speed.rate(runtimes.shared, cores(), seconds, batch=batch)
+        timing.concurrent.setdefault(batch, []).append(found)
 
 
 def _call(runtime: Runtime, batch: int, seconds: float) -> float:

@@ -14,7 +14,11 @@ from export.tensorrt.profile import Profile
 from export.tensorrt.sidecar import Sidecar, plan_name
 from models.bundle import Bundle
 from models.checkpoint import open_or_create
+from models.errors import HalftoneError
 from models.store import has_bundle, open_bundle
+
+LARGE = Profile(optimum=64, maximum=256)
+"""For comparisons with batches of up to 256."""
 
 
 def make_variants(name: str, *, data: Path | None) -> Bundle:
@@ -44,11 +48,13 @@ def make_variants(name: str, *, data: Path | None) -> Bundle:
 def make_for_gpu(name: str) -> Bundle:
     """The FP16 graph and, where a library for it is installed, the plan of a TensorRT; nothing is proved here.
 
+    A plan that can't be built is said on the standard error stream, and is missing.
+
     Args:
         name: a bundle, or an architecture of the catalogue, which then gets random weights.
 
     Raises:
-        HalftoneError: the model is unknown, or something can't be made.
+        HalftoneError: the model is unknown, or the graph can't be made.
     """
     from export.onnx import export_onnx
 
@@ -57,7 +63,10 @@ def make_for_gpu(name: str) -> Bundle:
         export_onnx(bundle, "fp16")
     for edition in ("tensorrt", "tensorrt_rtx"):
         if installed(edition) and not bundle.has(plan_name(edition, "fp16")):
-            _build_plan(bundle, edition)
+            try:
+                _build_plan(bundle, edition, LARGE)
+            except HalftoneError as error:
+                Console(stderr=True).print(f"no plan of {edition}: {error}", markup=False)
     return bundle
 
 
@@ -88,11 +97,11 @@ def _judged(bundle: Bundle, variant: str) -> bool:
 def _make_plan(bundle: Bundle, data: Path | None) -> None:
     from export.trt import prove_plan
 
-    prove_plan(bundle, _build_plan(bundle, "tensorrt_rtx"), data)
+    prove_plan(bundle, _build_plan(bundle, "tensorrt_rtx", Profile()), data)
 
 
-def _build_plan(bundle: Bundle, edition: str) -> Sidecar:
+def _build_plan(bundle: Bundle, edition: str, profile: Profile) -> Sidecar:
     from export.trt import export_plan
 
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        return export_plan(bundle, library(edition), "fp16", profile=Profile(), capabilities=(), progress=progress)
+        return export_plan(bundle, library(edition), "fp16", profile=profile, capabilities=(), progress=progress)

@@ -79,13 +79,19 @@ class SpeedTable:
             raise HalftoneError(f"not a table of speeds ({error})") from None
 
 
-def rate(runtime: Runtime, streams: int, seconds: float = SECONDS) -> float:
-    """Images/s of `runtime.run` on single pictures from `streams` threads at once, after a warm-up.
+def rate(runtime: Runtime, streams: int, seconds: float = SECONDS, *, batch: int = 1) -> float:
+    """Images/s of `runtime.run` on batches from `streams` threads at once, after a warm-up.
+
+    Args:
+        runtime: loaded for so many streams.
+        streams: threads.
+        seconds: how long to measure.
+        batch: pictures in a batch.
 
     Raises:
         Exception: what `runtime.run` raised.
     """
-    picture = np.random.default_rng(0).integers(0, 256, (1, *runtime.shape), dtype=np.uint8)
+    pictures = np.random.default_rng(0).integers(0, 256, (batch, *runtime.shape), dtype=np.uint8)
     counts = [0] * streams
     barrier = threading.Barrier(streams + 1)
 
@@ -94,11 +100,11 @@ def rate(runtime: Runtime, streams: int, seconds: float = SECONDS) -> float:
     def work(thread: int) -> None:
         try:
             for _ in range(WARM_UP):
-                runtime.run(picture)
+                runtime.run(pictures)
             barrier.wait()
             end = time.perf_counter() + seconds
             while time.perf_counter() < end:
-                runtime.run(picture)
+                runtime.run(pictures)
                 counts[thread] += 1
         except threading.BrokenBarrierError:
             # Another thread failed, and says why.
@@ -118,7 +124,7 @@ def rate(runtime: Runtime, streams: int, seconds: float = SECONDS) -> float:
         thread.join()
     if failures:
         raise failures[0]
-    return sum(counts) / (time.perf_counter() - start)
+    return batch * sum(counts) / (time.perf_counter() - start)
 
 
 def measure(bundle: Bundle, runtimes: Mapping[str, Callable[[], Runtime]]) -> SpeedTable:

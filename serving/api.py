@@ -206,8 +206,9 @@ class Api:
         return await read_upload(scope, receive, field, self._settings, self._check_room)
 
     def _check_room(self, name: str | None, seconds: float) -> None:
-        # A form may name the model in its body: nothing can be said before that is read.
-        if name is not None or len(self.models.names) == 1:
+        # A form may name the model in its body: nothing can be said before that is read. Nor while the service stops,
+        # when connections are closed after their answers.
+        if self.models.ready and (name is not None or len(self.models.names) == 1):
             self.models.get(name).check_room(seconds)
 
     async def _models(self, scope: Scope, receive: Intake) -> Answer:

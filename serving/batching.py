@@ -38,6 +38,7 @@ class Batcher:
             item's own result.
         sizes: decides how many items make a batch.
         threads: threads that prepare and run.
+        parallel: how many of them find a core at once, for estimates of when something is done; all where not given.
         streams: batches in flight at once.
         capacity: items that may wait or be worked on at once.
         observer: is told how long things take.
@@ -51,6 +52,7 @@ class Batcher:
         *,
         sizes: BatchSizes,
         threads: int,
+        parallel: int | None = None,
         streams: int,
         capacity: int,
         observer: Observer | None = None,
@@ -58,7 +60,9 @@ class Batcher:
         name: str = "classify",
     ) -> None:
         self._run = run
-        self._schedule = Schedule(sizes=sizes, threads=threads, streams=streams, capacity=capacity, clock=clock)
+        self._schedule = Schedule(
+            sizes=sizes, parallel=parallel or threads, streams=streams, capacity=capacity, clock=clock
+        )
         self._observer = observer or Observer()
         self._clock = clock
         self._lock = threading.Lock()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from serving.errors import RequestError
@@ -84,6 +84,27 @@ async def read_body(intake: Intake, declared: str | None, *, limit: int, seconds
         ) from None
     note_received(len(body))
     return body
+
+
+def refusable(scope: Mapping[str, Any], limit: int) -> bool:
+    """Whether a request may be answered before its body is read.
+
+    Not where the connection is closed after the answer: a client that is still sending would see a reset and not the
+    answer. Nor where it waits to be told to send: what it sends next on the connection would be taken for the body.
+    What is over the limit is told so, whatever else is wrong.
+
+    Args:
+        scope: of the request.
+        limit: bytes of a body.
+    """
+    if scope.get("http_version") != "1.1":
+        return False
+    for name, value in scope["headers"]:
+        if name == b"connection" and b"close" in value.lower():
+            return False
+        if name == b"expect" or (name == b"content-length" and exceeds(value.decode("latin-1"), limit)):
+            return False
+    return True
 
 
 def exceeds(declared: str | None, limit: int) -> bool:

@@ -101,6 +101,7 @@ def _served(name: str, opened: Opened, settings: Settings, recorder: Recorder, r
         # Where the library runs the model in threads of its own, one more decodes a picture while all others wait for
         # those (a tenth more throughput); else it would only take the cores from them (a tenth less).
         threads=settings.worker_threads + (not opened.runtime.inline),
+        parallel=settings.worker_threads,
         streams=streams,
         capacity=settings.queue,
         max_pixels=settings.max_pixels,
@@ -142,10 +143,12 @@ def batch_sizes(
     if settings.batch:
         for size in (size for size in SIZES if size <= settings.batch):
             run(size)
+        runtime.keep({size for size in SIZES if size <= settings.batch} | {settings.batch})
         return threads, AlwaysUpTo(settings.batch)
     if known is not None:
         for size in known[1].seconds:
             run(size)
+        runtime.keep(known[1].seconds)
         return known
     streams, costs = fewest_streams(threads, lambda streams: measure(run, streams=streams, largest=settings.queue))
     runtime.keep(costs.seconds)

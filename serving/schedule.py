@@ -22,18 +22,18 @@ class Schedule:
 
     Args:
         sizes: decides how many items make a batch.
-        threads: that work.
+        parallel: how many threads' worth of work is done at once.
         streams: batches in flight at once.
         capacity: items that may wait or be worked on at once.
         clock: monotonic seconds.
     """
 
     def __init__(
-        self, *, sizes: BatchSizes, threads: int, streams: int, capacity: int, clock: Callable[[], float]
+        self, *, sizes: BatchSizes, parallel: int, streams: int, capacity: int, clock: Callable[[], float]
     ) -> None:
         self.pending = 0
         self._sizes = sizes
-        self._threads = threads
+        self._parallel = parallel
         self._streams = streams
         self._capacity = capacity
         self._clock = clock
@@ -127,8 +127,7 @@ class Schedule:
 
     def _seconds(self, pictures: int) -> float:
         """How long so many take, by what the last ones took."""
-        # One thread decodes while the others run the model, on no more cores than those.
-        return pictures * (self._prepare_seconds + self._run_seconds) / max(1, self._threads - 1)
+        return pictures * (self._prepare_seconds + self._run_seconds) / self._parallel
 
     def _full(self, reason: str) -> RequestError:
         wait = max(1, math.ceil(self._seconds(self.pending)))

@@ -36,6 +36,7 @@ class Served:
         record: its proof.
         sizes: decides the size of batches.
         threads: that decode and run.
+        parallel: how many of them find a core at once.
         streams: batches in flight at once, at most `threads`.
         capacity: pictures that may wait or be worked on at once.
         max_pixels: ceiling on a picture's width x height.
@@ -54,6 +55,7 @@ class Served:
         *,
         sizes: BatchSizes,
         threads: int,
+        parallel: int,
         streams: int,
         capacity: int,
         max_pixels: int,
@@ -79,6 +81,7 @@ class Served:
             self._run,
             sizes=sizes,
             threads=threads,
+            parallel=parallel,
             streams=streams,
             capacity=capacity,
             observer=self._telemetry,

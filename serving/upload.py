@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 
 from models.sniff import image_format
 from serving.answer import Scope
-from serving.body import Intake, exceeds, read_body
+from serving.body import Intake, read_body, refusable
 from serving.deadline import HEADER, allowed_seconds
 from serving.errors import RequestError, bad_parameter
 from serving.form import Part, parse_form
@@ -63,8 +63,9 @@ async def read_upload(scope: Scope, receive: Intake, field: str, settings: Setti
             timeout = value.decode("latin-1")
     seconds = allowed_seconds(timeout, settings.deadline)
     query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True) if scope["query_string"] else []
-    if not exceeds(length, settings.max_body):
-        check_room(_named(dict(query).get("model")), seconds)
+    named = _once(query)
+    if refusable(scope, settings.max_body):
+        check_room(_named(named.get("model")), seconds)
     body = await read_body(receive, length, limit=settings.max_body, seconds=settings.body_timeout)
     images, parameters = _parts(content_type or "", body, field)
     parameters = [*query, *parameters]

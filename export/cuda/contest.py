@@ -21,7 +21,6 @@ from export.measures import compare
 from export.runtimes.base import Logits, Pixels
 from models.bundle import Bundle
 from models.catalog import architecture
-from models.errors import HalftoneError
 
 BATCHES = (1, 8, 64, 256)
 PROOF_BATCH = 64
@@ -57,7 +56,7 @@ def compete(
 
     Returns:
         JSON-ready: a row for each engine with `model`, `engine`, `agreement`, `verdict`, `reasons`, `megabytes` and
-        `batches`, or with `reason` where it can't run.
+        `batches`, each of which has a `reason` where it failed; or with a `reason` itself where it can't run at all.
     """
     pairs = [
         (bundle, entry)
@@ -68,6 +67,7 @@ def compete(
     pairs.sort(key=lambda pair: pair[1].name == COMPILED)
     references: dict[str, tuple[Pixels, Logits]] = {}
     rows = []
+    _tidy(device)
     for bundle, entry in pairs:
         name = bundle.manifest.name
         row: dict[str, Any] = {"model": name, "trained": bundle.manifest.trained, "engine": entry.name}
@@ -75,13 +75,15 @@ def compete(
         if time.monotonic() > deadline:
             rows.append(row | {"reason": LATE})
             continue
-        if name not in references:
-            references[name] = _reference(bundle, device)
+        # An engine that has no room or no kernel must not cost the others their figures; ONNX Runtime's own exceptions
+        # derive from Exception alone.
         try:
-            rows.append(row | _measured(bundle, entry, references[name], ceilings, device, batches, seconds))
-        # An engine that has no room or no kernel must not cost the others their figures.
-        except (HalftoneError, RuntimeError) as error:
-            rows.append(row | {"reason": " ".join(str(error).split())[:300]})
+            if name not in references:
+                references[name] = _reference(bundle, device)
+                _tidy(device)
+            rows.append(row | _measured(bundle, entry, references[name], ceilings, device, batches, seconds, deadline))
+        except Exception as error:
+            rows.append(row | {"reason": _one_line(error)})
         _tidy(device)
     return rows
 
@@ -107,6 +109,7 @@ def _measured(
     device: str,
     batches: Sequence[int],
     seconds: float,
+    deadline: float,
 ) -> dict[str, Any]:
     before = _free(device)
     engine = entry.load()
@@ -114,16 +117,22 @@ def _measured(
     figures = compare(expected, _answers(engine, pixels), None, temperature=bundle.manifest.temperature)
     reasons = Gate.for_precision(entry.precision).reasons_to_fail(figures, trained=bundle.manifest.trained)
     random = np.random.default_rng(0)
-    timings = []
+    rows = []
     for batch in batches:
         given = random.integers(0, 256, (batch, *pixels.shape[1:]), dtype=np.uint8)
-        timings.append(timed(partial(engine.run, given), batch, seconds))
+        try:
+            if time.monotonic() > deadline:
+                raise TimeoutError(LATE)
+            rows.append(_figures(bundle, timed(partial(engine.run, given), batch, seconds), ceilings))
+        # No room for the larger batches says nothing of the smaller ones.
+        except Exception as error:
+            rows.append({"batch": batch, "reason": _one_line(error)})
     return {
         "agreement": figures["decided_agreement" if figures["decided_images"] else "top1_agreement"]["value"],
         "verdict": "FAILED" if reasons else "PASSED",
         "reasons": reasons,
         "megabytes": (before - _free(device)) / 1e6,
-        "batches": [_figures(bundle, timing, ceilings) for timing in timings],
+        "batches": rows,
     }
 
 
@@ -146,6 +155,10 @@ def _figures(bundle: Bundle, timing: Timing, ceilings: Ceilings) -> dict[str, An
         "upload": upload,
         "share_of_upload": upload / ceilings.upload,
     }
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def _free(device: str) -> float:

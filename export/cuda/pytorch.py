@@ -35,6 +35,11 @@ class PyTorch:
         # The statistics of normalisation stay in FP32.
         self._graph: Any = torch.compile(graph, dynamic=False) if compiled else graph
         self._device = device
+        if device == "cuda":
+            # Shapes are fixed: the fastest kernel for each is looked for once, as TensorRT and ONNX Runtime do.
+            torch.backends.cudnn.benchmark = True
+            # Replayed one after the other, the recordings may share their memory.
+            self._pool: Any = torch.cuda.graph_pool_handle()
         self._replays: dict[int, Callable[[Pixels], Logits]] = {}
 
     def run(self, pixels: Pixels) -> Logits:
@@ -46,11 +51,8 @@ class PyTorch:
             self._replays[len(pixels)] = self._recorded(pixels.shape)
         return self._replays[len(pixels)](pixels)
 
-    def forget(self) -> None:
-        """Free what was recorded."""
-        self._replays.clear()
-
-    @torch.inference_mode()
+    # Not in inference mode, whose tensors can't be written to outside of it, as every replay does.
+    @torch.no_grad()
     def _recorded(self, shape: tuple[int, ...]) -> Callable[[Pixels], Logits]:
         source = torch.zeros(shape, dtype=torch.uint8, pin_memory=True)
         pixels = source.to(self._device)
@@ -63,7 +65,7 @@ class PyTorch:
         torch.cuda.current_stream().wait_stream(stream)
         answer = torch.zeros(logits.shape, pin_memory=True)
         recorded = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(recorded):
+        with torch.cuda.graph(recorded, pool=self._pool):
             pixels.copy_(source, non_blocking=True)
             answer.copy_(self._graph(pixels), non_blocking=True)
 

@@ -17,24 +17,28 @@ def cuda_cells(row: dict[str, Any]) -> list[Cells]:
     name = row["model"] if row["trained"] else f"{row['model']} (random weights)"
     if "reason" in row:
         return [(name, row["engine"], *[""] * (len(CUDA_HEADINGS) - 3), row["reason"])]
-    return [
-        (
-            name,
-            row["engine"],
-            str(each["batch"]),
-            f"{each['images_per_second']:.0f}",
-            f"{each['p50_ms']:.2f}",
-            f"{each['p99_ms']:.2f}",
-            f"{row['megabytes']:.0f}",
-            f"{each['tflops']:.1f}",
-            f"{each['share_of_product']:.1%}",
-            f"{each['upload']:.2f}",
-            f"{each['share_of_upload']:.1%}",
-            f"{row['agreement']:.2%}",
-            row["verdict"],
-        )
-        for each in row["batches"]
-    ]
+    return [_line(name, row, each) for each in row["batches"]]
+
+
+def _line(name: str, row: dict[str, Any], each: dict[str, Any]) -> Cells:
+    """One batch size of an engine."""
+    if "reason" in each:
+        return (name, row["engine"], str(each["batch"]), *[""] * (len(CUDA_HEADINGS) - 4), each["reason"])
+    return (
+        name,
+        row["engine"],
+        str(each["batch"]),
+        f"{each['images_per_second']:.0f}",
+        f"{each['p50_ms']:.2f}",
+        f"{each['p99_ms']:.2f}",
+        f"{row['megabytes']:.0f}",
+        f"{each['tflops']:.1f}",
+        f"{each['share_of_product']:.1%}",
+        f"{each['upload']:.2f}",
+        f"{each['share_of_upload']:.1%}",
+        f"{row['agreement']:.2%}",
+        row["verdict"],
+    )
 
 
 def ceilings_line(about: dict[str, Any]) -> str:

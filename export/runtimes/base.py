@@ -101,7 +101,8 @@ class Runtime(ABC):
         """Execute on C-contiguous pixels of the right shape; thread-safe."""
 
     def keep(self, sizes: Collection[int]) -> None:  # noqa: B027
-        """Batches will have one of these sizes from now on: what was made for others may be freed. Optional."""
+        """Batches will mostly have one of these sizes from now on: a good moment to free what was made for others, and
+        to make what is missing. Optional."""
 
     def run(self, pixels: Pixels) -> Logits:
         """Execute the model.

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
+import os
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -35,8 +39,8 @@ class OnnxRuntimeCuda(Runtime):
 
     @classmethod
     def supported(cls, precision: str) -> bool:
-        """Whether a GPU is here and the library was built for it."""
-        return precision in cls.precisions and has_gpu() and _built_for_it()
+        """Whether a GPU is here, the library was built for it, and CUDA's libraries and cuDNN can be loaded."""
+        return precision in cls.precisions and has_gpu() and _built_for_it() and _loadable()
 
     @property
     def executed_as(self) -> str:
@@ -49,8 +53,9 @@ class OnnxRuntimeCuda(Runtime):
         self._gpu = gpu()
         if not _built_for_it():
             raise HalftoneError(f"this ONNX Runtime was not built for GPUs: {_INSTALL}")
-        # CUDA and cuDNN as pip installs them; where the system has them, there is nothing to load.
-        onnxruntime.preload_dlls()
+        # Where they can't be loaded it would take the processor instead and only log that.
+        if not _loadable():
+            raise HalftoneError(f"ONNX Runtime can't load CUDA's libraries or cuDNN: {_INSTALL}")
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         # TF32 would round FP32 to ten bits without saying so.
@@ -65,9 +70,8 @@ class OnnxRuntimeCuda(Runtime):
                 f"{self._gpu.name}: {reason}; export it again with "
                 f"{bundle.manifest.files[self.source(self.precision)].made_by}"
             ) from None
-        # Where CUDA's libraries can't be loaded it takes the processor instead and only logs that.
         if self._session.get_providers()[0] != _PROVIDER:
-            raise HalftoneError(f"ONNX Runtime can't load CUDA's libraries or cuDNN: {_INSTALL}")
+            raise HalftoneError(f"ONNX Runtime runs {self.source(self.precision)} on the processor: {_INSTALL}")
         self._session.disable_fallback()
 
     def _infer(self, pixels: Pixels) -> npt.NDArray[np.floating]:
@@ -79,6 +83,21 @@ def _built_for_it() -> bool:
     import onnxruntime
 
     return _PROVIDER in onnxruntime.get_available_providers()
+
+
+@functools.cache
+def _loadable() -> bool:
+    """Whether what the provider is linked with is here; found out without making a session, which would print."""
+    import onnxruntime
+
+    # CUDA and cuDNN as pip installs them; where the system has them, there is nothing to load.
+    onnxruntime.preload_dlls()
+    provider = Path(onnxruntime.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"
+    try:
+        ctypes.CDLL(str(provider), mode=os.RTLD_LAZY)
+    except OSError:
+        return False
+    return True
 
 
 RUNTIME = OnnxRuntimeCuda

@@ -34,6 +34,9 @@ _SIZES = (8, 4, 2, 1)
 MOST_COPIED = 512 * 2**20
 """Bytes of weights that the streams' own copies may add up to, by the size of the file."""
 
+_MOST_MODELS = 32
+"""Compiled for streams apart, as each takes its time at the start: those of eight streams."""
+
 
 Compiled = dict[int, openvino.CompiledModel]
 """Number of pictures to the graph for batches of them."""
@@ -90,8 +93,9 @@ class OpenVino(Runtime):
     def _open(self, source: bytes, bundle: Bundle, threads: int, streams: int) -> None:
         core = openvino.Core()
         self._compiling = threading.Lock()
-        apart = streams > 1 and streams * len(_SIZES) * len(source) <= MOST_COPIED
-        self.inline = apart and threads <= streams
+        models = streams * len(_SIZES)
+        apart = streams > 1 and models <= _MOST_MODELS and models * len(source) <= MOST_COPIED
+        self.inline = threads <= streams and (apart or streams == 1)
         self._streams = streams
         try:
             self._graph = core.read_model(io.BytesIO(source))

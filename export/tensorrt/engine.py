@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import queue
 import weakref
 from collections import OrderedDict
+from collections.abc import Collection
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -21,8 +22,12 @@ from export.tensorrt.staging import Staging
 from models.bundle import Bundle
 from models.errors import HalftoneError
 
+logger = logging.getLogger("bentoml.halftone")
+
 RECORDED_SIZES = 16
 """Batch sizes whose work each stream keeps as CUDA graphs."""
+
+_UNTIL_RECORDED = 2
 
 
 class TensorRt(Runtime):
@@ -83,6 +88,7 @@ class TensorRt(Runtime):
         self._runtime = edition.api.Runtime(edition.logger)
         engine = self._deserialise(edition, source, bundle)
         self._slots: queue.SimpleQueue[Slot] = queue.SimpleQueue()
+        self._streams = streams
         try:
             for _ in range(streams):
                 context = self._context(edition, engine)
@@ -97,6 +103,15 @@ class TensorRt(Runtime):
     def _context(self, edition: Library, engine: Any) -> Any:
         """An execution context of the engine, None where the GPU has no room."""
         return engine.create_execution_context()
+
+    def keep(self, sizes: Collection[int]) -> None:
+        """Run batches of these sizes on every stream until all is compiled and recorded that they need."""
+        slots = [self._slots.get() for _ in range(self._streams)]
+        for slot in slots:
+            for size in (size for size in sizes if size <= self._profile.maximum):
+                for _ in range(_UNTIL_RECORDED):
+                    slot.run(np.zeros((size, *self.shape), np.uint8))
+            self._slots.put(slot)
 
     def _deserialise(self, edition: Library, source: bytes, bundle: Bundle) -> Any:
         edition.logger.errors.clear()
@@ -122,7 +137,8 @@ class Slot:
     """What one call at a time needs: an execution context, a stream and staging memory for the largest batch.
 
     A size that comes for the second time is recorded as a CUDA graph, copies included, and launched as one from then
-    on. The first time goes without: TensorRT does work after a change of shape that must not be part of a recording.
+    on. Right before a recording the same shape is executed: TensorRT does work after a change of shape that must not be
+    part of it (TensorRT's developer guide, "CUDA Graphs").
 
     Args:
         context: an `IExecutionContext` of nobody else's.
@@ -142,14 +158,16 @@ class Slot:
             raise RuntimeError("no execution context")
         self._api, self._minimum, self._shape = cudart(), profile.minimum, shape
         self._context, self._recorded = context, recorded
-        self._stream = checked(self._api.cudaStreamCreate())
+        # One that the legacy default stream does not wait for: while it is recorded, work there would be an error.
+        self._stream = checked(self._api.cudaStreamCreateWithFlags(self._api.cudaStreamNonBlocking))
         weakref.finalize(self, self._api.cudaStreamDestroy, self._stream).atexit = False
         self._pixels = Staging(self._api, (profile.maximum, *shape), np.uint8)
         self._logits = Staging(self._api, (profile.maximum, classes), np.float32)
         self._context.set_tensor_address("pixels", self._pixels.address)
         self._context.set_tensor_address("logits", self._logits.address)
-        # None: seen, and not recorded, yet or because it can't be.
+        # None: seen once.
         self._recordings: OrderedDict[int, Recording | None] = OrderedDict()
+        self._plain: set[int] = set()
 
     def run(self, pixels: Pixels) -> Logits:
         """Execute on uint8 (N, S, S, 3) with N at most the largest batch: float32 (N, classes).
@@ -167,31 +185,31 @@ class Slot:
 
     def _launch(self, rows: int) -> None:
         """Put the batch that lies in the staging memory on the stream."""
-        if rows not in self._recordings:
-            self._enqueue(rows)
-            self._remember(rows, None)
-            return
-        recording = self._recordings[rows]
-        if recording is None and self._recorded:
-            recording = self._record(rows)
-        if recording is None:
-            self._enqueue(rows)
-        else:
+        recording = self._recordings.get(rows)
+        if recording is not None:
             recording.launch()
             self._recordings.move_to_end(rows)
+            return
+        self._enqueue(rows)
+        if rows in self._recordings:
+            # This batch is answered without it: what TensorRT does after a change of shape is over when it is.
+            checked(self._api.cudaStreamSynchronize(self._stream))
+            self._record(rows)
+        elif rows not in self._plain and self._recorded:
+            self._remember(rows, None)
 
-    def _record(self, rows: int) -> Recording | None:
-        with contextlib.suppress(RuntimeError):
-            recording = Recording(self._api, self._stream, lambda: self._enqueue(rows))
-            self._remember(rows, recording)
-            return recording
-        self._recorded = 0
-        return None
+    def _record(self, rows: int) -> None:
+        try:
+            self._remember(rows, Recording(self._api, self._stream, lambda: self._enqueue(rows)))
+        except RuntimeError as error:
+            logger.warning("batches of %d are not launched as a CUDA graph: %s", rows, error)
+            del self._recordings[rows]
+            self._plain.add(rows)
 
     def _remember(self, rows: int, recording: Recording | None) -> None:
         self._recordings[rows] = recording
         self._recordings.move_to_end(rows)
-        while len(self._recordings) > max(1, self._recorded):
+        while len(self._recordings) > self._recorded:
             self._recordings.popitem(last=False)
 
     def _enqueue(self, rows: int) -> None:

@@ -28,11 +28,18 @@ class Recording:
         self._api, self._stream = api, stream
         # Only this thread is forbidden what would disturb the recording: others load, run and record meanwhile.
         checked(api.cudaStreamBeginCapture(stream, api.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal))
+        worked = False
         try:
             work()
+            worked = True
         finally:
-            ended = api.cudaStreamEndCapture(stream)
-        graph = checked(ended)
+            # Also after a failure, so that the stream works again; the error must not be taken for a later call's.
+            status, graph = api.cudaStreamEndCapture(stream)
+            if int(status):
+                api.cudaGetLastError()
+            elif not worked:
+                api.cudaGraphDestroy(graph)
+        graph = checked((status, graph))
         try:
             self._executable = checked(api.cudaGraphInstantiate(graph, 0))
         finally:

@@ -144,7 +144,7 @@ PEERS = (
     ),
     Peer(
         name="halftone-v2",
-        title="Halftone, pixels over the Open Inference Protocol",
+        title="Halftone, 224 x 224 pixels over the Open Inference Protocol",
         engine="{variant}",
         command=_BENTOML,
         path="/v2/models/{model}/infer",

@@ -37,7 +37,7 @@ class Wire(StrEnum):
 
     V2_PIXELS = "v2-pixels"
     """Open Inference Protocol: a UINT8 tensor `pixels` of shape (1, 224, 224, 3) as bytes behind the JSON, so that the
-    client decodes and the server doesn't; the answer is the best class."""
+    client decodes and the server doesn't; the answer is the best class. For models with an input of that size."""
 
 
 def request(wire: Wire, path: str, picture: bytes, port: int) -> bytes:

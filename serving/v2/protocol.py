@@ -12,7 +12,7 @@ import numpy as np
 from export.runtimes.base import Logits
 from models.measures import softmax
 from serving.answer import Answer, Scope, as_json
-from serving.body import ClientGoneError, Intake, exceeds, read_body
+from serving.body import ClientGoneError, Intake, read_body, refusable
 from serving.deadline import allowed_seconds
 from serving.errors import RequestError, bad_parameter, internal, unavailable
 from serving.patience import while_connected
@@ -109,7 +109,8 @@ class OpenInference:
     async def _infer(self, served: Served, scope: Scope, receive: Intake) -> Answer:
         headers = _headers(scope)
         most = allowed_seconds(headers.get("x-request-timeout"), self._settings.deadline)
-        if not exceeds(headers.get("content-length"), self._settings.max_body):
+        _check_form(scope, headers)
+        if self._models.ready and refusable(scope, self._settings.max_body):
             served.check_room(most)
         body = await self._posted(scope, receive, headers)
         request = parse(body, headers.get(HEADER_LENGTH.lower()))
@@ -121,11 +122,7 @@ class OpenInference:
         return encode(head, _outputs(served, wanted, logits))
 
     async def _posted(self, scope: Scope, receive: Intake, headers: Mapping[str, str]) -> bytes:
-        if scope["method"] != "POST":
-            raise RequestError(405, "method_not_allowed", f"use POST {scope['path'][:200]}", {"Allow": "POST"})
-        encoding = headers.get("content-encoding", "identity")
-        if encoding != "identity":
-            raise RequestError(415, "unsupported_media_type", f"send the body as it is, not as {encoding[:30]!r}")
+        _check_form(scope, headers)
         settings = self._settings
         return await read_body(
             receive, headers.get("content-length"), limit=settings.max_body, seconds=settings.body_timeout
@@ -148,6 +145,14 @@ class OpenInference:
         if tensor.name == PIXELS:
             return await served.logits(pixels(tensor, (size, size, 3), most), seconds=seconds)
         return np.stack(_all_answered(await served.logits_of(images(tensor, most), seconds=seconds)))
+
+
+def _check_form(scope: Scope, headers: Mapping[str, str]) -> None:
+    if scope["method"] != "POST":
+        raise RequestError(405, "method_not_allowed", f"use POST {scope['path'][:200]}", {"Allow": "POST"})
+    encoding = headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        raise RequestError(415, "unsupported_media_type", f"send the body as it is, not as {encoding[:30]!r}")
 
 
 def _check_version(served: Served, version: str) -> None:

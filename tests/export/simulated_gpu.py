@@ -29,6 +29,7 @@ class Cuda(types.ModuleType):
     """`cuda.bindings.runtime` with a GPU of some compute capability, or with none at all."""
 
     cudaHostAllocDefault = 0  # noqa: N815
+    cudaStreamNonBlocking = 1  # noqa: N815
     cudaMemcpyKind = types.SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)  # noqa: N815
     cudaStreamCaptureMode = types.SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)  # noqa: N815
 
@@ -69,7 +70,11 @@ class Cuda(types.ModuleType):
 
     cudaFreeHost = cudaFree  # noqa: N815
 
-    def cudaStreamCreate(self) -> tuple[Any, ...]:  # noqa: N802
+    def cudaGetLastError(self) -> tuple[Any, ...]:  # noqa: N802
+        return (Status.cudaSuccess,)
+
+    def cudaStreamCreateWithFlags(self, flags: int) -> tuple[Any, ...]:  # noqa: N802
+        assert flags == self.cudaStreamNonBlocking
         handle = len(self.streams) + 1
         self.streams[handle] = deque()
         return Status.cudaSuccess, handle
@@ -121,6 +126,7 @@ class Context:
         self.cuda, self.profile = cuda, profile
         self.addresses: dict[str, int] = {}
         self.shape: tuple[int, ...] = ()
+        self.settled: tuple[int, ...] = ()
 
     def set_tensor_address(self, name: str, address: int) -> bool:
         self.addresses[name] = address
@@ -131,6 +137,10 @@ class Context:
         return self.profile[0] <= shape[0] <= self.profile[1]
 
     def execute_async_v3(self, stream: int) -> bool:
+        if stream in self.cuda.captures:
+            # A change of shape is no part of a recording.
+            self.cuda.capturable &= self.shape == self.settled
+        self.settled = self.shape
         self.cuda.streams[stream].append(partial(self._execute, self.shape))
         return True
 

@@ -63,7 +63,9 @@ def test_a_variant_that_can_not_run_here_keeps_its_row() -> None:
 
 
 def test_the_best_way_of_asking_is_the_one_with_most_pictures_a_second() -> None:
-    timing = Timing(milliseconds={1: [10.0, 12.0, 11.0], 8: [40.0, 44.0, 42.0]}, concurrent=[150.0, 160.0, 140.0])
+    timing = Timing(
+        milliseconds={1: [10.0, 12.0, 11.0], 8: [40.0, 44.0, 42.0]}, concurrent={1: [150.0, 160.0, 140.0], 8: [170.0]}
+    )
 
     assert timing.rates()["batch 1"] == pytest.approx(1000 / 11)
     assert timing.best() == ("batch 8", pytest.approx(8000 / 42))

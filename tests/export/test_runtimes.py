@@ -156,7 +156,7 @@ def test_a_precision_that_was_not_executed_is_refused(default: Bundle, monkeypat
 @pytest.mark.parametrize(
     ("variant", "words"),
     [
-        ("abacus-fp32", "write RUNTIME-PRECISION with a runtime of .*onnxruntime, openvino"),
+        ("abacus-fp32", "write RUNTIME-PRECISION with a runtime of .*onnxruntime, onnxruntime_cuda, openvino"),
         ("base-fp32", "not a variant"),
         ("registry-fp32", "not a variant"),
         ("openvino", "not a variant"),

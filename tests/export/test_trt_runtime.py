@@ -130,7 +130,7 @@ def test_a_size_that_comes_again_is_launched_as_a_graph(machine: Machine, bundle
     for count in [3, 4, 3, 4, 3, 3, 4]:
         np.testing.assert_array_equal(runtime.run(pictures(count)), expected(pictures(count)))
 
-    assert machine.cuda.launched == [1, 2, 1, 1, 2]
+    assert machine.cuda.launched == [1, 1, 2]
     del runtime
     gc.collect()
     assert machine.cuda.graphs == {}
@@ -140,22 +140,39 @@ def test_only_the_latest_sizes_stay_recorded(machine: Machine, bundle: Bundle, m
     monkeypatch.setattr(engine, "RECORDED_SIZES", 2)
     runtime = load(bundle, VARIANT, threads=1)
 
-    for count in [2, 2, 3, 3, 4, 4, 3, 2]:
+    for count in [2, 2, 2, 3, 3, 3, 4, 4, 3, 2]:
         np.testing.assert_array_equal(runtime.run(pictures(count)), expected(pictures(count)))
 
     gc.collect()
     assert len(machine.cuda.graphs) == 1
-    assert machine.cuda.launched == [1, 2, 3, 2]
+    assert machine.cuda.launched == [1, 2, 2]
 
 
-def test_what_cannot_be_recorded_runs_all_the_same(machine: Machine, bundle: Bundle) -> None:
+def test_what_cannot_be_recorded_runs_all_the_same(
+    machine: Machine, bundle: Bundle, caplog: pytest.LogCaptureFixture
+) -> None:
     machine.cuda.capturable = False
     runtime = load(bundle, VARIANT, threads=1)
 
-    for count in [3, 3, 3, 4, 4]:
+    for count in [3, 3, 3, 4]:
+        np.testing.assert_array_equal(runtime.run(pictures(count)), expected(pictures(count)))
+    machine.cuda.capturable = True
+    for count in [4, 4, 3]:
         np.testing.assert_array_equal(runtime.run(pictures(count)), expected(pictures(count)))
 
-    assert machine.cuda.launched == []
+    assert machine.cuda.launched == [1]
+    assert caplog.messages == ["batches of 3 are not launched as a CUDA graph: CUDA: cudaErrorStreamCaptureInvalidated"]
+
+
+def test_sizes_are_recorded_on_every_stream_before_they_are_needed(machine: Machine, bundle: Bundle) -> None:
+    runtime = load(bundle, VARIANT, threads=2, streams=2)
+
+    runtime.keep([1, 3, 100])
+
+    # The smallest batch of the plan is 2.
+    assert len(machine.cuda.graphs) == 2 * 2
+    np.testing.assert_array_equal(runtime.run(pictures(3)), expected(pictures(3)))
+    assert len(machine.cuda.launched) == 1
 
 
 def test_the_edition_that_records_by_itself_is_told_to() -> None:

@@ -164,11 +164,14 @@ def test_a_request_that_takes_too_long(narrow_server: Server) -> None:
     check(narrow_server.post("/classify", content=file.getvalue()), 504, "deadline_passed", "0.05 s")
 
 
-def test_more_than_the_queue_holds_is_refused_with_retry_after(narrow_server: Server) -> None:
+# A connection that ends with the answer must not end before the picture was sent: the client would not see the answer.
+@pytest.mark.parametrize("headers", [{}, {"Connection": "close"}, {"Expect": "100-continue"}])
+def test_more_than_the_queue_holds_is_refused_with_retry_after(narrow_server: Server, headers: dict[str, str]) -> None:
     slow = encoded(3500, 3500)
+    slow += bytes(900_000 - len(slow))
 
     async def flood() -> list[httpx.Response]:
-        async with httpx.AsyncClient(base_url=narrow_server.url, timeout=60) as client:
+        async with httpx.AsyncClient(base_url=narrow_server.url, timeout=60, headers=headers) as client:
             return await asyncio.gather(*(client.post("/classify", content=slow) for _ in range(24)))
 
     responses = asyncio.run(flood())

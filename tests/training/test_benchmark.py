@@ -1,4 +1,5 @@
 import json
+import threading
 
 import pytest
 import torch
@@ -72,10 +73,17 @@ def test_how_busy_the_gpu_is_while_something_runs():
 
 
 def test_a_gpu_that_does_not_say():
-    silent = Busy(lambda: 1 / 0)
+    asked = threading.Event()
+
+    def fails() -> float:
+        asked.set()
+        raise OSError("no permission")
+
+    silent = Busy(fails)
 
     with silent:
         silent.during = "ours"
+        assert asked.wait(60)
 
     assert silent.mean("ours") is None
 

@@ -69,9 +69,21 @@ def test_an_engine_that_fails_does_not_cost_the_others(default: Bundle, monkeypa
     monkeypatch.setattr(PyTorch, "run", fails)
     broken, fine = compared(default)
 
-    assert broken["reason"] == "CUDA: out of memory"
-    # The reference of this run was broken as well.
+    assert broken["batches"][0]["images_per_second"] > 0
+    assert broken["batches"][1] == {"batch": 3, "reason": "CUDA: out of memory"}
+    assert cuda_cells(broken)[1][-1] == "CUDA: out of memory"
+    # The reference of this run was zeros as well.
     assert fine["verdict"] == "FAILED"
+    assert all(each["images_per_second"] > 0 for each in fine["batches"])
+
+
+def test_a_reference_that_fails_is_a_reason(default: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(self: PyTorch, pixels: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(PyTorch, "run", fails)
+
+    assert [row["reason"] for row in compared(default)] == ["MemoryError", "MemoryError"]
 
 
 def test_the_table_has_a_line_a_batch_size(default: Bundle) -> None:
@@ -98,7 +110,7 @@ def test_ceilings_are_positive(default: Bundle) -> None:
 def test_a_timing_counts_pictures() -> None:
     timing = timed(lambda: time.sleep(0.01), 4, 0.05)
 
-    assert 2 <= len(timing.seconds) <= 5
+    assert len(timing.seconds) >= 1
     assert 10 <= timing.p50 <= timing.p99
     assert timing.images_per_second <= 400
 
