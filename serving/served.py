@@ -36,7 +36,7 @@ class Served:
         record: its proof.
         sizes: decides the size of batches.
         threads: that decode and run.
-        parallel: how many of them find a core at once.
+        parallel: how many of them find a core at once; all where not given.
         streams: batches in flight at once, at most `threads`.
         capacity: pictures that may wait or be worked on at once.
         max_pixels: ceiling on a picture's width x height.
@@ -55,7 +55,7 @@ class Served:
         *,
         sizes: BatchSizes,
         threads: int,
-        parallel: int,
+        parallel: int | None = None,
         streams: int,
         capacity: int,
         max_pixels: int,
