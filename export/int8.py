@@ -115,6 +115,19 @@ def quantise(
     Raises:
         HalftoneError: NNCF is not installed.
     """
+    if transformer:
+        return _quantised(graph, pixels, kept, transformer=True, fast=True)
+    try:
+        return _quantised(graph, pixels, kept, transformer=False, fast=False)
+    # The thorough correction of biases runs parts of the graph, and of some networks ONNX Runtime can't run every part
+    # (a ResNet-18 of 64 px: "Failed to find node output"). The gate judges what comes of the other one.
+    except RuntimeError:
+        return _quantised(graph, pixels, kept, transformer=False, fast=True)
+
+
+def _quantised(
+    graph: onnx.ModelProto, pixels: npt.NDArray[np.uint8], kept: Sequence[str], *, transformer: bool, fast: bool
+) -> onnx.ModelProto:
     source = onnx.ModelProto()
     source.CopyFrom(graph)
     with quiet():
@@ -126,7 +139,7 @@ def quantise(
             preset=nncf.QuantizationPreset.PERFORMANCE,
             target_device=nncf.TargetDevice.CPU,
             model_type=nncf.ModelType.TRANSFORMER if transformer else None,
-            fast_bias_correction=transformer,
+            fast_bias_correction=fast,
             advanced_parameters=nncf.AdvancedQuantizationParameters(
                 # ONNX Runtime's QLinearConv takes one range an input, and NNCF would have one a channel in front of
                 # depthwise convolutions.
