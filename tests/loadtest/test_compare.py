@@ -29,17 +29,25 @@ def stub(*flags: str, wire: Wire = Wire.RAW) -> Peer:
     return Peer(name="stub", title="Stub", engine="none", command=command, wire=wire)
 
 
+PICTURES = {"a.jpg": b"first", "b.jpg": b"second", "unlabelled.jpg": b"third"}
+
+
 def measured(
-    peers: list[Peer], generate: Generator = generator.run, rounds: int = 1, together: bool = False
+    peers: list[Peer],
+    generate: Generator = generator.run,
+    rounds: int = 1,
+    together: bool = False,
+    pictures: dict[str, bytes] = PICTURES,
+    label: int = 7,
 ) -> list[Result]:
     plan = Plan(
         peers=peers,
-        pictures={"a.jpg": b"first", "b.jpg": b"second", "unlabelled.jpg": b"third"},
-        labels={"a.jpg": 7, "b.jpg": 7},
+        pictures=pictures,
+        labels={name: label for name in pictures if name != "unlabelled.jpg"},
         clients=(2,),
         seconds=1.0,
         rounds=rounds,
-        variant="",
+        variant="onnxruntime-fp32",
         generate=generate,
         interpreter=lambda _: Path(sys.executable),
         say=lambda _: None,
@@ -146,21 +154,9 @@ def test_our_own_service_takes_part_in_all_its_forms(
     artifacts: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv("HALFTONE_ARTIFACTS", str(artifacts))
-    cat = (PHOTOS / "cat.jpg").read_bytes()
-    plan = Plan(
-        peers=[OURS[name]],
-        pictures={"cat.jpg": cat},
-        labels={"cat.jpg": 282 if name == "halftone-v2" else 0},
-        clients=(2,),
-        seconds=1.0,
-        rounds=1,
-        variant="onnxruntime-fp32",
-        generate=generator.run,
-        interpreter=lambda _: Path(sys.executable),
-        say=lambda _: None,
-    )
+    pictures = {"cat.jpg": (PHOTOS / "cat.jpg").read_bytes()}
 
-    (result,) = measure(plan)
+    (result,) = measured([OURS[name]], pictures=pictures, label=282 if name == "halftone-v2" else 0)
 
     cell = only_cell(result)
     assert cell.requests > 0
