@@ -26,8 +26,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from export.contest import Timing, contest
-from export.cuda.table import CUDA_HEADINGS, ceilings_line, cuda_cells
 from export.families import FAMILY_HEADINGS, family_rows
+from export.gpu_benchmark.table import CUDA_HEADINGS, ceilings_line, cuda_cells
 from export.making import make_for_gpu, make_variants
 from export.parity import provable_variants
 from export.record import UnprovenError, current
@@ -216,8 +216,8 @@ def _on_gpu(config: BenchmarkConfig, progress: Progress) -> tuple[dict[str, Any]
     # Imported here: a comparison on the processor needs no PyTorch.
     import torch
 
-    from export.cuda.ceilings import measured
-    from export.cuda.contest import compete
+    from export.gpu_benchmark.ceilings import measured
+    from export.gpu_benchmark.contest import compete
 
     if not torch.cuda.is_available():
         raise HalftoneError(

@@ -16,10 +16,10 @@ from typing import Literal
 from rich.console import Console
 from rich.progress import Progress
 
+from export.cuda.device import has_gpu
 from export.parity import prove_and_print
 from export.runtimes.registry import runtime_class
 from export.tensorrt.builder import Plan, build, targets
-from export.tensorrt.device import has_gpu
 from export.tensorrt.histogram import arithmetic
 from export.tensorrt.library import PACKAGES, Library, installed, library
 from export.tensorrt.profile import Profile

@@ -134,7 +134,7 @@ def batch_sizes(
         settings: of the service.
         known: what is known of it already.
     """
-    threads = settings.worker_threads
+    threads = min(settings.worker_threads, runtime.streams)
     picture = np.zeros((1, *runtime.shape), np.uint8)
 
     def run(size: int) -> None:

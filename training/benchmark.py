@@ -4,9 +4,10 @@
     python -m training.benchmark --data photos --model resnet18 --weights random --steps 50 --output loop.json
 
 Images/s of our loop against a bare one of two dozen lines, with the same network, pictures, augmentation, loader,
-batches, number format and optimiser. Ours also makes every step repeatable, looks for NaN, counts and listens to
-Ctrl-C; both leave out validation and checkpoints. They take turns, so that a machine that slows down slows both.
-Expected: 0.95 or more. Cost: rounds times steps times two, and a round to warm up.
+batches, number format and optimiser, and, where the data is a folder and every layer learns, against timm's loop with
+its own reader, loader, augmentation and optimiser. Ours also makes every step repeatable, looks for NaN, counts and
+listens to Ctrl-C; all leave out validation and checkpoints. They take turns, so that a machine that slows down slows
+all. Expected: 0.95 or more of the bare one. Cost: rounds times steps times three, and a round to warm up.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ from training.progress import Display
 from training.settings import Recipe
 from training.signals import StopRequest
 from training.state import RunFolder
+from training.timm_loop import folder, timm_epoch
 from training.transfer import resolve_freeze
 
 LIBRARIES = ("torch", "torchvision", "timm", "albumentations", "numpy", "pillow")
@@ -85,7 +87,7 @@ class BenchmarkConfig:
     """`auto` takes a GPU where there is one."""
 
     workers: int | None = None
-    """Processes that read and augment pictures, for each loop; default one a core, at most 8."""
+    """Processes that read and augment pictures, for each loop; default one a core, at most 16."""
 
     output: Path | None = None
     """File for the figures as JSON, besides the table that is printed."""
@@ -117,11 +119,10 @@ def benchmark(config: BenchmarkConfig, progress: Progress) -> dict[str, Any]:
         request, data = _request(config)
         # Each loop has a network of its own; both start from the same weights.
         parts = build(request, data, world)
-        loops = {"ours": our_epoch(parts), "bare": _bare(request, data, world)}
+        loops = {"ours": our_epoch(parts), "bare": _bare(request, data, world)} | _timm(request, data, world)
         busy = Busy(partial(torch.cuda.utilization, world.device) if world.device.type == "cuda" else None)
         with busy:
             rates = _rates(loops, len(data.train), config.rounds, progress, busy)
-    ratios = [ours / bare for ours, bare in zip(rates["ours"], rates["bare"], strict=True)]
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "host": host() | ({"gpu": torch.cuda.get_device_name(world.device)} if world.device.type == "cuda" else {}),
@@ -134,8 +135,15 @@ def benchmark(config: BenchmarkConfig, progress: Progress) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "images_per_second": rates,
         "gpu_busy": {name: busy.mean(name) for name in loops},
-        "ratio": {"median": statistics.median(ratios), "least": min(ratios), "most": max(ratios)},
+        "ratio": _ratio(rates["ours"], rates["bare"]),
+        "ratio_to_timm": _ratio(rates["ours"], rates["timm"]) if "timm" in rates else None,
     }
+
+
+def _ratio(ours: list[float], theirs: list[float]) -> dict[str, float]:
+    """Of the rates of each round."""
+    ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
+    return {"median": statistics.median(ratios), "least": min(ratios), "most": max(ratios)}
 
 
 def _request(config: BenchmarkConfig) -> tuple[TrainConfig, Data]:
@@ -185,8 +193,21 @@ def our_epoch(parts: Parts) -> Epoch:
     return epoch
 
 
+def _workers(request: TrainConfig) -> int:
+    return default_workers(1) if request.running.workers is None else request.running.workers
+
+
+def _timm(request: TrainConfig, data: Data, world: World) -> dict[str, Epoch]:
+    """timm's loop by its name; nothing where it can't read the data, or could not freeze what ours does."""
+    pictures, recipe = folder(request.data), request.settings
+    if pictures is None or recipe.transfer.freeze != "full":
+        return {}
+    parts = build(request, data, world)
+    return {"timm": timm_epoch(parts, pictures, recipe, count=len(data.train), workers=_workers(request))}
+
+
 def _bare(request: TrainConfig, data: Data, world: World) -> Epoch:
-    workers = default_workers(1) if request.running.workers is None else request.running.workers
+    workers = _workers(request)
     parts = build(request, data, world)
     loader = DataLoader(
         parts.loop.training.pictures,
@@ -257,7 +278,7 @@ def _timed(epoch: Epoch) -> float:
 
 
 def _print(result: dict[str, Any]) -> None:
-    machine, ratio = result["host"], result["ratio"]
+    machine = result["host"]
     print(f"{machine.get('gpu', machine['cpu'])}, {machine['cores']} cores, {machine['system']}, {result['date']}")
     print(", ".join(f"{name} {number}" for name, number in result["versions"].items()))
     print(
@@ -268,7 +289,9 @@ def _print(result: dict[str, Any]) -> None:
         share = result["gpu_busy"][name]
         busy = "" if share is None else f", GPU busy {share:.0%} of the time"
         print(f"{name}: {statistics.median(rates):.1f} images/s ({min(rates):.1f} to {max(rates):.1f}){busy}")
-    print(f"ratio: {ratio['median']:.3f} ({ratio['least']:.3f} to {ratio['most']:.3f})")
+    for name, ratio in (("a bare loop", result["ratio"]), ("timm's", result["ratio_to_timm"])):
+        if ratio is not None:
+            print(f"ratio to {name}: {ratio['median']:.3f} ({ratio['least']:.3f} to {ratio['most']:.3f})")
 
 
 def main(config: BenchmarkConfig) -> int:

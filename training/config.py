@@ -35,7 +35,7 @@ class Running:
     """`auto` takes a GPU where there is one."""
 
     workers: int | None = None
-    """Processes that read and augment pictures; default one a core, at most 8."""
+    """Processes that read and augment pictures; default one a core, at most 16."""
 
     compile: bool = False
     """Compile the network with torch.compile: pays on GPUs for long runs."""

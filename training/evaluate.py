@@ -70,7 +70,7 @@ class EvaluateConfig:
     """Pictures per forward pass."""
 
     workers: int | None = None
-    """Processes that read pictures; default one a core, at most 8."""
+    """Processes that read pictures; default one a core, at most 16."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto` takes a GPU where there is one."""

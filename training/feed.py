@@ -13,7 +13,8 @@ from models.host import cores
 from training.data.dataset import PictureSet
 from training.sampling import Plan, PlanSampler, Step, share
 
-MOST_WORKERS = 8
+MOST_WORKERS = 16
+"""A fast GPU with a small network takes what so many prepare; each has some hundred megabytes."""
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 """uint8 (N, S, S, 3) and int64 (N,)."""

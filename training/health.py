@@ -32,7 +32,7 @@ def bad_loss(
     return _diverged(f"the loss is {value} in {where}", _cause(module, images, dtype, previous))
 
 
-def check_gradient(norm: torch.Tensor, *, where: str, scale: float | None) -> None:
+def check_gradient(norm: float, *, where: str, scale: float | None) -> None:
     """Stop where the gradient is no number.
 
     Args:
@@ -43,10 +43,10 @@ def check_gradient(norm: torch.Tensor, *, where: str, scale: float | None) -> No
     Raises:
         DivergedError: it is NaN or infinite and no loss scale can mend it.
     """
-    if math.isfinite(float(norm)):
+    if math.isfinite(norm):
         return
     if scale is None:
-        raise _diverged(f"the gradient's norm is {float(norm)} in {where}", _TOO_FAST)
+        raise _diverged(f"the gradient's norm is {norm} in {where}", _TOO_FAST)
     if scale < SMALLEST_SCALE:
         raise _diverged(f"the gradient overflows in {where} whatever the loss scale", _HALF)
 

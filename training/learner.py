@@ -95,25 +95,25 @@ class Learner:
         if self.compiled:
             self.forward = torch.compile(self.forward)
 
-    def update(self, step: int) -> torch.Tensor:
+    def clip_gradient(self) -> torch.Tensor:
+        """Limit the gradients; the norm of all of them before, float32 on the device."""
+        self.scaler.unscale_(self.optimiser)
+        parameters = [parameter for parameter in self.module.parameters() if parameter.grad is not None]
+        return torch.nn.utils.clip_grad_norm_(parameters, self.clip or math.inf).float()
+
+    def update(self, step: int, *, finite: bool) -> None:
         """Apply the gradients and forget them.
 
         Args:
             step: global number of this step, from 0.
-
-        Returns:
-            The norm of all gradients, before clipping. Where it is NaN or infinite nothing was applied.
+            finite: whether their norm is a number; else nothing is applied, and the loss scale of fp16 falls.
         """
-        self.scaler.unscale_(self.optimiser)
-        parameters = [parameter for parameter in self.module.parameters() if parameter.grad is not None]
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.clip or math.inf)
-        if self.scaler.is_enabled() or math.isfinite(norm):
+        if self.scaler.is_enabled() or finite:
             self.scaler.step(self.optimiser)
             self.scaler.update()
             if self.ema is not None:
                 self.ema.update(self.module, step=step)
         self.optimiser.zero_grad()
-        return norm
 
     def judged(self) -> torch.nn.Module:
         """The network that is validated and kept: the average where there is one."""

@@ -175,41 +175,55 @@ class Loop:
         number = self.global_step()
         seed_step(self.seed, number, self.world.rank)
         set_rates(self.learner.optimiser, self.rate(number))
+        counts = []
         for index, batch in enumerate(batches):
             with self.gradients_kept_here(last=index == len(batches) - 1):
-                loss = self.loss(batch, number, index)
+                loss, count = self.loss(batch, number, index)
                 # The mean over the step's pictures: DistributedDataParallel divides by the number of processes.
                 mean: Any = self.learner.scaler.scale(loss * self.world.size / step.pictures)
                 mean.backward()
-        norm = self.learner.update(number)
+            counts.append(count)
+        gradient = self.learner.clip_gradient()
+        # The one moment of a step in which the processor waits for the GPU: before, it only hands over work.
+        norm, *losses = torch.stack((gradient, *(count[0] for count in counts))).tolist()
+        self.check_losses(losses, batches, number)
+        self.learner.update(number, finite=math.isfinite(norm))
         scale = self.learner.scaler.get_scale() if self.learner.scaler.is_enabled() else None
         check_gradient(norm, where=self.where(), scale=scale)
+        self.sums += torch.stack(counts).sum(dim=0, dtype=torch.float64)
 
-    def loss(self, batch: Batch, number: int, index: int) -> torch.Tensor:
-        """The sum of the losses over a micro-batch; counts it, and stops where it is no number."""
-        precision, targets, learner = self.learner.precision, self.targets, self.learner
+    def inputs(self, batch: Batch, number: int, index: int) -> Batch:
+        """The network's input and its targets, of a micro-batch on the device; the same each time."""
+        precision, mixing = self.learner.precision, self.targets.mixing
         pixels, labels = (values.to(precision.device, non_blocking=True) for values in batch)
         images = self.normalise(pixels).contiguous(memory_format=precision.memory_format)
-        if targets.mixing is not None:
-            images, labels = targets.mixing(images, labels, number * MICRO_BATCHES + index)
-        with precision.autocast():
+        return (images, labels) if mixing is None else mixing(images, labels, number * MICRO_BATCHES + index)
+
+    def loss(self, batch: Batch, number: int, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The sum of the losses over a micro-batch, and float32 (3,): the same, right answers, pictures."""
+        targets, learner = self.targets, self.learner
+        images, labels = self.inputs(batch, number, index)
+        with learner.precision.autocast():
             logits = learner.forward(images)
             answer = targets.teacher.answer(images) if targets.teacher is not None else None
         logits = logits.float()
         loss = targets.loss(logits, labels, answer)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            previous = self.means(self.sums)[0]
-            raise bad_loss(
-                value,
-                where=self.where(),
-                module=learner.module,
-                images=images,
-                dtype=precision.dtype,
-                previous=previous,
-            )
-        self.sums += torch.stack((loss.detach(), correct(logits, labels), loss.new_tensor(len(logits)))).double()
-        return loss
+        # Filled in on the device: a number that is copied there would be waited for.
+        pictures = torch.full_like(loss, len(logits), requires_grad=False)
+        return loss, torch.stack((loss.detach(), correct(logits, labels), pictures))
+
+    def check_losses(self, losses: Sequence[float], batches: Sequence[Batch], number: int) -> None:
+        """Stop where the loss of a micro-batch is no number."""
+        for index, value in enumerate(losses):
+            if not math.isfinite(value):
+                raise bad_loss(
+                    value,
+                    where=self.where(),
+                    module=self.learner.module,
+                    images=self.inputs(batches[index], number, index)[0],
+                    dtype=self.learner.precision.dtype,
+                    previous=self.means(self.sums)[0],
+                )
 
     def gradients_kept_here(self, *, last: bool) -> contextlib.AbstractContextManager[None]:
         """Between processes gradients are averaged once a step, with its last micro-batch."""

@@ -39,6 +39,9 @@ class Runtime(ABC):
     precisions: ClassVar[tuple[str, ...]]
     """The second halves, in the order of preference for trying them."""
 
+    streams: int
+    """Number of `run` calls that execute at once; more wait for one another."""
+
     inline: bool = False
     """Whether `run` computes in the thread that calls it alone, which then keeps a core busy; else it waits."""
 
@@ -46,7 +49,7 @@ class Runtime(ABC):
         manifest = bundle.manifest
         self.shape = (manifest.input.size, manifest.input.size, 3)
         self.classes = len(manifest.labels)
-        self.precision = precision
+        self.precision, self.streams = precision, streams
         data = bundle.read(self.source(precision))
         if self.source(precision).endswith(".onnx") and (outer := external_locations(data)):
             # Given a graph as bytes, the libraries look for these files in the current folder, where nobody checked.

@@ -1,19 +1,26 @@
-"""ONNX Runtime on an NVIDIA GPU: serves where there is no TensorRT, and is what TensorRT is compared with."""
+"""ONNX Runtime on an NVIDIA GPU: serves where there is no TensorRT, and is what TensorRT is compared with.
+
+Source of the options: ONNX Runtime, "CUDA Execution Provider" and "I/O Binding".
+"""
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import math
 import os
+from collections.abc import Collection
+from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from export.cuda.device import gpu, has_gpu
+from export.cuda.slots import Slot, Slots
 from export.runtimes.base import Pixels, Runtime
 from export.runtimes.onnxruntime import OnnxRuntime
-from export.tensorrt.device import gpu, has_gpu
 from models.bundle import Bundle
 from models.errors import HalftoneError
 
@@ -21,8 +28,19 @@ _PROVIDER = "CUDAExecutionProvider"
 _INSTALL = "`pip install 'onnxruntime-gpu[cuda,cudnn]'`"
 
 
+MAX_BATCH = 256
+MAX_STAGING = 64 * 2**20
+"""Bytes of pixels that each slot has room for; larger batches are cut."""
+
+MAX_SLOTS = 2
+"""Each has a session, and with it the weights, of its own: while one batch is computed another one is copied."""
+
+
 class OnnxRuntimeCuda(Runtime):
-    """`model.PRECISION.onnx` on the first visible GPU; calls share one session and its stream."""
+    """`model.PRECISION.onnx` on the first visible GPU; each batch in flight has a session, a stream and staging memory.
+
+    Pictures are copied to page-locked memory once, and nothing is done for a single one in Python.
+    """
 
     name: ClassVar[str] = "onnxruntime_cuda"
     precisions: ClassVar[tuple[str, ...]] = ("fp16", "fp32")
@@ -48,7 +66,6 @@ class OnnxRuntimeCuda(Runtime):
         return f"{self.precision} on {self._gpu.name}"
 
     def _open(self, source: bytes, bundle: Bundle, threads: int, streams: int) -> None:
-        import onnxruntime
 
         self._gpu = gpu()
         if not _built_for_it():
@@ -56,12 +73,33 @@ class OnnxRuntimeCuda(Runtime):
         # Where they can't be loaded it would take the processor instead and only log that.
         if not _loadable():
             raise HalftoneError(f"ONNX Runtime can't load CUDA's libraries or cuDNN: {_INSTALL}")
+        slot = partial(
+            Slot,
+            partial(self._context, source, bundle),
+            self.shape,
+            self.classes,
+            minimum=1,
+            maximum=max(1, min(MAX_BATCH, MAX_STAGING // math.prod(self.shape))),
+            recorded=0,
+        )
+        self.streams = min(streams, MAX_SLOTS)
+        try:
+            self._slots = Slots(slot, self.streams)
+        except RuntimeError as error:
+            raise HalftoneError(
+                f"{self._gpu.name} can't hold {self.source(self.precision)}: {error}; stop what else uses the GPU"
+            ) from None
+
+    def _context(self, source: bytes, bundle: Bundle, stream: int) -> Session:
+        """A session that puts its work on the stream."""
+        import onnxruntime
+
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         # TF32 would round FP32 to ten bits without saying so.
-        provider = (_PROVIDER, {"use_tf32": "0", "prefer_nhwc": "1"})
+        provider = (_PROVIDER, {"use_tf32": "0", "prefer_nhwc": "1", "user_compute_stream": str(stream)})
         try:
-            self._session = onnxruntime.InferenceSession(source, options, providers=[provider])
+            session = onnxruntime.InferenceSession(source, options, providers=[provider])
         # ONNX Runtime's own exception types derive from Exception alone.
         except Exception as error:
             reason = " ".join(str(error).split())
@@ -70,13 +108,59 @@ class OnnxRuntimeCuda(Runtime):
                 f"{self._gpu.name}: {reason}; export it again with "
                 f"{bundle.manifest.files[self.source(self.precision)].made_by}"
             ) from None
-        if self._session.get_providers()[0] != _PROVIDER:
+        if session.get_providers()[0] != _PROVIDER:
             raise HalftoneError(f"ONNX Runtime runs {self.source(self.precision)} on the processor: {_INSTALL}")
-        self._session.disable_fallback()
+        session.disable_fallback()
+        return Session(session, self.classes)
+
+    def keep(self, sizes: Collection[int]) -> None:
+        """Run batches of these sizes in every slot: kernels are chosen for a size when it first comes."""
+        self._slots.keep(sizes)
 
     def _infer(self, pixels: Pixels) -> npt.NDArray[np.floating]:
-        (logits,) = self._session.run(["logits"], {"pixels": pixels})
-        return np.asarray(logits)
+        return self._slots.run(pixels)
+
+
+class Session:
+    """A session as a `Context`: what it reads and writes lies in the GPU's memory and stays there.
+
+    Args:
+        session: an `InferenceSession` of nobody else's, with the stream that its work goes to.
+        classes: number of logits.
+    """
+
+    def __init__(self, session: Any, classes: int) -> None:
+        import onnxruntime
+
+        self._session, self._classes = session, classes
+        self._addresses: dict[str, int] = {}
+        self._bindings: dict[int, Any] = {}
+        self._rows = 0
+        self._options = onnxruntime.RunOptions()
+        # What follows on the stream waits for it there.
+        self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        """Where in the GPU's memory `pixels` lie, or where `logits` go."""
+        self._addresses[name] = address
+        self._bindings.clear()
+        return True
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        """The shape of the next batch; any will do."""
+        self._rows = shape[0]
+        if self._rows not in self._bindings:
+            binding = self._session.io_binding()
+            binding.bind_input(name, "cuda", 0, np.uint8, shape, self._addresses[name])
+            answer = (self._rows, self._classes)
+            binding.bind_output("logits", "cuda", 0, np.float32, answer, self._addresses["logits"])
+            self._bindings[self._rows] = binding
+        return True
+
+    def execute_async_v3(self, stream: int) -> bool:
+        """Put the work on the stream that the session was made for."""
+        self._session.run_with_iobinding(self._bindings[self._rows], self._options)
+        return True
 
 
 def _built_for_it() -> bool:

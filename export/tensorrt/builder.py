@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.progress import Progress
 
-from export.tensorrt.device import gpu
+from export.cuda.device import gpu
 from export.tensorrt.histogram import Histogram, check_precision, precision_histogram
 from export.tensorrt.library import Library
 from export.tensorrt.profile import Profile

@@ -14,9 +14,9 @@ import numpy.typing as npt
 import pytest
 import tensorrt_rtx
 
+from export.cuda import slots
 from export.parity import provable_variants
 from export.runtimes.registry import load, runtime_class, runtime_of
-from export.tensorrt import engine
 from export.tensorrt.library import library
 from export.tensorrt.profile import Profile
 from export.tensorrt.sidecar import Sidecar
@@ -137,7 +137,7 @@ def test_a_size_that_comes_again_is_launched_as_a_graph(machine: Machine, bundle
 
 
 def test_only_the_latest_sizes_stay_recorded(machine: Machine, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "RECORDED_SIZES", 2)
+    monkeypatch.setattr(slots, "RECORDED_SIZES", 2)
     runtime = load(bundle, VARIANT, threads=1)
 
     for count in [2, 2, 2, 3, 3, 3, 4, 4, 3, 2]:

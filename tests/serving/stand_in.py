@@ -30,7 +30,7 @@ class StandIn(Runtime):
     def __init__(self, *, held: bool = False, fails_on_dark: bool = False) -> None:
         self.shape = (224, 224, 3)
         self.classes = 1000
-        self.precision = "fp32"
+        self.precision, self.streams = "fp32", 64
         self.entered = threading.Semaphore(0)
         self.held = threading.Event()
         self.pictures = 0

@@ -75,7 +75,7 @@ def step(module, freezing_, images, **optimisation):
     learner = Learner(module, freezing_, build_optimiser(groups, config), how, config, world=World())
     learner.begin_epoch(0)
     learner.forward(images).square().sum().backward()
-    learner.update(0)
+    learner.update(0, finite=bool(torch.isfinite(learner.clip_gradient())))
 
 
 def changed(module, action):

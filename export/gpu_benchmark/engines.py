@@ -9,7 +9,7 @@ from typing import Protocol
 
 import torch
 
-from export.cuda.pytorch import PyTorch
+from export.gpu_benchmark.pytorch import PyTorch
 from export.parity import provable_variants
 from export.runtimes.base import Logits, Pixels
 from export.runtimes.registry import load

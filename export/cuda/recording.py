@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from export.tensorrt.device import checked
+from export.cuda.device import checked
 
 
 class Recording:

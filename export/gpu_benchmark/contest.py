@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from export.cuda.ceilings import Ceilings
-from export.cuda.engines import COMPILED, Engine, Entry, entries
-from export.cuda.pytorch import PyTorch
-from export.cuda.timing import Timing, timed
 from export.gate import Gate
+from export.gpu_benchmark.ceilings import Ceilings
+from export.gpu_benchmark.engines import COMPILED, Engine, Entry, entries
+from export.gpu_benchmark.pytorch import PyTorch
+from export.gpu_benchmark.timing import Timing, timed
 from export.images import sample_crops
 from export.measures import compare
 from export.runtimes.base import Logits, Pixels

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from export.tensorrt.device import checked
+from export.cuda.device import checked
 
 
 class Staging:

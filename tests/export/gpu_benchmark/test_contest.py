@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from export.cuda.ceilings import Ceilings, measured
-from export.cuda.contest import LATE, compete
-from export.cuda.pytorch import PyTorch
-from export.cuda.table import CUDA_HEADINGS, ceilings_line, cuda_cells
-from export.cuda.timing import timed
+from export.gpu_benchmark.ceilings import Ceilings, measured
+from export.gpu_benchmark.contest import LATE, compete
+from export.gpu_benchmark.pytorch import PyTorch
+from export.gpu_benchmark.table import CUDA_HEADINGS, ceilings_line, cuda_cells
+from export.gpu_benchmark.timing import timed
 from export.making import make_for_gpu
 from export.runtimes.registry import load, runtime_class
 from export.tables import as_text

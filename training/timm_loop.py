@@ -1,0 +1,136 @@
+"""timm's training loop, to compare ours with: its reader, loader, augmentation, mixing, loss, optimiser and average.
+
+timm's package holds the parts. Its script train.py, which the package leaves out, puts them together; here they are put
+together as that script does for one device (Wightman, "PyTorch Image Models", train.py), with the settings of a recipe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from timm.data.dataset_factory import create_dataset
+from timm.data.loader import create_loader
+from timm.data.mixup import Mixup
+from timm.loss.cross_entropy import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
+from timm.optim._optim_factory import create_optimizer_v2
+from timm.utils.clip_grad import dispatch_clip_grad
+from timm.utils.cuda import NativeScaler
+from timm.utils.model_ema import ModelEmaV3
+
+from models.spec import InputSpec
+from training.augment_settings import AugmentConfig
+from training.build import Parts
+from training.settings import Objective, Recipe
+
+
+def folder(data: str) -> Path | None:
+    """The folder of training pictures that timm would read, one folder a class; None where the data is no such."""
+    root = Path(data)
+    root = root / "train" if (root / "train").is_dir() else root
+    return root if root.is_dir() and any(each.is_dir() for each in root.iterdir()) else None
+
+
+def timm_epoch(parts: Parts, pictures: Path, recipe: Recipe, *, count: int, workers: int) -> Callable[[], None]:
+    """A function that takes timm's loop through some of the pictures once.
+
+    Args:
+        parts: of a run, for the network, the device and the number format.
+        pictures: folder with one folder a class.
+        recipe: the settings; what only our loop has (frozen layers, rates by layer) is left out.
+        count: how many of the pictures, whole batches.
+        workers: loader processes.
+    """
+    learner = parts.loop.learner
+    module, precision = learner.module, learner.precision
+    optimisation, objective = recipe.optimisation, recipe.objective
+    loader = _loader(pictures, recipe, parts.spec, precision.device, count=count, workers=workers)
+    mixup = _mixup(objective, classes=sum(each.is_dir() for each in pictures.iterdir()))
+    criterion = _criterion(objective).to(precision.device)
+    optimiser = create_optimizer_v2(
+        module, opt=optimisation.optimiser, lr=optimisation.head_lr, weight_decay=optimisation.weight_decay
+    )
+    scaler: Any = NativeScaler() if precision.dtype == torch.float16 else None  # type: ignore[no-untyped-call]
+    ema = ModelEmaV3(module, decay=optimisation.ema, use_warmup=True) if optimisation.ema else None
+    clip, accumulate = optimisation.clip, optimisation.accumulate
+
+    def step(images: torch.Tensor, labels: torch.Tensor, *, update: bool) -> None:
+        with precision.autocast():
+            loss: Any = criterion(module(images), labels) / accumulate
+        if scaler is not None:
+            scaler(loss, optimiser, clip_grad=clip, parameters=module.parameters(), need_update=update)
+        else:
+            loss.backward()
+            if update:
+                if clip is not None:
+                    dispatch_clip_grad(module.parameters(), clip)
+                optimiser.step()
+        if update:
+            optimiser.zero_grad()
+            if ema is not None:
+                ema.update(module)
+
+    def epoch() -> None:
+        module.train()
+        for number, batch in enumerate(loader, start=1):
+            images, labels = batch if mixup is None else mixup(*batch)
+            step(images.contiguous(memory_format=precision.memory_format), labels, update=number % accumulate == 0)
+
+    return epoch
+
+
+def _loader(pictures: Path, recipe: Recipe, spec: InputSpec, device: torch.device, *, count: int, workers: int) -> Any:
+    """timm's loader, which normalises and erases on the device and copies one batch ahead."""
+    dataset = create_dataset("", root=str(pictures), split="train", search_split=False, is_training=True)
+    order = np.random.default_rng(0).permutation(len(dataset))[:count]
+    dataset.reader.samples = [dataset.reader.samples[index] for index in order]
+    return create_loader(
+        dataset,
+        input_size=(3, spec.size, spec.size),
+        batch_size=recipe.batch,
+        is_training=True,
+        mean=spec.mean,
+        std=spec.std,
+        interpolation=spec.interpolation,
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        persistent_workers=workers > 0,
+        device=device,
+        **_augmentation(recipe.augment),
+    )
+
+
+def _augmentation(config: AugmentConfig) -> dict[str, Any]:
+    """The recipe's augmentation in timm's words."""
+    policy = f"rand-m{config.policy_magnitude}-n{config.policy_ops}" if config.policy == "randaugment" else None
+    return {
+        "scale": config.crop_scale,
+        "ratio": config.crop_ratio,
+        "hflip": config.flip,
+        "vflip": config.vertical_flip,
+        "color_jitter": config.brightness,
+        "auto_augment": policy,
+        "re_prob": config.erase,
+    }
+
+
+def _mixup(objective: Objective, *, classes: int) -> Any:
+    if not objective.mixup and not objective.cutmix:
+        return None
+    return Mixup(  # type: ignore[no-untyped-call]
+        mixup_alpha=objective.mixup,
+        cutmix_alpha=objective.cutmix,
+        prob=objective.mix_prob,
+        switch_prob=objective.switch_prob,
+        label_smoothing=objective.smoothing,
+        num_classes=classes,
+    )
+
+
+def _criterion(objective: Objective) -> torch.nn.Module:
+    if objective.mixup or objective.cutmix:
+        return SoftTargetCrossEntropy()  # type: ignore[no-untyped-call]
+    return LabelSmoothingCrossEntropy(smoothing=objective.smoothing)  # type: ignore[no-untyped-call]
