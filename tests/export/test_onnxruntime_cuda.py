@@ -1,0 +1,141 @@
+"""ONNX Runtime on a simulated GPU: the real library executes the real graph, on simulated memory and streams."""
+
+import gc
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+import pytest
+
+from export.runtimes import onnxruntime_cuda
+from export.runtimes.base import Runtime
+from export.runtimes.registry import load
+from models.bundle import Bundle
+from models.errors import HalftoneError
+from tests.export.simulated_gpu import Cuda
+
+VARIANT = "onnxruntime_cuda-fp32"
+
+
+class Session:
+    """An `InferenceSession` whose CUDA provider works on the simulated GPU: when its stream is waited for."""
+
+    def __init__(self, cuda: Cuda, graph: bytes, options: Any, *, providers: list[tuple[str, dict[str, str]]]) -> None:
+        self.cuda = cuda
+        ((self.name, self.settings),) = providers
+        self.real = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+    def get_providers(self) -> list[str]:
+        return [self.name]
+
+    def disable_fallback(self) -> None:
+        pass
+
+    def io_binding(self) -> Any:
+        binding = self.real.io_binding()
+        for bind in ("bind_input", "bind_output"):
+            setattr(binding, bind, partial(self._bound, getattr(binding, bind)))
+        return binding
+
+    def run_with_iobinding(self, binding: Any, options: Any) -> None:
+        assert options.get_run_config_entry("disable_synchronize_execution_providers") == "1"
+        stream = int(self.settings["user_compute_stream"])
+        self.cuda.streams[stream].append(partial(self.real.run_with_iobinding, binding))
+
+    def _bound(self, bind: Any, name: str, device: str, *rest: Any) -> None:
+        assert device == "cuda"
+        bind(name, "cpu", *rest)
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> Cuda:
+    """A machine with the GPU and an ONNX Runtime that was built for it."""
+    simulated = Cuda("8.9")
+    original = onnxruntime.InferenceSession
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", simulated)
+    monkeypatch.setattr(onnxruntime_cuda, "_built_for_it", lambda: True)
+    monkeypatch.setattr(onnxruntime_cuda, "_loadable", lambda: True)
+
+    def session(graph: bytes, options: Any, *, providers: list[Any]) -> Any:
+        if providers == ["CPUExecutionProvider"]:
+            return original(graph, options, providers=providers)
+        return Session(simulated, graph, options, providers=providers)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    return simulated
+
+
+def pictures(count: int) -> npt.NDArray[np.uint8]:
+    return np.random.default_rng(count).integers(0, 256, (count, 224, 224, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def processor(default: Bundle) -> Runtime:
+    """The same graph on the processor."""
+    return load(default, "onnxruntime-fp32", threads=1)
+
+
+def test_any_batch(cuda: Cuda, default: Bundle, processor: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime_cuda, "MAX_BATCH", 4)
+    runtime = load(default, VARIANT, threads=1)
+
+    runtime.keep([1, 2, 100])
+    for count in (1, 2, 4, 5, 2):
+        np.testing.assert_allclose(runtime.run(pictures(count)), processor.run(pictures(count)), atol=1e-4)
+    assert runtime.executed_as == "fp32 on Simulated GPU"
+
+
+def test_few_slots_for_many_threads(cuda: Cuda, default: Bundle, processor: Runtime) -> None:
+    runtime = load(default, VARIANT, threads=4, streams=4)
+
+    assert (runtime.streams, len(cuda.streams)) == (onnxruntime_cuda.MAX_SLOTS, onnxruntime_cuda.MAX_SLOTS)
+    expected = [processor.run(pictures(1 + index % 3)) for index in range(12)]
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda index: runtime.run(pictures(1 + index % 3)), range(12)))
+    for answer, right in zip(answers, expected, strict=True):
+        np.testing.assert_allclose(answer, right, atol=1e-4)
+
+
+def test_the_gpus_memory_is_given_back(cuda: Cuda, default: Bundle) -> None:
+    before = cuda.free
+    runtime = load(default, VARIANT, threads=2, streams=2)
+    # Room for the largest batch of pictures and of answers, on both sides.
+    largest = onnxruntime_cuda.MAX_BATCH
+    assert cuda.free == before - 2 * 2 * largest * (224 * 224 * 3 + 1000 * 4)
+
+    del runtime
+    gc.collect()
+
+    assert (cuda.free, cuda.streams, cuda.blocks) == (before, {}, {})
+
+
+def test_large_pictures_come_in_smaller_batches(cuda: Cuda, default: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime_cuda, "MAX_STAGING", 3 * 224 * 224 * 3)
+    before = cuda.free
+
+    runtime = load(default, VARIANT, threads=1)
+
+    assert cuda.free == before - 2 * 3 * (224 * 224 * 3 + 1000 * 4)
+    assert runtime.run(pictures(4)).shape == (4, 1000)
+
+
+def test_too_little_memory(cuda: Cuda, default: Bundle) -> None:
+    cuda.free = 100_000
+
+    with pytest.raises(HalftoneError, match=r"can't hold model\.fp32\.onnx: .*MemoryAllocation; stop what"):
+        load(default, VARIANT, threads=1)
+    gc.collect()
+    assert cuda.free == 100_000
+
+
+def test_a_library_that_takes_the_processor_is_refused(
+    cuda: Cuda, default: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Session, "get_providers", lambda self: ["CPUExecutionProvider"])
+
+    with pytest.raises(HalftoneError, match=r"runs model\.fp32\.onnx on the processor: `pip install 'onnxruntime-gpu"):
+        load(default, VARIANT, threads=1)
