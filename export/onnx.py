@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import onnx
 import torch
@@ -88,7 +88,11 @@ def export_onnx(bundle: Bundle, precision: Precision) -> str:
 def _trace(graph: ServingGraph, size: int) -> onnx.ModelProto:
     # Traced at batch 2 because a batch of 1 would be taken for a constant.
     example = torch.zeros(TRACE_BATCH, size, size, 3, dtype=torch.uint8)
-    with quiet(), torch.no_grad():
+    _plain_attention(graph.network)
+    # Planes that are pixels turned round in place would make torch keep that layout after pooling, which comes out as a
+    # Gather by indices that the batch's size is read back for.
+    planes = graph.network.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(),))
+    with planes, quiet(), torch.no_grad():
         program = torch.onnx.export(
             graph.eval(),
             (example,),
@@ -101,6 +105,18 @@ def _trace(graph: ServingGraph, size: int) -> onnx.ModelProto:
     if program is None:
         raise RuntimeError("torch.onnx.export returned nothing")
     return program.model_proto
+
+
+def _plain_attention(network: torch.nn.Module) -> None:
+    """Write attention out as products and softmax.
+
+    torch's fused operator is exported with a dozen operators on shapes in each block, which the processor computes
+    between the GPU's work.
+    """
+    attention: Any
+    for attention in network.modules():
+        if hasattr(attention, "fused_attn"):
+            attention.fused_attn = False
 
 
 def _check_fp16(graph: onnx.ModelProto) -> None:

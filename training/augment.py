@@ -2,8 +2,8 @@
 
 A decoded picture goes through: random crop (or the evaluation's), resize, flips, a policy (RandAugment or AutoAugment,
 from torchvision), geometry, colour, blur, noise and random erasing (from albumentations). Steps that are off cost
-nothing, nor does importing them. The resize is Pillow's antialiased one that evaluation uses, because networks notice
-the difference to the cheaper resize of albumentations. `python -m training.preview` shows what comes out.
+nothing, nor does importing them. The resize is the antialiased one that evaluation uses, because networks notice the
+difference to the cheaper resize of albumentations. `python -m training.preview` shows what comes out.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 
 from models.preprocess import Pixels, fit
+from models.resize import resample
 from models.spec import InputSpec
 from training.augment_settings import MAGNITUDES, AugmentConfig, Range
 
@@ -62,7 +63,6 @@ def build_augment(config: AugmentConfig, spec: InputSpec) -> Augment:
 class _Augment:
     def __init__(self, config: AugmentConfig, spec: InputSpec) -> None:
         self._config, self._spec = config, spec
-        self._filter = Image.Resampling.BICUBIC if spec.interpolation == "bicubic" else Image.Resampling.BILINEAR
         self._fill = [round(255 * value) for value in spec.mean]
         self._policy = _policy(config, self._fill)
         self._pipeline = _pipeline(config, self._fill)
@@ -83,8 +83,7 @@ class _Augment:
             return fit(image, self._spec)
         height, width = image.shape[:2]
         box = random_box(width, height, self._config.crop_scale, self._config.crop_ratio, draw)
-        size = (self._spec.size, self._spec.size)
-        return np.asarray(Image.fromarray(image).resize(size, self._filter, box=box, reducing_gap=2.0))
+        return resample(image, self._spec.size, box, self._spec.interpolation, plain=False)
 
     def _flipped(self, pixels: Pixels, draw: np.random.Generator) -> Pixels:
         across, down = draw.random(2)

@@ -35,10 +35,10 @@ class Recording:
         finally:
             # Also after a failure, so that the stream works again; the error must not be taken for a later call's.
             status, graph = api.cudaStreamEndCapture(stream)
-            if int(status):
-                api.cudaGetLastError()
-            elif not worked:
+            if int(status) == 0 and not worked:
                 api.cudaGraphDestroy(graph)
+            if int(status) or not worked:
+                api.cudaGetLastError()
         graph = checked((status, graph))
         try:
             self._executable = checked(api.cudaGraphInstantiate(graph, 0))

@@ -7,7 +7,7 @@ import queue
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Collection
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -45,12 +45,12 @@ class Slot:
     part of it (TensorRT's developer guide, "CUDA Graphs").
 
     Args:
-        context: makes an execution context of nobody else's, given the stream; None where there is no room.
+        context: given the stream, makes an execution context of nobody else's, None where there is no room; and says
+            how many sizes to keep recorded, the latest ones, 0 for none.
         shape: of one picture.
         classes: number of logits.
         minimum: smallest batch; smaller ones are filled up to it.
         maximum: largest batch.
-        recorded: how many sizes to keep recorded, the latest ones; 0 records none.
 
     Raises:
         RuntimeError: the GPU has no room for it.
@@ -58,20 +58,18 @@ class Slot:
 
     def __init__(
         self,
-        context: Callable[[int], Any],
+        context: Callable[[int], tuple[Context | None, int]],
         shape: tuple[int, ...],
         classes: int,
         *,
         minimum: int,
         maximum: int,
-        recorded: int,
     ) -> None:
-        self._api, self._minimum, self._shape = cudart(), minimum, shape
-        self._recorded, self.maximum = recorded, maximum
+        self._api, self._minimum, self._shape, self.maximum = cudart(), minimum, shape, maximum
         # One that the legacy default stream does not wait for: while it is recorded, work there would be an error.
         self._stream = checked(self._api.cudaStreamCreateWithFlags(self._api.cudaStreamNonBlocking))
         weakref.finalize(self, self._api.cudaStreamDestroy, self._stream).atexit = False
-        made: Context | None = context(int(self._stream))
+        made, self._recorded = context(int(self._stream))
         if made is None:
             raise RuntimeError("no execution context")
         self._context = made

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from export.cuda.device import Gpu, gpu
+from export.tensorrt.builder import known_capabilities
 from export.tensorrt.engine import TensorRt
-from export.tensorrt.library import Library
+from export.tensorrt.library import Library, library
+from models.errors import HalftoneError
 
 
 class TensorRtRtx(TensorRt):
@@ -18,12 +21,38 @@ class TensorRtRtx(TensorRt):
     name: ClassVar[str] = "tensorrt_rtx"
     recorded: ClassVar[bool] = False
 
+    @classmethod
+    def require(cls) -> None:
+        """Raise HalftoneError where the library or a GPU is missing, or the one does not know the other."""
+        super().require()
+        if not _knows(found := gpu()):
+            raise HalftoneError(
+                f"TensorRT for RTX does not run on {found.name}, whose compute capability is "
+                f"{found.compute_capability} (it knows {', '.join(known_capabilities(library(cls.name)))} and newer "
+                "ones): use --runtime tensorrt, or serve onnxruntime_cuda-fp16"
+            )
+
+    @classmethod
+    def supported(cls, precision: str) -> bool:
+        """Whether the library and a GPU that it knows are here."""
+        return super().supported(precision) and _knows(gpu())
+
     def _context(self, edition: Library, engine: Any) -> Any:
         api, config = edition.api, engine.create_runtime_config()
         config.cuda_graph_strategy = api.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
         # Not compiled in the background: the kernels that the proof ran are those that answer, from the first batch on.
         config.dynamic_shapes_kernel_specialization_strategy = api.DynamicShapesKernelSpecializationStrategy.EAGER
         return engine.create_execution_context(config)
+
+
+def _knows(present: Gpu) -> bool:
+    """Plans run on the GPUs that the library can name, and on newer ones; not on data-centre GPUs in between."""
+    known = [_number(each) for each in known_capabilities(library(TensorRtRtx.name))]
+    return (number := _number(present.compute_capability)) in known or number > max(known)
+
+
+def _number(capability: str) -> tuple[int, ...]:
+    return tuple(map(int, capability.split(".")))
 
 
 RUNTIME = TensorRtRtx

@@ -78,12 +78,11 @@ class TensorRt(Runtime):
         engine = self._deserialise(edition, source, bundle)
         slot = partial(
             Slot,
-            lambda _: self._context(edition, engine),
+            lambda _: (self._context(edition, engine), slots.RECORDED_SIZES if self.recorded else 0),
             self.shape,
             self.classes,
             minimum=profile.minimum,
             maximum=profile.maximum,
-            recorded=slots.RECORDED_SIZES if self.recorded else 0,
         )
         try:
             self._slots = Slots(slot, streams)

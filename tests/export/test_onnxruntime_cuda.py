@@ -24,9 +24,13 @@ VARIANT = "onnxruntime_cuda-fp32"
 class Session:
     """An `InferenceSession` whose CUDA provider works on the simulated GPU: when its stream is waited for."""
 
+    recordable = True
+
     def __init__(self, cuda: Cuda, graph: bytes, options: Any, *, providers: list[tuple[str, dict[str, str]]]) -> None:
         self.cuda = cuda
         ((self.name, self.settings),) = providers
+        if "enable_cuda_graph" in self.settings and not self.recordable:
+            raise onnxruntime.capi.onnxruntime_pybind11_state.Fail("This session cannot use the graph capture feature")
         self.real = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
     def get_providers(self) -> list[str]:
@@ -43,6 +47,7 @@ class Session:
 
     def run_with_iobinding(self, binding: Any, options: Any) -> None:
         assert options.get_run_config_entry("disable_synchronize_execution_providers") == "1"
+        assert options.get_run_config_entry("gpu_graph_id") == "-1"
         stream = int(self.settings["user_compute_stream"])
         self.cuda.streams[stream].append(partial(self.real.run_with_iobinding, binding))
 
@@ -87,6 +92,19 @@ def test_any_batch(cuda: Cuda, default: Bundle, processor: Runtime, monkeypatch:
     for count in (1, 2, 4, 5, 2):
         np.testing.assert_allclose(runtime.run(pictures(count)), processor.run(pictures(count)), atol=1e-4)
     assert runtime.executed_as == "fp32 on Simulated GPU"
+
+
+@pytest.mark.parametrize("recordable", [True, False])
+def test_what_the_library_says_can_be_recorded_is(
+    cuda: Cuda, default: Bundle, processor: Runtime, monkeypatch: pytest.MonkeyPatch, recordable: bool
+) -> None:
+    monkeypatch.setattr(Session, "recordable", recordable)
+    runtime = load(default, VARIANT, threads=1)
+
+    for _ in range(4):
+        np.testing.assert_allclose(runtime.run(pictures(2)), processor.run(pictures(2)), atol=1e-4)
+
+    assert len(cuda.launched) == (2 if recordable else 0)
 
 
 def test_few_slots_for_many_threads(cuda: Cuda, default: Bundle, processor: Runtime) -> None:

@@ -307,6 +307,19 @@ def test_without_a_gpu(machine: Machine, bundle: Bundle, variant: str) -> None:
         load(bundle, variant, threads=1)
 
 
+@pytest.mark.parametrize(("capability", "known"), [("8.0", True), ("9.0", False), ("12.0", True), ("13.0", True)])
+def test_a_gpu_that_the_edition_for_rtx_does_not_know(machine: Machine, capability: str, known: bool) -> None:
+    machine.cuda.capability = capability
+    runtime = runtime_class("tensorrt_rtx")
+
+    assert runtime.supported("fp16") is known
+    if not known:
+        with pytest.raises(
+            HalftoneError, match=r"not run on Simulated GPU, .* is 9\.0 \(it knows .*8\.9.*tensorrt,"
+        ):
+            runtime.require()  # type: ignore[attr-defined]
+
+
 def test_without_the_library(machine: Machine, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     assert runtime_class("tensorrt").supported("fp16")
     assert not runtime_class("tensorrt").supported("int8")
