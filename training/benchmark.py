@@ -5,9 +5,10 @@
 
 Images/s of our loop against a bare one of two dozen lines, with the same network, pictures, augmentation, loader,
 batches, number format and optimiser, and, where the data is a folder and every layer learns, against timm's loop with
-its own reader, loader, augmentation and optimiser. Ours also makes every step repeatable, looks for NaN, counts and
-listens to Ctrl-C; all leave out validation and checkpoints. They take turns, so that a machine that slows down slows
-all. Expected: 0.95 or more of the bare one. Cost: rounds times steps times three, and a round to warm up.
+its own reader, loader, augmentation and optimiser; and our step on one batch that lies on the device, again and again,
+which is the limit that reading and augmenting can't pass. Ours also makes every step repeatable, looks for NaN, counts
+and listens to Ctrl-C; all leave out validation and checkpoints. They take turns, so that a machine that slows down
+slows all. Expected: 0.95 or more of the bare one. Cost: rounds times steps times four, and a round to warm up.
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ from training.timm_loop import folder, timm_epoch
 from training.transfer import resolve_freeze
 
 LIBRARIES = ("torch", "torchvision", "timm", "albumentations", "numpy", "pillow")
+
+STILL = "no loading"
 
 Epoch = Callable[[], None]
 
@@ -120,6 +123,7 @@ def benchmark(config: BenchmarkConfig, progress: Progress) -> dict[str, Any]:
         # Each loop has a network of its own; both start from the same weights.
         parts = build(request, data, world)
         loops = {"ours": our_epoch(parts), "bare": _bare(request, data, world)} | _timm(request, data, world)
+        loops |= {STILL: _still(request, data, world)}
         busy = Busy(partial(torch.cuda.utilization, world.device) if world.device.type == "cuda" else None)
         with busy:
             rates = _rates(loops, len(data.train), config.rounds, progress, busy)
@@ -136,6 +140,7 @@ def benchmark(config: BenchmarkConfig, progress: Progress) -> dict[str, Any]:
         "images_per_second": rates,
         "gpu_busy": {name: busy.mean(name) for name in loops},
         "ratio": _ratio(rates["ours"], rates["bare"]),
+        "ratio_to_limit": _ratio(rates["ours"], rates[STILL]),
         "ratio_to_timm": _ratio(rates["ours"], rates["timm"]) if "timm" in rates else None,
     }
 
@@ -204,6 +209,22 @@ def _timm(request: TrainConfig, data: Data, world: World) -> dict[str, Epoch]:
         return {}
     parts = build(request, data, world)
     return {"timm": timm_epoch(parts, pictures, recipe, count=len(data.train), workers=_workers(request))}
+
+
+def _still(request: TrainConfig, data: Data, world: World) -> Epoch:
+    """Our steps without reading, augmenting and copying."""
+    # In this process: nothing prefetches beside the others afterwards.
+    parts = build(replace(request, running=replace(request.running, workers=0)), data, world)
+    loop = parts.loop
+    step, batches = next(iter(loop.training.epoch(0)))
+    there = [(pixels.to(world.device), labels.to(world.device)) for pixels, labels in batches]
+    loop.learner.begin_epoch(0)
+
+    def epoch() -> None:
+        for _ in range(loop.steps_per_epoch):
+            loop.train_step(step, there)
+
+    return epoch
 
 
 def _bare(request: TrainConfig, data: Data, world: World) -> Epoch:
@@ -289,7 +310,8 @@ def _print(result: dict[str, Any]) -> None:
         share = result["gpu_busy"][name]
         busy = "" if share is None else f", GPU busy {share:.0%} of the time"
         print(f"{name}: {statistics.median(rates):.1f} images/s ({min(rates):.1f} to {max(rates):.1f}){busy}")
-    for name, ratio in (("a bare loop", result["ratio"]), ("timm's", result["ratio_to_timm"])):
+    ratios = {"a bare loop": "ratio", "timm's": "ratio_to_timm", "the step without loading": "ratio_to_limit"}
+    for name, ratio in ((name, result[key]) for name, key in ratios.items()):
         if ratio is not None:
             print(f"ratio to {name}: {ratio['median']:.3f} ({ratio['least']:.3f} to {ratio['most']:.3f})")
 

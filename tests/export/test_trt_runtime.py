@@ -314,9 +314,7 @@ def test_a_gpu_that_the_edition_for_rtx_does_not_know(machine: Machine, capabili
 
     assert runtime.supported("fp16") is known
     if not known:
-        with pytest.raises(
-            HalftoneError, match=r"not run on Simulated GPU, .* is 9\.0 \(it knows .*8\.9.*tensorrt,"
-        ):
+        with pytest.raises(HalftoneError, match=r"not run on Simulated GPU, .* is 9\.0 \(it knows .*8\.9.*tensorrt,"):
             runtime.require()  # type: ignore[attr-defined]
 
 
