@@ -49,8 +49,8 @@ class Slot:
             how many sizes to keep recorded, the latest ones, 0 for none.
         shape: of one picture.
         classes: number of logits.
-        minimum: smallest batch; smaller ones are filled up to it.
         maximum: largest batch.
+        filled_up: how large a batch becomes before it is executed, at most `maximum`.
 
     Raises:
         RuntimeError: the GPU has no room for it.
@@ -62,10 +62,10 @@ class Slot:
         shape: tuple[int, ...],
         classes: int,
         *,
-        minimum: int,
         maximum: int,
+        filled_up: Callable[[int], int],
     ) -> None:
-        self._api, self._minimum, self._shape, self.maximum = cudart(), minimum, shape, maximum
+        self._api, self._shape, self.maximum, self._filled_up = cudart(), shape, maximum, filled_up
         # One that the legacy default stream does not wait for: while it is recorded, work there would be an error.
         self._stream = checked(self._api.cudaStreamCreateWithFlags(self._api.cudaStreamNonBlocking))
         weakref.finalize(self, self._api.cudaStreamDestroy, self._stream).atexit = False
@@ -88,7 +88,7 @@ class Slot:
             RuntimeError: the GPU reports an error.
         """
         count = len(pixels)
-        rows = max(count, self._minimum)
+        rows = self._filled_up(count)
         self._pixels.array[:count] = pixels
         self._pixels.array[count:rows] = 0
         self._launch(rows)

@@ -25,6 +25,7 @@ from models.catalog import architecture
 BATCHES = (1, 8, 64, 256)
 PROOF_BATCH = 64
 LATE = "not measured: --minutes were over"
+LOST = "not measured: {engine} of {model} left the GPU unusable for this process; name this model alone"
 
 
 def compete(
@@ -67,13 +68,14 @@ def compete(
     pairs.sort(key=lambda pair: pair[1].name == COMPILED)
     references: dict[str, tuple[Pixels, Logits]] = {}
     rows = []
+    lost = ""
     _tidy(device)
     for bundle, entry in pairs:
         name = bundle.manifest.name
         row: dict[str, Any] = {"model": name, "trained": bundle.manifest.trained, "engine": entry.name}
         advance(f"{name}: {entry.name}")
-        if time.monotonic() > deadline:
-            rows.append(row | {"reason": LATE})
+        if lost or time.monotonic() > deadline:
+            rows.append(row | {"reason": lost or LATE})
             continue
         # An engine that has no room or no kernel must not cost the others their figures; ONNX Runtime's own exceptions
         # derive from Exception alone.
@@ -84,7 +86,8 @@ def compete(
             rows.append(row | _measured(bundle, entry, references[name], ceilings, device, batches, seconds, deadline))
         except Exception as error:
             rows.append(row | {"reason": _one_line(error)})
-        _tidy(device)
+        if not _tidy(device):
+            lost = LOST.format(engine=entry.name, model=name)
     return rows
 
 
@@ -167,7 +170,13 @@ def _free(device: str) -> float:
     return float(torch.cuda.mem_get_info()[0]) if device == "cuda" else 0.0
 
 
-def _tidy(device: str) -> None:
+def _tidy(device: str) -> bool:
+    """Free what nobody uses; False where the GPU can't be used in this process any more (CUDA's sticky errors)."""
     gc.collect()
     if device == "cuda":
-        torch.cuda.empty_cache()
+        try:
+            torch.cuda.synchronize()
+            torch.cuda.empty_cache()
+        except RuntimeError:
+            return False
+    return True

@@ -9,7 +9,7 @@ import ctypes
 import functools
 import math
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -28,25 +28,27 @@ from models.errors import HalftoneError
 _PROVIDER = "CUDAExecutionProvider"
 _FATAL = 4
 
-_FASTEST = {"prefer_nhwc": "1", "cudnn_conv_algo_search": "HEURISTIC"}
+_FASTEST = {"prefer_nhwc": "1", "cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}
 """Measured on an H200 with MobileNetV3-Large in batches of 1, 8 and 64, images/s: these 765, 4,941 and 16,598; the
 exhaustive search, which is the default, 825, 3,737 and 11,519; NCHW 589, 4,511 and 11,420."""
 
 _INSTALL = "`pip install 'onnxruntime-gpu[cuda,cudnn]'`"
-
 
 MAX_BATCH = 256
 MAX_STAGING = 64 * 2**20
 """Bytes of pixels that each slot has room for; larger batches are cut."""
 
 MAX_SLOTS = 2
-"""Each has a session, and with it the weights, of its own: while one batch is computed another one is copied."""
+"""Each has the weights of its own: while one batch is computed another one is copied."""
 
 
 class OnnxRuntimeCuda(Runtime):
-    """`model.PRECISION.onnx` on the first visible GPU; each batch in flight has a session, a stream and staging memory.
+    """`model.PRECISION.onnx` on the first visible GPU; each batch in flight has sessions, a stream and staging memory.
 
-    Pictures are copied to page-locked memory once, and nothing is done for a single one in Python.
+    Pictures are copied to page-locked memory once, and nothing is done for a single one in Python. A batch is filled up
+    to a power of two, and each of these sizes has a session: one that sees another size than the last time prepares
+    all its convolutions anew, which took two seconds on an H200 with MobileNetV3-Large, and what was recorded of it
+    before may not be launched any more.
     """
 
     name: ClassVar[str] = "onnxruntime_cuda"
@@ -73,20 +75,20 @@ class OnnxRuntimeCuda(Runtime):
         return f"{self.precision} on {self._gpu.name}"
 
     def _open(self, source: bytes, bundle: Bundle, threads: int, streams: int) -> None:
-
         self._gpu = gpu()
         if not _built_for_it():
             raise HalftoneError(f"this ONNX Runtime was not built for GPUs: {_INSTALL}")
         # Where they can't be loaded it would take the processor instead and only log that.
         if not _loadable():
             raise HalftoneError(f"ONNX Runtime can't load CUDA's libraries or cuDNN: {_INSTALL}")
+        largest = max(1, min(MAX_BATCH, MAX_STAGING // math.prod(self.shape)))
         slot = partial(
             Slot,
             partial(self._context, source, bundle),
             self.shape,
             self.classes,
-            minimum=1,
-            maximum=max(1, min(MAX_BATCH, MAX_STAGING // math.prod(self.shape))),
+            maximum=largest,
+            filled_up=partial(_filled_up, largest=largest),
         )
         self.streams = min(streams, MAX_SLOTS)
         try:
@@ -96,8 +98,8 @@ class OnnxRuntimeCuda(Runtime):
                 f"{self._gpu.name} can't hold {self.source(self.precision)}: {error}; stop what else uses the GPU"
             ) from None
 
-    def _context(self, source: bytes, bundle: Bundle, stream: int) -> tuple[Session, int]:
-        """A session that puts its work on the stream, and how many batch sizes may be recorded."""
+    def _context(self, source: bytes, bundle: Bundle, stream: int) -> tuple[Sessions, int]:
+        """Sessions that put their work on the stream, and how many batch sizes may be recorded."""
         import onnxruntime
 
         # The library's own logger, not the session's, reports as errors which of cuDNN's plans it could not use.
@@ -105,9 +107,9 @@ class OnnxRuntimeCuda(Runtime):
         # TF32 would round FP32 to ten bits without saying so.
         settings = {"use_tf32": "0", "user_compute_stream": str(stream)} | _FASTEST
         try:
-            session, recorded = _recordable(source, settings), slots.RECORDED_SIZES
-            if session is None:
-                session, recorded = _session(source, settings), 0
+            first, recorded = _recordable(source, settings), slots.RECORDED_SIZES
+            if first is None:
+                first, recorded = _session(source, settings, 1), 0
         # ONNX Runtime's own exception types derive from Exception alone.
         except Exception as error:
             reason = " ".join(str(error).split())
@@ -116,31 +118,32 @@ class OnnxRuntimeCuda(Runtime):
                 f"{self._gpu.name}: {reason}; export it again with "
                 f"{bundle.manifest.files[self.source(self.precision)].made_by}"
             ) from None
-        if session.get_providers()[0] != _PROVIDER:
+        if first.get_providers()[0] != _PROVIDER:
             raise HalftoneError(f"ONNX Runtime runs {self.source(self.precision)} on the processor: {_INSTALL}")
-        session.disable_fallback()
-        return Session(session, self.classes), recorded
+        settings |= {"enable_cuda_graph": "1"} if recorded else {}
+        return Sessions(first, partial(_session, source, settings), self.classes), recorded
 
     def keep(self, sizes: Collection[int]) -> None:
-        """Run batches of these sizes in every slot: kernels are chosen for a size when it first comes."""
+        """Run batches of these sizes in every slot: a size's session is made when it first comes."""
         self._slots.keep(sizes)
 
     def _infer(self, pixels: Pixels) -> npt.NDArray[np.floating]:
         return self._slots.run(pixels)
 
 
-class Session:
-    """A session as a `Context`: what it reads and writes lies in the GPU's memory and stays there.
+class Sessions:
+    """A session for each batch size as a `Context`: what they read and write lies in the GPU's memory and stays there.
 
     Args:
-        session: an `InferenceSession` of nobody else's, with the stream that its work goes to.
+        first: the `InferenceSession` for single pictures.
+        opened: makes the one for another size.
         classes: number of logits.
     """
 
-    def __init__(self, session: Any, classes: int) -> None:
+    def __init__(self, first: Any, opened: Callable[[int], Any], classes: int) -> None:
         import onnxruntime
 
-        self._session, self._classes = session, classes
+        self._sessions, self._opened, self._classes = {1: first}, opened, classes
         self._addresses: dict[str, int] = {}
         self._bindings: dict[int, Any] = {}
         self._rows = 0
@@ -153,14 +156,15 @@ class Session:
     def set_tensor_address(self, name: str, address: int) -> bool:
         """Where in the GPU's memory `pixels` lie, or where `logits` go."""
         self._addresses[name] = address
-        self._bindings.clear()
         return True
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
-        """The shape of the next batch; any will do."""
+        """The shape of the next batch; a size that is new takes a second or two."""
         self._rows = shape[0]
         if self._rows not in self._bindings:
-            binding = self._session.io_binding()
+            if self._rows not in self._sessions:
+                self._sessions[self._rows] = self._opened(self._rows)
+            binding = self._sessions[self._rows].io_binding()
             binding.bind_input(name, "cuda", 0, np.uint8, shape, self._addresses[name])
             answer = (self._rows, self._classes)
             binding.bind_output("logits", "cuda", 0, np.float32, answer, self._addresses["logits"])
@@ -168,17 +172,26 @@ class Session:
         return True
 
     def execute_async_v3(self, stream: int) -> bool:
-        """Put the work on the stream that the session was made for."""
-        self._session.run_with_iobinding(self._bindings[self._rows], self._options)
+        """Put the work on the stream that the sessions were made for."""
+        self._sessions[self._rows].run_with_iobinding(self._bindings[self._rows], self._options)
         return True
 
 
-def _session(source: bytes, settings: dict[str, str]) -> Any:
+def _filled_up(count: int, *, largest: int) -> int:
+    """The power of two that a batch is filled up to."""
+    return min(largest, 1 << (count - 1).bit_length())
+
+
+def _session(source: bytes, settings: dict[str, str], rows: int) -> Any:
+    """A session for batches of one size."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL
-    return onnxruntime.InferenceSession(source, options, providers=[(_PROVIDER, settings)])
+    options.add_free_dimension_override_by_name("batch", rows)
+    session = onnxruntime.InferenceSession(source, options, providers=[(_PROVIDER, settings)])
+    session.disable_fallback()
+    return session
 
 
 def _recordable(source: bytes, settings: dict[str, str]) -> Any:
@@ -188,7 +201,7 @@ def _recordable(source: bytes, settings: dict[str, str]) -> Any:
     run, and the check that it makes beforehand is what is wanted.
     """
     try:
-        return _session(source, settings | {"enable_cuda_graph": "1"})
+        return _session(source, settings | {"enable_cuda_graph": "1"}, 1)
     # Another reason to fail comes again without this setting.
     except Exception:
         return None

@@ -81,8 +81,8 @@ class TensorRt(Runtime):
             lambda _: (self._context(edition, engine), slots.RECORDED_SIZES if self.recorded else 0),
             self.shape,
             self.classes,
-            minimum=profile.minimum,
             maximum=profile.maximum,
+            filled_up=partial(max, profile.minimum),
         )
         try:
             self._slots = Slots(slot, streams)

@@ -4,7 +4,7 @@ import gc
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,13 +24,15 @@ VARIANT = "onnxruntime_cuda-fp32"
 class Session:
     """An `InferenceSession` whose CUDA provider works on the simulated GPU: when its stream is waited for."""
 
-    recordable = True
+    recordable: ClassVar[bool] = True
+    opened: ClassVar[list["Session"]] = []
 
     def __init__(self, cuda: Cuda, graph: bytes, options: Any, *, providers: list[tuple[str, dict[str, str]]]) -> None:
         self.cuda = cuda
         ((self.name, self.settings),) = providers
         if "enable_cuda_graph" in self.settings and not self.recordable:
             raise onnxruntime.capi.onnxruntime_pybind11_state.Fail("This session cannot use the graph capture feature")
+        self.opened.append(self)
         self.real = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
     def get_providers(self) -> list[str]:
@@ -60,6 +62,7 @@ class Session:
 def cuda(monkeypatch: pytest.MonkeyPatch) -> Cuda:
     """A machine with the GPU and an ONNX Runtime that was built for it."""
     simulated = Cuda("8.9")
+    monkeypatch.setattr(Session, "opened", [])
     original = onnxruntime.InferenceSession
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", simulated)
     monkeypatch.setattr(onnxruntime_cuda, "_built_for_it", lambda: True)
@@ -105,6 +108,16 @@ def test_what_the_library_says_can_be_recorded_is(
         np.testing.assert_allclose(runtime.run(pictures(2)), processor.run(pictures(2)), atol=1e-4)
 
     assert len(cuda.launched) == (2 if recordable else 0)
+
+
+def test_every_size_has_a_session_of_its_own(cuda: Cuda, default: Bundle, processor: Runtime) -> None:
+    runtime = load(default, VARIANT, threads=1)
+
+    # Filled up to 1, 4, 8 and 4 again; a session takes batches of its one size only.
+    for count in (1, 3, 4, 8, 3, 1):
+        np.testing.assert_allclose(runtime.run(pictures(count)), processor.run(pictures(count)), atol=1e-4)
+
+    assert [session.real.get_inputs()[0].shape[0] for session in Session.opened] == [1, 4, 8]
 
 
 def test_few_slots_for_many_threads(cuda: Cuda, default: Bundle, processor: Runtime) -> None:

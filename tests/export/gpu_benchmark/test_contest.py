@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from export.gpu_benchmark import contest
 from export.gpu_benchmark.ceilings import Ceilings, measured
 from export.gpu_benchmark.contest import LATE, compete
 from export.gpu_benchmark.pytorch import PyTorch
@@ -75,6 +76,20 @@ def test_an_engine_that_fails_does_not_cost_the_others(default: Bundle, monkeypa
     # The reference of this run was zeros as well.
     assert fine["verdict"] == "FAILED"
     assert all(each["images_per_second"] > 0 for each in fine["batches"])
+
+
+def test_after_an_engine_that_spoils_the_gpu_nothing_is_measured(
+    default: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tidied = iter([True, True, False])
+    monkeypatch.setattr(contest, "_tidy", lambda device: next(tidied))
+
+    first, second = compared(default)
+
+    assert first["verdict"] == "PASSED"
+    assert second["reason"] == (
+        "not measured: torch eager of efficientnet_lite0 left the GPU unusable for this process; name this model alone"
+    )
 
 
 def test_a_reference_that_fails_is_a_reason(default: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
