@@ -34,6 +34,9 @@ from models.store import open_bundle
 
 BATCH = 32
 
+SETTLED = 3
+"""Runs of a batch of one size until it is executed as it will be when it serves."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ParityConfig:
@@ -162,8 +165,16 @@ def _singly_and_together(runtime: Runtime, pixels: Pixels) -> Logits:
     return np.concatenate([*parts, runtime.run(pixels[half:])])
 
 
-def _answers(variant: str, runtime: Runtime, pixels: Pixels) -> Logits:
+def _in_batches_of(runtime: Runtime, pixels: Pixels, size: int) -> Logits:
+    """The logits of a batch in parts of a size, each as it comes when it was run twice before: it is recorded then."""
+    parts = [pixels[start : start + size] for start in range(0, len(pixels), size)]
+    return np.concatenate([[runtime.run(part) for _ in range(SETTLED)][-1] for part in parts])
+
+
+def _answers(variant: str, runtime: Runtime, pixels: Pixels, number: int) -> Logits:
     try:
+        if runtime.sizes:
+            return _in_batches_of(runtime, pixels, runtime.sizes[number % len(runtime.sizes)])
         return _singly_and_together(runtime, pixels)
     except Exception as error:
         # Every runtime has exceptions of its own; their first line says what the graph asked for.
@@ -176,9 +187,9 @@ def _run_all(
     task = progress.add_task(f"comparing {len(runtimes) - 1} variant(s) with the reference", total=images.count)
     parts: dict[str, list[Logits]] = {variant: [] for variant in runtimes}
     labels: list[npt.NDArray[np.int64]] = []
-    for pixels, classes in images.batches(BATCH):
+    for number, (pixels, classes) in enumerate(images.batches(BATCH)):
         for variant, runtime in runtimes.items():
-            parts[variant].append(_answers(variant, runtime, pixels))
+            parts[variant].append(_answers(variant, runtime, pixels, number))
         if classes is not None:
             labels.append(classes)
         progress.advance(task, len(pixels))

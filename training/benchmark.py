@@ -60,7 +60,7 @@ Epoch = Callable[[], None]
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkConfig:
-    """Compare the speed of the training loop with that of a bare one."""
+    """Compare the speed of the training loop with that of others."""
 
     data: str
     """As for training: a folder, FILE.csv, or torchvision:NAME."""
@@ -78,7 +78,7 @@ class BenchmarkConfig:
     """Batches per round and loop, at most what the data has."""
 
     rounds: int = 5
-    """Rounds, in each of which both loops run."""
+    """Rounds, in each of which all loops run."""
 
     batch: int | None = None
     """Pictures per batch, an even number; default the recipe's."""
@@ -106,7 +106,7 @@ class BenchmarkConfig:
 
 
 def benchmark(config: BenchmarkConfig, progress: Progress) -> dict[str, Any]:
-    """Measure both loops in turn.
+    """Measure all loops in turn.
 
     Args:
         config: what and how long.
@@ -120,7 +120,7 @@ def benchmark(config: BenchmarkConfig, progress: Progress) -> dict[str, Any]:
     """
     with joined(config.device) as world:
         request, data = _request(config)
-        # Each loop has a network of its own; both start from the same weights.
+        # Each loop has a network of its own; all start from the same weights.
         parts = build(request, data, world)
         loops = {"ours": our_epoch(parts), "bare": _bare(request, data, world)} | _timm(request, data, world)
         loops |= {STILL: _still(request, data, world)}
@@ -204,7 +204,8 @@ def _workers(request: TrainConfig) -> int:
 
 def _timm(request: TrainConfig, data: Data, world: World) -> dict[str, Epoch]:
     """timm's loop by its name; nothing where it can't read the data, or could not freeze what ours does."""
-    pictures, recipe = folder(request.data), request.settings
+    recipe = request.settings
+    pictures = folder(request.data, data.train.labels, recipe.augment)
     if pictures is None or recipe.transfer.freeze != "full":
         return {}
     parts = build(request, data, world)

@@ -130,7 +130,9 @@ class Learner:
     def restore(self, weights: State, state: dict[str, Any]) -> None:
         """Become what a checkpoint holds."""
         self.module.load_state_dict(weights)
-        self.optimiser.load_state_dict(state["optimiser"])
+        # The checkpoint may come from another device, or from before the fused optimiser was used.
+        groups = [group | {"fused": self.optimiser.defaults["fused"]} for group in state["optimiser"]["param_groups"]]
+        self.optimiser.load_state_dict(state["optimiser"] | {"param_groups": groups})
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
         if self.ema is not None:

@@ -188,8 +188,9 @@ class Loop:
         norm, *losses = torch.stack((gradient, *(count[0] for count in counts))).tolist()
         self.check_losses(losses, batches, number)
         self.learner.update(number, finite=math.isfinite(norm))
-        scale = self.learner.scaler.get_scale() if self.learner.scaler.is_enabled() else None
-        check_gradient(norm, where=self.where(), scale=scale)
+        if not math.isfinite(norm):
+            scale = self.learner.scaler.get_scale() if self.learner.scaler.is_enabled() else None
+            check_gradient(norm, where=self.where(), scale=scale)
         self.sums += torch.stack(counts).sum(dim=0, dtype=torch.float64)
 
     def inputs(self, batch: Batch, number: int, index: int) -> Batch:

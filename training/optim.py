@@ -40,10 +40,11 @@ def parameter_groups(
 
 def build_optimiser(groups: list[dict[str, Any]], config: Optimisation) -> torch.optim.Optimizer:
     """The optimiser of the configuration over those groups."""
-    # One kernel a group instead of a dozen; on the processor the arithmetic is as fast as it is.
-    fused = True if any(parameter.is_cuda for group in groups for parameter in group["params"]) else None
     if config.optimiser == "sgd":
-        return torch.optim.SGD(groups, momentum=config.momentum, nesterov=config.momentum > 0, fused=fused)
+        return torch.optim.SGD(groups, momentum=config.momentum, nesterov=config.momentum > 0)
+    # One kernel a group instead of a dozen. Not for SGD, whose fused kernel leaves its first momentum undefined where
+    # fp16 overflows, and can't take parameters that begin to learn later.
+    fused = True if any(parameter.is_cuda for group in groups for parameter in group["params"]) else None
     return torch.optim.AdamW(groups, fused=fused)
 
 

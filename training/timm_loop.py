@@ -27,11 +27,24 @@ from training.build import Parts
 from training.settings import Objective, Recipe
 
 
-def folder(data: str) -> Path | None:
-    """The folder of training pictures that timm would read, one folder a class; None where the data is no such."""
-    root = Path(data)
+def folder(data: str, labels: tuple[str, ...], augment: AugmentConfig) -> Path | None:
+    """The folder of training pictures that timm would read as we do, a folder of files for each class.
+
+    Args:
+        data: what was asked for.
+        labels: the classes that we found there.
+        augment: the augmentation, of which timm has RandAugment alone.
+
+    Returns:
+        None where timm would see other classes, or could not augment like this.
+    """
+    root = Path(data).expanduser()
     root = root / "train" if (root / "train").is_dir() else root
-    return root if root.is_dir() and any(each.is_dir() for each in root.iterdir()) else None
+    if not root.is_dir() or augment.policy not in ("none", "randaugment"):
+        return None
+    found = [each for each in root.iterdir() if each.is_dir()]
+    nested = any(inner.is_dir() for each in found for inner in each.iterdir())
+    return None if nested or sorted(each.name for each in found) != sorted(labels) else root
 
 
 def timm_epoch(parts: Parts, pictures: Path, recipe: Recipe, *, count: int, workers: int) -> Callable[[], None]:
@@ -48,10 +61,14 @@ def timm_epoch(parts: Parts, pictures: Path, recipe: Recipe, *, count: int, work
     module, precision = learner.module, learner.precision
     optimisation, objective = recipe.optimisation, recipe.objective
     loader = _loader(pictures, recipe, parts.spec, precision.device, count=count, workers=workers)
-    mixup = _mixup(objective, classes=sum(each.is_dir() for each in pictures.iterdir()))
+    mixup = _mixup(objective, classes=len(parts.loop.training.pictures.pictures.labels))
     criterion = _criterion(objective).to(precision.device)
     optimiser = create_optimizer_v2(
-        module, opt=optimisation.optimiser, lr=optimisation.head_lr, weight_decay=optimisation.weight_decay
+        module,
+        opt=optimisation.optimiser,
+        lr=optimisation.head_lr,
+        weight_decay=optimisation.weight_decay,
+        momentum=optimisation.momentum,
     )
     scaler: Any = NativeScaler() if precision.dtype == torch.float16 else None  # type: ignore[no-untyped-call]
     ema = ModelEmaV3(module, decay=optimisation.ema, use_warmup=True) if optimisation.ema else None
@@ -104,8 +121,9 @@ def _loader(pictures: Path, recipe: Recipe, spec: InputSpec, device: torch.devic
 
 
 def _augmentation(config: AugmentConfig) -> dict[str, Any]:
-    """The recipe's augmentation in timm's words."""
-    policy = f"rand-m{config.policy_magnitude}-n{config.policy_ops}" if config.policy == "randaugment" else None
+    """The recipe's augmentation in timm's words, whose strengths go from 0 to 10 where torchvision's go to 30."""
+    magnitude = round(config.policy_magnitude / 3)
+    policy = f"rand-m{magnitude}-n{config.policy_ops}-p1.0" if config.policy == "randaugment" else None
     return {
         "scale": config.crop_scale,
         "ratio": config.crop_ratio,

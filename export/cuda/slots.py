@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import queue
-import weakref
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection
 from typing import Protocol
@@ -14,6 +14,7 @@ import numpy as np
 from export.cuda.device import checked, cudart
 from export.cuda.recording import Recording
 from export.cuda.staging import Staging
+from export.cuda.stream import Stream
 from export.runtimes.base import Logits, Pixels
 
 logger = logging.getLogger("bentoml.halftone")
@@ -58,7 +59,7 @@ class Slot:
 
     def __init__(
         self,
-        context: Callable[[int], tuple[Context | None, int]],
+        context: Callable[[Stream], tuple[Context | None, int]],
         shape: tuple[int, ...],
         classes: int,
         *,
@@ -66,10 +67,9 @@ class Slot:
         filled_up: Callable[[int], int],
     ) -> None:
         self._api, self._shape, self.maximum, self._filled_up = cudart(), shape, maximum, filled_up
-        # One that the legacy default stream does not wait for: while it is recorded, work there would be an error.
-        self._stream = checked(self._api.cudaStreamCreateWithFlags(self._api.cudaStreamNonBlocking))
-        weakref.finalize(self, self._api.cudaStreamDestroy, self._stream).atexit = False
-        made, self._recorded = context(int(self._stream))
+        owner = Stream(self._api)
+        self._stream = owner.handle
+        made, self._recorded = context(owner)
         if made is None:
             raise RuntimeError("no execution context")
         self._context = made
@@ -80,6 +80,8 @@ class Slot:
         # None: seen once.
         self._recordings: OrderedDict[int, Recording | None] = OrderedDict()
         self._plain: set[int] = set()
+        # The last of the attributes: they are given back in their order, and what used the stream before it.
+        self._owner = owner
 
     def run(self, pixels: Pixels) -> Logits:
         """Execute on uint8 (N, S, S, 3) with N at most the largest batch: float32 (N, classes).
@@ -151,6 +153,8 @@ class Slots:
     def __init__(self, make: Callable[[], Slot], count: int) -> None:
         self._free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
         self._count = count
+        # Two that take slots one by one could each wait for the other's.
+        self._taking_all = threading.Lock()
         for _ in range(count):
             self._free.put(make())
 
@@ -169,10 +173,12 @@ class Slots:
 
     def keep(self, sizes: Collection[int]) -> None:
         """Run batches of these sizes in every slot until all is compiled and recorded that they need."""
-        slots = [self._free.get() for _ in range(self._count)]
-        for slot in slots:
-            try:
+        with self._taking_all:
+            slots = [self._free.get() for _ in range(self._count)]
+        try:
+            for slot in slots:
                 for size in (size for size in sizes if size <= slot.maximum):
                     slot.keep(size)
-            finally:
+        finally:
+            for slot in slots:
                 self._free.put(slot)

@@ -39,6 +39,9 @@ class Runtime(ABC):
     precisions: ClassVar[tuple[str, ...]]
     """The second halves, in the order of preference for trying them."""
 
+    sizes: ClassVar[tuple[int, ...]] = ()
+    """Batch sizes that are compiled or recorded each for itself, so that a proof has to run every one of them."""
+
     streams: int
     """Number of `run` calls that execute at once; more wait for one another."""
 

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from export.cuda import slots
 from export.cuda.device import gpu, has_gpu
 from export.cuda.slots import Slot, Slots
+from export.cuda.stream import Stream
 from export.runtimes.base import Pixels, Runtime
 from export.runtimes.onnxruntime import OnnxRuntime
 from models.bundle import Bundle
@@ -34,12 +35,11 @@ exhaustive search, which is the default, 825, 3,737 and 11,519; NCHW 589, 4,511 
 
 _INSTALL = "`pip install 'onnxruntime-gpu[cuda,cudnn]'`"
 
-MAX_BATCH = 256
 MAX_STAGING = 64 * 2**20
-"""Bytes of pixels that each slot has room for; larger batches are cut."""
+"""Bytes of pixels that each slot has room for."""
 
 MAX_SLOTS = 2
-"""Each has the weights of its own: while one batch is computed another one is copied."""
+"""Each has sessions, and with them the weights, of its own: while one batch is computed another one is copied."""
 
 
 class OnnxRuntimeCuda(Runtime):
@@ -53,6 +53,7 @@ class OnnxRuntimeCuda(Runtime):
 
     name: ClassVar[str] = "onnxruntime_cuda"
     precisions: ClassVar[tuple[str, ...]] = ("fp16", "fp32")
+    sizes: ClassVar[tuple[int, ...]] = (1, 2, 4, 8, 16, 32)
 
     @classmethod
     def source(cls, precision: str) -> str:
@@ -81,7 +82,7 @@ class OnnxRuntimeCuda(Runtime):
         # Where they can't be loaded it would take the processor instead and only log that.
         if not _loadable():
             raise HalftoneError(f"ONNX Runtime can't load CUDA's libraries or cuDNN: {_INSTALL}")
-        largest = max(1, min(MAX_BATCH, MAX_STAGING // math.prod(self.shape)))
+        largest = max(1, min(self.sizes[-1], MAX_STAGING // math.prod(self.shape)))
         slot = partial(
             Slot,
             partial(self._context, source, bundle),
@@ -98,14 +99,14 @@ class OnnxRuntimeCuda(Runtime):
                 f"{self._gpu.name} can't hold {self.source(self.precision)}: {error}; stop what else uses the GPU"
             ) from None
 
-    def _context(self, source: bytes, bundle: Bundle, stream: int) -> tuple[Sessions, int]:
+    def _context(self, source: bytes, bundle: Bundle, stream: Stream) -> tuple[Sessions, int]:
         """Sessions that put their work on the stream, and how many batch sizes may be recorded."""
         import onnxruntime
 
-        # The library's own logger, not the session's, reports as errors which of cuDNN's plans it could not use.
+        # The library's logger for the whole process, not a session's, reports which of cuDNN's plans can't be used.
         onnxruntime.set_default_logger_severity(_FATAL)
         # TF32 would round FP32 to ten bits without saying so.
-        settings = {"use_tf32": "0", "user_compute_stream": str(stream)} | _FASTEST
+        settings = {"use_tf32": "0", "user_compute_stream": str(int(stream))} | _FASTEST
         try:
             first, recorded = _recordable(source, settings), slots.RECORDED_SIZES
             if first is None:
@@ -121,7 +122,7 @@ class OnnxRuntimeCuda(Runtime):
         if first.get_providers()[0] != _PROVIDER:
             raise HalftoneError(f"ONNX Runtime runs {self.source(self.precision)} on the processor: {_INSTALL}")
         settings |= {"enable_cuda_graph": "1"} if recorded else {}
-        return Sessions(first, partial(_session, source, settings), self.classes), recorded
+        return Sessions(first, partial(_session, source, settings), self.classes, stream), recorded
 
     def keep(self, sizes: Collection[int]) -> None:
         """Run batches of these sizes in every slot: a size's session is made when it first comes."""
@@ -138,9 +139,10 @@ class Sessions:
         first: the `InferenceSession` for single pictures.
         opened: makes the one for another size.
         classes: number of logits.
+        stream: that their work goes to; kept, as they must not outlive it.
     """
 
-    def __init__(self, first: Any, opened: Callable[[int], Any], classes: int) -> None:
+    def __init__(self, first: Any, opened: Callable[[int], Any], classes: int, stream: Stream) -> None:
         import onnxruntime
 
         self._sessions, self._opened, self._classes = {1: first}, opened, classes
@@ -152,6 +154,8 @@ class Sessions:
         self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
         # Nothing is recorded by the library itself.
         self._options.add_run_config_entry("gpu_graph_id", "-1")
+        # The last of the attributes: they are given back in their order.
+        self._stream = stream
 
     def set_tensor_address(self, name: str, address: int) -> bool:
         """Where in the GPU's memory `pixels` lie, or where `logits` go."""
@@ -163,7 +167,7 @@ class Sessions:
         self._rows = shape[0]
         if self._rows not in self._bindings:
             if self._rows not in self._sessions:
-                self._sessions[self._rows] = self._opened(self._rows)
+                self._sessions[self._rows] = _checked(partial(self._opened, self._rows))
             binding = self._sessions[self._rows].io_binding()
             binding.bind_input(name, "cuda", 0, np.uint8, shape, self._addresses[name])
             answer = (self._rows, self._classes)
@@ -173,8 +177,21 @@ class Sessions:
 
     def execute_async_v3(self, stream: int) -> bool:
         """Put the work on the stream that the sessions were made for."""
-        self._sessions[self._rows].run_with_iobinding(self._bindings[self._rows], self._options)
+        session, binding = self._sessions[self._rows], self._bindings[self._rows]
+        _checked(partial(session.run_with_iobinding, binding, self._options))
         return True
+
+
+def _checked(call: Callable[[], Any]) -> Any:
+    """The call's result.
+
+    Raises:
+        RuntimeError: whatever ONNX Runtime raises, whose own exceptions derive from Exception alone.
+    """
+    try:
+        return call()
+    except Exception as error:
+        raise RuntimeError(" ".join(str(error).split())) from error
 
 
 def _filled_up(count: int, *, largest: int) -> int:

@@ -24,6 +24,8 @@ class TensorRt(Runtime):
 
     precisions: ClassVar[tuple[str, ...]] = ("fp16", "fp32")
 
+    sizes: ClassVar[tuple[int, ...]] = (1, 2, 4, 8, 16, 32)
+
     recorded: ClassVar[bool] = True
     """Whether batches are launched as CUDA graphs that are recorded here; not where the library records its own."""
 

@@ -10,7 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 import pytest
+from rich.progress import Progress
 
+from export.gate import Gate
+from export.parity import prove
 from export.runtimes import onnxruntime_cuda
 from export.runtimes.base import Runtime
 from export.runtimes.registry import load
@@ -25,6 +28,7 @@ class Session:
     """An `InferenceSession` whose CUDA provider works on the simulated GPU: when its stream is waited for."""
 
     recordable: ClassVar[bool] = True
+    capturable: ClassVar[bool] = True
     opened: ClassVar[list["Session"]] = []
 
     def __init__(self, cuda: Cuda, graph: bytes, options: Any, *, providers: list[tuple[str, dict[str, str]]]) -> None:
@@ -51,6 +55,8 @@ class Session:
         assert options.get_run_config_entry("disable_synchronize_execution_providers") == "1"
         assert options.get_run_config_entry("gpu_graph_id") == "-1"
         stream = int(self.settings["user_compute_stream"])
+        if stream in self.cuda.captures and not self.capturable:
+            raise onnxruntime.capi.onnxruntime_pybind11_state.Fail("operation not permitted when stream is capturing")
         self.cuda.streams[stream].append(partial(self.real.run_with_iobinding, binding))
 
     def _bound(self, bind: Any, name: str, device: str, *rest: Any) -> None:
@@ -88,7 +94,7 @@ def processor(default: Bundle) -> Runtime:
 
 
 def test_any_batch(cuda: Cuda, default: Bundle, processor: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnxruntime_cuda, "MAX_BATCH", 4)
+    monkeypatch.setattr(onnxruntime_cuda.OnnxRuntimeCuda, "sizes", (1, 2, 4))
     runtime = load(default, VARIANT, threads=1)
 
     runtime.keep([1, 2, 100])
@@ -108,6 +114,46 @@ def test_what_the_library_says_can_be_recorded_is(
         np.testing.assert_allclose(runtime.run(pictures(2)), processor.run(pictures(2)), atol=1e-4)
 
     assert len(cuda.launched) == (2 if recordable else 0)
+
+
+def test_what_cannot_be_recorded_after_all_runs_plainly(
+    cuda: Cuda,
+    default: Bundle,
+    processor: Runtime,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(Session, "capturable", False)
+    runtime = load(default, VARIANT, threads=1)
+
+    for _ in range(4):
+        np.testing.assert_allclose(runtime.run(pictures(2)), processor.run(pictures(2)), atol=1e-4)
+
+    assert cuda.launched == []
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith("batches of 2 are not launched as a CUDA graph: ")
+
+
+def test_a_size_that_has_no_room_costs_no_slot(
+    cuda: Cuda, default: Bundle, processor: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = load(default, VARIANT, threads=2, streams=2)
+    with monkeypatch.context() as full:
+        full.setattr(onnxruntime, "InferenceSession", lambda *_, **__: 1 / 0)
+        with pytest.raises(RuntimeError, match="division by zero"):
+            runtime.keep([4])
+
+    runtime.keep([4])
+    np.testing.assert_allclose(runtime.run(pictures(3)), processor.run(pictures(3)), atol=1e-4)
+
+
+def test_a_proof_runs_every_size_as_it_will_be_served(cuda: Cuda, copied: Bundle) -> None:
+    (record,) = prove(copied, {VARIANT: Gate.for_precision("fp32")}, None, Progress(disable=True))
+
+    assert record.verdict == "PASSED"
+    assert sorted({session.real.get_inputs()[0].shape[0] for session in Session.opened}) == [1, 2, 4, 8, 16, 32]
+    # One that was recorded for each size; the simulated graphs are numbered in their order.
+    assert set(cuda.launched) == {1, 2, 3, 4, 5, 6}
 
 
 def test_every_size_has_a_session_of_its_own(cuda: Cuda, default: Bundle, processor: Runtime) -> None:
@@ -135,7 +181,7 @@ def test_the_gpus_memory_is_given_back(cuda: Cuda, default: Bundle) -> None:
     before = cuda.free
     runtime = load(default, VARIANT, threads=2, streams=2)
     # Room for the largest batch of pictures and of answers, on both sides.
-    largest = onnxruntime_cuda.MAX_BATCH
+    largest = max(runtime.sizes)
     assert cuda.free == before - 2 * 2 * largest * (224 * 224 * 3 + 1000 * 4)
 
     del runtime

@@ -9,7 +9,7 @@ from models.errors import HalftoneError
 from training.distributed import World
 from training.learner import Learner
 from training.optim import build_optimiser, parameter_groups, set_rates
-from training.precision import precision
+from training.precision import Precision, precision
 from training.settings import Optimisation, Transfer
 from training.transfer import HEAD, freezing, rate_factors, resolve_freeze, stage_of
 
@@ -76,6 +76,42 @@ def step(module, freezing_, images, **optimisation):
     learner.begin_epoch(0)
     learner.forward(images).square().sum().backward()
     learner.update(0, finite=bool(torch.isfinite(learner.clip_gradient())))
+
+
+def half_precision_learner(module):
+    config = Optimisation(head_lr=0.1, backbone_lr=0.1, optimiser="sgd")
+    groups = parameter_groups(module, architecture("resnet18"), config, Transfer(), pretrained=True)
+    how = Precision(device=torch.device("cpu"), dtype=torch.float16, memory_format=torch.contiguous_format)
+    return Learner(module, layers(freeze="head"), build_optimiser(groups, config), how, config, world=World())
+
+
+def test_a_gradient_that_overflows_changes_nothing_but_the_scale():
+    _, module = network("resnet18")
+    learner = half_precision_learner(module)
+    learner.begin_epoch(0)
+    for factor, expected in ((torch.inf, set()), (1.0, {"fc.weight", "fc.bias"})):
+        before = learner.scaler.get_scale()
+
+        def one_step(factor=factor):
+            loss = learner.forward(torch.ones(2, 3, 32, 32)).square().sum() * factor
+            learner.scaler.scale(loss).backward()
+            learner.update(0, finite=bool(torch.isfinite(learner.clip_gradient())))
+
+        moved = {name for name in changed(module, one_step) if "running" not in name and "num_batches" not in name}
+        assert moved == expected
+        assert learner.scaler.get_scale() == (before / 2 if not expected else before)
+
+
+def test_a_checkpoint_of_another_device_keeps_this_devices_optimiser():
+    _, module = network("resnet18")
+    learner = half_precision_learner(module)
+    state = learner.resume_state()
+    for group in state["optimiser"]["param_groups"]:
+        group["fused"] = True
+
+    learner.restore(module.state_dict(), state)
+
+    assert [group["fused"] for group in learner.optimiser.param_groups] == [None] * len(learner.optimiser.param_groups)
 
 
 def changed(module, action):
