@@ -7,6 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.costs import AlwaysUpTo, Costs, fewest_streams, measure
+from serving.loading import batch_sizes
+from serving.settings import Settings
+from tests.serving.stand_in import StandIn
 
 costs = st.lists(st.floats(0.001, 0.1), min_size=1, max_size=6).map(lambda each: {2**i: c for i, c in enumerate(each)})
 
@@ -154,3 +157,13 @@ def test_two_streams_where_one_leaves_the_device_idle() -> None:
 
 def test_on_a_processor_every_thread_runs_its_own() -> None:
     assert fewest_streams(4, {4: Costs({1: 0.010, 8: 0.070})}.__getitem__)[0] == 4
+
+
+@pytest.mark.parametrize("batch", [0, 2])
+def test_no_more_batches_at_once_than_the_runtime_executes(batch: int) -> None:
+    runtime = StandIn()
+    runtime.streams = 1
+
+    streams, _ = batch_sizes("a model", runtime, Settings(model="a model", threads=4, batch=batch))
+
+    assert streams == 1

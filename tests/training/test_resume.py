@@ -14,7 +14,7 @@ from models.bundle import WEIGHTS, Bundle
 from models.errors import HalftoneError
 from tests.servers import ROOT
 from tests.training.memory import crops
-from tests.training.runs import TINY, run, timeless
+from tests.training.runs import STATEFUL, TINY, run, timeless
 from training.__main__ import requested
 from training.config import TrainConfig
 from training.settings import Optimisation
@@ -258,6 +258,14 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_are_touched(tmp_path,
     assert message.endswith("then start anew with --restart, since changed settings make another run")
     state, _ = RunFolder(output).load_last()
     assert checkpoints(output) == ["last-00000-000000001"]
+    assert all(bool(torch.isfinite(value.float()).all()) for value in state.values())
+
+
+def test_micro_batches_that_are_mixed_stop_it_too(tmp_path):
+    optimisation = Optimisation(optimiser="sgd", head_lr=1e30, clip=None, accumulate=2)
+    with pytest.raises(HalftoneError, match=r"the loss is (nan|inf) in epoch 1, step 2 .* rate is too high"):
+        run(tmp_path / "photos", replace(STATEFUL, optimisation=optimisation), minutes=0.0)
+    state, _ = RunFolder(tmp_path / "photos").load_last()
     assert all(bool(torch.isfinite(value.float()).all()) for value in state.values())
 
 
