@@ -26,7 +26,9 @@ def allowed_seconds(text: str | None, most: float) -> float:
     """
     if text is None:
         return most
-    seconds = float(text) if _NUMBER.fullmatch(text.strip()) else 0.0
+    # Stripped for both: Python's whitespace is more than what float ignores.
+    number = text.strip()
+    seconds = float(number) if _NUMBER.fullmatch(number) else 0.0
     if seconds < SHORTEST:
         raise bad_parameter(f"X-Request-Timeout must be seconds from {SHORTEST} on, such as 2.5, not {text[:30]!r}")
     return min(seconds, most)

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from models.errors import HalftoneError
@@ -167,6 +167,8 @@ def test_a_client_can_never_lengthen_it(asked: float, most: float) -> None:
 
 
 @given(st.text(max_size=30))
+@example("0\x1f")
+@example("1\x1f")
 def test_any_text_is_a_number_or_refused(text: str) -> None:
     with contextlib.suppress(RequestError):
         assert 0 < allowed_seconds(text, 10) <= 10
