@@ -63,14 +63,12 @@ def compete(
         (bundle, entry)
         for bundle in bundles
         for entry in entries(bundle, device=device, dtype=dtype, precision=precision)
-        if compiled or entry.name != COMPILED
     ]
-    pairs.sort(key=lambda pair: pair[1].name == COMPILED)
     references: dict[str, tuple[Pixels, Logits]] = {}
     rows = []
     lost = ""
     _tidy(device)
-    for bundle, entry in pairs:
+    for bundle, entry in _in_order(pairs, compiled=compiled):
         name = bundle.manifest.name
         row: dict[str, Any] = {"model": name, "trained": bundle.manifest.trained, "engine": entry.name}
         advance(f"{name}: {entry.name}")
@@ -89,6 +87,12 @@ def compete(
         if not _tidy(device):
             lost = LOST.format(engine=entry.name, model=name)
     return rows
+
+
+def _in_order(pairs: Sequence[tuple[Bundle, Entry]], *, compiled: bool) -> list[tuple[Bundle, Entry]]:
+    """What compiles for minutes last, or not at all."""
+    chosen = [pair for pair in pairs if compiled or pair[1].name != COMPILED]
+    return sorted(chosen, key=lambda pair: pair[1].name == COMPILED)
 
 
 def _reference(bundle: Bundle, device: str) -> tuple[Pixels, Logits]:
