@@ -15,6 +15,7 @@ from serving.admin.watch import Watch
 from serving.answer import Answer, Scope, Send, as_json, failure
 from serving.body import ClientGoneError, Intake, Memory, Receive
 from serving.connections import HEALTH
+from serving.decoding.pool import Decoders
 from serving.description import description, head
 from serving.errors import RequestError, bad_parameter, internal, unavailable
 from serving.keys import unauthorized
@@ -55,6 +56,7 @@ class Api:
         self._settings = settings
         self.models = Registry(settings.models)
         self.recorder = Recorder(metrics=settings.metrics)
+        self.decoders = Decoders(settings.decoder_processes)
         self._memory = Memory(settings.max_held)
         self._keys = settings.keys
         # The page itself tells nothing, and asks for the key.
@@ -76,7 +78,7 @@ class Api:
         self._folders: dict[str, Handler] = {"/v2/": inference, _ADMIN: self._administration(settings)}
 
     def _administration(self, settings: Settings) -> Admin:
-        load = partial(load_model, settings=settings, recorder=self.recorder)
+        load = partial(load_model, settings=settings, recorder=self.recorder, decoders=self.decoders)
         self._swaps = Swaps(self.models, load, self.recorder, keep=settings.keep_previous)
         return Admin(self.models, self._swaps, settings.admin_token)
 
@@ -97,6 +99,7 @@ class Api:
     def close(self) -> None:
         """Finish what was accepted and take nothing new."""
         self.models.close()
+        self.decoders.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request, whatever happens inside."""

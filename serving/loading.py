@@ -19,7 +19,10 @@ from models.bundle import Bundle
 from models.errors import HalftoneError
 from models.manifest import Manifest
 from models.store import open_bundle
-from serving.costs import SIZES, AlwaysUpTo, BatchSizes, Costs, fewest_streams, measure
+from serving.costs import Costs
+from serving.decoding.choice import decoding
+from serving.decoding.pool import Decoders
+from serving.pace import batch_sizes, rate
 from serving.served import Served
 from serving.settings import Settings
 from serving.shadow import check_reference, open_reference
@@ -41,7 +44,13 @@ class Opened:
 
 
 def load_model(
-    name: str, settings: Settings, recorder: Recorder, *, bundle: str | None = None, replaces: Served | None = None
+    name: str,
+    settings: Settings,
+    recorder: Recorder,
+    decoders: Decoders,
+    *,
+    bundle: str | None = None,
+    replaces: Served | None = None,
 ) -> Served:
     """Open, choose, warm and measure.
 
@@ -49,6 +58,7 @@ def load_model(
         name: under which it is served.
         settings: of the service.
         recorder: is told what the model does.
+        decoders: decode its pictures where that pays.
         bundle: to load; the one of that name where none is given.
         replaces: the model that serves meanwhile. Then every file of the bundle is checked, also those that this
             variant does not need, and what is known of the costs of batches is taken over where it holds.
@@ -57,7 +67,7 @@ def load_model(
         HalftoneError: the bundle can't be used, is untrained, or has no proven variant that runs here.
     """
     opened = open_fastest(name, settings, bundle=bundle, whole=replaces is not None)
-    return _served(name, opened, settings, recorder, replaces)
+    return _served(name, opened, settings, recorder, decoders, replaces)
 
 
 def open_fastest(name: str, settings: Settings, *, bundle: str | None = None, whole: bool = False) -> Opened:
@@ -88,13 +98,15 @@ def open_fastest(name: str, settings: Settings, *, bundle: str | None = None, wh
     raise UnprovenError(f"no variant of {name} can serve on this machine: {'; '.join(reasons)}")
 
 
-def _served(name: str, opened: Opened, settings: Settings, recorder: Recorder, replaces: Served | None) -> Served:
-    bundle, variant = opened.bundle, opened.record.variant
-    known = _known_costs(bundle.manifest, variant, replaces)
+def _served(
+    name: str, opened: Opened, settings: Settings, recorder: Recorder, decoders: Decoders, replaces: Served | None
+) -> Served:
+    bundle, manifest, variant = opened.bundle, opened.bundle.manifest, opened.record.variant
+    known = _known_costs(manifest, variant, replaces)
     streams, sizes = batch_sizes(name, opened.runtime, settings, known)
     return Served(
         name,
-        bundle.manifest,
+        manifest,
         opened.runtime,
         opened.record,
         sizes=sizes,
@@ -105,6 +117,7 @@ def _served(name: str, opened: Opened, settings: Settings, recorder: Recorder, r
         streams=streams,
         capacity=settings.queue,
         max_pixels=settings.max_pixels,
+        load=decoding(name, decoders, settings, manifest.input, rate(opened.runtime, streams, sizes, settings)),
         recorder=recorder,
         bundle=bundle.folder.name,
         reference=open_reference(bundle, variant) if settings.shadow else None,
@@ -121,40 +134,6 @@ def _known_costs(manifest: Manifest, variant: str, other: Served | None) -> tupl
         return None
     same = manifest.architecture == other.manifest.architecture and manifest.input.size == other.manifest.input.size
     return (other.streams, Costs(other.sizes.seconds)) if same else None
-
-
-def batch_sizes(
-    name: str, runtime: Runtime, settings: Settings, known: tuple[int, Costs] | None = None
-) -> tuple[int, BatchSizes]:
-    """How many batches at once and how large: as the settings say, or by what they cost on this machine now.
-
-    Args:
-        name: of the model, for the log.
-        runtime: to measure.
-        settings: of the service.
-        known: what is known of it already.
-    """
-    threads = min(settings.worker_threads, runtime.streams)
-    picture = np.zeros((1, *runtime.shape), np.uint8)
-
-    def run(size: int) -> None:
-        runtime.run(np.repeat(picture, size, axis=0))
-
-    if settings.batch:
-        for size in (size for size in SIZES if size <= settings.batch):
-            run(size)
-        runtime.keep({size for size in SIZES if size <= settings.batch} | {settings.batch})
-        return threads, AlwaysUpTo(settings.batch)
-    if known is not None:
-        for size in known[1].seconds:
-            run(size)
-        runtime.keep(known[1].seconds)
-        return known
-    streams, costs = fewest_streams(threads, lambda streams: measure(run, streams=streams, largest=settings.queue))
-    runtime.keep(costs.seconds)
-    figures = ", ".join(f"{size}: {1000 * seconds:.1f}" for size, seconds in costs.seconds.items())
-    logger.info("%s: %d batches at once; milliseconds of a batch by its size: %s", name, streams, figures)
-    return streams, costs
 
 
 def check_bundle(name: str, bundle: Bundle, settings: Settings) -> list[str]:

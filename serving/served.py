@@ -13,11 +13,13 @@ import numpy as np
 
 from export.record import ParityRecord
 from export.runtimes.base import Logits, Pixels, Runtime
+from models import preprocess
 from models.manifest import Manifest
-from models.preprocess import ImageError, load
+from models.preprocess import ImageError
 from models.spec import InputSpec
 from serving.batching import Batcher
 from serving.costs import BatchSizes
+from serving.decoding.pool import Load
 from serving.errors import RequestError, from_image_error, internal, unavailable
 from serving.predictions import Prediction, best
 from serving.shadow import Shadow
@@ -40,6 +42,7 @@ class Served:
         streams: batches in flight at once, at most `threads`.
         capacity: pictures that may wait or be worked on at once.
         max_pixels: ceiling on a picture's width x height.
+        load: from a picture's bytes to the model's pixels.
         recorder: is told what happens.
         bundle: that it was loaded from; the same name where none is given.
         reference: the FP32 variant to compare a share of the answers with; None: no comparison.
@@ -59,6 +62,7 @@ class Served:
         streams: int,
         capacity: int,
         max_pixels: int,
+        load: Load = preprocess.load,
         recorder: Recorder,
         bundle: str | None = None,
         reference: Runtime | None = None,
@@ -75,7 +79,7 @@ class Served:
         self.record = record
         self.runtime = runtime
         self.capacity = capacity
-        self._decode = partial(_decoded, spec=manifest.input, max_pixels=max_pixels)
+        self._decode = partial(_decoded, load=load, spec=manifest.input, max_pixels=max_pixels)
         self._telemetry = recorder.model(name, self.version, self.variant)
         self._batcher = Batcher(
             self._run,
@@ -201,7 +205,7 @@ class Served:
         return logits
 
 
-def _decoded(data: bytes, spec: InputSpec, max_pixels: int) -> Pixels:
+def _decoded(data: bytes, load: Load, spec: InputSpec, max_pixels: int) -> Pixels:
     """A picture's pixels; an error of it bears no traceback, which would keep the half-decoded picture as long."""
     try:
         return load(data, spec, max_pixels=max_pixels)

@@ -137,7 +137,7 @@ class HalftoneService:
 def _load() -> None:
     for name in SETTINGS.models:
         try:
-            API.models.publish(load_model(name, SETTINGS, API.recorder))
+            API.models.publish(load_model(name, SETTINGS, API.recorder, API.decoders))
         except Exception as error:
             end_worker(name, error)
     settle()

@@ -43,6 +43,10 @@ class Settings:
     threads: int = 0
     """Threads that run each model, with one more to decode; 0: as many as there are cores."""
 
+    decoders: int = -1
+    """Processes that decode pictures for these threads; 0: the threads decode themselves; -1: one for each thread, for
+    the models that need them by measuring."""
+
     batch: int = 0
     """Most pictures that a model runs at once; 0: found by measuring; 1: no batches; more: always as many as wait."""
 
@@ -117,6 +121,7 @@ class Settings:
             self._check(name, 0 < getattr(self, name) < math.inf, "a positive number")
         for name in ("threads", "batch"):
             self._check(name, getattr(self, name) >= 0, "0 or more")
+        self._check("decoders", self.decoders >= -1, "0 or more, or -1")
         names = self.models
         self._check("model", all(names) and len(set(names)) == len(names), "different names with commas between")
         self._check("lame_duck", 0 <= self.lame_duck < math.inf, "0 or a positive number")
@@ -160,6 +165,11 @@ class Settings:
     def worker_threads(self) -> int:
         """Threads that run each model, at least 1."""
         return self.threads or cores()
+
+    @property
+    def decoder_processes(self) -> int:
+        """Processes that decode where processes do it."""
+        return self.worker_threads if self.decoders < 0 else self.decoders
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:

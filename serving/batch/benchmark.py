@@ -31,7 +31,8 @@ from models.host import host
 from models.preprocess import ImageError, load
 from models.store import DEFAULT_MODEL
 from serving.batch.__main__ import check_installed
-from serving.loading import batch_sizes, open_fastest
+from serving.loading import open_fastest
+from serving.pace import batch_sizes
 from serving.settings import Settings
 
 PROG = "python -m serving.batch.benchmark"

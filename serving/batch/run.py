@@ -12,7 +12,8 @@ from models.host import cores
 from serving.batch.job import Job, Workplace, made
 from serving.batch.on_ray import Done, score_chunks
 from serving.batch.pictures import Pictures
-from serving.loading import batch_sizes, open_fastest
+from serving.loading import open_fastest
+from serving.pace import batch_sizes
 from serving.settings import Settings
 
 

@@ -20,7 +20,8 @@ from models.preprocess import ImageError, Pixels, load
 from serving.batch.pictures import Pictures
 from serving.batch.table import SCHEMA
 from serving.errors import RequestError, from_image_error
-from serving.loading import batch_sizes, open_fastest
+from serving.loading import open_fastest
+from serving.pace import batch_sizes
 from serving.predictions import best
 from serving.settings import Settings
 

@@ -72,7 +72,7 @@ def profile(config: ProfileConfig) -> int:
     settings = replace(Settings.from_environment(), model=config.model)
     clock = Clock()
     api = Api(settings)
-    served = load_model(config.model, settings, TimedRecorder(clock))
+    served = load_model(config.model, settings, TimedRecorder(clock), api.decoders)
     api.models.publish(served)
     app = Probe(Gateway(api, api), clock)
     count = WARM_UP + config.requests

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.costs import AlwaysUpTo, Costs, fewest_streams, measure
-from serving.loading import batch_sizes
+from serving.pace import batch_sizes
 from serving.settings import Settings
 from tests.serving.stand_in import StandIn
 

@@ -20,6 +20,7 @@ from onnx import helper, numpy_helper
 import export.runtimes
 from models.bundle import WEIGHTS, Bundle
 from models.errors import HalftoneError
+from serving.decoding.pool import Decoders
 from serving.loading import load_model
 from serving.served import Served
 from serving.settings import Settings
@@ -121,7 +122,7 @@ def graph(value: float = 1) -> bytes:
 
 
 def load(replaces: Served | None = None) -> Served:
-    return load_model("tiny", SETTINGS, Recorder(), replaces=replaces)
+    return load_model("tiny", SETTINGS, Recorder(), Decoders(0), replaces=replaces)
 
 
 def test_the_bundle_is_served_as_it_is(folder: Path, double: Any) -> None:
