@@ -20,10 +20,12 @@ from typing import Any, NoReturn, TypeVar
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 
 import bentoml
+from bentoml._internal.context import server_context
 
 from models.cli import WRONG_REQUEST
 from models.errors import HalftoneError
 from models.store import open_bundle
+from serving.accepting import Shares
 from serving.api import Api
 from serving.bento import find_bundles
 from serving.connections import install
@@ -33,7 +35,7 @@ from serving.gateway import BENTOML_FOLDERS, BENTOML_PATHS, ASGIApp, Gateway
 from serving.loading import check_bundle, load_model
 from serving.memory import settle
 from serving.settings import Settings
-from serving.signals import is_successor, tell_ready
+from serving.signals import is_successor, meeting, tell_ready
 from serving.telemetry.log import RequestLog, configure
 from serving.telemetry.monitor import Monitor
 from serving.telemetry.routes import Routes
@@ -76,25 +78,41 @@ def _whole(app: ASGIApp) -> ASGIApp:
     return traced(monitored, SETTINGS, API.recorder)
 
 
+def _worker() -> int:
+    """Number of this worker among those of the service, from 1 on."""
+    return server_context.worker_index or 1
+
+
+def _meeting() -> Path | None:
+    """Where the workers of the service meet, if there are several."""
+    return meeting() if SETTINGS.workers > 1 else None
+
+
+def _shares() -> Shares | None:
+    folder = _meeting()
+    return Shares(folder, _worker()) if folder else None
+
+
 # The time-out of BentoML is a backstop: the service's own, shorter ones answer first and say what to do.
 # Its metrics and access log are off: the ones of `serving.telemetry` say more and cost less, and BentoML's metrics take
 # whatever path a client invents for a label.
 @bentoml.service(
     name=NAME,
-    workers=1,
+    workers=SETTINGS.workers,
     traffic={"timeout": 600},
     logging={"access": {"enabled": False}},
     metrics={"enabled": False},
     tracing=tracing_options(SETTINGS),
-    service_class=fronted(_whole, retire=API.retire, lame_duck=SETTINGS.lame_duck),
+    service_class=fronted(_whole, retire=API.retire, lame_duck=SETTINGS.lame_duck, shares=_shares),
 )
 class HalftoneService:
     """Loads the models in the background, so that /livez answers at once and /readyz when they are warmed."""
 
     def __init__(self) -> None:
         configure(SETTINGS.log_format)
-        if is_successor():
-            # Nobody is listening yet: who asks waits for a second or two, where a listening worker would answer 503.
+        if is_successor() or _worker() > 1:
+            # This worker isn't listening yet: who asks waits for a second or two, or is answered by another one, where
+            # a listening worker would answer 503.
             _load()
         else:
             threading.Thread(target=_load, name="loader", daemon=True).start()
@@ -135,6 +153,8 @@ class HalftoneService:
 
 
 def _load() -> None:
+    if (folder := _meeting()) is not None:
+        API.recorder.join(folder, _worker())
     for name in SETTINGS.models:
         try:
             API.models.publish(load_model(name, SETTINGS, API.recorder, API.decoders))

@@ -15,6 +15,7 @@ from models.host import cores
 from models.preprocess import MAX_PIXELS
 from models.store import DEFAULT_MODEL
 from serving import settings_file
+from serving.accepting import MOST_WORKERS
 from serving.keys import Keys
 from serving.settings_file import PREFIX
 
@@ -40,8 +41,11 @@ class Settings:
     allow_untrained: bool = False
     """Serve a bundle with random weights; its answers mean nothing."""
 
+    workers: int = 1
+    """Processes that answer, each with the models, queues and limits of its own."""
+
     threads: int = 0
-    """Threads that run each model, with one more to decode; 0: as many as there are cores."""
+    """Threads that run each model in a worker, with one more to decode; 0: the cores, shared among the workers."""
 
     decoders: int = -1
     """Processes that decode pictures for these threads; 0: the threads decode themselves; -1: one for each thread, for
@@ -115,13 +119,14 @@ class Settings:
     """Keep a replaced model in memory, so that a rollback takes no time."""
 
     def __post_init__(self) -> None:
-        for name in ("queue", "max_pixels", "max_images", "connections"):
+        for name in ("workers", "queue", "max_pixels", "max_images", "connections"):
             self._check(name, getattr(self, name) >= 1, "at least 1")
         for name in ("deadline", "body_timeout", "header_timeout", "max_body_mb", "queue_mb"):
             self._check(name, 0 < getattr(self, name) < math.inf, "a positive number")
         for name in ("threads", "batch"):
             self._check(name, getattr(self, name) >= 0, "0 or more")
         self._check("decoders", self.decoders >= -1, "0 or more, or -1")
+        self._check("workers", self.workers <= MOST_WORKERS, f"at most {MOST_WORKERS}")
         names = self.models
         self._check("model", all(names) and len(set(names)) == len(names), "different names with commas between")
         self._check("lame_duck", 0 <= self.lame_duck < math.inf, "0 or a positive number")
@@ -133,6 +138,11 @@ class Settings:
             raise HalftoneError(f"{PREFIX}ADMIN_TOKEN must be at least 16 visible ASCII characters, without spaces")
         if self.admin_token in self.keys:
             raise HalftoneError(f"{PREFIX}ADMIN_TOKEN must not be one of {PREFIX}API_KEYS: clients would be operators")
+        if self.admin_token and self.workers > 1:
+            raise HalftoneError(
+                f"{PREFIX}ADMIN_TOKEN needs {PREFIX}WORKERS=1, as a request to /admin reaches one worker only: with "
+                f"more, let {PREFIX}WATCH load what changes"
+            )
         endpoint = self.trace_endpoint
         self._check("trace_endpoint", not endpoint or endpoint.startswith(("http://", "https://")), "an http(s) URL")
         self._check("max_images", self.max_images <= self.queue, f"at most the queue of {self.queue}")
@@ -164,7 +174,7 @@ class Settings:
     @property
     def worker_threads(self) -> int:
         """Threads that run each model, at least 1."""
-        return self.threads or cores()
+        return self.threads or max(1, cores() // self.workers)
 
     @property
     def decoder_processes(self) -> int:

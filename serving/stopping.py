@@ -16,6 +16,7 @@ from typing import Any
 
 import uvicorn
 
+from serving.accepting import Acceptor, Shares
 from serving.connections import GuardedProtocol
 from serving.door import readable, shut
 from serving.signals import ALL_STOP
@@ -32,10 +33,14 @@ class Server(uvicorn.Server):
         config: uvicorn's.
         retire: called at the signal, in its handler.
         lame_duck: seconds to go on as if nothing had happened, for those who have not noticed yet; none after Ctrl-C.
+        shares: of the workers that take connections from the same socket; None where there is one alone.
     """
 
-    def __init__(self, config: uvicorn.Config, *, retire: Callable[[], object], lame_duck: float) -> None:
+    def __init__(
+        self, config: uvicorn.Config, *, retire: Callable[[], object], lame_duck: float, shares: Shares | None = None
+    ) -> None:
         super().__init__(config)
+        self._shares = shares
         self._retire = retire
         self._lame_duck = lame_duck
         self._all_stop = False
@@ -50,7 +55,23 @@ class Server(uvicorn.Server):
         signal.signal(ALL_STOP, self.handle_exit)
         if not issubclass(self.config.http_protocol_class, GuardedProtocol):
             raise RuntimeError(f"connections are {self.config.http_protocol_class}, which have no limits")
-        await super().startup(sockets)
+        if self._shares is None or sockets is None:
+            await super().startup(sockets)
+            return
+        await super().startup([])
+        for listener in sockets:
+            listener.listen(self.config.backlog)
+            acceptor = Acceptor(
+                listener, self._shares, self._protocol, self.server_state.connections, ssl=self.config.ssl
+            )
+            self.servers.append(acceptor)  # type: ignore[arg-type]
+
+    def _protocol(self) -> asyncio.Protocol:
+        kind: Any = self.config.http_protocol_class
+        connection: asyncio.Protocol = kind(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return connection
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """A signal to stop has come."""
@@ -88,7 +109,7 @@ class Server(uvicorn.Server):
 
     async def _leave(self, listeners: Sequence[socket.socket]) -> None:
         if self._all_stop:
-            await shut(listeners, self._close)
+            await shut(listeners, self._close, shared=self._shares is not None)
         else:
             # The socket stays open in the supervisor: what comes now waits in it for the next worker.
             self._close()
@@ -115,9 +136,9 @@ class Server(uvicorn.Server):
             pause = _STEP
 
 
-def install(*, retire: Callable[[], object], lame_duck: float) -> None:
+def install(*, retire: Callable[[], object], lame_duck: float, shares: Shares | None) -> None:
     """Let BentoML's worker run this server; to be called before it makes uvicorn's."""
-    uvicorn.Server = partial(Server, retire=retire, lame_duck=lame_duck)  # type: ignore[misc, assignment]
+    uvicorn.Server = partial(Server, retire=retire, lame_duck=lame_duck, shares=shares)  # type: ignore[misc, assignment]
 
 
 def _silent(connection: Any) -> bool:

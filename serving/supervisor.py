@@ -9,9 +9,12 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -19,7 +22,7 @@ import bentoml._internal.utils.circus as bentoml_circus
 from circus.exc import ConflictError  # type: ignore[import-untyped]
 
 from models.cli import WRONG_REQUEST
-from serving.signals import ALL_STOP, READY, SUCCESSOR, SUPERVISOR
+from serving.signals import ALL_STOP, MEETING, READY, SUCCESSOR, SUPERVISOR, take_ready
 
 FAILED = 1
 """Exit code where a worker ended before it was ready, and not by its own decision."""
@@ -44,11 +47,14 @@ class Supervisor(bentoml_circus.Arbiter):
     def __init__(self, watchers: list[Any], **options: Any) -> None:
         super().__init__(watchers, **options | _WITHIN)
         self._exit_code = 0
-        self._ready = self._was_ready = False
+        self._was_ready = False
         self._deaths = 0
+        self._meeting = Path(tempfile.mkdtemp(prefix="halftone-"))
         for watcher in watchers:
             watcher.hooks["after_reap"] = self._reaped
-            watcher.env = {**(watcher.env or {}), SUPERVISOR: str(os.getpid())}
+            watcher.env = {**(watcher.env or {}), SUPERVISOR: str(os.getpid()), MEETING: str(self._meeting)}
+            # In a container the loss of the only worker ends the service, for whoever runs it to start another one.
+            watcher.respawn |= watcher.numprocesses > 1
 
     def initialize(self) -> None:
         """Bind the port; where that fails, say so and end."""
@@ -61,6 +67,7 @@ class Supervisor(bentoml_circus.Arbiter):
         except OSError as error:
             print(f"error: {self._why_not(error)}", file=sys.stderr, flush=True)
             self.exit_stack.close()
+            shutil.rmtree(self._meeting, ignore_errors=True)
             # Threads of the message queue would keep the process.
             os._exit(WRONG_REQUEST)
 
@@ -74,6 +81,8 @@ class Supervisor(bentoml_circus.Arbiter):
             # circus has no worker left, and no order to start one.
             if not self._exit_code:
                 raise
+        finally:
+            shutil.rmtree(self._meeting, ignore_errors=True)
         if self._exit_code:
             self.exit_stack.close()
             sys.exit(self._exit_code)
@@ -102,17 +111,16 @@ class Supervisor(bentoml_circus.Arbiter):
             self.loop.call_later(_SOON, self._reap)
 
     def _worker_is_ready(self) -> None:
-        self._ready = self._was_ready = True
+        self._was_ready = True
         self._deaths = 0
         for watcher in self.watchers:
             watcher.env[SUCCESSOR] = "1"
 
-    def _reaped(self, *, exit_code: int, watcher: Any, **_: Any) -> None:
+    def _reaped(self, *, exit_code: int, process_pid: int, watcher: Any, **_: Any) -> None:
         """A worker has ended: circus starts another one right after this, unless it is told not to."""
         if self._stopping:
             return
-        ready, self._ready = self._ready, False
-        self._deaths += not ready
+        self._deaths += not take_ready(self._meeting, process_pid)
         if exit_code == WRONG_REQUEST:
             self._give_up(exit_code)
         elif self._deaths > (MOST_DEATHS if self._was_ready else 0):
@@ -128,6 +136,9 @@ class Supervisor(bentoml_circus.Arbiter):
         self._exit_code = exit_code
         for watcher in self.watchers:
             watcher.respawn = False
+            if watcher.processes:
+                # Other workers answer still.
+                self.loop.call_later(_SOON, lambda: self._stopping or self.stop())
 
     def _why_not(self, error: OSError) -> str:
         address = ", ".join(f"{sock.host}:{sock.port}" for sock in self.sockets.values() if not sock.is_unix)

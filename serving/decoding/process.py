@@ -17,6 +17,7 @@ from models.preprocess import ImageError, load
 from models.spec import InputSpec
 from serving.decoding import wire
 from serving.memory import settle
+from serving.signals import ALL_STOP
 
 OUT_OF_MEMORY = 9
 """Exit code where there is no memory even for the file."""
@@ -57,7 +58,7 @@ def _spec(words: bytes) -> InputSpec:
 
 def main(number: int) -> None:
     """Decode until the service closes its end, whatever signals are sent to all its processes."""
-    for each in (signal.SIGINT, signal.SIGTERM):
+    for each in (signal.SIGINT, signal.SIGTERM, ALL_STOP):
         signal.signal(each, signal.SIG_IGN)
     settle()
     with socket.socket(fileno=number) as end:

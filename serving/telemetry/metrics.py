@@ -1,8 +1,9 @@
 """Counters, histograms and gauges of one process, cheaper to write than prometheus_client's own.
 
 prometheus_client stores each number in a memory-mapped file where BentoML starts the server, which costs ten times as
-much as here, and that folder is emptied by the next server on the machine. The service is one process, so
-its numbers stay in its memory, and prometheus_client only writes them out when they are asked for.
+much as here, and that folder is emptied by the next server on the machine. Here the numbers of a process stay
+in its memory, and prometheus_client only writes them out when they are asked for; `serving.telemetry.colleagues` brings
+those of several workers together.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sized
 from itertools import accumulate
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serving.telemetry.catalogue import METRICS, Metric
+from serving.telemetry.colleagues import Colleagues
 
 if TYPE_CHECKING:
     import prometheus_client
@@ -47,6 +50,7 @@ class Metrics:
         self._counters: dict[Metric, dict[Labels, int]] = {m: {} for m in METRICS if m.kind == "counter"}
         self._gauges: dict[Metric, dict[Labels, Callable[[], float]]] = {m: {} for m in METRICS if m.kind == "gauge"}
         self._registry: prometheus_client.CollectorRegistry | None = None
+        self._colleagues: Colleagues | None = None
 
     def observe(self, metric: Metric, labels: Labels, value: float) -> None:
         """Add one observation to a histogram."""
@@ -77,9 +81,25 @@ class Metrics:
         with self._lock:
             self._gauges[metric].pop(labels, None)
 
+    def join(self, meeting: Path, number: int) -> None:
+        """Be one of several workers from now on: an exposition holds all of them, each with the label `worker`.
+
+        Args:
+            meeting: folder of the workers.
+            number: of this one.
+        """
+        colleagues = Colleagues(meeting, number, self._everything())
+        colleagues.start()
+        self._colleagues = colleagues
+
     def exposition(self) -> bytes:
         """Everything, and what is known of the process, in Prometheus' text format."""
         # Imported here: the first scrape may take its time, the start of the service may not.
+        import prometheus_client
+
+        return prometheus_client.generate_latest(self._colleagues or self._everything())
+
+    def _everything(self) -> prometheus_client.CollectorRegistry:
         import prometheus_client
 
         if self._registry is None:
@@ -87,7 +107,7 @@ class Metrics:
             registry.register(self)
             prometheus_client.ProcessCollector(registry=registry)
             self._registry = registry
-        return prometheus_client.generate_latest(self._registry)
+        return self._registry
 
     def collect(self) -> Iterator[prometheus_client.Metric]:
         """The families, as prometheus_client asks its collectors for them."""

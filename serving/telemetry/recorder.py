@@ -6,6 +6,7 @@ Every method may be called from any thread, costs about a microsecond, and does 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from serving.telemetry import catalogue
@@ -41,6 +42,11 @@ class Recorder:
         self.metrics = Metrics() if metrics else None
         self.spans: Spans | None = None
         self._queues: dict[str, Queue] = {}
+
+    def join(self, meeting: Path, number: int) -> None:
+        """Be one of several workers from now on, whose metrics are shown together; see `Metrics.join`."""
+        if self.metrics:
+            self.metrics.join(meeting, number)
 
     def trace(self, spans: Spans) -> None:
         """Make spans from now on."""

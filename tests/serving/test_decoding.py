@@ -26,6 +26,7 @@ from models.spec import InputSpec
 from serving.decoding.choice import decoding, lock_share
 from serving.decoding.pool import Decoders
 from serving.settings import Settings
+from serving.signals import ALL_STOP
 from tests.servers import PHOTOS, ROOT, Server, serve
 
 SPEC = InputSpec(size=224)
@@ -137,8 +138,8 @@ def test_a_process_that_was_killed_is_replaced(decoders: Decoders) -> None:
 def test_signals_to_the_whole_service_do_not_reach_what_is_being_decoded(decoders: Decoders) -> None:
     before = decoders.pids
     for pid in before:
-        os.kill(pid, signal.SIGTERM)
-        os.kill(pid, signal.SIGINT)
+        for number in (signal.SIGTERM, signal.SIGINT, ALL_STOP):
+            os.kill(pid, number)
 
     for _ in before:
         decoders.load(CAT, SPEC)
