@@ -1,9 +1,9 @@
 """`python -m loadtest.tune --model NAME --p99-ms 50`: the setting of the service that holds the most traffic.
 
-Starts the service with one setting after the other (variant, threads, batch size; its streams and how long a batch
-waits it decides itself) and finds for each the highest rate of random arrivals that keeps the latency target. Only
-proven variants are tried. The best ones and the untuned service then meet in interleaved rounds, the winner becomes a
-settings file for HALFTONE_SETTINGS, and a second run with that file checks the capacity plan.
+Starts the service with one setting after the other (variant, workers, threads, batch size; its streams and how long a
+batch waits it decides itself) and finds for each the highest rate of random arrivals that keeps the latency target.
+Only proven variants are tried. The best ones and the untuned service then meet in interleaved rounds, the winner
+becomes a settings file for HALFTONE_SETTINGS, and a second run with that file checks the capacity plan.
 
 About 15 minutes on two cores, which should have nothing else to do. The report goes to loadtest/reports/DATE-tune.md
 and .json. Exit code 1 where no setting held the target, or the second run was more than 15 % off.
@@ -37,6 +37,8 @@ from loadtest.tuning.setting import PASSED, artifacts, file_environment, verdict
 
 DONE, ANSWER_IS_NO = 0, 1
 
+_ADMINISTERED = bool(os.environ.get("HALFTONE_ADMIN_TOKEN"))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
@@ -55,8 +57,12 @@ class Config:
     variants: tuple[str, ...] = ()
     """To try; empty: all that are proven."""
 
+    workers: tuple[int, ...] = (usable_cores(),) if usable_cores() > 1 and not _ADMINISTERED else ()
+    """Numbers of processes to try besides one; by default one a core, but none where HALFTONE_ADMIN_TOKEN is set, which
+    takes a single one."""
+
     threads: tuple[int, ...] = tuple(sorted({max(1, usable_cores() // 2), usable_cores() + 1} - {usable_cores()}))
-    """Numbers of threads to try besides the default, which is the number of cores."""
+    """Numbers of threads to try in one process besides the default, which is the number of cores."""
 
     batches: tuple[int, ...] = (1, 2, 4, 8)
     """Largest batches to try besides the default, which is found by what batches cost."""
@@ -92,6 +98,7 @@ class Config:
         _check("," not in self.model, "--model takes one bundle: tune them one after the other")
         _check(0 < self.p99_ms <= 60_000, "--p99-ms must be above 0 and at most 60000")
         _check(0.5 <= self.seconds <= 600, "--seconds must be 0.5 to 600")
+        _check(all(1 <= number <= 256 for number in self.workers), "--workers must be 1 to 256")
         _check(all(1 <= number <= 1024 for number in self.threads), "--threads must be 1 to 1024")
         _check(all(1 <= size <= 256 for size in self.batches), "--batches must be 1 to 256")
         _check(1 <= self.rounds <= 10 and 1 <= self.finalists <= 10, "--rounds and --finalists must be 1 to 10")
@@ -114,6 +121,7 @@ def main(config: Config) -> int:
         trials = search(
             bench.measure,
             variants=config.variants or tuple(name for name, verdict in known.items() if verdict == PASSED),
+            workers=config.workers,
             threads=config.threads,
             batches=config.batches,
             finalists=config.finalists,

@@ -24,6 +24,8 @@ _AHEAD = 1
 """Connections that a worker may have more than another one and still take the next."""
 _GIVE_WAY = 0.001
 """Seconds in which a worker with more than that leaves it to the others."""
+_LOADING = 0.05
+"""Seconds in which a worker without its models leaves everything to the others."""
 _NO_FILES = 1.0
 """Seconds without a new connection where the process may open no more files."""
 
@@ -34,9 +36,11 @@ class Shares:
     Args:
         meeting: folder of the workers.
         number: of this one, from 1 on.
+        loaded: whether this one has its models; until then it only takes connections while it is the only one.
     """
 
-    def __init__(self, meeting: Path, number: int) -> None:
+    def __init__(self, meeting: Path, number: int, *, loaded: Callable[[], bool] = lambda: True) -> None:
+        self.loaded = loaded
         size = _NUMBER_BYTES * MOST_WORKERS
         descriptor = os.open(meeting / "connections", os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -113,19 +117,26 @@ class Acceptor:
         """A connection is there, for whichever worker takes it."""
         own, fewest = self._count(), self._shares.fewest_elsewhere()
         self._shares.tell(own)
-        if fewest is not None and own > fewest + _AHEAD:
+        if self._must_leave_it(fewest):
+            self._rest(_LOADING)
+        elif fewest is not None and own > fewest + _AHEAD:
             self._rest(_GIVE_WAY)
         else:
             self._take()
+
+    def _must_leave_it(self, fewest: int | None) -> bool:
+        """Whether this worker could only say that it isn't ready, where another one is."""
+        return fewest is not None and not self._shares.loaded()
 
     def _rest(self, seconds: float) -> None:
         self._loop.remove_reader(self._listener)
         self._pause = self._loop.call_later(seconds, self._go_on)
 
     def _go_on(self) -> None:
-        # Nobody else may have time for it.
         self._loop.add_reader(self._listener, self._waiting)
-        self._take()
+        # Nobody else may have time for it.
+        if not self._must_leave_it(self._shares.fewest_elsewhere()):
+            self._take()
 
     def _take(self) -> None:
         try:

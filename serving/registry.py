@@ -31,9 +31,14 @@ class Registry:
         self._lock = threading.Condition(threading.Lock())
 
     @property
+    def loaded(self) -> bool:
+        """Whether every model is loaded and warmed."""
+        return len(self._models) == len(self.names)
+
+    @property
     def ready(self) -> bool:
         """Whether every model is loaded and warmed, and the service isn't stopping."""
-        return not self._retired and len(self._models) == len(self.names)
+        return not self._retired and self.loaded
 
     def publish(self, model: Served, *, keep: bool = False) -> list[Served]:
         """Answer with this model from now on, in place of the present one.

@@ -90,7 +90,7 @@ def _meeting() -> Path | None:
 
 def _shares() -> Shares | None:
     folder = _meeting()
-    return Shares(folder, _worker()) if folder else None
+    return Shares(folder, _worker(), loaded=lambda: API.models.loaded) if folder else None
 
 
 # The time-out of BentoML is a backstop: the service's own, shorter ones answer first and say what to do.

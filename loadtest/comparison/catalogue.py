@@ -47,6 +47,7 @@ def _limit(name: str, title: str, batch: int, engine: str, settings: dict[str, s
 PEERS = (
     # Pinned to what its row says.
     ours(HALFTONE_VARIANT="{variant}"),
+    ours("halftone-workers", "Halftone, a worker a core", HALFTONE_VARIANT="{variant}", HALFTONE_WORKERS="{cores}"),
     Peer(
         name="fastapi",
         title="FastAPI, a worker a core",

@@ -73,6 +73,7 @@ def search(
     measure: Measure,
     *,
     variants: Sequence[str],
+    workers: Sequence[int],
     threads: Sequence[int],
     batches: Sequence[int],
     finalists: int,
@@ -85,17 +86,18 @@ def search(
     Args:
         measure: see there.
         variants: to try, at least one.
-        threads: numbers to try.
+        workers: numbers to try.
+        threads: numbers to try, with one worker.
         batches: sizes to try; 0 leaves the choice to the service.
         finalists: how many tuned settings go into the rounds.
         rounds: interleaved, at least one.
     """
     untuned = Trial(setting=UNTUNED)
-    if len(variants) == 1 and not threads and not batches:
+    if len(variants) == 1 and not (workers or threads or batches):
         # There is nothing to rank.
         trials = best = [Trial(setting=Setting(variant=variants[0]))]
     else:
-        trials = _coarse(measure, variants, threads, batches)
+        trials = _coarse(measure, variants, workers, threads, batches)
         best = [trial for trial in _ranked(trials) if trial.rate][:finalists]
     finals = [untuned, *best]
     for number in range(rounds):
@@ -106,7 +108,9 @@ def search(
     return [*_ranked(finals), *_ranked(rest)]
 
 
-def _coarse(measure: Measure, variants: Sequence[str], threads: Sequence[int], batches: Sequence[int]) -> list[Trial]:
+def _coarse(
+    measure: Measure, variants: Sequence[str], workers: Sequence[int], threads: Sequence[int], batches: Sequence[int]
+) -> list[Trial]:
     trials: list[Trial] = []
 
     def attempt(settings: Sequence[Setting]) -> None:
@@ -119,6 +123,7 @@ def _coarse(measure: Measure, variants: Sequence[str], threads: Sequence[int], b
     attempt([Setting(variant=variant) for variant in variants])
     best = [trial.setting for trial in _ranked(trials)[:_BEST_VARIANTS]]
     attempt([dataclasses.replace(setting, threads=number) for setting in best for number in threads])
+    attempt([dataclasses.replace(setting, workers=number) for setting in best for number in workers])
     best = [_ranked(trials)[0].setting]
     attempt([dataclasses.replace(setting, batch=size) for setting in best for size in batches])
     return trials

@@ -13,7 +13,9 @@ from loadtest.comparison.errors import CompareError
 PASSED = "PASSED"
 _REFERENCE = "torch-fp32"
 # What the caller's environment says must not leak into a setting that says nothing.
-_UNSET = dict.fromkeys(("HALFTONE_SETTINGS", "HALFTONE_VARIANT", "HALFTONE_THREADS", "HALFTONE_BATCH"), "")
+_UNSET = dict.fromkeys(
+    ("HALFTONE_SETTINGS", "HALFTONE_VARIANT", "HALFTONE_WORKERS", "HALFTONE_THREADS", "HALFTONE_BATCH"), ""
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,15 +23,23 @@ class Setting:
     """One way to run the service; what is empty or 0 is left to it."""
 
     variant: str = ""
+    workers: int = 0
+    """Processes that answer, which share the cores."""
+
     threads: int = 0
-    """Threads that decode and classify; as many calls of the model run at once."""
+    """Threads of each that decode and classify; as many calls of the model run at once."""
 
     batch: int = 0
     """Most pictures that the model runs at once; 0: by what batches cost, 1: none."""
 
     def variables(self) -> dict[str, str]:
         """The HALFTONE_* variables that say it."""
-        values = {"HALFTONE_VARIANT": self.variant, "HALFTONE_THREADS": self.threads, "HALFTONE_BATCH": self.batch}
+        values = {
+            "HALFTONE_VARIANT": self.variant,
+            "HALFTONE_WORKERS": self.workers,
+            "HALFTONE_THREADS": self.threads,
+            "HALFTONE_BATCH": self.batch,
+        }
         return {name: str(value) for name, value in values.items() if value}
 
     def environment(self) -> dict[str, str]:
@@ -37,7 +47,12 @@ class Setting:
         return _UNSET | self.variables()
 
     def __str__(self) -> str:
-        parts = [self.variant, f"{self.threads} threads" * bool(self.threads), f"batch {self.batch}" * bool(self.batch)]
+        parts = [
+            self.variant,
+            f"{self.workers} workers" * bool(self.workers),
+            f"{self.threads} threads" * bool(self.threads),
+            f"batch {self.batch}" * bool(self.batch),
+        ]
         return ", ".join(part for part in parts if part) or "untuned"
 
 

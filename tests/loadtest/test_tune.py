@@ -29,18 +29,24 @@ def test_one_command_tunes_plans_and_checks_itself(artifacts: Path, tmp_path: Pa
     file = tmp_path / "tuned.env"
 
     result = tune(
-        *("--variants", "onnxruntime-fp32", "--threads", "--batches", "--rounds", "1", "--traffic", "500", "2000"),
+        *("--variants", "onnxruntime-fp32", "--workers", "2", "--threads", "--batches", "--rounds", "1"),
+        *("--traffic", "500", "2000"),
         *("--seconds", "0.5", "--resolution", "0.3", "--p99-ms", "400"),
         *("--settings", str(file), "--output", str(tmp_path / "tune")),
         HALFTONE_ARTIFACTS=str(artifacts),
         HALFTONE_BATCH="32",
+        HALFTONE_WORKERS="3",
     )
 
     report = json.loads((tmp_path / "tune.json").read_text())
     plan = report["plan"]
     assert result.returncode == (0 if plan["error"] <= 0.15 else 1), result.stderr
     assert report["chosen"]["rate"] >= report["untuned"]["rate"] > 0
-    assert {trial["setting"] for trial in report["trials"]} == {"untuned", "onnxruntime-fp32"}
+    assert {trial["setting"] for trial in report["trials"]} == {
+        "untuned",
+        "onnxruntime-fp32",
+        "onnxruntime-fp32, 2 workers",
+    }
     assert [each["requests_per_second"] for each in plan["traffic"]] == [500, 2000]
     assert plan["traffic"][0]["replicas"] <= plan["traffic"][1]["replicas"]
     assert f"{plan['traffic'][1]['replicas']} replicas" in (tmp_path / "tune.md").read_text()
@@ -54,6 +60,7 @@ def test_one_command_tunes_plans_and_checks_itself(artifacts: Path, tmp_path: Pa
         (["--model", "no_such"], "python -m export --model no_such"),
         (["--model", "a,b"], "one bundle"),
         (["--p99-ms", "0"], "--p99-ms must be"),
+        (["--workers", "257"], "--workers must be 1 to 256"),
         (["--rounds", "0"], "--rounds and --finalists must be"),
         (["--utilisation", "1.2"], "--utilisation must be"),
         (["--traffic", "0"], "--traffic must be positive"),
@@ -69,8 +76,11 @@ def test_a_wrong_request_is_one_line(arguments: list[str], message: str) -> None
 
 
 def test_a_variant_that_the_service_refuses_is_no_winner(artifacts: Path, tmp_path: Path) -> None:
-    result = tune("--variants", "openvino-int8", "--threads", "--batches", "--seconds", "0.5", "--p99-ms", "0.01",
-                  "--settings", str(tmp_path / "no.env"), HALFTONE_ARTIFACTS=str(artifacts))  # fmt: skip
+    result = tune(
+        *("--variants", "openvino-int8", "--workers", "--threads", "--batches", "--seconds", "0.5"),
+        *("--p99-ms", "0.01", "--settings", str(tmp_path / "no.env")),
+        HALFTONE_ARTIFACTS=str(artifacts),
+    )
 
     assert result.returncode == 1
     assert "no setting held p99 within 0.01 ms" in result.stderr
@@ -86,17 +96,26 @@ rates = st.floats(1, 1000)
 
 
 @settings(deadline=None)
-@given(st.dictionaries(st.sampled_from("abcd"), rates, min_size=1), rates, st.floats(0.5, 2), st.floats(0.5, 2))
+@given(
+    st.dictionaries(st.sampled_from("abcd"), rates, min_size=1),
+    rates,
+    st.floats(0.5, 2),
+    st.floats(0.5, 2),
+    st.floats(0.5, 2),
+)
 def test_the_winner_is_the_best_of_those_that_met_and_never_behind_the_untuned(
-    by_variant: dict[str, float], untuned: float, fewer_threads: float, batches: float
+    by_variant: dict[str, float], untuned: float, more_workers: float, fewer_threads: float, batches: float
 ) -> None:
     def measure(setting: Setting, thorough: bool) -> Held:
         if setting.variant == "a":
             raise PeerError("refused")
         rate = untuned if setting == UNTUNED else by_variant[setting.variant]
-        return held(rate * (fewer_threads if setting.threads else 1) * (batches if setting.batch else 1))
+        # Threads are tried with one worker.
+        assert not (setting.workers and setting.threads)
+        spread = (more_workers if setting.workers else 1) * (fewer_threads if setting.threads else 1)
+        return held(rate * spread * (batches if setting.batch else 1))
 
-    trials = search(measure, variants=sorted(by_variant), threads=[1], batches=[8], finalists=2, rounds=2)
+    trials = search(measure, variants=sorted(by_variant), workers=[2], threads=[1], batches=[8], finalists=2, rounds=2)
 
     met = [trial for trial in trials if trial.thorough]
     assert trials[0] is met[0]
@@ -104,7 +123,7 @@ def test_the_winner_is_the_best_of_those_that_met_and_never_behind_the_untuned(
     assert trials[0].rate == max(trial.rate for trial in met) >= untuned
     proven = [rate for name, rate in by_variant.items() if name != "a"]
     if proven:
-        best = max(proven) * max(1, fewer_threads) * max(1, batches)
+        best = max(proven) * max(1, more_workers, fewer_threads) * max(1, batches)
         assert trials[0].rate == pytest.approx(max(best, untuned))
     assert all(trial.reason == "refused" for trial in trials if trial.setting.variant == "a")
 

@@ -35,6 +35,9 @@ TWO = {"HALFTONE_WORKERS": "2", "HALFTONE_THREADS": "1"}
 @pytest.fixture(scope="module")
 def two(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with serve(artifacts, tmp_path_factory.mktemp("workers") / "log", **TWO) as running:
+        # From the first 200 of /readyz on everybody is answered.
+        for _ in range(20):
+            assert running.post("/classify", content=CAT, headers=JPEG).status_code == 200
         wait_until(lambda: len(shares(running)) == 2, "both workers were ready")
         yield running
 
@@ -184,14 +187,20 @@ class Counting(asyncio.Protocol):
 class Place:
     """A listening socket with acceptors that share it, all on one event loop."""
 
-    def __init__(self, folder: Path, number: int) -> None:
+    def __init__(self, folder: Path, number: int, loading: set[int] = frozenset()) -> None:  # type: ignore[assignment]
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=200)
         self.connections: list[set[asyncio.Protocol]] = [set() for _ in range(number)]
         # The others duplicate it: an event loop watches a descriptor once.
         self.listeners = [self.listener, *(self.listener.dup() for _ in range(number - 1))]
         self.acceptors = [
-            Acceptor(listener, Shares(folder, place + 1), lambda own=own: Counting(own), own, ssl=None)  # type: ignore[misc]
-            for place, (listener, own) in enumerate(zip(self.listeners, self.connections, strict=True))
+            Acceptor(
+                listener,
+                Shares(folder, place, loaded=lambda place=place: place not in loading),  # type: ignore[misc]
+                lambda own=own: Counting(own),  # type: ignore[misc]
+                own,
+                ssl=None,
+            )
+            for place, (listener, own) in enumerate(zip(self.listeners, self.connections, strict=True), start=1)
         ]
 
     async def connect(self) -> asyncio.StreamWriter:
@@ -257,6 +266,31 @@ def test_a_worker_that_left_takes_none(tmp_path: Path) -> None:
         return counts
 
     assert asyncio.run(scenario()) == [0, 6]
+
+
+def test_a_worker_without_its_models_leaves_connections_to_those_that_have_theirs(tmp_path: Path) -> None:
+    async def scenario() -> list[list[int]]:
+        loading = {1}
+        alone = Place(tmp_path, 1, loading)
+        first = await alone.connect()
+        counts = [alone.counts]
+        await alone.close([first])
+
+        place = Place(tmp_path, 2, loading)
+        writers = [await place.connect() for _ in range(5)]
+        counts.append(place.counts)
+        loading.clear()
+        await asyncio.sleep(0.2)
+        writers += [await place.connect() for _ in range(5)]
+        counts.append(place.counts)
+        await place.close(writers)
+        return counts
+
+    alone, together, loaded = asyncio.run(scenario())
+
+    # Alone it answers, if only that it isn't ready.
+    assert (alone, together) == ([1], [0, 5])
+    assert loaded[0] >= 4
 
 
 class Exhausted(socket.socket):
