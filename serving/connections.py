@@ -64,6 +64,8 @@ class GuardedProtocol(HttpToolsProtocol):
     head_seconds: ClassVar[float]
     body_seconds: ClassVar[float]
     rejected: ClassVar[Callable[[str], None]]
+    too_many: ClassVar[Callable[[int], bool]] = staticmethod(lambda own: False)
+    """Whether a worker with so many connections should pass one on to another worker."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -132,6 +134,9 @@ class GuardedProtocol(HttpToolsProtocol):
             self._problem = _head_too_large()
             raise ValueError(self._problem.message)
         super().on_headers_complete()
+        if self.cycle is not None and not self.pipeline and type(self).too_many(len(self.connections)):
+            # The client's next request makes a new connection, which the other worker takes.
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """A piece of a request's body."""

@@ -24,7 +24,7 @@ _LONGEST = 1.0
 _SO_ATTACH_FILTER = 26
 
 
-async def shut(listeners: Sequence[socket.socket], close: Callable[[], None], *, shared: bool = False) -> None:
+async def shut(listeners: Sequence[socket.socket], close: Callable[[], None], *, is_last: Callable[[], bool]) -> None:
     """Shut a listening socket for all processes that hold it; what it has accepted is taken first.
 
     A client that comes meanwhile gets no answer to its first packet, repeats it a second later, and is refused.
@@ -32,18 +32,16 @@ async def shut(listeners: Sequence[socket.socket], close: Callable[[], None], *,
     Args:
         listeners: still served by the running event loop.
         close: ends that; called once nothing waits to be taken.
-        shared: other workers still take connections from it, and are about to shut it too.
+        is_last: whether no other worker takes connections from it any more; called then too.
     """
-    turned_away = all([_turn_away(listener) for listener in listeners])
-    if turned_away:
+    if all([_turn_away(listener) for listener in listeners]):
         await asyncio.sleep(SETTLE)
     loop = asyncio.get_running_loop()
     end = loop.time() + _LONGEST
     while any(readable(listener.fileno()) for listener in listeners) and loop.time() < end:
         await asyncio.sleep(_POLL)
-    # Closing alone would leave the supervisor's copy of it listening, with nobody to take what it accepts. Where no new
-    # connection gets in, that copy may stay: the other workers can't take any from a socket that is shut down.
-    if not (shared and turned_away):
+    # Closing alone would leave the supervisor's copy of it listening, with nobody to take what it accepts.
+    if is_last():
         for listener in listeners:
             with contextlib.suppress(OSError):
                 listener.shutdown(socket.SHUT_RDWR)

@@ -11,7 +11,7 @@ from typing import Any
 
 import bentoml
 
-from serving.accepting import Shares
+from serving.accepting import Share
 from serving.gateway import ASGIApp
 
 
@@ -20,7 +20,7 @@ def fronted(
     *,
     retire: Callable[[], object] = bool,
     lame_duck: float = 0.0,
-    shares: Callable[[], Shares | None] = lambda: None,
+    share: Callable[[], Share | None] = lambda: None,
 ) -> type[bentoml.Service[Any]]:
     """A class for `@bentoml.service(service_class=…)`.
 
@@ -28,7 +28,7 @@ def fronted(
         wrap: makes the application that the server calls, from BentoML's.
         retire: called in the worker when it is told to stop.
         lame_duck: seconds from there to the end of listening.
-        shares: called in the worker: of several workers that listen to one socket, if there are several.
+        share: called in the worker: its share of the connections, where there are several workers.
     """
 
     class FrontedService(bentoml.Service[Any]):  # type: ignore[misc]
@@ -36,7 +36,7 @@ def fronted(
             # Imported here: it is the worker that calls this, and only a worker needs uvicorn.
             from serving.stopping import install
 
-            install(retire=retire, lame_duck=lame_duck, shares=shares())
+            install(retire=retire, lame_duck=lame_duck, share=share())
             return wrap(super().to_asgi(is_main))
 
     return FrontedService

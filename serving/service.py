@@ -6,6 +6,7 @@ answered by `serving.api`. What can be set is in `serving.settings`.
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
@@ -25,17 +26,18 @@ from bentoml._internal.context import server_context
 from models.cli import WRONG_REQUEST
 from models.errors import HalftoneError
 from models.store import open_bundle
-from serving.accepting import Shares
+from serving.accepting import Share
 from serving.api import Api
 from serving.bento import find_bundles
 from serving.connections import install
+from serving.crew import FOLDER, Member, joined
 from serving.failure import end_worker
 from serving.front import fronted
 from serving.gateway import BENTOML_FOLDERS, BENTOML_PATHS, ASGIApp, Gateway
 from serving.loading import check_bundle, load_model
 from serving.memory import settle
 from serving.settings import Settings
-from serving.signals import is_successor, meeting, tell_ready
+from serving.signals import is_successor, tell_ready
 from serving.telemetry.log import RequestLog, configure
 from serving.telemetry.monitor import Monitor
 from serving.telemetry.routes import Routes
@@ -83,14 +85,16 @@ def _worker() -> int:
     return server_context.worker_index or 1
 
 
-def _meeting() -> Path | None:
-    """Where the workers of the service meet, if there are several."""
-    return meeting() if SETTINGS.workers > 1 else None
+@functools.cache
+def _member() -> Member | None:
+    """This worker's place among the others; None where it has no supervisor of ours."""
+    return joined(_worker())
 
 
-def _shares() -> Shares | None:
-    folder = _meeting()
-    return Shares(folder, _worker(), loaded=lambda: API.models.loaded) if folder else None
+def _share() -> Share | None:
+    """This worker's share of the connections, where there are several workers."""
+    member = _member()
+    return Share(member, loaded=lambda: API.models.loaded) if member and SETTINGS.workers > 1 else None
 
 
 # The time-out of BentoML is a backstop: the service's own, shorter ones answer first and say what to do.
@@ -103,7 +107,7 @@ def _shares() -> Shares | None:
     logging={"access": {"enabled": False}},
     metrics={"enabled": False},
     tracing=tracing_options(SETTINGS),
-    service_class=fronted(_whole, retire=API.retire, lame_duck=SETTINGS.lame_duck, shares=_shares),
+    service_class=fronted(_whole, retire=API.retire, lame_duck=SETTINGS.lame_duck, share=_share),
 )
 class HalftoneService:
     """Loads the models in the background, so that /livez answers at once and /readyz when they are warmed."""
@@ -153,8 +157,7 @@ class HalftoneService:
 
 
 def _load() -> None:
-    if (folder := _meeting()) is not None:
-        API.recorder.join(folder, _worker())
+    _share_metrics()
     for name in SETTINGS.models:
         try:
             API.models.publish(load_model(name, SETTINGS, API.recorder, API.decoders))
@@ -162,15 +165,27 @@ def _load() -> None:
             end_worker(name, error)
     settle()
     API.watch()
+    if member := _member():
+        member.answers()
     tell_ready()
     _announce()
+
+
+def _share_metrics() -> None:
+    """Show the metrics of all workers, where there are several."""
+    if SETTINGS.workers < 2 or FOLDER not in os.environ:
+        return
+    try:
+        API.recorder.join(Path(os.environ[FOLDER]), _worker())
+    except OSError as error:
+        logger.warning("each worker shows its own metrics only: %s", error)
 
 
 def _announce() -> None:
     for model in API.models.all():
         logger.info("ready: %s %s (%s)", model.name, model.version, model.variant)
     url = json.loads(os.environ.get(ADDRESSES, "{}")).get(NAME)
-    if url and SETTINGS.log_format == "text":
+    if url and SETTINGS.log_format == "text" and _worker() == 1:
         photo = Path(str(files("export") / "photos" / "cat.jpg"))
         if photo.is_relative_to(Path.cwd()):
             photo = photo.relative_to(Path.cwd())

@@ -15,7 +15,7 @@ from models.host import cores
 from models.preprocess import MAX_PIXELS
 from models.store import DEFAULT_MODEL
 from serving import settings_file
-from serving.accepting import MOST_WORKERS
+from serving.crew import MOST_WORKERS
 from serving.keys import Keys
 from serving.settings_file import PREFIX
 
@@ -177,9 +177,14 @@ class Settings:
         return self.threads or max(1, cores() // self.workers)
 
     @property
+    def busy_threads(self) -> int:
+        """Threads of each model in a worker that find a core at once, at least 1."""
+        return min(self.worker_threads, max(1, cores() // self.workers))
+
+    @property
     def decoder_processes(self) -> int:
         """Processes that decode where processes do it."""
-        return self.worker_threads if self.decoders < 0 else self.decoders
+        return self.busy_threads if self.decoders < 0 else self.decoders
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:

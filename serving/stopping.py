@@ -16,7 +16,7 @@ from typing import Any
 
 import uvicorn
 
-from serving.accepting import Acceptor, Shares
+from serving.accepting import Acceptor, Share
 from serving.connections import GuardedProtocol
 from serving.door import readable, shut
 from serving.signals import ALL_STOP
@@ -33,14 +33,14 @@ class Server(uvicorn.Server):
         config: uvicorn's.
         retire: called at the signal, in its handler.
         lame_duck: seconds to go on as if nothing had happened, for those who have not noticed yet; none after Ctrl-C.
-        shares: of the workers that take connections from the same socket; None where there is one alone.
+        share: of the connections that several workers take from the same socket; None where there is one worker.
     """
 
     def __init__(
-        self, config: uvicorn.Config, *, retire: Callable[[], object], lame_duck: float, shares: Shares | None = None
+        self, config: uvicorn.Config, *, retire: Callable[[], object], lame_duck: float, share: Share | None = None
     ) -> None:
         super().__init__(config)
-        self._shares = shares
+        self._share = share
         self._retire = retire
         self._lame_duck = lame_duck
         self._all_stop = False
@@ -55,14 +55,15 @@ class Server(uvicorn.Server):
         signal.signal(ALL_STOP, self.handle_exit)
         if not issubclass(self.config.http_protocol_class, GuardedProtocol):
             raise RuntimeError(f"connections are {self.config.http_protocol_class}, which have no limits")
-        if self._shares is None or sockets is None:
+        if self._share is None or sockets is None:
             await super().startup(sockets)
             return
+        GuardedProtocol.too_many = self._share.too_many
         await super().startup([])
         for listener in sockets:
             listener.listen(self.config.backlog)
             acceptor = Acceptor(
-                listener, self._shares, self._protocol, self.server_state.connections, ssl=self.config.ssl
+                listener, self._share, self._protocol, self.server_state.connections, ssl=self.config.ssl
             )
             self.servers.append(acceptor)  # type: ignore[arg-type]
 
@@ -76,6 +77,8 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """A signal to stop has come."""
         self._retire()
+        if self._share is not None:
+            self._share.retire()
         if sig == ALL_STOP:
             self._all_stop = self.should_exit = True
             return
@@ -109,10 +112,20 @@ class Server(uvicorn.Server):
 
     async def _leave(self, listeners: Sequence[socket.socket]) -> None:
         if self._all_stop:
-            await shut(listeners, self._close, shared=self._shares is not None)
+            await shut(listeners, self._close, is_last=self._is_last)
         else:
             # The socket stays open in the supervisor: what comes now waits in it for the next worker.
             self._close()
+        for server in self.servers:
+            if isinstance(server, Acceptor):
+                await server.wait_closed()
+
+    def _is_last(self) -> bool:
+        """Whether no other worker takes connections any more, nor this one."""
+        if self._share is None:
+            return True
+        self._share.member.listens(False)
+        return self._share.member.is_last()
 
     def _close(self) -> None:
         for server in self.servers:
@@ -136,9 +149,9 @@ class Server(uvicorn.Server):
             pause = _STEP
 
 
-def install(*, retire: Callable[[], object], lame_duck: float, shares: Shares | None) -> None:
+def install(*, retire: Callable[[], object], lame_duck: float, share: Share | None) -> None:
     """Let BentoML's worker run this server; to be called before it makes uvicorn's."""
-    uvicorn.Server = partial(Server, retire=retire, lame_duck=lame_duck, shares=shares)  # type: ignore[misc, assignment]
+    uvicorn.Server = partial(Server, retire=retire, lame_duck=lame_duck, share=share)  # type: ignore[misc, assignment]
 
 
 def _silent(connection: Any) -> bool:

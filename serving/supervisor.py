@@ -14,7 +14,6 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -22,7 +21,8 @@ import bentoml._internal.utils.circus as bentoml_circus
 from circus.exc import ConflictError  # type: ignore[import-untyped]
 
 from models.cli import WRONG_REQUEST
-from serving.signals import ALL_STOP, MEETING, READY, SUCCESSOR, SUPERVISOR, take_ready
+from serving import crew
+from serving.signals import ALL_STOP, READY, SUCCESSOR, SUPERVISOR
 
 FAILED = 1
 """Exit code where a worker ended before it was ready, and not by its own decision."""
@@ -31,6 +31,7 @@ MOST_DEATHS = 3
 """Workers in a row that may end before they are ready, once there was one that was."""
 
 _SOON = 0.05
+_LONGEST_PAUSE = 60.0
 
 _WITHIN = {"endpoint": "inproc://control", "pubsub_endpoint": "inproc://events"}
 """Instead of two TCP ports: every user of the machine could give circus orders there, and another process may take a
@@ -41,7 +42,7 @@ class Supervisor(bentoml_circus.Arbiter):
     """Starts the workers, replaces those that die, and gives up where that is in vain.
 
     Its exit code is 0 after a signal, 2 where a worker said that it can't serve (it has printed why), and 1 where
-    workers died of something else.
+    workers died of something else. As long as another worker answers, a lost one is only tried again.
     """
 
     def __init__(self, watchers: list[Any], **options: Any) -> None:
@@ -49,12 +50,17 @@ class Supervisor(bentoml_circus.Arbiter):
         self._exit_code = 0
         self._was_ready = False
         self._deaths = 0
-        self._meeting = Path(tempfile.mkdtemp(prefix="halftone-"))
+        descriptor = crew.create()
+        self._crew = crew.Crew(descriptor)
+        known = {SUPERVISOR: str(os.getpid()), crew.VARIABLE: str(descriptor)}
+        if any(watcher.numprocesses > 1 for watcher in watchers):
+            folder = tempfile.mkdtemp(prefix="halftone-")
+            self.exit_stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            known[crew.FOLDER] = folder
         for watcher in watchers:
             watcher.hooks["after_reap"] = self._reaped
-            watcher.env = {**(watcher.env or {}), SUPERVISOR: str(os.getpid()), MEETING: str(self._meeting)}
-            # In a container the loss of the only worker ends the service, for whoever runs it to start another one.
-            watcher.respawn |= watcher.numprocesses > 1
+            watcher.env = {**(watcher.env or {}), **known}
+            watcher.respawn |= _has_others(watcher)
 
     def initialize(self) -> None:
         """Bind the port; where that fails, say so and end."""
@@ -67,7 +73,6 @@ class Supervisor(bentoml_circus.Arbiter):
         except OSError as error:
             print(f"error: {self._why_not(error)}", file=sys.stderr, flush=True)
             self.exit_stack.close()
-            shutil.rmtree(self._meeting, ignore_errors=True)
             # Threads of the message queue would keep the process.
             os._exit(WRONG_REQUEST)
 
@@ -81,8 +86,6 @@ class Supervisor(bentoml_circus.Arbiter):
             # circus has no worker left, and no order to start one.
             if not self._exit_code:
                 raise
-        finally:
-            shutil.rmtree(self._meeting, ignore_errors=True)
         if self._exit_code:
             self.exit_stack.close()
             sys.exit(self._exit_code)
@@ -118,10 +121,15 @@ class Supervisor(bentoml_circus.Arbiter):
 
     def _reaped(self, *, exit_code: int, process_pid: int, watcher: Any, **_: Any) -> None:
         """A worker has ended: circus starts another one right after this, unless it is told not to."""
-        if self._stopping:
+        ready = self._crew.ended(process_pid)
+        if self._stopping or self._exit_code:
             return
-        self._deaths += not take_ready(self._meeting, process_pid)
-        if exit_code == WRONG_REQUEST:
+        self._deaths = 0 if ready else self._deaths + 1
+        # Which a pause may have switched off.
+        watcher.respawn |= _has_others(watcher)
+        if self._was_ready and watcher.processes:
+            self._replace(watcher, exit_code)
+        elif exit_code == WRONG_REQUEST:
             self._give_up(exit_code)
         elif self._deaths > (MOST_DEATHS if self._was_ready else 0):
             print(f"error: the worker {_ended(exit_code)} before it was ready{_hint(exit_code)}", file=sys.stderr)
@@ -131,6 +139,20 @@ class Supervisor(bentoml_circus.Arbiter):
         else:
             print(f"error: the worker {_ended(exit_code)}", file=sys.stderr)
             self._give_up(FAILED)
+
+    def _replace(self, watcher: Any, exit_code: int) -> None:
+        """Start another one while the others answer: at once, or after a pause where the last ones could not start."""
+        pause = min(_LONGEST_PAUSE, 2.0 ** min(self._deaths, MOST_DEATHS * 2)) if self._deaths else 0.0
+        when = f" in {pause:g} s" if pause else ""
+        print(f"warning: a worker {_ended(exit_code)}: another one is started{when}", file=sys.stderr, flush=True)
+        if pause:
+            watcher.respawn = False
+            self.loop.call_later(pause, self._again, watcher)
+
+    def _again(self, watcher: Any) -> None:
+        if not self._exit_code:
+            watcher.respawn = True
+            self._reap()
 
     def _give_up(self, exit_code: int) -> None:
         self._exit_code = exit_code
@@ -149,6 +171,14 @@ class Supervisor(bentoml_circus.Arbiter):
         }
         reason = reasons.get(error.errno or 0, error.strerror or str(error))
         return f"can't listen on {address}: {reason}"
+
+
+def _has_others(watcher: Any) -> bool:
+    """Whether the loss of one worker leaves others.
+
+    In a container that of the only one ends the service, for whoever runs it to start another one.
+    """
+    return bool(watcher.numprocesses > 1)
 
 
 def install() -> None:

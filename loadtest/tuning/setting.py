@@ -14,7 +14,15 @@ PASSED = "PASSED"
 _REFERENCE = "torch-fp32"
 # What the caller's environment says must not leak into a setting that says nothing.
 _UNSET = dict.fromkeys(
-    ("HALFTONE_SETTINGS", "HALFTONE_VARIANT", "HALFTONE_WORKERS", "HALFTONE_THREADS", "HALFTONE_BATCH"), ""
+    (
+        "HALFTONE_SETTINGS",
+        "HALFTONE_VARIANT",
+        "HALFTONE_WORKERS",
+        "HALFTONE_DECODERS",
+        "HALFTONE_THREADS",
+        "HALFTONE_BATCH",
+    ),
+    "",
 )
 
 

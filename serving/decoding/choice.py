@@ -47,7 +47,7 @@ def decoding(name: str, decoders: Decoders, settings: Settings, spec: InputSpec,
     if settings.decoders > 0:
         decoders.start()
         return decoders.load
-    share = lock_share(_seconds(spec), settings.worker_threads, rate)
+    share = lock_share(_seconds(spec), settings.busy_threads, rate)
     if share <= _ROOM:
         return preprocess.load
     try:
@@ -64,7 +64,7 @@ def lock_share(seconds: float, threads: int, rate: float) -> float:
 
     Args:
         seconds: to decode and resize one picture.
-        threads: that decode and run the model.
+        threads: that decode and run the model, each on a core.
         rate: pictures a second that the model runs, with nothing else to be done.
     """
     return LOCKED * seconds / (seconds / threads + 1 / rate)

@@ -18,10 +18,11 @@ from models import preprocess
 from models.preprocess import ImageError, Pixels
 from models.spec import InputSpec
 from serving.decoding import wire
-from serving.decoding.process import OUT_OF_MEMORY
+from serving.decoding.process import OUT_OF_MEMORY, TOO_LONG
 
 _SOURCE = Path(__file__).parents[2]
 _PATIENCE = 5.0
+_TRIES = 2
 
 
 class Decoder:
@@ -62,16 +63,24 @@ class Decoder:
         Raises:
             ImageError: as there.
             MemoryError: there is none for this picture, or for a process.
-            RuntimeError: the process ended on it twice, or failed otherwise.
+            RuntimeError: the process ended on it twice, took longer than it may, or failed otherwise.
         """
-        try:
-            return self._load(data, spec, max_pixels)
-        except wire.EndedError:
-            self.close()
-        try:
-            return self._load(data, spec, max_pixels)
-        except wire.EndedError:
-            code = self.close()
+        code: int | None = None
+        for _ in range(_TRIES):
+            try:
+                told = self._told(data, spec, max_pixels)
+            except wire.EndedError:
+                code = self.close()
+                if code == -signal.SIGALRM:
+                    raise RuntimeError(f"a picture of {len(data)} bytes took over {TOO_LONG} s to decode") from None
+                continue
+            except BaseException:
+                # What is still to come would be taken for the next picture's.
+                self.close()
+                raise
+            if isinstance(told, Exception):
+                raise told
+            return told
         if code in (-signal.SIGKILL, OUT_OF_MEMORY):
             raise MemoryError("a decoding process ended for want of memory")
         raise RuntimeError(f"a decoding process ended twice on a picture of {len(data)} bytes, with exit code {code}")
@@ -89,22 +98,21 @@ class Decoder:
         process.kill()
         return process.wait()
 
-    def _load(self, data: bytes, spec: InputSpec, max_pixels: int) -> Pixels:
+    def _told(self, data: bytes, spec: InputSpec, max_pixels: int) -> Pixels | Exception:
+        """The pixels, or what the process says of the picture; whatever is raised leaves the socket in the middle."""
         if self._end is None:
             try:
                 self.start()
             except OSError as error:
-                self.close()
                 raise MemoryError(f"a decoding process can't be started: {error}") from error
         assert self._end is not None
-        words = _words(spec)
+        words, pixels = _words(spec), np.empty((spec.size, spec.size, 3), np.uint8)
         wire.send(self._end, [wire.REQUEST.pack(len(words), max_pixels, len(data)), words, data])
         outcome, length = wire.REPLY.unpack(wire.receive(self._end, wire.REPLY.size))
         if outcome == wire.PIXELS:
-            pixels = np.empty((spec.size, spec.size, 3), np.uint8)
             wire.receive_into(self._end, pixels.data.cast("B"))
             return pixels
-        raise _error(outcome, wire.receive(self._end, length).decode())
+        return _error(outcome, wire.receive(self._end, length).decode())
 
 
 @functools.cache

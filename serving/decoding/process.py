@@ -19,6 +19,9 @@ from serving.decoding import wire
 from serving.memory import settle
 from serving.signals import ALL_STOP
 
+TOO_LONG = 30
+"""Seconds for a picture; the largest that are allowed by default take three."""
+
 OUT_OF_MEMORY = 9
 """Exit code where there is no memory even for the file."""
 
@@ -35,7 +38,11 @@ def serve(end: socket.socket) -> None:
     while True:
         words, max_pixels, length = wire.REQUEST.unpack(wire.receive(end, wire.REQUEST.size))
         spec = _spec(bytes(wire.receive(end, words)))
-        outcome, payload = _decoded(bytes(wire.receive(end, length)), spec, max_pixels)
+        data = bytes(wire.receive(end, length))
+        # Ends the process, whatever library it is in.
+        signal.alarm(TOO_LONG)
+        outcome, payload = _decoded(data, spec, max_pixels)
+        signal.alarm(0)
         wire.send(end, [wire.REPLY.pack(outcome, len(payload)), payload])
 
 

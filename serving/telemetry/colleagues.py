@@ -7,12 +7,13 @@ knows what to do about a single worker's counter that begins again.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import socket
 import threading
+import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -24,6 +25,7 @@ logger = logging.getLogger("bentoml.halftone")
 LABEL = "worker"
 
 _PATIENCE = 2.0
+_PAUSE = 0.1
 _PREFIX = "metrics-"
 
 Family = tuple[str, str, str, list[tuple[str, dict[str, str], float]]]
@@ -52,13 +54,22 @@ class Colleagues:
         self._own = own
 
     def start(self) -> None:
-        """Tell the others from now on, in a thread."""
-        path = self._folder / f"{_PREFIX}{self._number}"
-        # Of a worker that was killed.
-        path.unlink(missing_ok=True)
+        """Tell the others from now on, in a thread.
+
+        Raises:
+            OSError: there can be no socket in the folder.
+        """
+        path, begun = self._folder / f"{_PREFIX}{self._number}", self._folder / f"begun-{self._number}"
+        begun.unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX)
-        listener.bind(str(path))
-        listener.listen()
+        try:
+            listener.bind(str(begun))
+            listener.listen()
+            # In the place of one that was killed; whoever finds a socket can ask it.
+            begun.rename(path)
+        except OSError:
+            listener.close()
+            raise
         threading.Thread(target=self._tell, args=(listener,), name="metrics", daemon=True).start()
 
     def collect(self) -> Iterator[prometheus_client.Metric]:
@@ -75,23 +86,36 @@ class Colleagues:
         yield from merged.values()
 
     def _asked(self) -> Iterator[tuple[int, list[Family]]]:
-        for path in self._folder.glob(f"{_PREFIX}*"):
-            number = int(path.name.removeprefix(_PREFIX))
-            if number == self._number:
-                continue
-            try:
-                yield number, _ask(path)
-            except (OSError, ValueError) as error:
-                # It has ended, and another one will take its place; or it has too much to do.
-                logger.warning("worker %d tells no metrics: %r", number, error)
+        found = {int(path.name.removeprefix(_PREFIX)): path for path in self._folder.glob(f"{_PREFIX}*")}
+        found.pop(self._number, None)
+        with ThreadPoolExecutor(max(1, len(found)), thread_name_prefix="metrics") as pool:
+            for number, families in zip(found, pool.map(_told, found.values()), strict=True):
+                if families is not None:
+                    yield number, families
 
     def _tell(self, listener: socket.socket) -> None:
         while True:
-            connection, _ = listener.accept()
-            # Whoever asked is gone, or is too slow.
-            with connection, contextlib.suppress(OSError):
-                connection.settimeout(_PATIENCE)
-                connection.sendall(json.dumps(_families(self._own)).encode())
+            try:
+                connection, _ = listener.accept()
+                with connection:
+                    connection.settimeout(_PATIENCE)
+                    connection.sendall(json.dumps(_families(self._own)).encode())
+            # Whoever asked is gone or too slow, or this process has no more files: the next one is to be told.
+            except Exception as error:
+                logger.warning("no metrics for another worker: %r", error)
+                time.sleep(_PAUSE)
+
+
+def _told(path: Path) -> list[Family] | None:
+    """What a worker tells; None where it doesn't."""
+    try:
+        return _ask(path)
+    except ConnectionRefusedError:
+        # It has ended, and whoever takes its place makes a socket of its own.
+        path.unlink(missing_ok=True)
+    except (OSError, ValueError) as error:
+        logger.warning("no metrics from another worker: %r", error)
+    return None
 
 
 def _ask(path: Path) -> list[Family]:

@@ -23,6 +23,7 @@ from models import preprocess
 from models.errors import HalftoneError
 from models.preprocess import ImageError
 from models.spec import InputSpec
+from serving.decoding import wire
 from serving.decoding.choice import decoding, lock_share
 from serving.decoding.pool import Decoders
 from serving.settings import Settings
@@ -166,6 +167,40 @@ def test_a_picture_that_ends_its_process_twice_fails_alone(
     pool.close()
 
 
+def test_what_was_left_of_one_picture_is_not_taken_for_the_next(
+    decoders: Decoders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    for _ in decoders.pids:
+        with monkeypatch.context() as patch:
+            patch.setattr(wire, "receive_into", fail)
+            with pytest.raises(MemoryError):
+                decoders.load(CAT, SPEC)
+
+    for path in [*PHOTOS.glob("*.jpg")][:4]:
+        np.testing.assert_array_equal(decoders.load(path.read_bytes(), SPEC), preprocess.load(path.read_bytes(), SPEC))
+
+
+def test_a_picture_may_not_take_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = "import sys, time, serving.decoding.process as process\n"
+    slow += "process.TOO_LONG = 1\nprocess.load = lambda data, spec, max_pixels: time.sleep(60)\n"
+    slow += "process.main(int(sys.argv[-1]))"
+    (tmp_path / "slow.py").write_text(slow)
+    pool = Decoders(1)
+    pool.start()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "executable", program(tmp_path, f"exec {sys.executable} {tmp_path}/slow.py $4"))
+        os.kill(pool.pids[0], signal.SIGKILL)
+
+        with pytest.raises(RuntimeError, match="took over 30 s"):
+            pool.load(CAT, SPEC)
+
+    assert pool.load(CAT, SPEC).shape == (224, 224, 3)
+    pool.close()
+
+
 def test_no_memory_for_a_process_is_no_memory_for_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     pool = Decoders(1)
     pool.start()
@@ -227,7 +262,8 @@ def test_processes_decode_where_threads_would_wait_for_each_other(threads: int, 
     assert (lock_share(0.001, threads, rate) > 0.6) == more
 
 
-def test_settings_decide_where_pictures_are_decoded() -> None:
+def test_settings_decide_where_pictures_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.settings.cores", lambda: 16)
     pool = Decoders(1)
     try:
         assert decoding("m", pool, Settings(model="m", threads=16, decoders=0), SPEC, FAST) == preprocess.load
@@ -241,6 +277,7 @@ def test_settings_decide_where_pictures_are_decoded() -> None:
 
 
 def test_processes_that_can_not_be_used_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.settings.cores", lambda: 16)
     other = "import sys; sys.argv = ['', sys.argv[-1]]\n"
     other += "import numpy, serving.decoding.process as process\n"
     other += "process.load = lambda data, spec, max_pixels: numpy.zeros((224, 224, 3), numpy.uint8)\n"

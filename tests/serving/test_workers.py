@@ -3,7 +3,10 @@
 import asyncio
 import contextlib
 import errno
+import os
+import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -12,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import prometheus_client
 import psutil
 import pytest
 from hypothesis import given, settings
@@ -21,9 +25,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from loadtest.clients import Crowd, post
 from loadtest.restarts import Restarts, Stops, stop_once
 from models.errors import HalftoneError
-from serving.accepting import Acceptor, Shares
+from serving import crew
+from serving.accepting import Acceptor, Share
 from serving.settings import Settings
 from serving.telemetry.catalogue import QUEUE_DEPTH, REJECTED_TOTAL, REQUEST_SECONDS
+from serving.telemetry.colleagues import Colleagues
 from serving.telemetry.metrics import Metrics
 from tests.servers import PHOTOS, ROOT, Server, environment, free_port, serve, wait_until
 
@@ -101,6 +107,84 @@ def test_the_others_answer_while_one_is_replaced(two: Server) -> None:
     assert crowd.count("refused") == 0
 
 
+def test_kept_connections_are_spread_again_when_one_is_replaced(two: Server) -> None:
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(httpx.Client(base_url=two.url, timeout=60)) for _ in range(8)]
+
+        def ask(times: int) -> dict[str, float]:
+            before = shares(two)
+            for _ in range(times):
+                for client in clients:
+                    # The connections of the killed one are gone.
+                    with contextlib.suppress(httpx.TransportError):
+                        client.post("/classify", content=CAT, headers=JPEG)
+            after = shares(two)
+            return {worker: after[worker] - before.get(worker, 0.0) for worker in after}
+
+        ask(1)
+        victim = workers(two)[0]
+        victim.kill()
+        ask(2)
+        wait_until(lambda: len(shares(two)) == 2 and len(workers(two)) == 2, "it came back")
+        ask(3)
+        taken = ask(3)
+
+    assert sum(taken.values()) == 24
+    assert min(taken.values()) >= 6
+
+
+def test_the_service_stays_ready_while_one_is_told_to_stop(two: Server) -> None:
+    victim = workers(two)[0]
+    victim.terminate()
+
+    codes = Counter[int]()
+    end = time.monotonic() + 4
+    while time.monotonic() < end:
+        codes[two.get("/readyz").status_code] += 1
+
+    assert set(codes) == {200}
+    wait_until(lambda: len(shares(two)) == 2 and victim.pid not in [each.pid for each in workers(two)], "it came back")
+
+
+def test_one_that_can_not_be_replaced_leaves_the_others(artifacts: Path, tmp_path: Path) -> None:
+    shutil.copytree(artifacts, tmp_path / "artifacts")
+    manifest = tmp_path / "artifacts" / "efficientnet_lite0" / "manifest.json"
+    whole = manifest.read_bytes()
+    with serve(tmp_path / "artifacts", tmp_path / "log", **TWO) as running:
+        wait_until(lambda: len(shares(running)) == 2, "both workers were ready")
+        victim, other = workers(running)
+        manifest.write_bytes(b"{")
+        victim.kill()
+        wait_until(lambda: "another one is started in" in running.log.read_text(), "it was tried in vain")
+        assert running.post("/classify", content=CAT, headers=JPEG).status_code == 200
+
+        manifest.write_bytes(whole)
+
+        wait_until(lambda: len(shares(running)) == 2 and len(workers(running)) == 2, "it came back")
+        assert other.pid in [each.pid for each in workers(running)]
+
+
+def test_connections_are_refused_while_the_last_requests_end(artifacts: Path, tmp_path: Path) -> None:
+    with serve(artifacts, tmp_path / "log", **TWO) as running:
+        wait_until(lambda: len(shares(running)) == 2, "both workers were ready")
+        port = httpx.URL(running.url).port or 0
+        slow = socket.create_connection(("127.0.0.1", port))
+        slow.sendall(
+            b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(CAT)
+        )
+        time.sleep(0.3)
+        running.process.terminate()
+        time.sleep(2)
+
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port), timeout=5)
+
+        slow.sendall(CAT)
+        assert slow.recv(12) == b"HTTP/1.1 200"
+        slow.close()
+        assert running.process.wait(timeout=20) == 0
+
+
 def test_nothing_accepted_is_lost_when_all_stop(artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (TWO | {"HALFTONE_ARTIFACTS": str(artifacts)}).items():
         monkeypatch.setenv(name, value)
@@ -166,7 +250,8 @@ def test_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("serving.settings.cores", lambda: 16)
 
     assert [Settings(workers=workers).worker_threads for workers in (1, 4, 5, 32)] == [16, 4, 3, 1]
-    assert Settings(workers=4, threads=7).worker_threads == 7
+    more = Settings(workers=4, threads=7)
+    assert (more.worker_threads, more.busy_threads, more.decoder_processes) == (7, 4, 4)
 
 
 class Counting(asyncio.Protocol):
@@ -187,7 +272,10 @@ class Counting(asyncio.Protocol):
 class Place:
     """A listening socket with acceptors that share it, all on one event loop."""
 
-    def __init__(self, folder: Path, number: int, loading: set[int] = frozenset()) -> None:  # type: ignore[assignment]
+    def __init__(self, number: int, loading: frozenset[int] | set[int] = frozenset()) -> None:
+        descriptor = crew.create()
+        self.crew = crew.Crew(descriptor)
+        os.close(descriptor)
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=200)
         self.connections: list[set[asyncio.Protocol]] = [set() for _ in range(number)]
         # The others duplicate it: an event loop watches a descriptor once.
@@ -195,13 +283,18 @@ class Place:
         self.acceptors = [
             Acceptor(
                 listener,
-                Shares(folder, place, loaded=lambda place=place: place not in loading),  # type: ignore[misc]
+                Share(self.member(place), loaded=lambda place=place: place not in loading),  # type: ignore[misc]
                 lambda own=own: Counting(own),  # type: ignore[misc]
                 own,
                 ssl=None,
             )
             for place, (listener, own) in enumerate(zip(self.listeners, self.connections, strict=True), start=1)
         ]
+
+    def member(self, number: int) -> crew.Member:
+        member = self.crew.member(number)
+        member.answers()
+        return member
 
     async def connect(self) -> asyncio.StreamWriter:
         reader, writer = await asyncio.open_connection(*self.listener.getsockname())
@@ -224,11 +317,9 @@ class Place:
 
 @given(workers=st.integers(1, 4), bursts=st.lists(st.integers(1, 12), min_size=1, max_size=4))
 @settings(max_examples=25, deadline=None)
-def test_connections_are_spread_evenly(
-    tmp_path_factory: pytest.TempPathFactory, workers: int, bursts: list[int]
-) -> None:
+def test_connections_are_spread_evenly(workers: int, bursts: list[int]) -> None:
     async def scenario() -> list[int]:
-        place = Place(tmp_path_factory.mktemp("shares"), workers)
+        place = Place(workers)
         writers: list[asyncio.StreamWriter] = []
         for burst in bursts:
             writers += await asyncio.gather(*(place.connect() for _ in range(burst)))
@@ -242,11 +333,11 @@ def test_connections_are_spread_evenly(
     assert max(counts) - min(counts) <= 3
 
 
-def test_a_worker_that_is_gone_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_worker_that_hangs_is_not_waited_for() -> None:
     async def scenario() -> list[int]:
-        # It was killed, and its figure stays: fewer connections than anybody else's.
-        Shares(tmp_path, 9).tell(0)
-        place = Place(tmp_path, 2)
+        place = Place(2)
+        # It has fewer connections than anybody else, and takes none.
+        place.crew.member(9).tell(0)
         writers = [await asyncio.wait_for(place.connect(), 5) for _ in range(10)]
         counts = place.counts
         await place.close(writers)
@@ -255,9 +346,9 @@ def test_a_worker_that_is_gone_is_not_waited_for(tmp_path: Path) -> None:
     assert sum(asyncio.run(scenario())) == 10
 
 
-def test_a_worker_that_left_takes_none(tmp_path: Path) -> None:
+def test_a_worker_that_left_takes_none() -> None:
     async def scenario() -> list[int]:
-        place = Place(tmp_path, 2)
+        place = Place(2)
         place.acceptors[0].close()
         place.acceptors[0].close()
         writers = [await place.connect() for _ in range(6)]
@@ -268,15 +359,15 @@ def test_a_worker_that_left_takes_none(tmp_path: Path) -> None:
     assert asyncio.run(scenario()) == [0, 6]
 
 
-def test_a_worker_without_its_models_leaves_connections_to_those_that_have_theirs(tmp_path: Path) -> None:
+def test_a_worker_without_its_models_leaves_connections_to_those_that_have_theirs() -> None:
     async def scenario() -> list[list[int]]:
         loading = {1}
-        alone = Place(tmp_path, 1, loading)
+        alone = Place(1, loading)
         first = await alone.connect()
         counts = [alone.counts]
         await alone.close([first])
 
-        place = Place(tmp_path, 2, loading)
+        place = Place(2, loading)
         writers = [await place.connect() for _ in range(5)]
         counts.append(place.counts)
         loading.clear()
@@ -293,6 +384,25 @@ def test_a_worker_without_its_models_leaves_connections_to_those_that_have_their
     assert loaded[0] >= 4
 
 
+def test_a_connection_without_a_handshake_holds_nobody_up() -> None:
+    async def scenario() -> float:
+        listener = socket.create_server(("127.0.0.1", 0))
+        connections: set[asyncio.Protocol] = set()
+        share = Share(crew.Crew(crew.create()).member(1))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        acceptor = Acceptor(listener, share, lambda: Counting(connections), connections, ssl=context)
+        with socket.create_connection(listener.getsockname()):
+            await asyncio.sleep(0.2)
+            start = time.monotonic()
+            acceptor.close()
+            await acceptor.wait_closed()
+            await asyncio.sleep(0.05)
+        listener.close()
+        return time.monotonic() - start
+
+    assert asyncio.run(scenario()) < 10
+
+
 class Exhausted(socket.socket):
     """A listening socket of a process that may open no more files, once."""
 
@@ -305,13 +415,14 @@ class Exhausted(socket.socket):
         return super().accept()
 
 
-def test_a_lack_of_files_passes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_lack_of_files_passes(caplog: pytest.LogCaptureFixture) -> None:
     async def scenario() -> float:
         listener = Exhausted()
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         connections: set[asyncio.Protocol] = set()
-        acceptor = Acceptor(listener, Shares(tmp_path, 1), lambda: Counting(connections), connections, ssl=None)
+        share = Share(crew.Crew(crew.create()).member(1))
+        acceptor = Acceptor(listener, share, lambda: Counting(connections), connections, ssl=None)
         start = time.monotonic()
         reader, writer = await asyncio.open_connection(*listener.getsockname())
         assert await reader.readexactly(1) == b"x"
@@ -350,4 +461,36 @@ def test_metrics_of_several_workers_are_one_exposition(tmp_path: Path, caplog: p
     }
     names = ("halftone_rejected_total", "halftone_request_seconds_sum", "halftone_queue_depth")
     assert values == {(name, str(number)): float(number) for name in names for number in metrics}
-    assert "worker 3 tells no metrics" in caplog.text
+    assert caplog.text == ""
+    assert not (tmp_path / "metrics-3").exists()
+
+
+class Failing:
+    """A collector that fails the first time."""
+
+    calls = 0
+
+    def collect(self) -> Iterator[prometheus_client.Metric]:
+        self.calls += 1
+        if self.calls == 1:
+            raise ValueError("not now")
+        yield prometheus_client.Metric("told", "", "gauge")
+
+
+def test_a_worker_tells_its_metrics_again_after_a_failure(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Colleagues(tmp_path, 1, Failing()).start()
+    asking = Colleagues(tmp_path, 2, prometheus_client.CollectorRegistry())
+
+    first = [family.name for family in asking.collect()]
+    second = [family.name for family in asking.collect()]
+
+    assert (first, second) == ([], ["told"])
+    assert "not now" in caplog.text
+
+
+def test_metrics_that_can_not_be_shared_say_so(tmp_path: Path) -> None:
+    deep = tmp_path / ("x" * 100)
+    deep.mkdir()
+
+    with pytest.raises(OSError, match="AF_UNIX path too long"):
+        Metrics().join(deep, 1)
