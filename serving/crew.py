@@ -43,13 +43,14 @@ class Crew:
                 return ready
         return False
 
-    def member(self, number: int) -> Member:
+    def member(self, number: int, workers: int = MOST_WORKERS) -> Member:
         """This process' own place.
 
         Args:
-            number: of the worker, from 1 to twice the most there may be.
+            number: of the worker, from 1 to twice the number of workers.
+            workers: how many there are, for a quick look at all of them.
         """
-        return Member(self._values, number - 1)
+        return Member(self._values[: 2 * workers * _FIELDS], number - 1)
 
 
 class Member:
@@ -124,12 +125,13 @@ def create() -> int:
     return descriptor
 
 
-def joined(number: int) -> Member | None:
+def joined(number: int, workers: int) -> Member | None:
     """This worker's place; None where it has no supervisor of ours.
 
     Args:
         number: of the worker, from 1 on.
+        workers: how many there are.
     """
     if os.environ.get(SUPERVISOR) != str(os.getppid()) or VARIABLE not in os.environ:
         return None
-    return Crew(int(os.environ[VARIABLE])).member(number)
+    return Crew(int(os.environ[VARIABLE])).member(number, workers)

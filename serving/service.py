@@ -88,7 +88,7 @@ def _worker() -> int:
 @functools.cache
 def _member() -> Member | None:
     """This worker's place among the others; None where it has no supervisor of ours."""
-    return joined(_worker())
+    return joined(_worker(), SETTINGS.workers)
 
 
 def _share() -> Share | None:
