@@ -5,7 +5,14 @@ import ast
 from tests.servers import ROOT
 
 WALL_CLOCK = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "datetime.today", "date.today"}
-TELL_THE_TIME = {"telemetry/log.py", "telemetry/spans.py", "served.py", "profile/__main__.py", "batch/benchmark.py"}
+TELL_THE_TIME = {
+    "telemetry/log.py",
+    "telemetry/spans.py",
+    "served.py",
+    "profile/__main__.py",
+    "batch/benchmark.py",
+    "decoding/benchmark.py",
+}
 """Stamps of log lines, of spans, of reports, and of when a model was loaded."""
 
 

@@ -343,14 +343,6 @@ def test_the_service_goes_on_where_they_are_killed(with_processes: Server) -> No
     assert gone([process.pid for process in before])
 
 
-def test_they_end_when_the_service_stops(artifacts: Path, tmp_path: Path) -> None:
-    with serve(artifacts, tmp_path / "log", HALFTONE_DECODERS="1") as running:
-        pids = [process.pid for process in processes(running)]
-
-    assert len(pids) == 1
-    assert gone(pids)
-
-
 def test_the_benchmark_compares_both_places(tmp_path: Path) -> None:
     output = tmp_path / "report.json"
     command = [sys.executable, "-m", "serving.decoding.benchmark", "--threads", "1", "2", "--rounds", "1"]
