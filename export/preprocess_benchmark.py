@@ -80,7 +80,7 @@ def measure(pictures: Sequence[bytes], spec: InputSpec, seconds: float) -> dict[
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "host": host(),
-        "versions": _versions(),
+        "versions": versions(),
         "pictures": f"{len(pictures)}, {sum(map(len, pictures)) / len(pictures) / 1000:.0f} kB on average",
         "steps": {name: {"ms": best[name] * 1e3, "ratio": best[name] / best[PLAIN]} for name in best},
     }
@@ -127,14 +127,15 @@ def samples() -> list[bytes]:
     return pictures
 
 
-def _versions() -> dict[str, str]:
-    versions = {"libjpeg-turbo of Pillow": str(features.version("libjpeg_turbo"))}
+def versions() -> dict[str, str]:
+    """Library to its version, of those that decode and resize; some are optional."""
+    found = {"libjpeg-turbo of Pillow": str(features.version("libjpeg_turbo"))}
     for package in PACKAGES:
         try:
-            versions[package] = version(package)
+            found[package] = version(package)
         except PackageNotFoundError:
-            versions[package] = "not installed"
-    return versions
+            found[package] = "not installed"
+    return found
 
 
 if __name__ == "__main__":

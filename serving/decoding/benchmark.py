@@ -16,10 +16,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
-from export.preprocess_benchmark import samples
+from export.preprocess_benchmark import samples, versions
 from export.tables import Cells, as_markdown, as_text
 from models import preprocess
 from models.cli import DONE, run
@@ -32,7 +31,6 @@ from serving.decoding.pool import Decoders, Load
 PROG = "python -m serving.decoding.benchmark"
 HEADINGS: Cells = ("threads", "decoded in", "pictures/s", "lowest", "highest", "this process, µs a picture", "ratio")
 THREADS, PROCESSES = "the threads", "a process each"
-_LIBRARIES = ("cykooz-resizer", "numpy", "pillow", "simplejpeg")
 _SPEC = InputSpec(size=224)
 
 
@@ -80,15 +78,15 @@ def benchmark(config: DecodingBenchmark) -> int:
     """Measure, print and write; returns the exit code."""
     turns = {count: _turns(config, count) for count in config.counts}
     about = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "host": host()}
-    versions = {name: version(name) for name in _LIBRARIES}
-    note = ", ".join(f"{name} {number}" for name, number in versions.items())
+    libraries = versions()
+    note = ", ".join(f"{name} {number}" for name, number in libraries.items())
     rows = [row for count, ways in turns.items() for row in _rows(count, ways)]
     print(as_text(HEADINGS, rows, about | {"note": note}))
     if config.output is not None:
         figures = {
             count: {way: [asdict(each) for each in got] for way, got in ways.items()} for count, ways in turns.items()
         }
-        report = json.dumps(about | {"versions": versions, "turns": figures}, indent=1)
+        report = json.dumps(about | {"versions": libraries, "turns": figures}, indent=1)
         markdown = as_markdown(HEADINGS, rows, about | {"note": note})
         write_atomic(config.output, ((markdown if config.output.suffix == ".md" else report) + "\n").encode())
     return DONE

@@ -224,6 +224,7 @@ def test_a_folder_named_models_is_not_taken_for_ours(tmp_path: Path, monkeypatch
 
     pool.start()
 
+    assert len(pool.pids) == 1
     pool.close()
 
 

@@ -170,6 +170,7 @@ def test_connections_are_refused_while_the_last_requests_end_and_nothing_is_left
     with serve(artifacts, tmp_path / "log", TMPDIR=str(tmp_path), HALFTONE_DECODERS="1", **TWO) as running:
         wait_until(lambda: len(shares(running)) == 2, "both workers were ready")
         processes = psutil.Process(running.process.pid).children(recursive=True)
+        assert list(tmp_path.glob("halftone-*"))
         port = httpx.URL(running.url).port or 0
         slow = socket.create_connection(("127.0.0.1", port))
         slow.sendall(
