@@ -22,6 +22,7 @@ from export.runtimes.registry import load, runtime_of
 from models.bundle import Bundle
 from models.cli import ANSWER_IS_NO, DONE, run
 from models.host import cores
+from models.opening import open_or_create
 from models.store import has_bundle, open_bundle
 
 GRAPHS = ("fp32", "fp16")
@@ -76,9 +77,6 @@ def _open(config: ExportAllConfig, console: Console) -> Bundle:
     if has_bundle(config.model) and config.weights is None:
         return open_bundle(config.model)
     console.print(f"loading the weights of {config.model}")
-    # Imported here, as it takes seconds and a bundle that is complete needs none of it.
-    from models.checkpoint import open_or_create
-
     return open_or_create(config.model, weights=config.weights)
 
 

@@ -26,7 +26,6 @@ from rich.console import Console
 from rich.progress import Progress
 
 from export.contest import Timing, contest
-from export.families import FAMILY_HEADINGS, family_rows
 from export.gpu_benchmark.table import CUDA_HEADINGS, ceilings_line, cuda_cells
 from export.making import make_for_gpu, make_variants
 from export.parity import provable_variants
@@ -252,6 +251,9 @@ def _main(config: BenchmarkConfig) -> int:
             extra, found, lines = _on_gpu(config, progress)
             headings = CUDA_HEADINGS
         elif config.all_families:
+            # Imported here: what is there already is compared without PyTorch.
+            from export.families import FAMILY_HEADINGS, family_rows
+
             rows = family_rows(rounds=config.rounds, seconds=config.seconds, progress=progress)
             found = [asdict(row) for row in rows]
             headings, lines = FAMILY_HEADINGS, [row.cells() for row in rows]

@@ -13,8 +13,8 @@ from export.tensorrt.library import installed, library
 from export.tensorrt.profile import Profile
 from export.tensorrt.sidecar import Sidecar, plan_name
 from models.bundle import Bundle
-from models.checkpoint import open_or_create
 from models.errors import HalftoneError
+from models.opening import open_or_create
 from models.store import has_bundle, open_bundle
 
 LARGE = Profile(optimum=64, maximum=256)

@@ -11,29 +11,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import onnx
-import torch
 
 from export.graph_size import check_graph_size
 from export.graphs import describe, precision_histogram
 from export.int8 import export_int8_and_print
 from export.parity import prove_and_print
-from export.quiet import quiet
 from export.repair import repair_and_print
 from models.bundle import WEIGHTS, Bundle
-from models.checkpoint import load_module, open_or_create
 from models.cli import DONE, run
 from models.errors import HalftoneError
-from models.graph import ServingGraph
+from models.opening import open_or_create
 
 Precision = Literal["fp32", "fp16"]
-OPSET = 20
-TRACE_BATCH = 2
 MIN_FP16_SHARE = 0.99
-
-_DTYPE = {"fp32": torch.float32, "fp16": torch.float16}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +66,10 @@ def export_onnx(bundle: Bundle, precision: Precision) -> str:
         raise HalftoneError(f"precision must be one of {', '.join(get_args(Precision))}, not {precision!r}")
     check_graph_size(bundle, precision)
     manifest = bundle.manifest
-    network = load_module(bundle).to(_DTYPE[precision])
-    graph = _trace(ServingGraph(network, manifest.input), manifest.input.size)
+    # Imported here, as it takes seconds: neither help nor a request that is refused needs PyTorch.
+    from export.tracing import traced
+
+    graph = traced(bundle, precision)
     describe(graph, bundle, precision)
     onnx.checker.check_model(graph, full_check=True)
     if precision == "fp16":
@@ -83,40 +78,6 @@ def export_onnx(bundle: Bundle, precision: Precision) -> str:
     command = f"`python -m export.onnx --model {manifest.name} --precision {precision}`"
     bundle.write(name, graph.SerializeToString(), made_by=command, made_from=[WEIGHTS])
     return name
-
-
-def _trace(graph: ServingGraph, size: int) -> onnx.ModelProto:
-    # Traced at batch 2 because a batch of 1 would be taken for a constant.
-    example = torch.zeros(TRACE_BATCH, size, size, 3, dtype=torch.uint8)
-    _plain_attention(graph.network)
-    # Planes that are pixels turned round in place would make torch keep that layout after pooling, which comes out as a
-    # Gather by indices that the batch's size is read back for.
-    planes = graph.network.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(),))
-    with planes, quiet(), torch.no_grad():
-        program = torch.onnx.export(
-            graph.eval(),
-            (example,),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=["pixels"],
-            output_names=["logits"],
-            dynamic_shapes={"pixels": {0: torch.export.Dim("batch", min=1, max=65536)}},
-        )
-    if program is None:
-        raise RuntimeError("torch.onnx.export returned nothing")
-    return program.model_proto
-
-
-def _plain_attention(network: torch.nn.Module) -> None:
-    """Write attention out as products and softmax.
-
-    torch's fused operator is exported with a dozen operators on shapes in each block, which the processor computes
-    between the GPU's work.
-    """
-    attention: Any
-    for attention in network.modules():
-        if hasattr(attention, "fused_attn"):
-            attention.fused_attn = False
 
 
 def _check_fp16(graph: onnx.ModelProto) -> None:

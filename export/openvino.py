@@ -15,9 +15,9 @@ from export.int8 import TARGET, export_int8_and_print
 from export.onnx import ensure_fp32
 from export.parity import prove_and_print
 from export.runtimes.registry import runtime_of
-from models.checkpoint import open_or_create
 from models.cli import run
 from models.errors import HalftoneError
+from models.opening import open_or_create
 
 
 @dataclass(frozen=True, kw_only=True)

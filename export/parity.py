@@ -118,8 +118,9 @@ def prove(
     """
     images = proof_images(bundle.manifest, data)
     threads = cores()
-    reference = load(bundle, REFERENCE, threads=threads)
+    # First, for what is refused here is refused before PyTorch takes seconds to load.
     runtimes = {variant: load(bundle, graphs.get(variant, variant), threads=threads) for variant in gates}
+    reference = load(bundle, REFERENCE, threads=threads)
     logits, labels = _run_all({REFERENCE: reference} | runtimes, images, progress)
     records = []
     for variant, gate in gates.items():

@@ -28,6 +28,7 @@ from models.bundle import WEIGHTS, Bundle
 from models.cli import DONE, run
 from models.errors import HalftoneError
 from models.onnx_external import external_locations
+from models.opening import open_or_create
 from models.store import has_bundle, open_bundle
 
 Precision = Literal["fp16", "fp32"]
@@ -181,9 +182,6 @@ def prove_plan(bundle: Bundle, sidecar: Sidecar, data: Path | None) -> int:
 def _open(config: TrtConfig) -> Bundle:
     if has_bundle(config.model) and config.weights is None:
         return open_bundle(config.model)
-    # Imported here, as it takes seconds and a bundle that has its graph needs none of it.
-    from models.checkpoint import open_or_create
-
     return open_or_create(config.model, weights=config.weights)
 
 

@@ -22,7 +22,7 @@ from models.catalog import architecture
 from models.errors import HalftoneError
 from models.manifest import Manifest
 from models.spec import Architecture
-from models.store import bundle_folder, has_bundle, open_bundle
+from models.store import bundle_folder
 
 IMAGENET_CLASSES = 1000
 
@@ -108,29 +108,16 @@ def _canonical(data: bytes) -> bytes:
     return len(header).to_bytes(8, "little") + header + data[8 + length :]
 
 
-def open_or_create(model: str, *, weights: str | None) -> Bundle:
-    """The bundle `artifacts/MODEL`; where there is none, a new one from the catalogue's architecture of that name.
+def create(network: Architecture, weights: str) -> Bundle:
+    """A new bundle of the catalogue's architecture, under its name.
 
     Args:
-        model: name of a bundle, or of an architecture of the catalogue.
-        weights: `pretrained` (also for None), `random`, or a `.safetensors` file; only for a new bundle.
+        network: entry of the catalogue.
+        weights: `pretrained`, `random`, or a `.safetensors` file.
 
     Raises:
-        HalftoneError: neither a bundle nor an architecture, the weights can't be had, or weights are named for a
-            bundle that has its own.
+        HalftoneError: the weights can't be had, or don't fit.
     """
-    if not has_bundle(model):
-        return _create(architecture(model), weights or "pretrained")
-    bundle = open_bundle(model)
-    if weights is not None:
-        raise HalftoneError(
-            f"{bundle.folder} has weights already ({bundle.manifest.source}): leave --weights out, or remove the "
-            "folder to start it anew"
-        )
-    return bundle
-
-
-def _create(network: Architecture, weights: str) -> Bundle:
     command = f"`python -m export --model {network.name} --weights {weights}`"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -94,6 +94,19 @@ def test_a_server_needs_no_training_library() -> None:
     assert result.stdout.split() == []
 
 
+def test_help_and_requests_that_are_refused_wait_for_no_training_library() -> None:
+    """PyTorch takes seconds to load; every command parses its flags before."""
+    ends = {name: path.read_text().partition('if __name__ == "__main__":')[2] for name, path in modules().items()}
+    commands = sorted(name for name, end in ends.items() if "run(" in end and not name.startswith(PEERS))
+    script = f"import importlib, sys\nfor name in {commands!r}: importlib.import_module(name)\n"
+    script += "print(*sorted({'torch', 'torchvision', 'timm', 'albumentations', 'matplotlib'} & set(sys.modules)))"
+
+    result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert {"training.__main__", "export.onnx", "export.parity"} <= set(commands)
+    assert result.stdout.split() == []
+
+
 @pytest.mark.parametrize("package", ["serving", "loadtest"])
 def test_no_module_of_a_lean_package_names_a_training_library(package: str) -> None:
     heavy = {name.partition(".")[0] for path in (ROOT / package).rglob("*.py") for name in imports(path)} & HEAVY

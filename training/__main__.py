@@ -13,54 +13,12 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import fields
 
 from models.bundle import Bundle
-from models.catalog import architecture
 from models.cli import DONE, INTERRUPTED, run
-from models.errors import HalftoneError
-from training.config import TrainConfig, choose_recipe, from_json, with_recipe
-from training.data.source import Data, load_data
-from training.loop import StoppedError
-from training.run import check_output, train
-from training.state import RunFolder
-
-PROG = "python -m training"
-
-
-def requested(config: TrainConfig) -> tuple[TrainConfig, Data]:
-    """The request with everything decided: the recorded settings of an unfinished run, or the recipe's.
-
-    Raises:
-        HalftoneError: nothing to resume, or the data, model or recipe can't be used.
-    """
-    check_output(config)
-    if config.resume:
-        config = _recorded(config)
-        return config, _load(config)
-    network, data = architecture(config.model), _load(config)
-    recipe = choose_recipe(config.recipe, pictures=len(data.train), family=network.family)
-    return with_recipe(config, recipe, sys.argv[1:], prog=PROG), data
-
-
-def _load(config: TrainConfig) -> Data:
-    return load_data(config.data, val_share=config.val_share, seed=config.seed, limit=config.limit)
-
-
-def _recorded(config: TrainConfig) -> TrainConfig:
-    plain = TrainConfig(output=config.output, resume=True, running=config.running)
-    changed = [field.name for field in fields(TrainConfig) if getattr(config, field.name) != getattr(plain, field.name)]
-    if changed:
-        raise HalftoneError(
-            f"--resume goes on with the settings that the run was started with, and {', '.join(changed)} can't be "
-            "changed now: leave those flags out, or start anew with --restart"
-        )
-    unfinished = RunFolder(config.output).identity()
-    if unfinished is None:
-        raise HalftoneError(f"{config.output} has no unfinished run to resume: start one with --data and --model")
-    values = unfinished["config"] | {"output": str(config.output)}
-    recorded = from_json(TrainConfig, values)
-    return TrainConfig(**{**vars(recorded), "running": config.running})
+from training.config import TrainConfig
+from training.request import PROG, requested
+from training.signals import StoppedError
 
 
 def _summary(bundle: Bundle) -> str:
@@ -74,6 +32,9 @@ def _summary(bundle: Bundle) -> str:
 
 def _main(config: TrainConfig) -> int:
     config, data = requested(config)
+    # Imported here, as it takes seconds, after all that can be refused without it.
+    from training.run import train
+
     try:
         bundle = train(config, data)
     except StoppedError:

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from models.preprocess import Pixels, fit
@@ -92,6 +91,8 @@ class _Augment:
         return pixels[::-1] if down < self._config.vertical_flip else pixels
 
     def _with_policy(self, pixels: Pixels, seed: int) -> Pixels:
+        import torch
+
         # torchvision draws from torch's global generator: lend it one of known state, and give back the old one.
         state = torch.get_rng_state()
         torch.default_generator.manual_seed(seed)

@@ -15,11 +15,10 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
 import tyro
 from rich.console import Console
 from rich.progress import Progress
@@ -32,12 +31,13 @@ from models.files import write_atomic
 from models.measures import Probabilities, mcnemar_p
 from models.spec import InputSpec
 from models.store import open_bundle
-from training.answering import Part, check_same_classes, choose_pictures, probabilities
+from training.choice import Part, check_same_classes, choose_pictures
 from training.data.pictures import Pictures
 from training.data.views import SelectedPictures
-from training.feed import default_workers
 from training.judge import in_best, judge
-from training.report.page import write_report
+
+if TYPE_CHECKING:
+    import torch
 
 PROG = "python -m training.evaluate"
 HARDEST = 5
@@ -133,6 +133,10 @@ def _ask(
     config: EvaluateConfig, pictures: Pictures, progress: Progress
 ) -> tuple[dict[str, Probabilities], npt.NDArray[np.bool_]]:
     """Every model's probabilities for the pictures that could be read, and which those are."""
+    # Imported here, as it takes seconds, after what can be refused without PyTorch.
+    from training.answering import probabilities
+    from training.feed import default_workers
+
     answers, readable = {}, np.ones(len(pictures), dtype=bool)
     for name in config.model:
         answers[name], could = probabilities(
@@ -149,6 +153,8 @@ def _ask(
 
 
 def _device(name: str) -> torch.device:
+    import torch
+
     if name == "cuda" and not torch.cuda.is_available():
         raise HalftoneError("--device cuda: torch finds no GPU here; use --device cpu")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
@@ -170,6 +176,8 @@ def _against_best(
 def _write_report(
     folder: Path, config: EvaluateConfig, together: Probabilities, judged: Pictures, spec: InputSpec
 ) -> None:
+    from training.report.page import write_report
+
     # They are calibrated already: as logits they need no temperature any more.
     logits = np.log(np.maximum(together, np.finfo(np.float32).tiny)).astype(np.float32)
     title = " + ".join(config.model)

@@ -28,16 +28,12 @@ from training.progress import Display
 from training.sampling import Step, seed_step
 from training.schedule import factor
 from training.settings import Recipe
-from training.signals import StopRequest
+from training.signals import StoppedError, StopRequest
 from training.state import RunFolder
 from training.validate import answers, figures
 
 MICRO_BATCHES = 1 << 20
 """Room for the micro-batches of a step in the numbers that mixing is seeded with."""
-
-
-class StoppedError(Exception):
-    """The user stopped the run; its state is saved."""
 
 
 class Loop:

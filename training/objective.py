@@ -21,7 +21,8 @@ from models.checkpoint import load_module
 from models.errors import HalftoneError
 from models.spec import InputSpec
 from models.store import open_bundle
-from training.sampling import MIX, derived_seed
+from training.sampling import MIX
+from training.seeds import derived_seed
 from training.settings import Objective
 
 

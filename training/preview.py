@@ -24,13 +24,13 @@ from models.errors import HalftoneError
 from models.files import atomic_path
 from models.preprocess import Pixels, fit
 from models.spec import InputSpec
-from training.augment import AugmentConfig, build_augment
+from training.augment import build_augment
+from training.augment_settings import AugmentConfig
 from training.config import load_recipe
 from training.data.pictures import Pictures, read_named
 from training.data.source import load_data
 from training.data.split import stratified_sample
-from training.sampling import derived_seed
-from training.transfer import input_spec
+from training.seeds import derived_seed
 
 PROG = "python -m training.preview"
 
@@ -131,6 +131,9 @@ def _enlarged(tile: npt.NDArray[np.uint8]) -> Pixels:
 
 def _main(config: PreviewConfig) -> int:
     config = with_recipe(config, sys.argv[1:])
+    # Imported here, as it takes seconds, after what can be refused.
+    from training.transfer import input_spec
+
     transfer = load_recipe(config.recipe).transfer
     spec = input_spec(architecture(config.model), replace(transfer, size=config.size or transfer.size))
     pictures = load_data(config.data).train

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from models.bundle import Bundle
 from models.errors import HalftoneError
-from models.manifest import FILE_NAME
 from training.build import Parts, build
 from training.config import TrainConfig
 from training.data.balance import imbalance_warning
@@ -21,6 +19,7 @@ from training.finish import Outcome, write_bundle
 from training.lineage import lineage
 from training.loggers import open_loggers
 from training.progress import Display
+from training.request import check_output, complete
 from training.signals import listening
 from training.state import RunFolder
 from training.transfer import HEAD
@@ -55,23 +54,6 @@ def train(config: TrainConfig, data: Data) -> Bundle | None:
         return bundle
 
 
-def check_output(config: TrainConfig) -> None:
-    """Refuse an output folder that holds something, unless it is the bundle of a run killed just before its end.
-
-    Raises:
-        HalftoneError: it does.
-    """
-    output = config.output
-    empty = not output.exists() or (output.is_dir() and not any(output.iterdir()))
-    if not empty and (config.restart or not _complete(output)):
-        raise HalftoneError(f"{output} holds something already: remove it to train it anew, or choose another --output")
-
-
-def _complete(output: Path) -> bool:
-    """Whether the bundle is made, while what only its training needed has not been removed yet."""
-    return (output / FILE_NAME).is_file() and RunFolder(output).identity() is not None
-
-
 def _prepare(config: TrainConfig, data: Data, folder: RunFolder) -> None:
     """Make sure that the unfinished run in the folder, if any, is this one."""
     check_output(config)
@@ -100,7 +82,7 @@ def _difference(theirs: Any, ours: Any, path: str = "") -> str:
 
 
 def _train(config: TrainConfig, data: Data, folder: RunFolder, world: World) -> Bundle | None:
-    if _complete(config.output):
+    if complete(config.output):
         return Bundle.open(config.output) if world.main else None
     parts = build(config, data, world)
     loop, epochs = parts.loop, config.settings.epochs

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import tyro
 
 from models.errors import HalftoneError
-from training.augment import AugmentConfig
+from training.augment_settings import AugmentConfig
 
 Freeze = Literal["auto", "head", "late", "full"]
 ScheduleName = Literal["constant", "step", "cosine", "restarts", "onecycle"]

@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from types import FrameType
 
 
+class StoppedError(Exception):
+    """The user stopped the run; its state is saved."""
+
+
 class StopRequest:
     """Whether the user wants the run to end."""
 

@@ -19,17 +19,19 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import safetensors.torch
-import torch
+import safetensors
 
 from models.errors import HalftoneError
 from models.files import write_atomic
 
 RUN, LOCK, WEIGHTS, RESUME = "run.json", "lock", "weights.safetensors", "resume.pt"
 
-State = dict[str, torch.Tensor]
+if TYPE_CHECKING:
+    import torch
+
+State: TypeAlias = "dict[str, torch.Tensor]"
 
 NO_ROOM = 2**16
 """Bytes that a disk on which a write just failed may still have free and be called full."""
@@ -111,6 +113,9 @@ class RunFolder:
         Raises:
             HalftoneError: the disk is full or the folder can't be written; the previous checkpoint is intact.
         """
+        import safetensors.torch
+        import torch
+
         with self._writing(f"last-{name}") as folder:
             safetensors.torch.save_file(_plain(weights), folder / WEIGHTS)
             torch.save(resume, folder / RESUME)
@@ -128,6 +133,8 @@ class RunFolder:
         Raises:
             HalftoneError: see `save_last`.
         """
+        import safetensors.torch
+
         with self._writing(_best(epoch)) as folder:
             safetensors.torch.save_file(_plain(weights), folder / WEIGHTS)
 
@@ -140,6 +147,9 @@ class RunFolder:
         folders = sorted(self.path.glob("last-*"))
         if not folders:
             return None
+        import safetensors.torch
+        import torch
+
         try:
             resume = torch.load(folders[-1] / RESUME, map_location="cpu", weights_only=True)
             return safetensors.torch.load_file(folders[-1] / WEIGHTS), resume
@@ -151,6 +161,8 @@ class RunFolder:
 
     def load_best(self, epoch: int) -> State:
         """The weights of the best epoch, on the CPU."""
+        import safetensors.torch
+
         state: State = safetensors.torch.load_file(self.path / _best(epoch) / WEIGHTS)
         return state
 

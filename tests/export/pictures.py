@@ -9,7 +9,8 @@ from PIL import Image
 from export.images import sample_crops
 from export.runtimes.registry import load
 from models.bundle import Bundle
-from models.checkpoint import load_module, open_or_create, save_weights
+from models.checkpoint import load_module, save_weights
+from models.opening import open_or_create
 from models.preprocess import load as load_picture
 
 PER_PHOTO = 2

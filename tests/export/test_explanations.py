@@ -15,9 +15,10 @@ from export.explanations.rollout import AttentionRollout, rollout
 from export.runtimes.registry import load
 from models.bundle import Bundle
 from models.catalog import architecture
-from models.checkpoint import build, open_or_create
+from models.checkpoint import build
 from models.errors import HalftoneError
 from models.measures import softmax
+from models.opening import open_or_create
 from models.preprocess import load as load_picture
 from tests.samples import noise
 from tests.servers import PHOTOS

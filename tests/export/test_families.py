@@ -10,11 +10,12 @@ import torch
 from onnx import helper, numpy_helper
 
 import export.onnx
+import export.tracing
 from export.onnx import export_onnx, precision_histogram
 from export.runtimes.registry import load
 from models.bundle import WEIGHTS, Bundle
-from models.checkpoint import open_or_create
 from models.errors import HalftoneError
+from models.opening import open_or_create
 from tests.samples import noise
 
 
@@ -94,7 +95,7 @@ def test_weights_are_counted_in_bytes_by_type() -> None:
 def test_fp16_that_came_out_fp32_is_refused(copied: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     before = copied.manifest.files["model.fp16.onnx"]
     # An exporter that quietly keeps FP32.
-    monkeypatch.setattr(export.onnx, "_trace", lambda *_: onnx.load_from_string(copied.read("model.fp32.onnx")))
+    monkeypatch.setattr(export.tracing, "traced", lambda *_: onnx.load_from_string(copied.read("model.fp32.onnx")))
 
     with pytest.raises(HalftoneError, match=r"only 0\.0% of the graph's weights came out FP16.*--precision fp32"):
         export_onnx(copied, "fp16")

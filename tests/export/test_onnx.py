@@ -13,8 +13,8 @@ import pytest
 from export.onnx import export_onnx, precision_histogram
 from export.runtimes.registry import load
 from models.bundle import Bundle
-from models.checkpoint import open_or_create
 from models.errors import HalftoneError
+from models.opening import open_or_create
 from tests.servers import ROOT
 
 FAMILIES = ["resnet18", "mobilenetv3_small", "vit_ti16"]

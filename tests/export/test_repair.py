@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -48,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def network(folder: Path) -> Bundle:
+def refused(folder: Path) -> Bundle:
     """A ViT whose attention overflows, exported and with a record that says so, and its pictures."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HALFTONE_ARTIFACTS", str(folder))
@@ -56,15 +57,17 @@ def network(folder: Path) -> Bundle:
     labelled_pictures(bundle, folder / "pictures")
     for precision in ("fp32", "fp16"):
         export_onnx(bundle, precision)  # type: ignore[arg-type]
-    fail(bundle, folder)
-    return bundle
-
-
-def fail(bundle: Bundle, folder: Path) -> None:
     with Progress(disable=True) as progress:
         (record,) = prove(bundle, {VARIANT: Gate()}, folder / "pictures", progress)
     assert record.verdict == "FAILED"
     assert record.figures["nan_or_inf"] == record.figures["images"]
+    return bundle
+
+
+@pytest.fixture
+def network(refused: Bundle, tmp_path: Path) -> Bundle:
+    """A copy of it."""
+    return Bundle.open(shutil.copytree(refused.folder, tmp_path / refused.folder.name))
 
 
 def test_an_overflowing_cnn_is_repaired_by_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,8 +129,6 @@ def test_where_nothing_helps_the_answer_is_no(
     network: Bundle, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(export.repair, "proposals", lambda _: iter([(set(), "a wrong guess")]))
-    export_onnx(network, "fp16")
-    fail(network, folder)
 
     assert repair_and_print(network, data=folder / "pictures") == 1
 
@@ -141,8 +142,6 @@ def test_where_nothing_helps_the_answer_is_no(
 def test_fp16_by_name_only_is_no_repair(network: Bundle, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     everything = {node.name for node in onnx.load_from_string(network.read("model.fp32.onnx")).graph.node}
     monkeypatch.setattr(export.repair, "proposals", lambda _: iter([(everything, "everything")]))
-    export_onnx(network, "fp16")
-    fail(network, folder)
 
     rungs = repair(network, data=folder / "pictures", report=lambda _: None)
 
@@ -153,8 +152,6 @@ def test_what_passes_only_without_roundings_is_repaired(
     network: Bundle, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As ONNX Runtime on the CPU may let an overflow pass that a GPU would have."""
-    export_onnx(network, "fp16")
-    fail(network, folder)
     passed = replace(current(network, VARIANT), verdict="PASSED", reasons=[])
     monkeypatch.setattr(export.repair, "current", lambda *_: passed)
 

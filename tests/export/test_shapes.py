@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from export.graph_size import STRUCTURE, graph_bytes
-from export.onnx import OPSET, Precision, export_onnx
+from export.onnx import Precision, export_onnx
 from export.runtimes.registry import load
+from export.tracing import OPSET
 from models.bundle import Bundle
 from models.errors import HalftoneError
 from models.onnx_external import external_locations

@@ -14,8 +14,9 @@ import yaml
 from models import embedded
 from models.bundle import WEIGHTS, Bundle, FileMissingError
 from models.catalog import architecture
-from models.checkpoint import build, imagenet_ids, imagenet_labels, load_module, open_or_create, save_weights
+from models.checkpoint import build, imagenet_ids, imagenet_labels, load_module, save_weights
 from models.errors import HalftoneError
+from models.opening import open_or_create
 from tests.samples import edit_manifest, manifest
 from tests.servers import ROOT
 

@@ -5,11 +5,12 @@ import pytest
 import torch
 from rich.progress import Progress
 
-import training.benchmark
 from models.errors import HalftoneError
 from tests.servers import wait_until
-from training.benchmark import BenchmarkConfig, benchmark
-from training.busy import Busy
+from training.benchmark.__main__ import main
+from training.benchmark.busy import Busy
+from training.benchmark.config import BenchmarkConfig
+from training.benchmark.rounds import benchmark
 
 # timm's reader leaves closing its files to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:.*FileIO:pytest.PytestUnraisableExceptionWarning")
@@ -48,7 +49,7 @@ def test_the_figures_are_printed_and_written(tmp_path, monkeypatch, capsys):
         data="training/sample", model="mobilenetv3_small", weights="random", size=32, workers=0, device="cpu",
         batch=4, steps=4, rounds=1, recipe="fashion_mnist", output=tmp_path / "loop.json",
     )  # fmt: skip
-    assert training.benchmark.main(config) == 0
+    assert main(config) == 0
     printed = capsys.readouterr().out
     assert "ratio to a bare loop: " in printed
     assert "ratio to timm's: " in printed

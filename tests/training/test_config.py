@@ -5,7 +5,7 @@ import pytest
 import tyro
 
 from models.errors import HalftoneError
-from training.augment import AugmentConfig
+from training.augment_settings import AugmentConfig
 from training.config import (
     Running,
     TrainConfig,

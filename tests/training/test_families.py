@@ -10,7 +10,7 @@ from models.graph import ServingGraph
 from models.preprocess import fit
 from tests.training.memory import crops
 from tests.training.runs import TINY, run
-from training.augment import AugmentConfig
+from training.augment_settings import AugmentConfig
 from training.settings import Objective, Optimisation, Schedule, ScheduleName
 
 # Each family meets every schedule or mix that another does not; together they meet all.

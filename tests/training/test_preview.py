@@ -10,7 +10,7 @@ from models.errors import HalftoneError
 from models.preprocess import fit
 from models.spec import InputSpec
 from tests.training.samples import class_folders
-from training.augment import AugmentConfig
+from training.augment_settings import AugmentConfig
 from training.data.source import load_data
 from training.preview import CAPTION, GAP, PreviewConfig, sheet, with_recipe
 

@@ -15,8 +15,8 @@ from models.errors import HalftoneError
 from tests.servers import ROOT
 from tests.training.memory import crops
 from tests.training.runs import STATEFUL, TINY, run, timeless
-from training.__main__ import requested
 from training.config import TrainConfig
+from training.request import requested
 from training.settings import Optimisation
 from training.state import LOCK, RunFolder
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from training.data.dataset import CorruptDataError
 from training.feed import TrainingFeed, ValidationFeed, default_workers
-from training.sampling import Plan, derived_seed, seed_step, share
+from training.sampling import Plan, seed_step, share
+from training.seeds import derived_seed
 
 SIZES = {
     "pictures": st.integers(1, 300),

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from models.errors import HalftoneError
 from models.preprocess import ImageError, Pixels
 from training.data.pictures import Pictures
-from training.sampling import derived_seed
+from training.seeds import derived_seed
 
 View = Callable[[Pixels, int], Pixels]
 """From uint8 (H, W, 3) and a seed to uint8 (S, S, 3)."""

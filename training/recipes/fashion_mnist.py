@@ -9,7 +9,7 @@ pictures. The pictures have little in common with ImageNet's, so the backbone ma
 
 from __future__ import annotations
 
-from training.augment import AugmentConfig
+from training.augment_settings import AugmentConfig
 from training.settings import Objective, Optimisation, Recipe, Schedule, Transfer
 
 RECIPE = Recipe(

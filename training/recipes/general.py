@@ -10,7 +10,7 @@ than `small` on the same pictures where there are thousands; it was not run at f
 
 from __future__ import annotations
 
-from training.augment import AugmentConfig
+from training.augment_settings import AugmentConfig
 from training.settings import Objective, Optimisation, Recipe, Schedule, Transfer
 
 RECIPE = Recipe(

@@ -10,7 +10,7 @@ transformer; it was not run at full length on a CPU.
 
 from __future__ import annotations
 
-from training.augment import AugmentConfig
+from training.augment_settings import AugmentConfig
 from training.settings import Objective, Optimisation, Recipe, Schedule, Transfer
 
 RECIPE = Recipe(

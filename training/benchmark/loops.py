@@ -1,0 +1,119 @@
+"""The loops that are compared: ours, ours without loading, the one that one would write without us, and timm's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from training.benchmark.timm_loop import folder, timm_epoch
+from training.build import Parts, build
+from training.config import TrainConfig
+from training.data.source import Data
+from training.distributed import World
+from training.feed import default_workers
+from training.learner import Position
+from training.progress import Display
+from training.settings import Recipe
+from training.signals import StopRequest
+from training.state import RunFolder
+
+Epoch = Callable[[], None]
+"""Takes a loop through all the pictures once."""
+
+
+def our_epoch(parts: Parts) -> Epoch:
+    """A function that takes our loop through all the pictures once."""
+    loop = parts.loop
+    folder, stop = RunFolder(Path("benchmark")), StopRequest()
+    display = Display(steps=loop.steps_per_epoch, quiet=True)
+
+    def epoch() -> None:
+        loop.position = Position()
+        loop.sums.zero_()
+        loop.train_epoch(folder, display, stop, math.inf)
+
+    return epoch
+
+
+def _workers(request: TrainConfig) -> int:
+    return default_workers(1) if request.running.workers is None else request.running.workers
+
+
+def timm_loop(request: TrainConfig, data: Data, world: World) -> dict[str, Epoch]:
+    """timm's loop by its name; nothing where it can't read the data, or could not freeze what ours does."""
+    recipe = request.settings
+    pictures = folder(request.data, data.train.labels, recipe.augment)
+    if pictures is None or recipe.transfer.freeze != "full":
+        return {}
+    parts = build(request, data, world)
+    return {"timm": timm_epoch(parts, pictures, recipe, count=len(data.train), workers=_workers(request))}
+
+
+def still_loop(request: TrainConfig, data: Data, world: World) -> Epoch:
+    """Our steps without reading, augmenting and copying."""
+    # In this process: nothing prefetches beside the others afterwards.
+    parts = build(replace(request, running=replace(request.running, workers=0)), data, world)
+    loop = parts.loop
+    step, batches = next(iter(loop.training.epoch(0)))
+    there = [(pixels.to(world.device), labels.to(world.device)) for pixels, labels in batches]
+    loop.learner.begin_epoch(0)
+
+    def epoch() -> None:
+        for _ in range(loop.steps_per_epoch):
+            loop.train_step(step, there)
+
+    return epoch
+
+
+def bare_loop(request: TrainConfig, data: Data, world: World) -> Epoch:
+    """`bare_epoch` with a network and a loader of its own."""
+    workers = _workers(request)
+    parts = build(request, data, world)
+    loader = DataLoader(
+        parts.loop.training.pictures,
+        batch_size=request.settings.batch,
+        shuffle=True,
+        num_workers=workers,
+        pin_memory=world.device.type == "cuda",
+        persistent_workers=workers > 0,
+    )
+    return bare_epoch(parts, loader, request.settings)
+
+
+def bare_epoch(parts: Parts, loader: DataLoader[Any], recipe: Recipe) -> Epoch:
+    """The loop that one would write without this project, over all the pictures: the recipe's arithmetic, no more."""
+    learner, targets, normalise = parts.loop.learner, parts.loop.targets, parts.loop.normalise
+    precision, scaler, optimiser = learner.precision, learner.scaler, learner.optimiser
+    clip, accumulate = recipe.optimisation.clip, recipe.optimisation.accumulate
+
+    def epoch() -> None:
+        learner.begin_epoch(0)
+        for number, (pixels, classes, _) in enumerate(loader, start=1):
+            images = normalise(pixels.to(precision.device, non_blocking=True))
+            images = images.contiguous(memory_format=precision.memory_format)
+            labels = classes.to(precision.device, non_blocking=True)
+            if targets.mixing is not None:
+                images, labels = targets.mixing.mixup(images, labels)
+            with precision.autocast():
+                logits = learner.forward(images)
+                answer = targets.teacher.answer(images) if targets.teacher is not None else None
+            loss: Any = scaler.scale(targets.loss(logits.float(), labels, answer) / (len(images) * accumulate))
+            loss.backward()
+            if number % accumulate:
+                continue
+            if clip is not None:
+                scaler.unscale_(optimiser)
+                torch.nn.utils.clip_grad_norm_(learner.module.parameters(), clip)
+            scaler.step(optimiser)
+            scaler.update()
+            optimiser.zero_grad()
+            if learner.ema is not None:
+                learner.ema.update(learner.module)
+
+    return epoch
