@@ -1,15 +1,16 @@
 """A peer without packages, for the tests: `python stub_server.py PORT [--wrong] [--broken]`.
 
-Answers class 7 to every POST; with --wrong class 8, with --broken 500 to every second request.
+Answers class 7 to every POST; with --wrong class 8, with --broken 500 to about every second request.
 """
 
 import http.server
-import itertools
 import json
+import random
 import sys
 
 INDEX = 8 if "--wrong" in sys.argv else 7
-COUNT = itertools.count(1)
+# At random: clients that take turns would always meet the same answer.
+CHANCE = random.Random(1)
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -18,7 +19,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
         body = json.dumps({"predictions": [{"label": "seven", "index": INDEX, "probability": 1.0}]}).encode()
-        self.send_response(500 if "--broken" in sys.argv and next(COUNT) % 2 == 0 else 200)
+        self.send_response(500 if "--broken" in sys.argv and CHANCE.random() < 0.5 else 200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from loadtest import malformed, overload, schema
-from tests.servers import PHOTOS, ROOT, environment
+from tests.servers import PHOTOS, QUICK, ROOT, environment
 
 
 def run(artifacts: Path, output: Path, name: str, *options: str) -> dict[str, Any]:
     """Runs a command of loadtest; returns its figures by name."""
     command = [sys.executable, "-m", f"loadtest.{name}", *options, "--output", str(output)]
-    env = environment(artifacts) | {"PATH": os.environ["PATH"]}
+    env = environment(artifacts, **QUICK) | {"PATH": os.environ["PATH"]}
     result = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert result.returncode in (0, 1), result.stdout + result.stderr
     report = json.loads(output.with_suffix(".json").read_text())

@@ -7,14 +7,15 @@ import pytest
 
 from loadtest.clients import post
 from loadtest.restarts import Restarts, Stops, kill_workers, stop_once
-from tests.servers import PHOTOS
+from tests.servers import PHOTOS, QUICK
 
 CLIENTS = 4
 
 
 @pytest.fixture
 def requests(artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    monkeypatch.setenv("HALFTONE_ARTIFACTS", str(artifacts))
+    for name, value in {"HALFTONE_ARTIFACTS": str(artifacts), **QUICK}.items():
+        monkeypatch.setenv(name, value)
     picture = (PHOTOS / "cat.jpg").read_bytes()
     return [post("/classify", picture, keep_alive=keep) for keep in (True, False)]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import Server, serve
+from tests.servers import QUICK, Server, serve
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +20,8 @@ def narrow_server(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         "HALFTONE_MAX_IMAGES": "2",
         "HALFTONE_DEADLINE": "0.05",
         "HALFTONE_BODY_TIMEOUT": "0.5",
+        **QUICK,
+        "HALFTONE_BATCH": "2",
     }
     with serve(artifacts, tmp_path_factory.mktemp("narrow") / "log", **settings) as running:
         yield running
@@ -31,7 +33,7 @@ def two_models(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     folder = tmp_path_factory.mktemp("two")
     for name in ("efficientnet_lite0", "second"):
         shutil.copytree(artifacts / "efficientnet_lite0", folder / name)
-    with serve(folder, folder / "log", HALFTONE_MODEL="efficientnet_lite0,second") as running:
+    with serve(folder, folder / "log", HALFTONE_MODEL="efficientnet_lite0,second", **QUICK) as running:
         yield running
 
 
@@ -49,6 +51,7 @@ def guarded_server(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) ->
         "HALFTONE_CONNECTIONS": "20",
         "HALFTONE_MAX_BODY_MB": "1",
         "HALFTONE_QUEUE_MB": "1",
+        **QUICK,
     }
     with serve(artifacts, tmp_path_factory.mktemp("guarded") / "log", **settings) as running:
         yield running

@@ -16,7 +16,7 @@ import pytest
 from models.bundle import Bundle
 from serving.api import Api
 from serving.settings import Settings
-from tests.servers import PHOTOS, ROOT, environment, free_port, serve, wait_until
+from tests.servers import PHOTOS, QUICK, ROOT, environment, free_port, serve, wait_until
 
 MODEL = "efficientnet_lite0"
 
@@ -198,7 +198,7 @@ def test_before_the_model_is_loaded_only_the_process_is_alive() -> None:
 
 
 def test_sigterm_ends_the_server_with_exit_code_0(artifacts: Path, tmp_path: Path) -> None:
-    with serve(artifacts, tmp_path / "log") as server:
+    with serve(artifacts, tmp_path / "log", **QUICK) as server:
         os.kill(server.process.pid, signal.SIGTERM)
         assert server.process.wait(timeout=30) == 0
 

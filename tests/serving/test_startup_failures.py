@@ -15,7 +15,7 @@ import pytest
 from models.errors import HalftoneError
 from serving.failure import explain
 from serving.settings import Settings
-from tests.servers import ROOT, environment, free_port, serve, wait_until
+from tests.servers import QUICK, ROOT, environment, free_port, serve, wait_until
 
 
 def command(port: int) -> list[str]:
@@ -93,7 +93,7 @@ def test_sigterm_while_it_loads(artifacts: Path) -> None:
 
 
 def test_a_worker_told_to_end_is_replaced(artifacts: Path, tmp_path: Path) -> None:
-    with serve(artifacts, tmp_path / "log") as server:
+    with serve(artifacts, tmp_path / "log", **QUICK) as server:
         (first,) = psutil.Process(server.process.pid).children()
         os.kill(first.pid, signal.SIGTERM)
         first.wait(timeout=60)

@@ -31,11 +31,11 @@ from serving.settings import Settings
 from serving.telemetry.catalogue import QUEUE_DEPTH, REJECTED_TOTAL, REQUEST_SECONDS
 from serving.telemetry.colleagues import Colleagues
 from serving.telemetry.metrics import Metrics
-from tests.servers import PHOTOS, ROOT, Server, environment, free_port, serve, wait_until
+from tests.servers import PHOTOS, QUICK, ROOT, Server, environment, free_port, serve, wait_until
 
 CAT = (PHOTOS / "cat.jpg").read_bytes()
 JPEG = {"Content-Type": "image/jpeg"}
-TWO = {"HALFTONE_WORKERS": "2", "HALFTONE_THREADS": "1"}
+TWO = {"HALFTONE_WORKERS": "2", "HALFTONE_THREADS": "1", **QUICK}
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from serving.gateway import ASGIApp
 from serving.telemetry.recorder import Recorder
 from serving.telemetry.spans import Spans
 from serving.telemetry.tracing import Sampled
-from tests.servers import PHOTOS, ROOT, Server, environment, serve, wait_until
+from tests.servers import PHOTOS, QUICK, ROOT, Server, environment, serve, wait_until
 
 CAT = (PHOTOS / "cat.jpg").read_bytes()
 TRACE, CLIENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -76,6 +76,7 @@ def traced(artifacts: Path, collector: Collector, tmp_path_factory: pytest.TempP
         HALFTONE_LOG_FORMAT="json",
         HALFTONE_METRICS="0",
         OTEL_BSP_SCHEDULE_DELAY="100",
+        **QUICK,
     ) as running:
         yield running
 
