@@ -161,6 +161,7 @@ def measure(
     largest: int,
     seconds: float = 0.05,
     clock: Callable[[], float] = time.monotonic,
+    prepare: Callable[[int], object] = lambda size: None,
 ) -> Costs:
     """Measure batches of 1, 2, 4, … on `streams` threads at once, as long as bigger ones may pay.
 
@@ -172,6 +173,7 @@ def measure(
         largest: biggest size to try.
         seconds: time to spend on each size, twice, beside a first run that is not counted.
         clock: monotonic seconds.
+        prepare: called by this thread alone before a size is measured.
 
     Returns:
         All sizes but those that cost over a quarter more a picture than a smaller one: they are never worth trying; and
@@ -184,6 +186,7 @@ def measure(
     least, in_vain = math.inf, 0
     for size in (size for size in SIZES if size <= largest):
         try:
+            prepare(size)
             # The lower of two: something else that took the cores for a while would rule the size out.
             cost = min(_seconds_per_batch(run, size, streams, seconds, clock) for _ in range(2))
         except Exception:

@@ -16,7 +16,14 @@ CRASHED = 1
 logger = logging.getLogger("bentoml.halftone")
 
 # How the runtimes say it, which raise errors of their own.
-_NO_MEMORY = ("bad_alloc", "bad allocation", "allocate memory", "out of memory", "can't start new thread")
+_NO_MEMORY = (
+    "bad_alloc",
+    "bad allocation",
+    "allocate memory",
+    "out of memory",
+    "can't start new thread",
+    "memoryallocation",
+)
 
 
 def end_worker(name: str, error: Exception) -> NoReturn:
@@ -31,6 +38,14 @@ def end_worker(name: str, error: Exception) -> NoReturn:
         stream.flush()
     print(f"error: can't serve {name}: {explain(error)}", file=sys.stderr, flush=True)
     os._exit(CRASHED if is_successor() and is_memory(error) else WRONG_REQUEST)
+
+
+def end_lost_worker(name: str, error: Exception) -> NoReturn:
+    """End this process, from whatever thread, as no batch can be run in it any more; the supervisor starts another."""
+    logger.critical("%s can't run any more in this process, which ends: %s", name, error)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(CRASHED)
 
 
 def explain(error: Exception) -> str:

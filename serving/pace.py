@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 
 import numpy as np
 
@@ -43,7 +44,15 @@ def batch_sizes(
             run(size)
         runtime.keep(known[1].seconds)
         return known
-    streams, costs = fewest_streams(threads, lambda streams: measure(run, streams=streams, largest=settings.queue))
+    tried: set[int] = set()
+
+    def prepare(size: int) -> None:
+        # What a size needs is made before several threads run it.
+        tried.add(size)
+        runtime.keep(tried)
+
+    costs_of = partial(measure, run, largest=settings.queue, prepare=prepare)
+    streams, costs = fewest_streams(threads, lambda streams: costs_of(streams=streams))
     runtime.keep(costs.seconds)
     figures = ", ".join(f"{size}: {1000 * seconds:.1f}" for size, seconds in costs.seconds.items())
     logger.info("%s: %d batches at once; milliseconds of a batch by its size: %s", name, streams, figures)

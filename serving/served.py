@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from export.cuda.device import GpuLostError
 from export.record import ParityRecord
 from export.runtimes.base import Logits, Pixels, Runtime
 from models import preprocess
@@ -21,6 +22,7 @@ from serving.batching import Batcher
 from serving.costs import BatchSizes
 from serving.decoding.pool import Load
 from serving.errors import RequestError, from_image_error, internal, unavailable
+from serving.failure import end_lost_worker
 from serving.predictions import Prediction, best
 from serving.shadow import Shadow
 from serving.telemetry.recorder import Recorder
@@ -199,7 +201,11 @@ class Served:
 
     def _run(self, pixels: list[Pixels]) -> Logits:
         # One picture needs no copy into a batch.
-        logits = self.runtime.run(pixels[0][np.newaxis] if len(pixels) == 1 else np.stack(pixels))
+        batch = pixels[0][np.newaxis] if len(pixels) == 1 else np.stack(pixels)
+        try:
+            logits = self.runtime.run(batch)
+        except GpuLostError as error:
+            end_lost_worker(self.name, error)
         if self._shadow:
             self._shadow.offer(pixels, logits)
         return logits

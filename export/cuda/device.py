@@ -22,6 +22,24 @@ class Gpu:
     """`MAJOR.MINOR`, such as `8.9`."""
 
 
+class GpuError(HalftoneError):
+    """The GPU failed at what it was asked for; the message is CUDA's or the library's."""
+
+
+class GpuLostError(GpuError):
+    """The GPU failed so that nothing works any more in this process, while another one may go on."""
+
+
+# Of `cudaError_t`: those of which the CUDA Runtime API says that "to continue using CUDA, the process must be
+# terminated and relaunched", such as an illegal address or instruction.
+_LOST = frozenset({214, 700, 702, 710, 714, 715, 716, 717, 718, 719})
+
+
+def is_lost(answer: tuple[Any, ...]) -> bool:
+    """Whether a CUDA call's answer says that no other one will work in this process."""
+    return int(answer[0]) in _LOST
+
+
 def cudart() -> Any:
     """The CUDA runtime API.
 

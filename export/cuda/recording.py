@@ -5,11 +5,18 @@ Source: CUDA C++ Programming Guide, "CUDA Graphs"; TensorRT's developer guide, "
 
 from __future__ import annotations
 
+import gc
+import threading
 import weakref
 from collections.abc import Callable
 from typing import Any
 
 from export.cuda.device import checked
+
+undisturbed = threading.RLock()
+"""Held while work is recorded, and by what must not happen meanwhile anywhere in the process: libraries that make or
+free their handles wait for the whole GPU, which fails while anything is recorded, and ends the recording (cuBLAS,
+`cublasDestroy`; CUDA Runtime API, `cudaErrorStreamCaptureUnsupported`). What only runs disturbs nobody."""
 
 
 class Recording:
@@ -26,25 +33,35 @@ class Recording:
 
     def __init__(self, api: Any, stream: Any, work: Callable[[], None]) -> None:
         self._api, self._stream = api, stream
-        # Only this thread is forbidden what would disturb the recording: others load, run and record meanwhile.
+        with undisturbed:
+            graph = self._recorded(work)
+        try:
+            self._executable = checked(api.cudaGraphInstantiate(graph, 0))
+        finally:
+            checked(api.cudaGraphDestroy(graph))
+        weakref.finalize(self, api.cudaGraphExecDestroy, self._executable).atexit = False
+
+    def _recorded(self, work: Callable[[], None]) -> Any:
+        """The graph of the work."""
+        api, stream = self._api, self._stream
+        # In another mode than this one no other thread might allocate memory meanwhile.
         checked(api.cudaStreamBeginCapture(stream, api.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal))
-        worked = False
+        worked, collects = False, gc.isenabled()
+        # What the collector finalises in this thread would be a part of it.
+        gc.disable()
         try:
             work()
             worked = True
         finally:
+            if collects:
+                gc.enable()
             # Also after a failure, so that the stream works again; the error must not be taken for a later call's.
             status, graph = api.cudaStreamEndCapture(stream)
             if int(status) == 0 and not worked:
                 api.cudaGraphDestroy(graph)
             if int(status) or not worked:
                 api.cudaGetLastError()
-        graph = checked((status, graph))
-        try:
-            self._executable = checked(api.cudaGraphInstantiate(graph, 0))
-        finally:
-            checked(api.cudaGraphDestroy(graph))
-        weakref.finalize(self, api.cudaGraphExecDestroy, self._executable).atexit = False
+        return checked((status, graph))
 
     def launch(self) -> None:
         """Put all of it on the stream again.

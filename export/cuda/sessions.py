@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from export.cuda.recording import undisturbed
 from export.cuda.stream import Stream
 
 
@@ -46,7 +47,8 @@ class Sessions:
         self._rows = shape[0]
         if self._rows not in self._bindings:
             if self._rows not in self._sessions:
-                self._sessions[self._rows] = _checked(partial(self._opened, self._rows))
+                with undisturbed:
+                    self._sessions[self._rows] = _checked(partial(self._opened, self._rows))
             binding = self._sessions[self._rows].io_binding()
             binding.bind_input(name, "cuda", 0, np.uint8, shape, self._addresses[name])
             answer = (self._rows, self._classes)

@@ -11,8 +11,8 @@ from typing import Protocol
 
 import numpy as np
 
-from export.cuda.device import checked, cudart
-from export.cuda.recording import Recording
+from export.cuda.device import GpuError, GpuLostError, checked, cudart, is_lost
+from export.cuda.recording import Recording, undisturbed
 from export.cuda.staging import Staging
 from export.cuda.stream import Stream
 from export.runtimes.base import Logits, Pixels
@@ -69,7 +69,8 @@ class Slot:
         self._api, self._shape, self.maximum, self._filled_up = cudart(), shape, maximum, filled_up
         owner = Stream(self._api)
         self._stream = owner.handle
-        made, self._recorded = context(owner)
+        with undisturbed:
+            made, self._recorded = context(owner)
         if made is None:
             raise RuntimeError("no execution context")
         self._context = made
@@ -87,8 +88,16 @@ class Slot:
         """Execute on uint8 (N, S, S, 3) with N at most the largest batch: float32 (N, classes).
 
         Raises:
-            RuntimeError: the GPU reports an error.
+            GpuError: the GPU reports an error; GpuLostError where it will report nothing else.
         """
+        try:
+            return self._run(pixels)
+        except RuntimeError as error:
+            # Asked for again, as libraries put what CUDA said in words of their own.
+            lost = is_lost(self._api.cudaStreamSynchronize(self._stream))
+            raise (GpuLostError if lost else GpuError)(str(error)) from error
+
+    def _run(self, pixels: Pixels) -> Logits:
         count = len(pixels)
         rows = self._filled_up(count)
         self._pixels.array[:count] = pixels
@@ -96,6 +105,12 @@ class Slot:
         self._launch(rows)
         checked(self._api.cudaStreamSynchronize(self._stream))
         return np.array(self._logits.array[:count])
+
+    def __del__(self) -> None:
+        # Also where the constructor failed.
+        with undisturbed:
+            for name in ("_recordings", "_context"):
+                self.__dict__.pop(name, None)
 
     def keep(self, size: int) -> None:
         """Run a batch of this size until all is compiled and recorded that it needs."""
@@ -108,13 +123,20 @@ class Slot:
         if recording is not None:
             recording.launch()
             self._recordings.move_to_end(rows)
-            return
+        elif self._recorded and rows not in self._plain:
+            # A library makes what it still lacks when a size comes first.
+            with undisturbed:
+                self._towards_recording(rows)
+        else:
+            self._enqueue(rows)
+
+    def _towards_recording(self, rows: int) -> None:
         self._enqueue(rows)
         if rows in self._recordings:
             # This batch is answered without it: what TensorRT does after a change of shape is over when it is.
             checked(self._api.cudaStreamSynchronize(self._stream))
             self._record(rows)
-        elif rows not in self._plain and self._recorded:
+        else:
             self._remember(rows, None)
 
     def _record(self, rows: int) -> None:
@@ -162,7 +184,7 @@ class Slots:
         """Execute on uint8 (N, S, S, 3), cut into batches that fit: float32 (N, classes); thread-safe.
 
         Raises:
-            RuntimeError: the GPU reports an error.
+            GpuError: the GPU reports an error; GpuLostError where it will report nothing else.
         """
         slot = self._free.get()
         try:
@@ -172,7 +194,11 @@ class Slots:
             self._free.put(slot)
 
     def keep(self, sizes: Collection[int]) -> None:
-        """Run batches of these sizes in every slot until all is compiled and recorded that they need."""
+        """Run batches of these sizes in every slot until all is compiled and recorded that they need.
+
+        Raises:
+            GpuError: as `run`.
+        """
         with self._taking_all:
             slots = [self._free.get() for _ in range(self._count)]
         try:

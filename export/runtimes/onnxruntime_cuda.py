@@ -29,10 +29,11 @@ from models.errors import HalftoneError
 
 _PROVIDER = "CUDAExecutionProvider"
 _FATAL = 4
+_CUDNN = "libcudnn.so.9"
 
 _FASTEST = {"prefer_nhwc": "1", "cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}
-"""Measured on an H200 with MobileNetV3-Large in batches of 1, 8 and 64, images/s: these 765, 4,941 and 16,598; the
-exhaustive search, which is the default, 825, 3,737 and 11,519; NCHW 589, 4,511 and 11,420."""
+"""Measured on an H200 with MobileNetV3-Large in batches of 1, 8 and 64, images/s: these 765, 4,941 and 16,598;
+EXHAUSTIVE, which is the default, 825, 3,737 and 11,519; NCHW 589, 4,511 and 11,420."""
 
 _INSTALL = "`pip install 'onnxruntime-gpu[cuda,cudnn]'`"
 
@@ -106,8 +107,11 @@ class OnnxRuntimeCuda(Runtime):
 
         # The library's logger for the whole process, not a session's, reports which of cuDNN's plans can't be used.
         onnxruntime.set_default_logger_severity(_FATAL)
-        # TF32 would round FP32 to ten bits without saying so.
-        settings = {"use_tf32": "0", "user_compute_stream": str(int(stream))} | _FASTEST
+        settings = {"user_compute_stream": str(int(stream))} | _FASTEST
+        if self.precision == "fp32":
+            # It would round FP32 to ten bits without saying so. Without it the library looks for kernels that leave
+            # tensor cores alone, also for FP16, whose ten bits it couldn't harm.
+            settings["use_tf32"] = "0"
         try:
             first, recorded = _recordable(source, settings), slots.RECORDED_SIZES
             if first is None:
@@ -171,7 +175,7 @@ def _built_for_it() -> bool:
 
 @functools.cache
 def _loadable() -> bool:
-    """Whether what the provider is linked with is here; found out without making a session, which would print."""
+    """Whether what the provider needs is here; found out without making a session, which would print."""
     import onnxruntime
 
     # CUDA and cuDNN as pip installs them; where the system has them, there is nothing to load.
@@ -179,6 +183,8 @@ def _loadable() -> bool:
     provider = Path(onnxruntime.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"
     try:
         ctypes.CDLL(str(provider), mode=os.RTLD_LAZY)
+        # Not linked with it: it is looked for when the first convolution comes.
+        ctypes.CDLL(_CUDNN)
     except OSError:
         return False
     return True

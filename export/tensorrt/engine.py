@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from export.cuda import slots
 from export.cuda.device import gpu, has_gpu
+from export.cuda.recording import undisturbed
 from export.cuda.slots import Slot, Slots
 from export.runtimes.base import Pixels, Runtime
 from export.tensorrt.library import Library, installed, library
@@ -104,7 +105,8 @@ class TensorRt(Runtime):
 
     def _deserialise(self, edition: Library, source: bytes, bundle: Bundle) -> Any:
         edition.logger.errors.clear()
-        engine = self._runtime.deserialize_cuda_engine(source)
+        with undisturbed:
+            engine = self._runtime.deserialize_cuda_engine(source)
         if engine is None:
             command = build_command(bundle.manifest.name, self.name, self.precision)
             raise HalftoneError(

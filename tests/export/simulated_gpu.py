@@ -22,6 +22,8 @@ class Status(enum.IntEnum):
     cudaSuccess = 0  # noqa: N815
     cudaErrorMemoryAllocation = 2  # noqa: N815
     cudaErrorInsufficientDriver = 35  # noqa: N815
+    cudaErrorIllegalInstruction = 715  # noqa: N815
+    cudaErrorStreamCaptureUnsupported = 900  # noqa: N815
     cudaErrorStreamCaptureInvalidated = 901  # noqa: N815
 
 
@@ -40,6 +42,7 @@ class Cuda(types.ModuleType):
         self.blocks: dict[int, Any] = {}
         self.streams: dict[int, deque[Callable[[], object]]] = {}
         self.capturable = True
+        self.lost = False
         self.captures: dict[int, deque[Callable[[], object]]] = {}
         self.graphs: dict[int, list[Callable[[], object]]] = {}
         self.launched: list[int] = []
@@ -113,7 +116,16 @@ class Cuda(types.ModuleType):
         self.launched.append(graph)
         return (Status.cudaSuccess,)
 
+    def cudaDeviceSynchronize(self) -> tuple[Any, ...]:  # noqa: N802
+        """Fails while anything is recorded, in whatever thread and mode, and spoils that."""
+        if self.captures:
+            self.capturable = False
+            return (Status.cudaErrorStreamCaptureUnsupported,)
+        return (Status.cudaSuccess,)
+
     def cudaStreamSynchronize(self, stream: int) -> tuple[Any, ...]:  # noqa: N802
+        if self.lost:
+            return (Status.cudaErrorIllegalInstruction,)
         while self.streams[stream]:
             self.streams[stream].popleft()()
         return (Status.cudaSuccess,)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import export.onnx
+import export.tracing
 from export.graph_size import PROTOBUF_LIMIT, STRUCTURE, check_graph_size
 from export.onnx import export_onnx
 from models.bundle import WEIGHTS, Bundle, FileMissingError
@@ -47,7 +47,7 @@ def test_a_graph_that_fits_in_no_precision(tmp_path: Path) -> None:
 
 def test_nothing_is_traced_or_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = bundle_of(tmp_path / "huge", PROTOBUF_LIMIT)
-    monkeypatch.setattr(export.onnx, "load_module", lambda _: pytest.fail("the weights were loaded"))
+    monkeypatch.setattr(export.tracing, "load_module", lambda _: pytest.fail("the weights were loaded"))
 
     with pytest.raises(HalftoneError, match="would hold"):
         export_onnx(bundle, "fp32")

@@ -2,6 +2,8 @@
 
 import gc
 import sys
+import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, ClassVar
@@ -12,6 +14,7 @@ import onnxruntime
 import pytest
 from rich.progress import Progress
 
+from export.cuda.device import GpuError, GpuLostError
 from export.gate import Gate
 from export.parity import prove
 from export.runtimes import onnxruntime_cuda
@@ -30,14 +33,25 @@ class Session:
     recordable: ClassVar[bool] = True
     capturable: ClassVar[bool] = True
     opened: ClassVar[list["Session"]] = []
+    while_recorded: ClassVar[Callable[[], object]] = staticmethod(lambda: None)
 
     def __init__(self, cuda: Cuda, graph: bytes, options: Any, *, providers: list[tuple[str, dict[str, str]]]) -> None:
         self.cuda = cuda
         ((self.name, self.settings),) = providers
         if "enable_cuda_graph" in self.settings and not self.recordable:
             raise onnxruntime.capi.onnxruntime_pybind11_state.Fail("This session cannot use the graph capture feature")
+        self._handles()
         self.opened.append(self)
         self.real = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+    def __del__(self) -> None:
+        # As the library's destructor, which can't tell anybody.
+        self.cuda.cudaDeviceSynchronize()
+
+    def _handles(self) -> None:
+        status = self.cuda.cudaDeviceSynchronize()[0]
+        if status:
+            raise onnxruntime.capi.onnxruntime_pybind11_state.Fail(f"CUDA failure {status.value}: {status.name}")
 
     def get_providers(self) -> list[str]:
         return [self.name]
@@ -57,6 +71,8 @@ class Session:
         stream = int(self.settings["user_compute_stream"])
         if stream in self.cuda.captures and not self.capturable:
             raise onnxruntime.capi.onnxruntime_pybind11_state.Fail("operation not permitted when stream is capturing")
+        if stream in self.cuda.captures:
+            self.while_recorded()
         self.cuda.streams[stream].append(partial(self.real.run_with_iobinding, binding))
 
     def _bound(self, bind: Any, name: str, device: str, *rest: Any) -> None:
@@ -140,11 +156,83 @@ def test_a_size_that_has_no_room_costs_no_slot(
     runtime = load(default, VARIANT, threads=2, streams=2)
     with monkeypatch.context() as full:
         full.setattr(onnxruntime, "InferenceSession", lambda *_, **__: 1 / 0)
-        with pytest.raises(RuntimeError, match="division by zero"):
+        with pytest.raises(GpuError, match="division by zero"):
             runtime.keep([4])
 
     runtime.keep([4])
     np.testing.assert_allclose(runtime.run(pictures(3)), processor.run(pictures(3)), atol=1e-4)
+
+
+def test_what_is_recorded_is_not_disturbed(
+    cuda: Cuda, default: Bundle, processor: Runtime, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Sessions that are made and freed wait for the whole GPU, which ends what any thread records."""
+    runtime, doomed = (load(default, VARIANT, threads=1) for _ in range(2))
+    others: list[threading.Thread] = []
+    in_time: list[bool] = []
+
+    def disturb() -> None:
+        nonlocal doomed
+        load(default, VARIANT, threads=1).run(pictures(4))
+        doomed = runtime
+
+    def meanwhile() -> None:
+        if not others:
+            others.append(threading.Thread(target=disturb))
+            others[0].start()
+            others[0].join(0.3)
+            in_time.append(others[0].is_alive())
+
+    monkeypatch.setattr(Session, "while_recorded", staticmethod(meanwhile))
+    # What holds them would free them elsewhere.
+    Session.opened.clear()
+    for _ in range(3):
+        np.testing.assert_allclose(runtime.run(pictures(2)), processor.run(pictures(2)), atol=1e-4)
+    others[0].join()
+
+    assert in_time == [True]
+    assert (cuda.capturable, len(cuda.launched), caplog.messages) == (True, 1, [])
+
+
+def test_a_gpu_that_is_lost_is_told_from_one_that_failed(
+    cuda: Cuda, default: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = load(default, VARIANT, threads=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "run_with_iobinding", lambda *_: 1 / 0)
+        with pytest.raises(GpuError, match="division by zero") as failed:
+            runtime.run(pictures(1))
+    cuda.lost = True
+
+    with pytest.raises(GpuLostError, match="cudaErrorIllegalInstruction"):
+        runtime.run(pictures(1))
+    assert not isinstance(failed.value, GpuLostError)
+
+
+@pytest.mark.parametrize("missing", ["", "libcudnn", "providers_cuda"])
+def test_every_library_has_to_be_there(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    """cuDNN is not linked, and its absence would show on the first convolution only."""
+
+    def opened(name: str, mode: int = 0) -> None:
+        if missing and missing in name:
+            raise OSError
+
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", Cuda("9.0"))
+    monkeypatch.setattr(onnxruntime_cuda, "_built_for_it", lambda: True)
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
+    monkeypatch.setattr(onnxruntime_cuda.ctypes, "CDLL", opened)
+    onnxruntime_cuda._loadable.cache_clear()
+    try:
+        assert onnxruntime_cuda.OnnxRuntimeCuda.supported("fp16") is not bool(missing)
+    finally:
+        onnxruntime_cuda._loadable.cache_clear()
+
+
+def test_rounding_is_forbidden_where_it_would_harm(cuda: Cuda, default: Bundle) -> None:
+    for precision in ("fp16", "fp32"):
+        load(default, f"onnxruntime_cuda-{precision}", threads=1)
+
+    assert [session.settings.get("use_tf32") for session in Session.opened] == [None, "0"]
 
 
 def test_a_proof_runs_every_size_as_it_will_be_served(cuda: Cuda, copied: Bundle) -> None:

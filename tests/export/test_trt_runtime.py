@@ -15,6 +15,7 @@ import pytest
 import tensorrt_rtx
 
 from export.cuda import slots
+from export.cuda.device import GpuError
 from export.parity import provable_variants
 from export.runtimes.registry import load, runtime_class, runtime_of
 from export.tensorrt.library import library
@@ -217,7 +218,7 @@ def test_the_slot_of_a_failed_call_is_not_lost(
     runtime = load(bundle, VARIANT, threads=1)
     with monkeypatch.context() as broken:
         broken.setattr(machine.cuda, "cudaMemcpyAsync", lambda *_: (Cuda(None).cudaGetDeviceCount()[0],))
-        with pytest.raises(RuntimeError, match="cudaErrorInsufficientDriver"):
+        with pytest.raises(GpuError, match="cudaErrorInsufficientDriver"):
             runtime.run(pictures(1))
 
     np.testing.assert_array_equal(runtime.run(pictures(1)), expected(pictures(1)))

@@ -1,11 +1,15 @@
 """The size of batches is that of the best throughput, by what batches have been measured to cost."""
 
 import threading
+from collections.abc import Collection
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from export.runtimes.base import Pixels
 from serving.costs import AlwaysUpTo, Costs, fewest_streams, measure
 from serving.pace import batch_sizes
 from serving.settings import Settings
@@ -157,6 +161,24 @@ def test_two_streams_where_one_leaves_the_device_idle() -> None:
 
 def test_on_a_processor_every_thread_runs_its_own() -> None:
     assert fewest_streams(4, {4: Costs({1: 0.010, 8: 0.070})}.__getitem__)[0] == 4
+
+
+def test_what_a_size_needs_is_made_before_several_threads_run_it() -> None:
+    made: list[tuple[int, int]] = []
+
+    class Compiling(StandIn):
+        def keep(self, sizes: Collection[int]) -> None:
+            made.extend((size, threading.get_ident()) for size in sizes if size not in dict(made))
+
+        def _infer(self, pixels: Pixels) -> npt.NDArray[np.floating]:
+            assert len(pixels) in dict(made)
+            return super()._infer(pixels)
+
+    _, costs = batch_sizes("a model", Compiling(), Settings(model="a model", threads=4))
+
+    assert isinstance(costs, Costs)
+    assert costs.seconds.keys() <= dict(made).keys()
+    assert set(dict(made).values()) == {threading.get_ident()}
 
 
 @pytest.mark.parametrize("batch", [0, 2])

@@ -9,13 +9,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
 from models.errors import HalftoneError
 from serving.failure import explain
 from serving.settings import Settings
-from tests.servers import QUICK, ROOT, environment, free_port, serve, wait_until
+from tests.servers import PHOTOS, QUICK, ROOT, environment, free_port, serve, wait_until
 
 
 def command(port: int) -> list[str]:
@@ -98,6 +99,50 @@ def test_a_worker_told_to_end_is_replaced(artifacts: Path, tmp_path: Path) -> No
         os.kill(first.pid, signal.SIGTERM)
         first.wait(timeout=60)
         assert server.get("/readyz").status_code == 200
+
+
+LOST_ONCE = """
+import importlib.machinery, os, sys
+class Finder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name != "export.runtimes.onnxruntime":
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        execute = spec.loader.exec_module
+        def exec_module(module):
+            execute(module)
+            infer = module.OnnxRuntime._infer
+            def lost(self, pixels):
+                if os.path.exists(os.environ["LOST"]):
+                    from export.cuda.device import GpuLostError
+                    os.unlink(os.environ["LOST"])
+                    raise GpuLostError("CUDA: cudaErrorIllegalInstruction")
+                return infer(self, pixels)
+            module.OnnxRuntime._infer = lost
+        spec.loader.exec_module = exec_module
+        return spec
+sys.meta_path.insert(0, Finder)
+"""
+"""A `sitecustomize` that lets the model fail once, when there is the file LOST, as on a GPU that nothing reaches."""
+
+
+def test_a_worker_that_lost_its_gpu_is_replaced(artifacts: Path, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(LOST_ONCE)
+    lost, picture = tmp_path / "lost", (PHOTOS / "cat.jpg").read_bytes()
+    with serve(artifacts, tmp_path / "log", PYTHONPATH=str(tmp_path), LOST=str(lost), **QUICK) as server:
+        (first,) = psutil.Process(server.process.pid).children()
+        lost.touch()
+        with contextlib.suppress(httpx.TransportError):
+            server.post("/classify", content=picture)
+        first.wait(timeout=30)
+
+        assert server.post("/classify", content=picture).status_code in (200, 503)
+        wait_until(lambda: server.post("/classify", content=picture).status_code == 200, "another one answered")
+        assert (
+            "efficientnet_lite0 can't run any more in this process, which ends: CUDA: cudaErrorIllegalInstruction"
+            in (server.log.read_text())
+        )
 
 
 @pytest.mark.parametrize(
