@@ -1,5 +1,6 @@
 """Exported graphs answer as the network does: any batch, pictures of any shape, other sizes than published."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,10 @@ import pytest
 from PIL import Image
 
 from export.graph_size import STRUCTURE, graph_bytes
-from export.onnx import Precision, export_onnx
+from export.onnx import Precision, export_onnx, precision_histogram
 from export.runtimes.registry import load
 from export.tracing import OPSET
-from models.bundle import Bundle
+from models.bundle import WEIGHTS, Bundle
 from models.errors import HalftoneError
 from models.onnx_external import external_locations
 from models.preprocess import load as load_picture
@@ -24,12 +25,8 @@ from tests.servers import PHOTOS
 MAX_BATCH = 17
 # For logits with a standard deviation of three: FP32 within rounding, FP16 with the roundings of all layers.
 TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "fp16": 0.2}
-# Each at the smallest side that its stages divide evenly, and vit_ti16 at the larger one of its published sizes.
-NETWORKS = {
-    "resnet18": 64,
-    "mobilenetv3_small": 96,
-    "vit_ti16": 384,
-}
+# At sides that their stages divide evenly; vit_ti16's positions are resampled for it.
+NETWORKS = {"resnet18": 64, "mobilenetv3_small": 96, "vit_ti16": 112}
 ORIGINALS = [(333, 517), (601, 97), (225, 224), (31, 640), (1, 1)]
 
 
@@ -74,10 +71,22 @@ def test_the_graph_is_valid_and_whole(exported: Bundle, precision: Precision) ->
     onnx.shape_inference.infer_shapes(graph, check_type=True, strict_mode=True, data_prop=True)
     assert {entry.domain: entry.version for entry in graph.opset_import} == {"": OPSET}
     assert external_locations(data) == []
-    (source,) = graph.graph.input
+    (source,), (target,) = graph.graph.input, graph.graph.output
     shape = source.type.tensor_type.shape.dim
+    assert (source.name, source.type.tensor_type.elem_type) == ("pixels", onnx.TensorProto.UINT8)
+    assert (target.name, target.type.tensor_type.elem_type) == ("logits", onnx.TensorProto.FLOAT)
     assert shape[0].dim_param
     assert [dimension.dim_value for dimension in shape[1:]] == [size, size, 3]
+
+
+@pytest.mark.parametrize("precision", TOLERANCE)
+def test_the_graph_says_what_it_is_of(exported: Bundle, precision: Precision) -> None:
+    graph = onnx.load_from_string(exported.read(f"model.{precision}.onnx"))
+    metadata, sizes = {entry.key: entry.value for entry in graph.metadata_props}, precision_histogram(graph)
+
+    assert json.loads(metadata["halftone.labels"]) == list(exported.manifest.labels)
+    assert metadata["halftone.weights_sha256"] == exported.manifest.files[WEIGHTS].sha256
+    assert max(sizes, key=sizes.__getitem__) == ("FLOAT" if precision == "fp32" else "FLOAT16")
 
 
 def test_a_size_that_the_patches_do_not_divide(tmp_path: Path) -> None:
