@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from export.cuda.device import GpuLostError
+
 SIZES = (1, 2, 4, 8, 16, 32)
 _GAIN = 1.03
 _HOPELESS = 1.25
@@ -181,6 +183,7 @@ def measure(
 
     Raises:
         Exception: what `run` raised on a single item.
+        GpuLostError: it raised this one.
     """
     table: dict[int, float] = {}
     least, in_vain = math.inf, 0
@@ -189,6 +192,8 @@ def measure(
             prepare(size)
             # The lower of two: something else that took the cores for a while would rule the size out.
             cost = min(_seconds_per_batch(run, size, streams, seconds, clock) for _ in range(2))
+        except GpuLostError:
+            raise
         except Exception:
             if not table:
                 raise

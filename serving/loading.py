@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from export import speed
+from export.cuda.device import GpuError, GpuLostError
 from export.record import ParityRecord, UnprovenError, check_runtime, current, proof
 from export.runtimes.base import Runtime
 from export.runtimes.registry import REFERENCE, load, runtime_of
@@ -65,6 +66,7 @@ def load_model(
 
     Raises:
         HalftoneError: the bundle can't be used, is untrained, or has no proven variant that runs here.
+        GpuError: the GPU failed while the model was measured; GpuLostError where it will go on to.
     """
     opened = open_fastest(name, settings, bundle=bundle, whole=replaces is not None)
     return _served(name, opened, settings, recorder, decoders, replaces)
@@ -81,6 +83,7 @@ def open_fastest(name: str, settings: Settings, *, bundle: str | None = None, wh
 
     Raises:
         HalftoneError: the bundle can't be used, is untrained, or has no proven variant that runs here.
+        GpuLostError: the GPU failed so that this process can't use it any more.
     """
     opened = open_bundle(bundle or name)
     if whole:
@@ -89,7 +92,9 @@ def open_fastest(name: str, settings: Settings, *, bundle: str | None = None, wh
     for variant in _fastest_first(name, opened, check_bundle(name, opened, settings), settings):
         try:
             record, runtime = _open(name, opened, variant, settings)
-        except HalftoneError as error:
+        except GpuLostError:
+            raise
+        except (HalftoneError, GpuError) as error:
             reasons.append(f"{variant}: {error}")
             continue
         for reason in reasons:
@@ -235,7 +240,9 @@ def _measure(bundle: Bundle, variants: list[str], settings: Settings) -> dict[st
             continue
         try:
             table = speed.measure(bundle, {variant: partial(_load, bundle, variant, settings)})
-        except HalftoneError:
+        except GpuLostError:
+            raise
+        except (HalftoneError, GpuError):
             # Opening it again as the last choice gives the reason to the log.
             continue
         rates[variant] = table.variants[variant].images_per_second

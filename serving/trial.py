@@ -7,6 +7,7 @@ from importlib.resources import files
 
 import numpy as np
 
+from export.cuda.device import GpuError
 from export.runtimes.base import Runtime
 from models.errors import HalftoneError
 from models.manifest import Manifest
@@ -23,6 +24,7 @@ def answer_a_picture(runtime: Runtime, manifest: Manifest) -> None:
 
     Raises:
         HalftoneError: one of these steps fails, or a probability is not a number.
+        GpuError: the GPU failed.
     """
     photo = (files("export") / "photos" / "cat.jpg").read_bytes()
     try:
@@ -31,7 +33,7 @@ def answer_a_picture(runtime: Runtime, manifest: Manifest) -> None:
             predictions = best(manifest, len(manifest.labels))(logits)
         told = [predictions, manifest.name, manifest.architecture, manifest.source, manifest.license]
         json.dumps(told, ensure_ascii=False, allow_nan=False).encode()
-    except MemoryError:
+    except (MemoryError, GpuError):
         raise
     # Whatever it raises, it would raise on a client's picture.
     except Exception as error:

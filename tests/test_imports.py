@@ -1,6 +1,7 @@
 """The architecture as a test: which package may import which, and what serving must never load."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -94,17 +95,49 @@ def test_a_server_needs_no_training_library() -> None:
     assert result.stdout.split() == []
 
 
-def test_help_and_requests_that_are_refused_wait_for_no_training_library() -> None:
-    """PyTorch takes seconds to load; every command parses its flags before."""
+LATE = {"torch", "torchvision", "timm", "albumentations", "matplotlib"}
+"""What takes seconds to load, and what help and a request that is refused don't wait for."""
+
+
+def test_commands_parse_their_flags_before_training_libraries_are_loaded() -> None:
     ends = {name: path.read_text().partition('if __name__ == "__main__":')[2] for name, path in modules().items()}
     commands = sorted(name for name, end in ends.items() if "run(" in end and not name.startswith(PEERS))
     script = f"import importlib, sys\nfor name in {commands!r}: importlib.import_module(name)\n"
-    script += "print(*sorted({'torch', 'torchvision', 'timm', 'albumentations', 'matplotlib'} & set(sys.modules)))"
+    script += f"print(*sorted({LATE!r} & set(sys.modules)))"
 
     result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
 
     assert {"training.__main__", "export.onnx", "export.parity"} <= set(commands)
     assert result.stdout.split() == []
+
+
+def test_requests_are_refused_before_training_libraries_are_loaded(tmp_path: Path) -> None:
+    requests = [
+        "export --model resnet5", "export.onnx --model resnet5", "export.openvino --model resnet5",
+        "export.parity --model resnet5", "export.benchmark --model resnet5", "export.trt --model resnet5",
+        "training --model resnet18 --data nowhere --output new", "training --output new --resume",
+        "training.benchmark --model resnet18 --data nowhere", "training.evaluate --model resnet5 --data nowhere",
+        "training.preview --data nowhere --output new.png",
+    ]  # fmt: skip
+    script = (
+        "import runpy, sys\n"
+        "for request in sys.argv[1:]:\n"
+        "    sys.argv = request.split()\n"
+        "    try: runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)\n"
+        "    except SystemExit as end: assert end.code == 2, request\n"
+        f"print(*sorted({LATE!r} & set(sys.modules)))"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "HALFTONE_ARTIFACTS": str(tmp_path)}
+
+    result = subprocess.run(
+        [sys.executable, "-c", script, *requests],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("error: ") == len(requests)
+    assert result.stdout.split() == []
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("package", ["serving", "loadtest"])

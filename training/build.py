@@ -19,6 +19,7 @@ from training.config import TrainConfig
 from training.data.balance import class_weights, sampling_weights
 from training.data.dataset import PictureSet
 from training.data.pictures import Data
+from training.defaults import input_spec
 from training.distributed import World
 from training.feed import TrainingFeed, ValidationFeed, default_workers
 from training.learner import Learner
@@ -27,7 +28,7 @@ from training.objective import Mixing, Targets, load_teacher
 from training.optim import build_optimiser, parameter_groups
 from training.precision import precision
 from training.sampling import Plan
-from training.transfer import HEAD, freezing, input_spec
+from training.transfer import HEAD, freezing
 
 
 @dataclass(frozen=True, kw_only=True)

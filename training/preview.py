@@ -30,6 +30,7 @@ from training.config import load_recipe
 from training.data.pictures import Pictures, read_named
 from training.data.source import load_data
 from training.data.split import stratified_sample
+from training.defaults import input_spec
 from training.seeds import derived_seed
 
 PROG = "python -m training.preview"
@@ -131,9 +132,6 @@ def _enlarged(tile: npt.NDArray[np.uint8]) -> Pixels:
 
 def _main(config: PreviewConfig) -> int:
     config = with_recipe(config, sys.argv[1:])
-    # Imported here, as it takes seconds, after what can be refused.
-    from training.transfer import input_spec
-
     transfer = load_recipe(config.recipe).transfer
     spec = input_spec(architecture(config.model), replace(transfer, size=config.size or transfer.size))
     pictures = load_data(config.data).train

@@ -2,46 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass
 
 import torch
 from timm.optim._param_groups import param_groups_layer_decay
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from models.errors import HalftoneError
-from models.spec import Architecture, InputSpec
+from models.spec import Architecture
+from training.defaults import resolve_freeze
 from training.settings import STAGES, Freeze, Transfer
 
-HEAD_BELOW, LATE_BELOW = 1000, 10_000
 HEAD = STAGES
 """The head's stage number; the backbone has 0 to 3."""
 
 _FIRST_STAGE: dict[Freeze, int] = {"head": HEAD, "late": STAGES // 2, "full": 0}
-
-
-def input_spec(network: Architecture, transfer: Transfer) -> InputSpec:
-    """What the network shall see: as in pretraining but for what the configuration changes."""
-    given = {"size": transfer.size, "crop_fraction": transfer.crop_fraction}
-    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    return replace(network.input, **changes)
-
-
-def resolve_freeze(freeze: Freeze, *, pictures: int, pretrained: bool) -> Literal["head", "late", "full"]:
-    """What `auto` means for so many training pictures.
-
-    Raises:
-        HalftoneError: layers with random weights would be frozen.
-    """
-    if not pretrained:
-        if freeze in ("head", "late"):
-            raise HalftoneError(f"--freeze {freeze} would keep random weights as they are: use --freeze full")
-        return "full"
-    if freeze != "auto":
-        return freeze
-    if pictures < HEAD_BELOW:
-        return "head"
-    return "late" if pictures < LATE_BELOW else "full"
 
 
 def stage_of(network: Architecture, name: str) -> int:

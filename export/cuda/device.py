@@ -22,7 +22,7 @@ class Gpu:
     """`MAJOR.MINOR`, such as `8.9`."""
 
 
-class GpuError(HalftoneError):
+class GpuError(RuntimeError):
     """The GPU failed at what it was asked for; the message is CUDA's or the library's."""
 
 
@@ -31,8 +31,9 @@ class GpuLostError(GpuError):
 
 
 # Of `cudaError_t`: those of which the CUDA Runtime API says that "to continue using CUDA, the process must be
-# terminated and relaunched", such as an illegal address or instruction.
-_LOST = frozenset({214, 700, 702, 710, 714, 715, 716, 717, 718, 719})
+# terminated and relaunched", such as an illegal address or instruction; and an error of the GPU's memory that could not
+# be corrected (214), as what lies there can't be trusted any more.
+_LOST = frozenset({214, 226, 700, 702, 710, 714, 715, 716, 717, 718, 719, 721, 810, 911})
 
 
 def is_lost(answer: tuple[Any, ...]) -> bool:

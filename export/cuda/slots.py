@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection
@@ -81,6 +82,7 @@ class Slot:
         # None: seen once.
         self._recordings: OrderedDict[int, Recording | None] = OrderedDict()
         self._plain: set[int] = set()
+        self._made: set[int] = set()
         # The last of the attributes: they are given back in their order, and what used the stream before it.
         self._owner = owner
 
@@ -107,6 +109,9 @@ class Slot:
         return np.array(self._logits.array[:count])
 
     def __del__(self) -> None:
+        if sys.is_finalizing():
+            # Whoever holds the lock will not give it back any more.
+            return
         # Also where the constructor failed.
         with undisturbed:
             for name in ("_recordings", "_context"):
@@ -114,8 +119,9 @@ class Slot:
 
     def keep(self, size: int) -> None:
         """Run a batch of this size until all is compiled and recorded that it needs."""
-        for _ in range(_UNTIL_RECORDED):
-            self.run(np.zeros((size, *self._shape), np.uint8))
+        with undisturbed:
+            for _ in range(_UNTIL_RECORDED):
+                self.run(np.zeros((size, *self._shape), np.uint8))
 
     def _launch(self, rows: int) -> None:
         """Put the batch that lies in the staging memory on the stream."""
@@ -123,29 +129,33 @@ class Slot:
         if recording is not None:
             recording.launch()
             self._recordings.move_to_end(rows)
-        elif self._recorded and rows not in self._plain:
+            return
+        if rows in self._made:
+            self._enqueue(rows)
+        else:
             # A library makes what it still lacks when a size comes first.
             with undisturbed:
-                self._towards_recording(rows)
-        else:
-            self._enqueue(rows)
-
-    def _towards_recording(self, rows: int) -> None:
-        self._enqueue(rows)
+                self._enqueue(rows)
+            self._made.add(rows)
         if rows in self._recordings:
-            # This batch is answered without it: what TensorRT does after a change of shape is over when it is.
-            checked(self._api.cudaStreamSynchronize(self._stream))
             self._record(rows)
-        else:
+        elif self._recorded and rows not in self._plain:
             self._remember(rows, None)
 
     def _record(self, rows: int) -> None:
+        # Where something is made or freed just now, which can take seconds, the next batch of this size comes soon.
+        if not undisturbed.acquire(blocking=False):
+            return
         try:
+            # This batch is answered without it: what TensorRT does after a change of shape is over when it is.
+            checked(self._api.cudaStreamSynchronize(self._stream))
             self._remember(rows, Recording(self._api, self._stream, lambda: self._enqueue(rows)))
         except RuntimeError as error:
             logger.warning("batches of %d are not launched as a CUDA graph: %s", rows, error)
             del self._recordings[rows]
             self._plain.add(rows)
+        finally:
+            undisturbed.release()
 
     def _remember(self, rows: int, recording: Recording | None) -> None:
         self._recordings[rows] = recording

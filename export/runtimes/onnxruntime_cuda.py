@@ -107,11 +107,8 @@ class OnnxRuntimeCuda(Runtime):
 
         # The library's logger for the whole process, not a session's, reports which of cuDNN's plans can't be used.
         onnxruntime.set_default_logger_severity(_FATAL)
-        settings = {"user_compute_stream": str(int(stream))} | _FASTEST
-        if self.precision == "fp32":
-            # It would round FP32 to ten bits without saying so. Without it the library looks for kernels that leave
-            # tensor cores alone, also for FP16, whose ten bits it couldn't harm.
-            settings["use_tf32"] = "0"
+        # TF32 would round FP32 to ten bits without saying so; a graph of FP16 may hold some, too.
+        settings = {"use_tf32": "0", "user_compute_stream": str(int(stream))} | _FASTEST
         try:
             first, recorded = _recordable(source, settings), slots.RECORDED_SIZES
             if first is None:

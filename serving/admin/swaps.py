@@ -14,11 +14,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from export.cuda.device import GpuLostError
 from models.errors import HalftoneError
 from models.manifest import Manifest
 from models.store import artifacts
 from serving.errors import RequestError, unavailable
-from serving.failure import is_memory
+from serving.failure import end_lost_worker, is_memory
 from serving.memory import trim
 from serving.registry import Registry
 from serving.served import Served
@@ -137,6 +138,8 @@ class Swaps:
             self._freeing.pop(name).join()
         try:
             return self._load(name, bundle=bundle, replaces=present)
+        except GpuLostError as error:
+            end_lost_worker(name, error)
         # Whatever a library makes of a bundle that it can't digest: the old model serves on.
         except Exception as error:
             if is_memory(error):

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
+from export.cuda.device import GpuLostError
 from models.preprocess import ImageError, Pixels, load
 from serving.batch.pictures import Pictures
 from serving.batch.table import SCHEMA
@@ -112,6 +113,9 @@ def _attempt(function: Callable[[Any], Result], value: Any) -> Result | RequestE
         return error
     except ImageError as error:
         return from_image_error(error)
+    except GpuLostError:
+        # It would raise it on every other picture as well.
+        raise
     except MemoryError:
         return _unanswered("out_of_memory", "there was no memory for this picture: use fewer workers")
     # Whatever a library raises on one picture must not end a run of millions.

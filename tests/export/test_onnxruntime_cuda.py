@@ -228,13 +228,6 @@ def test_every_library_has_to_be_there(monkeypatch: pytest.MonkeyPatch, missing:
         onnxruntime_cuda._loadable.cache_clear()
 
 
-def test_rounding_is_forbidden_where_it_would_harm(cuda: Cuda, default: Bundle) -> None:
-    for precision in ("fp16", "fp32"):
-        load(default, f"onnxruntime_cuda-{precision}", threads=1)
-
-    assert [session.settings.get("use_tf32") for session in Session.opened] == [None, "0"]
-
-
 def test_a_proof_runs_every_size_as_it_will_be_served(cuda: Cuda, copied: Bundle) -> None:
     (record,) = prove(copied, {VARIANT: Gate.for_precision("fp32")}, None, Progress(disable=True))
 

@@ -79,7 +79,8 @@ def test_wrong_answers_and_errors_are_counted(generate: Generator) -> None:
 
     cell = only_cell(result)
     assert cell.wrong == cell.requests > 0
-    assert cell.requests / 2 < cell.errors < cell.requests * 2
+    # Two connections, each at most two behind or ahead, and what was on its way at the end.
+    assert cell.errors == pytest.approx(cell.requests, abs=6)
     assert cell.missed == cell.seen == {0, 1}
 
 

@@ -12,17 +12,16 @@ from loadtest.swapping.bundles import BAD
 from loadtest.swapping.clients import Sample
 from loadtest.swapping.judge import Reign, judge
 from loadtest.swaps import plan
-from tests.servers import QUICK, ROOT, environment
+from tests.servers import ROOT, environment
 
 
 def test_a_model_is_swapped_while_clients_ask(artifacts: Path, tmp_path: Path) -> None:
     report = tmp_path / "swaps.json"
     command = [sys.executable, "-m", "loadtest.swaps", "--swaps", "7", "--bad", "2", "--rollbacks", "1"]
     command += ["--clients", "4", "--artifacts", str(artifacts), "--output", str(report)]
+    settings = environment(None, HALFTONE_VARIANT="onnxruntime-fp32")
 
-    result = subprocess.run(
-        command, cwd=ROOT, env=environment(None, **QUICK), capture_output=True, text=True, check=False
-    )
+    result = subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True, check=False)
 
     assert result.returncode == 0, result.stdout + result.stderr
     findings = json.loads(report.read_text())

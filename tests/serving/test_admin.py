@@ -10,7 +10,7 @@ import pytest
 
 from models.store import DEFAULT_MODEL
 from tests.samples import edit_manifest
-from tests.servers import PHOTOS, QUICK, Server, serve, wait_until
+from tests.servers import PHOTOS, Server, serve, wait_until
 
 TOKEN = "a-token-of-the-tests-only"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -31,7 +31,7 @@ def folder(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def admin(folder: Path) -> Iterator[Server]:
     """A service that lets itself be administered."""
-    with serve(folder, folder / "log", HALFTONE_ADMIN_TOKEN=TOKEN, **QUICK) as server:
+    with serve(folder, folder / "log", HALFTONE_ADMIN_TOKEN=TOKEN, HALFTONE_VARIANT="onnxruntime-fp32") as server:
         yield server
 
 
@@ -151,7 +151,7 @@ def test_what_there_is_not(admin: Server) -> None:
 def test_a_watched_folder_is_loaded(artifacts: Path, tmp_path: Path) -> None:
     folder = tmp_path / "artifacts"
     shutil.copytree(artifacts, folder)
-    with serve(folder, tmp_path / "log", HALFTONE_WATCH="0.2", **QUICK) as server:
+    with serve(folder, tmp_path / "log", HALFTONE_WATCH="0.2", HALFTONE_VARIANT="onnxruntime-fp32") as server:
         first = version(server)
         manifest = json.loads((folder / DEFAULT_MODEL / "manifest.json").read_text())
         (folder / DEFAULT_MODEL / "new").write_text(json.dumps(manifest | {"temperature": 2.0}))

@@ -94,7 +94,8 @@ def interrupted(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> In
     first.wait()
     for process in family:
         process.resume()
-    psutil.wait_procs(scorers, timeout=30)
+    assert scorers
+    assert psutil.wait_procs(scorers, timeout=30)[1] == []
     done = len(list(parts.glob("part-*")))
     second = subprocess.run(
         command(folder, output), cwd=ROOT, env=environment(artifacts), capture_output=True, text=True, check=False

@@ -14,7 +14,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.servers import PHOTOS, QUICK, Server, serve
+from tests.servers import PHOTOS, Server, serve
 
 CAT = (PHOTOS / "cat.jpg").read_bytes()
 CANARY = "canary-7f3a"
@@ -40,7 +40,7 @@ def trap() -> Iterator[socket.socket]:
 def audited(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Audited]:
     folder = tmp_path_factory.mktemp("audited")
     extra = {"PYTHONPATH": str(Path(__file__).parent / "audit"), "AUDIT_LOG": str(folder / "audit")}
-    with serve(artifacts, folder / "log", **extra, **QUICK) as running:
+    with serve(artifacts, folder / "log", **extra) as running:
         server = Audited(running.url, running.process, running.log)
         server.post("/classify", content=CAT)
         yield server

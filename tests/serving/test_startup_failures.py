@@ -13,6 +13,7 @@ import httpx
 import psutil
 import pytest
 
+from export.cuda.device import GpuError
 from models.errors import HalftoneError
 from serving.failure import explain
 from serving.settings import Settings
@@ -149,6 +150,10 @@ def test_a_worker_that_lost_its_gpu_is_replaced(artifacts: Path, tmp_path: Path)
     ("error", "words"),
     [
         (MemoryError(), "not enough memory"),
+        (
+            GpuError("CUDA: cudaErrorUnknown"),
+            "CUDA: cudaErrorUnknown; stop what else uses the GPU, or choose a variant of",
+        ),
         (RuntimeError("std::bad_alloc"), "not enough memory"),
         (HalftoneError("do this"), "do this"),
         (ValueError("odd\nindeed"), "ValueError: odd (the traceback is in the log)"),

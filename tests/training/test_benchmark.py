@@ -10,6 +10,7 @@ from tests.servers import wait_until
 from training.benchmark.__main__ import main
 from training.benchmark.busy import Busy
 from training.benchmark.config import BenchmarkConfig
+from training.benchmark.request import requested
 from training.benchmark.rounds import benchmark
 
 # timm's reader leaves closing its files to the garbage collector.
@@ -21,7 +22,7 @@ def measured(**options):
     options = usual | {"recipe": "fashion_mnist"} | options
     config = BenchmarkConfig(data="training/sample", size=32, workers=0, device="cpu", **options)
     with Progress(disable=True) as progress:
-        return benchmark(config, progress)
+        return benchmark(config, *requested(config), progress)
 
 
 @pytest.mark.parametrize("recipe", ["fashion_mnist", "vit"])

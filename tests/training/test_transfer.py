@@ -6,12 +6,13 @@ import torch
 from models.catalog import architecture
 from models.checkpoint import build
 from models.errors import HalftoneError
+from training.defaults import resolve_freeze
 from training.distributed import World
 from training.learner import Learner
 from training.optim import build_optimiser, parameter_groups, set_rates
 from training.precision import Precision, precision
 from training.settings import Optimisation, Transfer
-from training.transfer import HEAD, freezing, rate_factors, resolve_freeze, stage_of
+from training.transfer import HEAD, freezing, rate_factors, stage_of
 
 NAMES = ("resnet18", "mobilenetv3_small", "efficientnet_b0", "vit_ti16")
 

@@ -23,6 +23,7 @@ from rich.progress import Progress
 from models.cli import DONE, run
 from models.files import write_atomic
 from training.benchmark.config import BenchmarkConfig
+from training.benchmark.request import requested
 
 
 def _print(result: dict[str, Any]) -> None:
@@ -45,11 +46,12 @@ def _print(result: dict[str, Any]) -> None:
 
 def main(config: BenchmarkConfig) -> int:
     """Measure, print, and write where a file is named; returns the exit code."""
-    # Imported here, as it takes seconds: help needs no PyTorch.
+    request, data = requested(config)
+    # Imported here, as it takes seconds, after what can be refused without PyTorch.
     from training.benchmark.rounds import benchmark
 
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        result = benchmark(config, progress)
+        result = benchmark(config, request, data, progress)
     _print(result)
     if config.output is not None:
         write_atomic(config.output, (json.dumps(result, indent=1) + "\n").encode())
