@@ -12,7 +12,7 @@ from filelock import FileLock
 from tests.servers import ROOT, Server, serve
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests marked `gpu` run where PyTorch finds one."""
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if not marked:
@@ -20,8 +20,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     import torch
 
     if not torch.cuda.is_available():
-        for item in marked:
-            item.add_marker(pytest.mark.skip(reason="PyTorch finds no CUDA GPU here"))
+        config.hook.pytest_deselected(items=marked)
+        items[:] = [item for item in items if item not in marked]
 
 
 @pytest.fixture(scope="session")
