@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -28,6 +29,8 @@ _STOP_SECONDS = 15
 _POLL_SECONDS = 0.02
 _LOG_LINES = 3
 _MIB = 2**20
+_SERVES = b"halftone_model_info{"
+_WORKER = re.compile(rb'worker="([^"]*)"')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +78,7 @@ def running(peer: Peer, python: Path, picture: bytes, variant: str) -> Iterator[
     """The peer's server, answering; stopped at the end.
 
     Raises:
-        PeerError: it ended or gave no answer in time; with its last words.
+        PeerError: it ended or gave no answer in time, with its last words; or not all of its workers served in time.
     """
     port = free_port()
     command, environment = expand(peer, python, port, variant)
@@ -84,7 +87,10 @@ def running(peer: Peer, python: Path, picture: bytes, variant: str) -> Iterator[
         process = _start(command, environment, log)
         try:
             _wait_for_answer(peer, process, port, picture, log)
-            yield Running(peer=peer, port=port, pid=process.pid, cold_start=time.perf_counter() - start)
+            cold_start = time.perf_counter() - start
+            if peer.ours:
+                _wait_for_workers(port, int(environment.get("HALFTONE_WORKERS") or 1))
+            yield Running(peer=peer, port=port, pid=process.pid, cold_start=cold_start)
         finally:
             _stop(process)
 
@@ -126,12 +132,31 @@ def _wait_for_answer(peer: Peer, process: subprocess.Popen[bytes], port: int, pi
     raise PeerError(f"no right answer within {START_SECONDS} s ({said}); it said: {_last_words(log)}")
 
 
+def _wait_for_workers(port: int, count: int) -> None:
+    """Wait until all workers of our service serve: the first one answers while the others load, on the same cores.
+
+    Raises:
+        PeerError: they don't in time.
+    """
+    if count == 1:
+        return
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end:
+        status, metrics = _ask(f"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode(), port)
+        serving = {_WORKER.search(line) for line in metrics.splitlines() if line.startswith(_SERVES)}
+        if status not in (0, 200) or len({found[1] for found in serving if found}) >= count:
+            # Who keeps the metrics to himself is measured from the first answer on.
+            return
+        time.sleep(_POLL_SECONDS)
+    raise PeerError(f"not all of its {count} workers served within {START_SECONDS} s")
+
+
 def _ask(message: bytes, port: int) -> tuple[int, bytes]:
     """Status and body of the answer to a whole request; status 0 where there was none."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
             connection.sendall(message)
-            response = http.client.HTTPResponse(connection, method="POST")
+            response = http.client.HTTPResponse(connection)
             response.begin()
             return response.status, response.read()
     except (OSError, http.client.HTTPException):

@@ -2,23 +2,25 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 from PIL import Image
 
 from loadtest.comparison import generator, wrk
-from loadtest.comparison.catalogue import NOOP_PEERS, chosen
+from loadtest.comparison.catalogue import NOOP_PEERS, chosen, ours
 from loadtest.comparison.errors import CompareError
 from loadtest.comparison.load import Cell, Load
 from loadtest.comparison.peer import INDEX, Peer
 from loadtest.comparison.pictures import BYTES, SIZE, prepare
-from loadtest.comparison.process import free_port
+from loadtest.comparison.process import free_port, running
 from loadtest.comparison.rounds import Generator, Plan, Result, measure
 from loadtest.comparison.wire import Wire, request
-from tests.servers import PHOTOS, ROOT
+from tests.servers import PHOTOS, QUICK, ROOT
 
 STUB = str(Path(__file__).parent / "stub_server.py")
 GENERATORS = [generator.run, *([wrk.run] if wrk.installed() else [])]
@@ -162,6 +164,18 @@ def test_our_own_service_takes_part_in_all_its_forms(
     cell = only_cell(result)
     assert cell.requests > 0
     assert (cell.errors, cell.wrong) == (0, 0)
+
+
+def test_a_measurement_begins_when_all_workers_serve(artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HALFTONE_ARTIFACTS", str(artifacts))
+    peer = ours(HALFTONE_WORKERS="2", HALFTONE_THREADS="1", **QUICK)
+
+    with running(peer, Path(sys.executable), (PHOTOS / "cat.jpg").read_bytes(), "") as server:
+        metrics = httpx.get(f"http://127.0.0.1:{server.port}/metrics").text
+
+    info = [line for line in metrics.splitlines() if line.startswith("halftone_model_info{")]
+    assert sorted(re.findall(r'worker="(\w+)"', " ".join(info))) == ["1", "2"]
+    assert server.cold_start > 0
 
 
 def test_one_command_measures_and_reports(artifacts: Path, tmp_path: Path) -> None:
