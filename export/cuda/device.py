@@ -36,11 +36,6 @@ class GpuLostError(GpuError):
 _LOST = frozenset({214, 226, 700, 702, 710, 714, 715, 716, 717, 718, 719, 721, 810, 911})
 
 
-def is_lost(answer: tuple[Any, ...]) -> bool:
-    """Whether a CUDA call's answer says that no other one will work in this process."""
-    return int(answer[0]) in _LOST
-
-
 def cudart() -> Any:
     """The CUDA runtime API.
 
@@ -57,11 +52,11 @@ def checked(answer: tuple[Any, ...]) -> Any:
     """The value of a CUDA call, which returns (status, value).
 
     Raises:
-        RuntimeError: the call failed.
+        GpuError: the call failed; GpuLostError where no other one will work in this process.
     """
     status, *values = answer
     if int(status):
-        raise RuntimeError(f"CUDA: {status.name}")
+        raise (GpuLostError if int(status) in _LOST else GpuError)(f"CUDA: {status.name}")
     return values[0] if values else None
 
 

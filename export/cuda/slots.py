@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from export.cuda.device import GpuError, GpuLostError, checked, cudart, is_lost
+from export.cuda.device import GpuError, checked, cudart
 from export.cuda.recording import Recording, undisturbed
 from export.cuda.staging import Staging
 from export.cuda.stream import Stream
@@ -55,7 +55,7 @@ class Slot:
         filled_up: how large a batch becomes before it is executed, at most `maximum`.
 
     Raises:
-        RuntimeError: the GPU has no room for it.
+        RuntimeError: the GPU has no room for it; GpuLostError where it is lost.
     """
 
     def __init__(
@@ -70,8 +70,12 @@ class Slot:
         self._api, self._shape, self.maximum, self._filled_up = cudart(), shape, maximum, filled_up
         owner = Stream(self._api)
         self._stream = owner.handle
-        with undisturbed:
-            made, self._recorded = context(owner)
+        try:
+            with undisturbed:
+                made, self._recorded = context(owner)
+        except Exception:
+            self._raise_if_lost()
+            raise
         if made is None:
             raise RuntimeError("no execution context")
         self._context = made
@@ -95,9 +99,12 @@ class Slot:
         try:
             return self._run(pixels)
         except RuntimeError as error:
-            # Asked for again, as libraries put what CUDA said in words of their own.
-            lost = is_lost(self._api.cudaStreamSynchronize(self._stream))
-            raise (GpuLostError if lost else GpuError)(str(error)) from error
+            self._raise_if_lost()
+            raise error if isinstance(error, GpuError) else GpuError(str(error)) from error
+
+    def _raise_if_lost(self) -> None:
+        """Ask for what CUDA said again, as libraries put it in words of their own."""
+        checked(self._api.cudaStreamSynchronize(self._stream))
 
     def _run(self, pixels: Pixels) -> Logits:
         count = len(pixels)

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from export.cuda import slots
-from export.cuda.device import gpu, has_gpu
+from export.cuda.device import GpuLostError, gpu, has_gpu
 from export.cuda.sessions import Sessions
 from export.cuda.slots import Slot, Slots
 from export.cuda.stream import Stream
@@ -96,6 +96,8 @@ class OnnxRuntimeCuda(Runtime):
         self.streams = min(streams, MAX_SLOTS)
         try:
             self._slots = Slots(slot, self.streams)
+        except GpuLostError:
+            raise
         except RuntimeError as error:
             raise HalftoneError(
                 f"{self._gpu.name} can't hold {self.source(self.precision)}: {error}; stop what else uses the GPU"

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from export.cuda import slots
-from export.cuda.device import gpu, has_gpu
+from export.cuda.device import GpuLostError, gpu, has_gpu
 from export.cuda.recording import undisturbed
 from export.cuda.slots import Slot, Slots
 from export.runtimes.base import Pixels, Runtime
@@ -89,6 +89,8 @@ class TensorRt(Runtime):
         )
         try:
             self._slots = Slots(slot, streams)
+        except GpuLostError:
+            raise
         except RuntimeError as error:
             raise HalftoneError(
                 f"{self._gpu.name} can't hold {self.source(self.precision)} for {streams} calls at once ({error}; "

@@ -30,6 +30,7 @@ _POLL_SECONDS = 0.02
 _LOG_LINES = 3
 _MIB = 2**20
 _SERVES = b"halftone_model_info{"
+_WORKERS = re.compile(r"^HALFTONE_WORKERS=(\d+)$", re.MULTILINE)
 _WORKER = re.compile(rb'worker="([^"]*)"')
 
 
@@ -89,7 +90,7 @@ def running(peer: Peer, python: Path, picture: bytes, variant: str) -> Iterator[
             _wait_for_answer(peer, process, port, picture, log)
             cold_start = time.perf_counter() - start
             if peer.ours:
-                _wait_for_workers(port, int(environment.get("HALFTONE_WORKERS") or 1))
+                _wait_for_workers(port, _workers(environment))
             yield Running(peer=peer, port=port, pid=process.pid, cold_start=cold_start)
         finally:
             _stop(process)
@@ -130,6 +131,15 @@ def _wait_for_answer(peer: Peer, process: subprocess.Popen[bytes], port: int, pi
         said = f"{status} {body[:200].decode(errors='replace')}" if status else said
         time.sleep(_POLL_SECONDS)
     raise PeerError(f"no right answer within {START_SECONDS} s ({said}); it said: {_last_words(log)}")
+
+
+def _workers(environment: Mapping[str, str]) -> int:
+    """How many our service is told to have, by a variable or by its file of them."""
+    if given := environment.get("HALFTONE_WORKERS"):
+        return int(given)
+    file = environment.get("HALFTONE_SETTINGS")
+    found = _WORKERS.search(Path(file).read_text()) if file else None
+    return int(found[1]) if found else 1
 
 
 def _wait_for_workers(port: int, count: int) -> None:

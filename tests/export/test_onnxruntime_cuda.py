@@ -206,6 +206,10 @@ def test_a_gpu_that_is_lost_is_told_from_one_that_failed(
 
     with pytest.raises(GpuLostError, match="cudaErrorIllegalInstruction"):
         runtime.run(pictures(1))
+    # Whatever the library makes of it: no other variant shall take the place of one in a process that lost the GPU.
+    monkeypatch.setattr(Session, "_handles", lambda _: 1 / 0)
+    with pytest.raises(GpuLostError, match="cudaErrorIllegalInstruction"):
+        load(default, VARIANT, threads=1)
     assert not isinstance(failed.value, GpuLostError)
 
 

@@ -166,9 +166,16 @@ def test_our_own_service_takes_part_in_all_its_forms(
     assert (cell.errors, cell.wrong) == (0, 0)
 
 
-def test_a_measurement_begins_when_all_workers_serve(artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("in_a_file", [False, True])
+def test_a_measurement_begins_when_all_workers_serve(
+    artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_a_file: bool
+) -> None:
     monkeypatch.setenv("HALFTONE_ARTIFACTS", str(artifacts))
-    peer = ours(HALFTONE_WORKERS="2", HALFTONE_THREADS="1", **QUICK)
+    settings = {"HALFTONE_WORKERS": "2", "HALFTONE_THREADS": "1", **QUICK}
+    # As `loadtest.tune` writes it.
+    file = tmp_path / "tuned.env"
+    file.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+    peer = ours(HALFTONE_SETTINGS=str(file)) if in_a_file else ours(**settings)
 
     with running(peer, Path(sys.executable), (PHOTOS / "cat.jpg").read_bytes(), "") as server:
         metrics = httpx.get(f"http://127.0.0.1:{server.port}/metrics").text

@@ -91,7 +91,6 @@ def test_an_engine_that_fails_does_not_cost_the_others(default: Bundle, monkeypa
     assert all(each["images_per_second"] > 0 for each in fine["batches"])
 
 
-@pytest.mark.usefixtures("few")
 def test_after_an_engine_that_spoils_the_gpu_nothing_is_measured(
     default: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,7 +99,7 @@ def test_after_an_engine_that_spoils_the_gpu_nothing_is_measured(
 
     first, second = compared(default)
 
-    assert [each["batch"] for each in first["batches"]] == [1, 3]
+    assert first["verdict"] == "PASSED"
     assert second["reason"] == (
         "not measured: torch eager of efficientnet_lite0 left the GPU unusable for this process; name this model alone"
     )
