@@ -15,15 +15,15 @@ from typing import get_args
 
 from rich.console import Console
 
-from export import speed
-from export.parity import provable_variants, prove_and_print
-from export.record import UnprovenError, Verdict, current
-from export.runtimes.registry import load, runtime_of
-from models.bundle import Bundle
-from models.cli import ANSWER_IS_NO, DONE, run
-from models.host import cores
-from models.opening import open_or_create
-from models.store import has_bundle, open_bundle
+from export.benchmark import speed
+from export.parity.prove import provable_variants, prove_and_print
+from export.parity.record import UnprovenError, Verdict, current
+from export.variants import load, runtime_of
+from models.bundle.bundle import Bundle
+from models.bundle.store import has_bundle, open_bundle
+from models.common.cli import ANSWER_IS_NO, DONE, run
+from models.common.host import cores
+from models.resolve import open_or_create
 
 GRAPHS = ("fp32", "fp16")
 FP16 = "onnxruntime-fp16"
@@ -58,11 +58,11 @@ def export_all(config: ExportAllConfig) -> int:
     if unjudged:
         prove_and_print(bundle, unjudged, data=config.data)
     if _verdict(bundle, FP16) == "FAILED" and not bundle.has("model.fp16.json"):
-        from export.repair import repair_and_print
+        from export.onnx.fp16.repair import repair_and_print
 
         repair_and_print(bundle, data=config.data)
     if config.int8 and not bundle.has("model.int8.onnx"):
-        from export.int8 import export_int8_and_print
+        from export.onnx.int8 import export_int8_and_print
 
         export_int8_and_print(bundle, data=config.data, calibrate_on=None)
     variants = provable_variants(bundle)
@@ -82,7 +82,7 @@ def _open(config: ExportAllConfig, console: Console) -> Bundle:
 
 def _export(bundle: Bundle, precision: str, console: Console) -> None:
     console.print(f"exporting {bundle.manifest.name} to ONNX {precision.upper()}")
-    from export.onnx import Precision, export_onnx
+    from export.onnx.export import Precision, export_onnx
 
     export_onnx(bundle, next(known for known in get_args(Precision) if known == precision))
 

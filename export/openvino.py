@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from export.int8 import TARGET, export_int8_and_print
-from export.onnx import ensure_fp32
-from export.parity import prove_and_print
-from export.runtimes.registry import runtime_of
-from models.cli import run
-from models.errors import HalftoneError
-from models.opening import open_or_create
+from export.onnx.export import ensure_fp32
+from export.onnx.int8 import TARGET, export_int8_and_print
+from export.parity.prove import prove_and_print
+from export.variants import runtime_of
+from models.common.cli import run
+from models.common.errors import HalftoneError
+from models.resolve import open_or_create
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,10 +22,12 @@ import numpy as np
 import tyro
 from PIL import Image, JpegImagePlugin, features
 
-from export.images import PHOTOS
-from models.host import host
-from models.preprocess import Pixels, decode, fit, load
-from models.sniff import image_format
+from export.parity.images import PHOTOS
+from models.common.host import host
+from models.preprocess.decode import decode
+from models.preprocess.formats import image_format
+from models.preprocess.resample import Pixels
+from models.preprocess.transform import fit, load
 from models.spec import InputSpec
 
 PLAIN = "load, Pillow alone"

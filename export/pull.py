@@ -14,10 +14,10 @@ from typing import Annotated
 
 import tyro
 
-from models.bundle import Bundle
-from models.cli import DONE, run
-from models.errors import HalftoneError
-from models.store import bundle_folder
+from models.bundle.bundle import Bundle
+from models.bundle.store import bundle_folder
+from models.common.cli import DONE, run
+from models.common.errors import HalftoneError
 
 STORE = "bentoml:"
 
@@ -51,7 +51,7 @@ def pull(config: PullConfig) -> Bundle:
         raise HalftoneError(f"{target} exists already: remove it, or choose another name with --name")
     # Imported here: the one loads torch, the other BentoML.
     if config.from_.startswith(STORE):
-        from export.exchange.bento import pull_bento
+        from export.exchange.bentoml_store import pull_bento
 
         return pull_bento(config.from_.removeprefix(STORE), target)
     from export.exchange.hf_read import pull_folder

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.cli import DONE, run
-from models.store import open_bundle
+from models.bundle.store import open_bundle
+from models.common.cli import DONE, run
 
 STORE = "bentoml"
 
@@ -31,7 +31,7 @@ def _main(config: PushConfig) -> int:
     bundle = open_bundle(config.model)
     # Imported here: the one loads torch, the other BentoML.
     if config.to == STORE:
-        from export.exchange.bento import push_bento
+        from export.exchange.bentoml_store import push_bento
 
         tag = push_bento(bundle)
         print(

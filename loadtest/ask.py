@@ -12,7 +12,7 @@ from pathlib import Path
 
 import tyro
 
-from loadtest.server import RefusedError, started
+from loadtest.servers.halftone import RefusedError, started
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 import tyro
 
-from loadtest.server import started
+from loadtest.servers.halftone import started
 
 MIB = 2**20
 

@@ -29,10 +29,10 @@ from typing import Any
 import tyro
 from PIL import Image
 
-from loadtest.comparison.process import usable_cores
-from loadtest.figures import Figure, Findings
-from loadtest.patient import Clients, Reply, quantile, request
-from loadtest.server import Server, started
+from loadtest.client.flood import Clients, Reply, quantile, request
+from loadtest.reporting.figures import Figure, Findings
+from loadtest.servers.halftone import Server, started
+from loadtest.servers.process import usable_cores
 
 OVERLOAD = 5
 PEAK_CLIENTS = 16

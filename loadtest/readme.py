@@ -16,9 +16,8 @@ from typing import Any
 
 import tyro
 
-from loadtest.command import run
-from loadtest.comparison.errors import CompareError
-from loadtest.comparison.report import markdown_table
+from loadtest.reporting.cli import CompareError, run
+from loadtest.reporting.tables import markdown_table
 
 BEGIN, END = "<!-- performance -->", "<!-- /performance -->"
 DONE, ANSWER_IS_NO = 0, 1

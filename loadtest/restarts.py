@@ -24,9 +24,9 @@ from pathlib import Path
 import psutil
 import tyro
 
-from loadtest.clients import Crowd, post
-from loadtest.figures import Figure, Findings
-from loadtest.server import Server, started
+from loadtest.client.threaded import Crowd, post
+from loadtest.reporting.figures import Figure, Findings
+from loadtest.servers.halftone import Server, started
 
 STOP_SECONDS = 60
 READY_SECONDS = 60

@@ -23,10 +23,10 @@ import psutil
 import tyro
 from PIL import Image
 
-from loadtest.clients import Crowd, post
-from loadtest.figures import Figure, Findings
+from loadtest.client.threaded import Crowd, post
+from loadtest.reporting.figures import Figure, Findings
 from loadtest.restarts import status_of, worker
-from loadtest.server import started
+from loadtest.servers.halftone import started
 
 MIB = 2**20
 LEAK_KIB = 64

@@ -22,12 +22,12 @@ from typing import Any
 import psutil
 import tyro
 
-from loadtest.comparison import generator
-from loadtest.comparison.load import Cell, Load
-from loadtest.comparison.peer import INDEX
-from loadtest.comparison.report import hardware, versions
-from loadtest.otlp import sink
-from loadtest.server import Server, started
+from loadtest.client import connection as generator
+from loadtest.client.load import Cell, Load
+from loadtest.reporting.tables import hardware, versions
+from loadtest.servers.halftone import Server, started
+from loadtest.servers.otlp_sink import sink
+from loadtest.servers.peer import INDEX
 
 # Batches are off in all: each server measures for itself what they cost, and two that decide otherwise don't compare.
 ON = {"HALFTONE_METRICS": "1", "HALFTONE_LOG_REQUESTS": "1", "HALFTONE_LOG_FORMAT": "json", "HALFTONE_BATCH": "1"}

@@ -22,8 +22,8 @@ from rich.table import Table
 from rich.text import Text
 
 from models.catalog import catalogue
-from models.cli import DONE, run
-from models.errors import HalftoneError
+from models.common.cli import DONE, run
+from models.common.errors import HalftoneError
 from models.spec import Architecture
 
 Format = Literal["table", "markdown", "json"]

@@ -8,7 +8,7 @@ import importlib
 import pkgutil
 
 import models.architectures
-from models.errors import HalftoneError
+from models.common.errors import HalftoneError
 from models.spec import Architecture
 
 

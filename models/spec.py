@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self, get_args
 
-from models.errors import HalftoneError
+from models.common.errors import HalftoneError
 
 Interpolation = Literal["bilinear", "bicubic"]
 

@@ -18,8 +18,8 @@ from packaging.requirements import Requirement
 from rich.console import Console
 from rich.table import Table
 
-from models.cli import DONE, run
-from models.errors import HalftoneError
+from models.common.cli import DONE, run
+from models.common.errors import HalftoneError
 
 PROJECT = Path(__file__).parents[1] / "pyproject.toml"
 

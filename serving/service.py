@@ -1,7 +1,7 @@
 """The BentoML service: `bentoml serve` from the repository's root, or `HALFTONE_MODEL=NAME bentoml serve`.
 
 BentoML starts and supervises the process, and contributes metrics, tracing and its Python client; requests are
-answered by `serving.api`. What can be set is in `serving.settings`.
+answered by `serving.api.app`. What can be set is in `serving.settings`.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 import bentoml
 from bentoml._internal.context import server_context
 
-from models.cli import WRONG_REQUEST
-from models.errors import HalftoneError
-from models.store import open_bundle
-from serving.accepting import Share
-from serving.api import Api
+from models.bundle.store import open_bundle
+from models.common.cli import WRONG_REQUEST
+from models.common.errors import HalftoneError
+from serving.api.app import Api
+from serving.api.gateway import BENTOML_FOLDERS, BENTOML_PATHS, ASGIApp, Gateway
+from serving.api.upload import DEFAULT_TOP_K
 from serving.bento import find_bundles
-from serving.connections import install
-from serving.crew import FOLDER, Member, joined
-from serving.failure import end_worker
-from serving.front import fronted
-from serving.gateway import BENTOML_FOLDERS, BENTOML_PATHS, ASGIApp, Gateway
-from serving.loading import check_bundle, load_model
-from serving.memory import settle
+from serving.http.connections import install
+from serving.lifecycle.loading import load_model
+from serving.lifecycle.selection import check_bundle
+from serving.process.acceptor import Share
+from serving.process.bentoml_compat import fronted
+from serving.process.memory import settle
+from serving.process.signals import is_successor, tell_ready
+from serving.process.startup_errors import end_worker
+from serving.process.worker_table import FOLDER, Member, joined
 from serving.settings import Settings
-from serving.signals import is_successor, tell_ready
-from serving.telemetry.log import RequestLog, configure
-from serving.telemetry.monitor import Monitor
-from serving.telemetry.routes import Routes
+from serving.telemetry.middleware import Monitor, Routes
+from serving.telemetry.request_log import RequestLog, configure
 from serving.telemetry.tracing import check_tracing, traced, tracing_options
-from serving.upload import DEFAULT_TOP_K
 
 Value = TypeVar("Value")
 
@@ -126,7 +126,7 @@ class HalftoneService:
     def verify() -> None:
         """Refuse to start without proven bundles: one line, before any worker is started. Called in the supervisor."""
         # Imported here: no worker needs circus.
-        from serving import supervisor
+        from serving.process import supervisor
 
         supervisor.install()
         for name in SETTINGS.models:

@@ -1,5 +1,10 @@
 """What the service can be told: environment variables, or a file of them, read once at start and checked."""
 
+# MERGED-DOC """The file of settings that HALFTONE_SETTINGS names: lines of HALFTONE_NAME=VALUE, as `loadtest.tune` writes them.
+#
+# The form is that of `docker run --env-file` and of systemd's EnvironmentFile, so that the same file serves there too.
+# """
+
 from __future__ import annotations
 
 import difflib
@@ -8,19 +13,27 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, Self
 
-from models.errors import HalftoneError
-from models.host import cores
-from models.preprocess import MAX_PIXELS
-from models.store import DEFAULT_MODEL
-from serving import settings_file
-from serving.crew import MOST_WORKERS
-from serving.keys import Keys
-from serving.settings_file import PREFIX
+from models.bundle.store import DEFAULT_MODEL
+from models.common.errors import HalftoneError
+from models.common.host import cores
+from models.preprocess.decode import MAX_PIXELS
+from serving.http.api_keys import Keys
 
-_ELSEWHERE = {"HALFTONE_ARTIFACTS", settings_file.VARIABLE}
+VARIABLE = "HALFTONE_SETTINGS"
+"""Environment variable that names a file of settings."""
+PREFIX = "HALFTONE_"
+MOST_WORKERS = 256
+
+_ELSEWHERE = {"HALFTONE_ARTIFACTS", VARIABLE}
+"""Read before a settings file, or name it; neither is a setting."""
+
+_MAX_BYTES = 64 * 1024
+
 _SECRET = re.compile(r"[!-~]{16,}")
+
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 
 
@@ -198,7 +211,7 @@ class Settings:
         """
         known = {PREFIX + each.name.upper(): each for each in fields(cls)}
         values: dict[str, Any] = {}
-        for variable, text in settings_file.merged(environment).items():
+        for variable, text in merged(environment).items():
             if not variable.startswith(PREFIX) or variable in _ELSEWHERE or not text:
                 continue
             if variable not in known:
@@ -220,3 +233,53 @@ def _parse(variable: str, text: str, kind: type[Any]) -> Any:
     except ValueError:
         rule = "a whole number" if kind is int else "a number"
         raise HalftoneError(f"{variable} must be {rule}, not {text!r}") from None
+
+
+def read(path: Path) -> dict[str, str]:
+    """The variables of a file; empty lines and lines that begin with `#` say nothing.
+
+    Raises:
+        HalftoneError: the file can't be read, or a line is not a setting; the message names the line.
+    """
+    found: dict[str, str] = {}
+    for number, line in enumerate(_text(path).splitlines(), start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        name, equals, value = (part.strip() for part in line.partition("="))
+        where = f"{VARIABLE}: line {number} of {path}"
+        if not equals or not name.startswith(PREFIX):
+            raise HalftoneError(f"{where} must be HALFTONE_NAME=VALUE, not {line.strip()[:60]!r}")
+        if name in _ELSEWHERE:
+            raise HalftoneError(f"{where}: {name} can't be set in the file: set it in the environment")
+        if name in found:
+            raise HalftoneError(f"{where} sets {name} a second time: keep one of the lines")
+        found[name] = value
+    return found
+
+
+def merged(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The environment, with the settings of the file that it names where it has none itself (or an empty one).
+
+    Raises:
+        HalftoneError: see `read`.
+    """
+    path = environment.get(VARIABLE)
+    from_file = read(Path(path)) if path else {}
+    return from_file | {name: value for name, value in environment.items() if value or name not in from_file}
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+    except OSError as error:
+        raise HalftoneError(
+            f"{VARIABLE}: {path.resolve()} can't be read ({error.strerror}): name one that is there, such as what "
+            "`python -m loadtest.tune` wrote"
+        ) from None
+    if len(data) > _MAX_BYTES:
+        raise HalftoneError(f"{VARIABLE}: {path} has more than {_MAX_BYTES} bytes: it is no file of settings")
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise HalftoneError(f"{VARIABLE}: {path} is not UTF-8 text: it is no file of settings") from None

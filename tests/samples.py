@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from models.bundle import WEIGHTS, Bundle
-from models.manifest import Manifest
+from models.bundle.bundle import WEIGHTS, Bundle
+from models.bundle.manifest import Manifest
 from models.spec import InputSpec
 
 ORIENTATION = 0x0112

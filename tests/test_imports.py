@@ -86,7 +86,7 @@ def test_packages_are_empty_so_that_importing_a_module_loads_nothing_else() -> N
 
 def test_a_server_needs_no_training_library() -> None:
     script = (
-        "import sys, serving.service, serving.loading, export.runtimes.onnxruntime, export.runtimes.openvino\n"
+        "import sys, serving.service, serving.lifecycle.loading, export.runtimes.onnxruntime, export.runtimes.openvino\n"
         f"print(*sorted({HEAVY!r} & set(sys.modules)))"
     )
 

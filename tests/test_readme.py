@@ -13,8 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from serving.settings import Settings
 from tests.servers import ROOT, Server
-from training.config import recipe_names
-from training.settings import Recipe
+from training.config.recipe import Recipe
+from training.config.train import recipe_names
 
 README = (ROOT / "README.md").read_text()
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()

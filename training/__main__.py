@@ -14,11 +14,11 @@ from __future__ import annotations
 import os
 import sys
 
-from models.bundle import Bundle
-from models.cli import DONE, INTERRUPTED, run
-from training.config import TrainConfig
-from training.request import PROG, requested
-from training.signals import StoppedError
+from models.bundle.bundle import Bundle
+from models.common.cli import DONE, INTERRUPTED, run
+from training.config.train import TrainConfig
+from training.loop.resume import PROG, requested
+from training.loop.signals import StoppedError
 
 
 def _summary(bundle: Bundle) -> str:
@@ -33,7 +33,7 @@ def _summary(bundle: Bundle) -> str:
 def _main(config: TrainConfig) -> int:
     config, data = requested(config)
     # Imported here, as it takes seconds, after all that can be refused without it.
-    from training.run import train
+    from training.loop.run import train
 
     try:
         bundle = train(config, data)

@@ -25,16 +25,16 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from models.cli import DONE, run
-from models.errors import HalftoneError
-from models.files import write_atomic
-from models.measures import Probabilities, mcnemar_p
+from models.bundle.store import open_bundle
+from models.common.cli import DONE, run
+from models.common.errors import HalftoneError
+from models.common.files import write_atomic
+from models.common.statistics import Probabilities, mcnemar_p
 from models.spec import InputSpec
-from models.store import open_bundle
-from training.choice import Part, check_same_classes, choose_pictures
 from training.data.pictures import Pictures
-from training.data.views import SelectedPictures
-from training.judge import in_best, judge
+from training.data.subsets import SelectedPictures
+from training.evaluation.leakage import Part, check_same_classes, choose_pictures
+from training.evaluation.metrics import in_best, judge
 
 if TYPE_CHECKING:
     import torch
@@ -100,7 +100,7 @@ def evaluate(config: EvaluateConfig, progress: Progress) -> dict[str, Any]:
 
     Returns:
         JSON-ready: `data`, `part`, `left_out_as_learnt`, `pictures`, `unreadable`, `models` (name to the figures of
-        `training.judge.judge`) and, for several, `ensemble` with the same figures and the comparison with its best
+        `training.evaluation.metrics.judge`) and, for several, `ensemble` with the same figures and the comparison with its best
         member.
 
     Raises:
@@ -134,8 +134,8 @@ def _ask(
 ) -> tuple[dict[str, Probabilities], npt.NDArray[np.bool_]]:
     """Every model's probabilities for the pictures that could be read, and which those are."""
     # Imported here, as it takes seconds, after what can be refused without PyTorch.
-    from training.answering import probabilities
-    from training.feed import default_workers
+    from training.data.loader import default_workers
+    from training.evaluation.predict import probabilities
 
     answers, readable = {}, np.ones(len(pictures), dtype=bool)
     for name in config.model:

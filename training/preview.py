@@ -19,19 +19,20 @@ import tyro
 from PIL import Image, ImageDraw, ImageFont
 
 from models.catalog import architecture
-from models.cli import DONE, run
-from models.errors import HalftoneError
-from models.files import atomic_path
-from models.preprocess import Pixels, fit
+from models.common.cli import DONE, run
+from models.common.errors import HalftoneError
+from models.common.files import atomic_path
+from models.preprocess.resample import Pixels
+from models.preprocess.transform import fit
 from models.spec import InputSpec
-from training.augment import build_augment
-from training.augment_settings import AugmentConfig
-from training.config import load_recipe
+from training.config.augment import AugmentConfig
+from training.config.defaults import input_spec
+from training.config.train import load_recipe
+from training.data.augment import build_augment
+from training.data.load import load_data
 from training.data.pictures import Pictures, read_named
-from training.data.source import load_data
+from training.data.sampling import derived_seed
 from training.data.split import stratified_sample
-from training.defaults import input_spec
-from training.seeds import derived_seed
 
 PROG = "python -m training.preview"
 

@@ -6,7 +6,7 @@ import importlib
 from dataclasses import dataclass
 from typing import Any
 
-from models.errors import HalftoneError
+from models.common.errors import HalftoneError
 
 BINDINGS = "cuda-bindings>=13"
 

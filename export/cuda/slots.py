@@ -13,10 +13,9 @@ from typing import Protocol
 import numpy as np
 
 from export.cuda.device import GpuError, checked, cudart
-from export.cuda.recording import Recording, undisturbed
-from export.cuda.staging import Staging
-from export.cuda.stream import Stream
-from export.runtimes.base import Logits, Pixels
+from export.cuda.graph import Recording, undisturbed
+from export.cuda.stream import Staging, Stream
+from export.runtime import Logits, Pixels
 
 logger = logging.getLogger("bentoml.halftone")
 

@@ -18,15 +18,15 @@ import safetensors.torch
 import torch
 from timm.models._hub import save_config_for_hf
 
+from export.exchange.hf_layout import CARD, CONFIG, SECTION, WEIGHTS_FILE, Section
 from export.exchange.labels import class_names
-from export.exchange.layout import CARD, CONFIG, SECTION, WEIGHTS_FILE, Section
-from models.bundle import WEIGHTS, Bundle
-from models.card import model_card
+from models.bundle.bundle import WEIGHTS, Bundle
+from models.bundle.card import model_card
+from models.bundle.manifest import Manifest
 from models.catalog import catalogue
 from models.checkpoint import build, fit_input_size, load_state, save_weights
-from models.errors import HalftoneError
-from models.files import sha256
-from models.manifest import Manifest
+from models.common.errors import HalftoneError
+from models.common.files import sha256
 from models.spec import Architecture, InputSpec
 
 _LICENSE = re.compile(r"[A-Za-z0-9.+-]{1,60}")

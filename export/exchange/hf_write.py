@@ -12,14 +12,14 @@ import timm
 import torch
 from timm.models._hub import save_config_for_hf
 
-from export.exchange.layout import CARD, CONFIG, SECTION, WEIGHTS_FILE, Section
-from models.bundle import WEIGHTS, Bundle
-from models.card import model_card
+from export.exchange.hf_layout import CARD, CONFIG, SECTION, WEIGHTS_FILE, Section
+from models.bundle.bundle import WEIGHTS, Bundle
+from models.bundle.card import model_card
+from models.bundle.manifest import Manifest
 from models.catalog import architecture
 from models.checkpoint import load_module
-from models.errors import HalftoneError
-from models.files import write_atomic
-from models.manifest import Manifest
+from models.common.errors import HalftoneError
+from models.common.files import write_atomic
 
 _USE = """Use it with timm, from this folder or after uploading it to a hub:
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from models.checkpoint import IMAGENET_CLASSES, imagenet_ids, imagenet_labels
-from models.errors import HalftoneError
+from models.common.errors import HalftoneError
 
 Names = tuple[str, ...]
 

@@ -1,1 +1,1 @@
-"""One file a runtime; found by name and imported only when asked for (`export.runtimes.registry`)."""
+"""One file a runtime; found by name and imported only when asked for (`export.variants`)."""

@@ -9,9 +9,9 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from export.runtimes.base import Pixels, Runtime
-from models.bundle import Bundle
-from models.errors import HalftoneError
+from export.runtime import Pixels, Runtime
+from models.bundle.bundle import Bundle
+from models.common.errors import HalftoneError
 
 
 def _installed() -> str:

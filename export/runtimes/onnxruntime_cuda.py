@@ -19,13 +19,13 @@ import numpy.typing as npt
 
 from export.cuda import slots
 from export.cuda.device import GpuLostError, gpu, has_gpu
-from export.cuda.sessions import Sessions
+from export.cuda.ort_session import Sessions
 from export.cuda.slots import Slot, Slots
 from export.cuda.stream import Stream
-from export.runtimes.base import Pixels, Runtime
+from export.runtime import Pixels, Runtime
 from export.runtimes.onnxruntime import OnnxRuntime
-from models.bundle import Bundle
-from models.errors import HalftoneError
+from models.bundle.bundle import Bundle
+from models.common.errors import HalftoneError
 
 _PROVIDER = "CUDAExecutionProvider"
 _FATAL = 4

@@ -19,10 +19,10 @@ import openvino
 from openvino import properties
 from openvino.properties import hint
 
-from export.runtimes.base import Pixels, Runtime
-from models.bundle import Bundle
-from models.errors import HalftoneError
-from models.host import cores
+from export.runtime import Pixels, Runtime
+from models.bundle.bundle import Bundle
+from models.common.errors import HalftoneError
+from models.common.host import cores
 
 _TYPES = {"fp32": openvino.Type.f32, "bf16": openvino.Type.bf16}
 _QUANTISED = "int8"

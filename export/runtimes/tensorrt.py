@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from export.tensorrt.engine import TensorRt
+from export.trt.engine import TensorRt
 
 
 class TensorRtDataCentre(TensorRt):

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from export.cuda.device import Gpu, gpu
-from export.tensorrt.builder import known_capabilities
-from export.tensorrt.engine import TensorRt
-from export.tensorrt.library import Library, library
-from models.errors import HalftoneError
+from export.trt.engine import TensorRt
+from export.trt.library import Library, known_capabilities, library
+from models.common.errors import HalftoneError
 
 
 class TensorRtRtx(TensorRt):

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from export.runtimes.base import Pixels, Runtime
-from models.bundle import WEIGHTS, Bundle
+from export.runtime import Pixels, Runtime
+from models.bundle.bundle import WEIGHTS, Bundle
 from models.checkpoint import load_module
 from models.graph import ServingGraph
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from loadtest.comparison.load import percentile
-from loadtest.openloop.run import Run, Sample
+from loadtest.client.load import percentile
+from loadtest.openloop.samples import Run, Sample
 
 PERCENTILES = (50.0, 75.0, 90.0, 95.0, 97.5, 99.0, 99.5, 99.9, 100.0)
 _NORMAL_95 = 1.96

@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, field
 
-from loadtest.openloop.generator import Generator
 from loadtest.openloop.level import Level, level, throughput
-from loadtest.openloop.run import Target
+from loadtest.openloop.process import Generator
+from loadtest.openloop.samples import Target
 
 WARM_UP_CLIENTS = 8
 _WINDOWS, _WARM = 8, 0.05

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from loadtest.peers.shared import Model, threads
-from models.preprocess import fit
+from models.preprocess.transform import fit
 
 
 @bentoml.service(threads=threads(), traffic={"timeout": 60})

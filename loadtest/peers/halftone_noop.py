@@ -8,18 +8,17 @@ from typing import Any
 
 import bentoml
 
-from models.store import DEFAULT_MODEL, open_bundle
-from serving.api import Api
-from serving.connections import install
-from serving.errors import RequestError
-from serving.front import fronted
-from serving.gateway import BENTOML_FOLDERS, BENTOML_PATHS, ASGIApp, Gateway
-from serving.predictions import Prediction
-from serving.served import Served
+from models.bundle.store import DEFAULT_MODEL, open_bundle
+from serving.api.app import Api
+from serving.api.gateway import BENTOML_FOLDERS, BENTOML_PATHS, ASGIApp, Gateway
+from serving.http.connections import install
+from serving.http.errors import RequestError
+from serving.lifecycle.predictions import Prediction
+from serving.lifecycle.served_model import Served
+from serving.process.bentoml_compat import fronted
 from serving.settings import Settings
-from serving.telemetry.log import RequestLog
-from serving.telemetry.monitor import Monitor
-from serving.telemetry.routes import Routes
+from serving.telemetry.middleware import Monitor, Routes
+from serving.telemetry.request_log import RequestLog
 
 
 class NoModel(Served):

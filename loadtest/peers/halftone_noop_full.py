@@ -15,12 +15,12 @@ import numpy as np
 
 from loadtest.peers.halftone_noop import API, SETTINGS, NoModel, wrapped
 from loadtest.peers.shared import threads
-from serving.batching import Batcher
-from serving.costs import AlwaysUpTo
-from serving.errors import RequestError
-from serving.front import fronted
-from serving.predictions import Prediction, best
-from serving.telemetry.log import RequestLog
+from serving.batching.batcher import Batcher
+from serving.batching.cost_model import AlwaysUpTo
+from serving.http.errors import RequestError
+from serving.lifecycle.predictions import Prediction, best
+from serving.process.bentoml_compat import fronted
+from serving.telemetry.request_log import RequestLog
 
 LOG = RequestLog(SETTINGS.log_format)
 

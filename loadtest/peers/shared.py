@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.bundle import Bundle
-from models.preprocess import load
-from models.store import DEFAULT_MODEL, open_bundle
+from models.bundle.bundle import Bundle
+from models.bundle.store import DEFAULT_MODEL, open_bundle
+from models.preprocess.transform import load
 
 Pixels = npt.NDArray[np.uint8]
 Logits = npt.NDArray[np.float32]
@@ -80,6 +80,6 @@ def _onnxruntime(bundle: Bundle, cores: int) -> Callable[[Pixels], Logits]:
 
 
 def _engine(bundle: Bundle, variant: str, streams: int) -> Callable[[Pixels], Logits]:
-    from export.runtimes.registry import load as load_engine
+    from export.variants import load as load_engine
 
     return load_engine(bundle, variant, threads=streams, streams=streams).run

@@ -18,11 +18,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from models.cli import ANSWER_IS_NO, DONE, run
-from models.errors import HalftoneError
-from models.store import DEFAULT_MODEL
+from models.bundle.store import DEFAULT_MODEL
+from models.common.cli import ANSWER_IS_NO, DONE, run
+from models.common.errors import HalftoneError
+from serving.api.upload import DEFAULT_TOP_K
 from serving.settings import Settings
-from serving.upload import DEFAULT_TOP_K
 
 PROG = "python -m serving.batch"
 

@@ -23,16 +23,17 @@ from typing import Any
 
 import numpy as np
 
-from export.tables import Cells, as_markdown, as_text
-from models.cli import DONE, run
-from models.errors import HalftoneError
-from models.files import write_atomic
-from models.host import host
-from models.preprocess import ImageError, load
-from models.store import DEFAULT_MODEL
+from export.benchmark.tables import Cells, as_markdown, as_text
+from models.bundle.store import DEFAULT_MODEL
+from models.common.cli import DONE, run
+from models.common.errors import HalftoneError
+from models.common.files import write_atomic
+from models.common.host import host
+from models.preprocess.decode import ImageError
+from models.preprocess.transform import load
 from serving.batch.__main__ import check_installed
-from serving.loading import open_fastest
-from serving.pace import batch_sizes
+from serving.batching.autotune import batch_sizes
+from serving.lifecycle.loading import open_fastest
 from serving.settings import Settings
 
 PROG = "python -m serving.batch.benchmark"
@@ -104,7 +105,7 @@ def _setting(report: dict[str, Any]) -> str:
 
 def _raw(settings: Settings, location: str) -> dict[str, float]:
     """Images/s of decoding, fitting and running with as many threads as cores, in the batches that serving chose."""
-    from serving.batch.pictures import Pictures
+    from serving.batch.inputs import Pictures
 
     opened = open_fastest(settings.model, settings)
     size = batch_sizes(settings.model, opened.runtime, settings)[1].best(settings.queue)

@@ -9,6 +9,8 @@ Every file appears in one step, so a part is there as a whole or not at all. Whe
 output, in the order of the pictures' names, and the folder is removed.
 """
 
+# MERGED-DOC """The columns of the output."""
+
 from __future__ import annotations
 
 import contextlib
@@ -24,12 +26,13 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from models.errors import HalftoneError
-from models.files import atomic_path, write_atomic
-from serving.batch.table import KEY, SCHEMA
+from models.common.errors import HalftoneError
+from models.common.files import atomic_path, write_atomic
 
 _CHUNKS = 64
+
 _SMALLEST, _LARGEST = 16, 1024
+
 _ROW_GROUP = 65536
 
 
@@ -214,3 +217,25 @@ def made(output: Path) -> Job:
         raise HalftoneError(
             f"{output} is there and was not made by this command: remove it or name another --output"
         ) from None
+
+
+KEY = b"halftone"
+
+"""Key of the file's metadata whose value is the job, as JSON."""
+
+SCHEMA = pa.schema(
+    [
+        # Relative to the input, with "/" between.
+        pa.field("path", pa.string(), nullable=False),
+        # The most probable classes, best first; null where there is an error.
+        pa.field("labels", pa.list_(pa.string())),
+        pa.field("indices", pa.list_(pa.int32())),
+        pa.field("probabilities", pa.list_(pa.float32())),
+        # A code as the service answers it, and what happened; null where all is well.
+        pa.field("error_code", pa.string()),
+        pa.field("error", pa.string()),
+        pa.field("model", pa.string(), nullable=False),
+        pa.field("version", pa.string(), nullable=False),
+        pa.field("variant", pa.string(), nullable=False),
+    ]
+)

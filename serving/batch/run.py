@@ -7,13 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from models.errors import HalftoneError
-from models.host import cores
+from models.common.errors import HalftoneError
+from models.common.host import cores
+from serving.batch.inputs import Pictures
 from serving.batch.job import Job, Workplace, made
-from serving.batch.on_ray import Done, score_chunks
-from serving.batch.pictures import Pictures
-from serving.loading import open_fastest
-from serving.pace import batch_sizes
+from serving.batch.ray_executor import Done, score_chunks
+from serving.batching.autotune import batch_sizes
+from serving.lifecycle.loading import open_fastest
 from serving.settings import Settings
 
 

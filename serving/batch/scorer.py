@@ -17,13 +17,15 @@ import numpy as np
 import pyarrow as pa
 
 from export.cuda.device import GpuLostError
-from models.preprocess import ImageError, Pixels, load
-from serving.batch.pictures import Pictures
-from serving.batch.table import SCHEMA
-from serving.errors import RequestError, from_image_error
-from serving.loading import open_fastest
-from serving.pace import batch_sizes
-from serving.predictions import best
+from models.preprocess.decode import ImageError
+from models.preprocess.resample import Pixels
+from models.preprocess.transform import load
+from serving.batch.inputs import Pictures
+from serving.batch.job import SCHEMA
+from serving.batching.autotune import batch_sizes
+from serving.http.errors import RequestError, from_image_error
+from serving.lifecycle.loading import open_fastest
+from serving.lifecycle.predictions import best
 from serving.settings import Settings
 
 logger = logging.getLogger("bentoml.halftone")

@@ -18,13 +18,13 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from export.benchmark.tables import Cells, as_markdown, as_text
 from export.preprocess_benchmark import samples, versions
-from export.tables import Cells, as_markdown, as_text
-from models import preprocess
-from models.cli import DONE, run
-from models.errors import HalftoneError
-from models.files import write_atomic
-from models.host import cores, host
+from models.common.cli import DONE, run
+from models.common.errors import HalftoneError
+from models.common.files import write_atomic
+from models.common.host import cores, host
+from models.preprocess import transform as preprocess
 from models.spec import InputSpec
 from serving.decoding.pool import Decoders, Load
 

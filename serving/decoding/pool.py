@@ -9,24 +9,25 @@ from typing import Protocol
 
 import numpy as np
 
-from models import preprocess
-from models.errors import HalftoneError
-from models.preprocess import MAX_PIXELS, Pixels
+from models.common.errors import HalftoneError
+from models.preprocess import transform as preprocess
+from models.preprocess.decode import MAX_PIXELS
+from models.preprocess.resample import Pixels
 from models.spec import InputSpec
-from serving.decoding.decoder import Decoder
+from serving.decoding.client import Decoder
 
 _SAMPLE = InputSpec(size=224)
 
 
 class Load(Protocol):
-    """As `models.preprocess.load`."""
+    """As `models.preprocess.transform.load`."""
 
     def __call__(self, data: bytes, spec: InputSpec, *, max_pixels: int = MAX_PIXELS) -> Pixels:
         """From a picture's bytes to the model's pixels."""
 
 
 class Decoders:
-    """Decodes as `models.preprocess.load` does, in processes of its own; to be started first, asked from any thread.
+    """Decodes as `models.preprocess.transform.load` does, in processes of its own; to be started first, asked from any thread.
 
     Args:
         count: processes, at least 1 where it is started.
@@ -64,7 +65,7 @@ class Decoders:
             self._started = True
 
     def load(self, data: bytes, spec: InputSpec, *, max_pixels: int = MAX_PIXELS) -> Pixels:
-        """As `models.preprocess.load`, waiting until a process is free.
+        """As `models.preprocess.transform.load`, waiting until a process is free.
 
         Raises:
             ImageError: as there.

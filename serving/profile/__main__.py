@@ -26,16 +26,16 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from models.cli import DONE, run
-from models.errors import HalftoneError
-from models.files import write_atomic
-from models.host import host
-from models.store import DEFAULT_MODEL
-from serving.api import Api
-from serving.gateway import Gateway
-from serving.loading import load_model
-from serving.profile.alone import times
-from serving.profile.drive import in_process, over_socket
+from models.bundle.store import DEFAULT_MODEL
+from models.common.cli import DONE, run
+from models.common.errors import HalftoneError
+from models.common.files import write_atomic
+from models.common.host import host
+from serving.api.app import Api
+from serving.api.gateway import Gateway
+from serving.lifecycle.loading import load_model
+from serving.profile.driver import in_process, over_socket
+from serving.profile.isolated import times
 from serving.profile.report import show, split, summary
 from serving.profile.stages import Clock, Probe, Stages, TimedRecorder
 from serving.settings import Settings

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from serving.answer import Scope, Send
-from serving.body import Receive
+from serving.http.body import Receive
+from serving.http.response import Scope, Send
 from serving.telemetry.recorder import ModelRecorder, Recorder
 
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]

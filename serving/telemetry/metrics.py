@@ -2,7 +2,7 @@
 
 prometheus_client stores each number in a memory-mapped file where BentoML starts the server, which costs ten times as
 much as here, and that folder is emptied by the next server on the machine. Here the numbers of a process stay
-in its memory, and prometheus_client only writes them out when they are asked for; `serving.telemetry.colleagues` brings
+in its memory, and prometheus_client only writes them out when they are asked for; `serving.telemetry.worker_metrics` brings
 those of several workers together.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serving.telemetry.catalogue import METRICS, Metric
-from serving.telemetry.colleagues import Colleagues
+from serving.telemetry.worker_metrics import Colleagues
 
 if TYPE_CHECKING:
     import prometheus_client

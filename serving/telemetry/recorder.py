@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from serving.batching.items import Observer
 from serving.telemetry import catalogue
-from serving.telemetry.comparison import ComparisonRecorder
 from serving.telemetry.metrics import Metrics
-from serving.telemetry.request import current
-from serving.work import Observer
+from serving.telemetry.request_context import current
+from serving.telemetry.shadow_metrics import ComparisonRecorder
 
 if TYPE_CHECKING:
     from serving.telemetry.spans import Parent, Spans

@@ -7,10 +7,10 @@ import re
 from importlib.util import find_spec
 from typing import Any, cast
 
-from models.errors import HalftoneError
-from serving.answer import Scope, Send
-from serving.body import Receive
-from serving.gateway import ASGIApp
+from models.common.errors import HalftoneError
+from serving.api.gateway import ASGIApp
+from serving.http.body import Receive
+from serving.http.response import Scope, Send
 from serving.settings import Settings
 from serving.telemetry.recorder import Recorder
 

@@ -8,7 +8,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from serving.api import Api
+from serving.api.app import Api
 from serving.settings import Settings
 from tests.servers import ROOT
 from tests.test_packaging import PROJECT

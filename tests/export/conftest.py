@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from models.bundle import Bundle
+from models.bundle.bundle import Bundle
 
 NAME = "efficientnet_lite0"
 

@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from export.images import sample_crops
-from export.runtimes.registry import load
-from models.bundle import Bundle
+from export.parity.images import sample_crops
+from export.variants import load
+from models.bundle.bundle import Bundle
 from models.checkpoint import load_module, save_weights
-from models.opening import open_or_create
-from models.preprocess import load as load_picture
+from models.preprocess.transform import load as load_picture
+from models.resolve import open_or_create
 
 PER_PHOTO = 2
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import torch
 
-from models.bundle import Bundle
-from models.card import model_card
+from models.bundle.bundle import Bundle
+from models.bundle.card import model_card
+from models.bundle.manifest import Manifest
 from models.catalog import architecture
 from models.checkpoint import build, fit_input_size, save_weights
-from models.manifest import Manifest
 from models.spec import InputSpec
 
 LABELS = ("straße", "cat", "猫", 'a "quoted" dog', "T-shirt/top")

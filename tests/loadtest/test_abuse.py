@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from loadtest import malformed, overload, schema
+from loadtest import overload
+from loadtest.malformed import __main__ as malformed
+from loadtest.schema import __main__ as schema
 from tests.servers import PHOTOS, QUICK, ROOT, environment
 
 

@@ -11,15 +11,16 @@ import httpx
 import pytest
 from PIL import Image
 
-from loadtest.comparison import generator, wrk
-from loadtest.comparison.catalogue import NOOP_PEERS, chosen, ours
-from loadtest.comparison.errors import CompareError
-from loadtest.comparison.load import Cell, Load
-from loadtest.comparison.peer import INDEX, Peer
-from loadtest.comparison.pictures import BYTES, SIZE, prepare
-from loadtest.comparison.process import free_port, running
-from loadtest.comparison.rounds import Generator, Plan, Result, measure
-from loadtest.comparison.wire import Wire, request
+from loadtest.client import connection as generator
+from loadtest.client import wrk
+from loadtest.client.encoding import Wire, request
+from loadtest.client.load import Cell, Load
+from loadtest.client.pictures import BYTES, SIZE, prepare
+from loadtest.compare.rounds import Generator, Plan, Result, measure
+from loadtest.reporting.cli import CompareError
+from loadtest.servers.catalogue import NOOP_PEERS, chosen, ours
+from loadtest.servers.peer import INDEX, Peer
+from loadtest.servers.process import free_port, running
 from tests.servers import PHOTOS, QUICK, ROOT
 
 STUB = str(Path(__file__).parent / "stub_server.py")
@@ -121,7 +122,7 @@ def test_a_server_that_is_not_there_costs_errors_and_no_crash() -> None:
 
 @pytest.mark.parametrize("wire", [Wire.IMAGE_FIELD, Wire.REQUEST_FIELD])
 def test_a_form_is_what_python_multipart_reads(wire: Wire) -> None:
-    from serving.form import parse_form
+    from serving.http.multipart import parse_form
 
     head, _, body = request(wire, "/", b"\xff\xd8picture\r\n", 1).partition(b"\r\n\r\n")
     content_type = head.partition(b"Content-Type: ")[2].partition(b"\r\n")[0].decode()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.comparison.process import free_port
+from loadtest.servers.process import free_port
 from tests.servers import ROOT, Server
 
 NAMES = {

@@ -16,14 +16,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadtest.comparison.load import percentile
-from loadtest.comparison.peer import INDEX
-from loadtest.comparison.process import free_port
-from loadtest.openloop.arrivals import poisson
-from loadtest.openloop.generator import Generator
+from loadtest.client.load import percentile
 from loadtest.openloop.level import Level, interval, level, stationarity
-from loadtest.openloop.run import Run, Sample, Target
-from loadtest.openloop.search import highest_rate
+from loadtest.openloop.load import poisson
+from loadtest.openloop.process import Generator
+from loadtest.openloop.rate_search import highest_rate
+from loadtest.openloop.samples import Run, Sample, Target
+from loadtest.servers.peer import INDEX
+from loadtest.servers.process import free_port
 from tests.servers import ROOT
 
 STALLING = Path(__file__).parent / "stalling_server.py"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.clients import post
+from loadtest.client.threaded import post
 from loadtest.restarts import Restarts, Stops, kill_workers, stop_once
 from tests.servers import PHOTOS, QUICK
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from loadtest.swapping.bundles import BAD
-from loadtest.swapping.clients import Sample
-from loadtest.swapping.judge import Reign, judge
-from loadtest.swaps import plan
+from loadtest.swaps.__main__ import plan
+from loadtest.swaps.bundles import BAD
+from loadtest.swaps.checks import Reign, judge
+from loadtest.swaps.clients import Sample
 from tests.servers import ROOT, environment
 
 

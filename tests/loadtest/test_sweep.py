@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from loadtest.openloop.level import Level, level
-from loadtest.openloop.run import Run, Sample
-from loadtest.sweeping.scenarios import rising, server
+from loadtest.openloop.samples import Run, Sample
+from loadtest.sweep.scenarios import rising, server
 from tests.servers import ROOT, Server
 
 

@@ -2,8 +2,8 @@
 
 import urllib.request
 
-from loadtest.comparison.load import Cell
-from loadtest.otlp import sink
+from loadtest.client.load import Cell
+from loadtest.servers.otlp_sink import sink
 from loadtest.telemetry import WITHOUT, Turn, summary
 
 

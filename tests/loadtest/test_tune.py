@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadtest.comparison.errors import PeerError
-from loadtest.tuning.plan import Plan
-from loadtest.tuning.search import Held, search
-from loadtest.tuning.setting import UNTUNED, Setting
+from loadtest.reporting.cli import PeerError
+from loadtest.tune.capacity import Plan
+from loadtest.tune.search import Held, search
+from loadtest.tune.setting import UNTUNED, Setting
 from serving.settings import Settings
 from tests.servers import ROOT
 

@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import models.architectures
 from models.__main__ import ListModels, SortKey, list_models
 from models.catalog import architecture, catalogue
-from models.errors import HalftoneError
+from models.common.errors import HalftoneError
 from models.spec import Architecture
 
 PROMISED = {

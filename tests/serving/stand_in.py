@@ -7,12 +7,12 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from export.record import proof
-from export.runtimes.base import Pixels, Runtime
-from models.bundle import Bundle
-from models.preprocess import MAX_PIXELS
-from serving.costs import AlwaysUpTo
-from serving.served import Served
+from export.parity.record import proof
+from export.runtime import Pixels, Runtime
+from models.bundle.bundle import Bundle
+from models.preprocess.decode import MAX_PIXELS
+from serving.batching.cost_model import AlwaysUpTo
+from serving.lifecycle.served_model import Served
 from serving.telemetry.recorder import Recorder
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from serving.version import version
+from serving.bento import version
 from tests.servers import PHOTOS, ROOT, serve
 from tests.test_packaging import PROJECT, canonical
 

@@ -19,15 +19,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from models import preprocess
-from models.errors import HalftoneError
-from models.preprocess import ImageError
+from models.common.errors import HalftoneError
+from models.preprocess import transform as preprocess
+from models.preprocess.decode import ImageError
 from models.spec import InputSpec
-from serving.decoding import wire
-from serving.decoding.choice import decoding, lock_share
+from serving.decoding import protocol as wire
+from serving.decoding.placement import decoding, lock_share
 from serving.decoding.pool import Decoders
+from serving.process.signals import ALL_STOP
 from serving.settings import Settings
-from serving.signals import ALL_STOP
 from tests.servers import PHOTOS, ROOT, Server, serve
 
 SPEC = InputSpec(size=224)
@@ -184,7 +184,7 @@ def test_what_was_left_of_one_picture_is_not_taken_for_the_next(
 
 
 def test_a_picture_may_not_take_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    slow = "import sys, time, serving.decoding.process as process\n"
+    slow = "import sys, time, serving.decoding.worker as process\n"
     slow += "process.TOO_LONG = 1\nprocess.load = lambda data, spec, max_pixels: time.sleep(60)\n"
     slow += "process.main(int(sys.argv[-1]))"
     (tmp_path / "slow.py").write_text(slow)
@@ -280,7 +280,7 @@ def test_settings_decide_where_pictures_are_decoded(monkeypatch: pytest.MonkeyPa
 def test_processes_that_can_not_be_used_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("serving.settings.cores", lambda: 16)
     other = "import sys; sys.argv = ['', sys.argv[-1]]\n"
-    other += "import numpy, serving.decoding.process as process\n"
+    other += "import numpy, serving.decoding.worker as process\n"
     other += "process.load = lambda data, spec, max_pixels: numpy.zeros((224, 224, 3), numpy.uint8)\n"
     other += "process.main(int(sys.argv[1]))"
     (tmp_path / "other.py").write_text(other)
@@ -313,7 +313,7 @@ def with_processes(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 def processes(server: Server) -> list[psutil.Process]:
     children = psutil.Process(server.process.pid).children(recursive=True)
-    return [child for child in children if "serving.decoding.process" in child.cmdline()]
+    return [child for child in children if "serving.decoding.worker" in child.cmdline()]
 
 
 def test_the_service_answers_as_without_them(with_processes: Server, server: Server) -> None:

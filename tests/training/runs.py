@@ -14,13 +14,13 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from models.bundle import WEIGHTS, Bundle
+from models.bundle.bundle import WEIGHTS, Bundle
 from models.checkpoint import load_module
 from models.graph import ServingGraph
-from models.preprocess import fit
-from training.config import Running, TrainConfig
-from training.run import train
-from training.settings import Objective, Optimisation, Recipe, Schedule, Transfer
+from models.preprocess.transform import fit
+from training.config.recipe import Objective, Optimisation, Recipe, Schedule, Transfer
+from training.config.train import Running, TrainConfig
+from training.loop.run import train
 
 sys.path.insert(0, str(Path(__file__).parent))
 from memory import crops

@@ -5,12 +5,11 @@ import pytest
 import torch
 from rich.progress import Progress
 
-from models.errors import HalftoneError
+from models.common.errors import HalftoneError
 from tests.servers import wait_until
 from training.benchmark.__main__ import main
-from training.benchmark.busy import Busy
-from training.benchmark.config import BenchmarkConfig
-from training.benchmark.request import requested
+from training.benchmark.config import BenchmarkConfig, requested
+from training.benchmark.gpu_utilization import Busy
 from training.benchmark.rounds import benchmark
 
 # timm's reader leaves closing its files to the garbage collector.

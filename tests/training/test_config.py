@@ -4,9 +4,10 @@ from pathlib import Path
 import pytest
 import tyro
 
-from models.errors import HalftoneError
-from training.augment_settings import AugmentConfig
-from training.config import (
+from models.common.errors import HalftoneError
+from training.config.augment import AugmentConfig
+from training.config.recipe import Objective, Optimisation, Recipe, Schedule, Transfer
+from training.config.train import (
     Running,
     TrainConfig,
     choose_recipe,
@@ -16,7 +17,6 @@ from training.config import (
     recipe_names,
     with_recipe,
 )
-from training.settings import Objective, Optimisation, Recipe, Schedule, Transfer
 
 REQUEST = ("--data", "photos", "--model", "resnet18", "--output", "artifacts/photos")
 

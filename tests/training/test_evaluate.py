@@ -10,22 +10,22 @@ import pytest
 import torch
 from rich.progress import Progress
 
-from models.bundle import WEIGHTS, Bundle
+from models.bundle.bundle import WEIGHTS, Bundle
+from models.bundle.manifest import Manifest
 from models.catalog import architecture
 from models.checkpoint import build, load_module, save_weights
-from models.errors import HalftoneError
+from models.common.errors import HalftoneError
+from models.common.statistics import softmax
 from models.graph import ServingGraph
-from models.manifest import Manifest
-from models.measures import softmax
-from models.preprocess import fit
+from models.preprocess.transform import fit
 from models.spec import InputSpec
 from tests.servers import ROOT
 from tests.training.memory import crops
 from tests.training.runs import TINY, run
 from tests.training.samples import class_folders, png
-from training.data.source import load_data
+from training.data.load import load_data
 from training.evaluate import EvaluateConfig, evaluate
-from training.learnt import FILE, digests, learnt_by, record
+from training.evaluation.leakage import FILE, digests, learnt_by, record
 
 SPEC = InputSpec(size=32)
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.errors import HalftoneError
-from models.preprocess import fit
+from models.common.errors import HalftoneError
+from models.preprocess.transform import fit
 from models.spec import InputSpec
 from tests.training.samples import class_folders
-from training.augment_settings import AugmentConfig
-from training.data.source import load_data
+from training.config.augment import AugmentConfig
+from training.data.load import load_data
 from training.preview import CAPTION, GAP, PreviewConfig, sheet, with_recipe
 
 
@@ -35,7 +35,7 @@ def test_a_sheet_has_a_row_per_picture_and_the_evaluation_first(data):
 def test_flags_change_the_recipe(data):
     arguments = ["--data", str(data), "--output", "x.png", "--recipe", "general", "--augment.rotate", "7"]
     config = with_recipe(PreviewConfig(data=str(data), output=Path("x.png"), recipe="general"), arguments)
-    from training.config import load_recipe
+    from training.config.train import load_recipe
 
     recipe = load_recipe("general").augment
     assert config.augment.rotate == 7

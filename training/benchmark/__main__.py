@@ -20,10 +20,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
-from models.cli import DONE, run
-from models.files import write_atomic
-from training.benchmark.config import BenchmarkConfig
-from training.benchmark.request import requested
+from models.common.cli import DONE, run
+from models.common.files import write_atomic
+from training.benchmark.config import BenchmarkConfig, requested
 
 
 def _print(result: dict[str, Any]) -> None:

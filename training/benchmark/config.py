@@ -1,12 +1,21 @@
 """What a comparison of training loops may be asked for."""
 
+# MERGED-DOC """Which run a comparison measures, and on which pictures."""
+
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from models.errors import HalftoneError
-from training.config import Device
+from models.catalog import architecture
+from models.common.errors import HalftoneError
+from training.config.defaults import resolve_freeze
+from training.config.recipe import Recipe
+from training.config.train import Device, Running, TrainConfig, choose_recipe, load_recipe
+from training.data.load import load_data
+from training.data.pictures import Data
+from training.data.split import stratified_sample
+from training.data.subsets import SelectedPictures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,3 +63,40 @@ class BenchmarkConfig:
             raise HalftoneError(f"--batch must be an even number from 2, not {self.batch}")
         if self.workers is not None and self.workers < 0:
             raise HalftoneError(f"--workers must be 0 or more, not {self.workers}")
+
+
+def requested(config: BenchmarkConfig) -> tuple[TrainConfig, Data]:
+    """The run that is measured, and whole batches of its pictures.
+
+    Raises:
+        HalftoneError: the data, model or recipe can't be used.
+    """
+    data, network = load_data(config.data), architecture(config.model)
+    name = choose_recipe(config.recipe, pictures=len(data.train), family=network.family)
+    recipe = load_recipe(name)
+    # What is frozen depends on all the pictures, not on those of a round.
+    freeze = resolve_freeze(recipe.transfer.freeze, pictures=len(data.train), pretrained=config.weights != "random")
+    transfer = replace(recipe.transfer, freeze=freeze, size=config.size or recipe.transfer.size)
+    recipe = replace(recipe, batch=config.batch or recipe.batch, transfer=transfer)
+    request = TrainConfig(
+        data=config.data,
+        model=config.model,
+        output=Path("benchmark"),
+        recipe=name,
+        weights=config.weights,
+        running=Running(device=config.device, workers=config.workers, log=()),
+        settings=recipe,
+    )
+    return request, _whole_batches(data, recipe, config.steps)
+
+
+def _whole_batches(data: Data, recipe: Recipe, steps: int) -> Data:
+    """So many pictures that every optimiser step has all its batches full."""
+    step = recipe.batch * recipe.optimisation.accumulate
+    count = min(steps * recipe.batch, len(data.train)) // step * step
+    if count < max(step, len(data.train.labels)):
+        raise HalftoneError(
+            f"{min(steps * recipe.batch, len(data.train))} pictures are too few for a batch of {step} and "
+            f"{len(data.train.labels)} classes: lower --batch, raise --steps, or take more data"
+        )
+    return replace(data, train=SelectedPictures(data.train, stratified_sample(data.train, count, seed=0)))

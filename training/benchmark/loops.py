@@ -12,16 +12,16 @@ import torch
 from torch.utils.data import DataLoader
 
 from training.benchmark.timm_loop import folder, timm_epoch
-from training.build import Parts, build
-from training.config import TrainConfig
-from training.data.source import Data
-from training.distributed import World
-from training.feed import default_workers
-from training.learner import Position
-from training.progress import Display
-from training.settings import Recipe
-from training.signals import StopRequest
-from training.state import RunFolder
+from training.config.recipe import Recipe
+from training.config.train import TrainConfig
+from training.data.loader import default_workers
+from training.data.pictures import Data
+from training.loop.build import Parts, build
+from training.loop.checkpoints import RunFolder
+from training.loop.distributed import World
+from training.loop.learner import Position
+from training.loop.progress import Display
+from training.loop.signals import StopRequest
 
 Epoch = Callable[[], None]
 """Takes a loop through all the pictures once."""

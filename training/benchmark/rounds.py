@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from rich.progress import Progress
 
-from models.host import host
-from training.benchmark.busy import Busy
+from models.common.host import host
 from training.benchmark.config import BenchmarkConfig
+from training.benchmark.gpu_utilization import Busy
 from training.benchmark.loops import Epoch, bare_loop, our_epoch, still_loop, timm_loop
-from training.build import build
-from training.config import TrainConfig
-from training.data.source import Data
-from training.distributed import joined
+from training.config.train import TrainConfig
+from training.data.pictures import Data
+from training.loop.build import build
+from training.loop.distributed import joined
 
 LIBRARIES = ("torch", "torchvision", "timm", "albumentations", "numpy", "pillow")
 

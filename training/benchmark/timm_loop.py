@@ -22,9 +22,9 @@ from timm.utils.cuda import NativeScaler
 from timm.utils.model_ema import ModelEmaV3
 
 from models.spec import InputSpec
-from training.augment_settings import AugmentConfig
-from training.build import Parts
-from training.settings import Objective, Recipe
+from training.config.augment import AugmentConfig
+from training.config.recipe import Objective, Recipe
+from training.loop.build import Parts
 
 
 def folder(data: str, labels: tuple[str, ...], augment: AugmentConfig) -> Path | None:

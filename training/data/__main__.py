@@ -18,13 +18,13 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from models.cli import ANSWER_IS_NO, DONE, run
-from models.errors import HalftoneError
-from models.files import atomic_path
-from models.preprocess import ImageError
+from models.common.cli import ANSWER_IS_NO, DONE, run
+from models.common.errors import HalftoneError
+from models.common.files import atomic_path
+from models.preprocess.decode import ImageError
 from training.data.balance import imbalance_warning
+from training.data.load import load_data
 from training.data.pictures import Data, Pictures, read_named
-from training.data.source import load_data
 from training.data.split import first_of_every_class
 
 PROG = "python -m training.data"

@@ -9,15 +9,16 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from models.errors import HalftoneError
-from models.preprocess import ImageError, Pixels
+from models.common.errors import HalftoneError
+from models.preprocess.decode import ImageError
+from models.preprocess.resample import Pixels
 from training.data.pictures import Pictures
-from training.seeds import derived_seed
+from training.data.sampling import derived_seed
 
 View = Callable[[Pixels, int], Pixels]
 """From uint8 (H, W, 3) and a seed to uint8 (S, S, 3)."""
 
-# Keeps these random numbers apart from those that training.sampling derives from the same run's seed.
+# Keeps these random numbers apart from those that training.data.sampling derives from the same run's seed.
 AUGMENT = 4
 
 NAMED = 20

@@ -12,7 +12,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from models.preprocess import BrokenImageError, ImageError, Pixels, decode
+from models.preprocess.decode import BrokenImageError, ImageError, decode
+from models.preprocess.resample import Pixels
 
 Targets = npt.NDArray[np.int64]
 
@@ -34,7 +35,7 @@ class Pictures(Protocol):
         """Upright RGB, uint8 (H, W, 3).
 
         Raises:
-            models.preprocess.ImageError: the picture can't be read.
+            models.preprocess.decode.ImageError: the picture can't be read.
         """
 
     def name(self, index: int) -> str:
@@ -44,7 +45,7 @@ class Pictures(Protocol):
         """8 bytes that change with the picture's content and with nothing else, found without decoding a file.
 
         Raises:
-            models.preprocess.ImageError: the file can't be read at all.
+            models.preprocess.decode.ImageError: the file can't be read at all.
         """
 
     def fingerprint(self) -> str:
@@ -118,7 +119,7 @@ class FilePictures:
         return self._root / self._paths[index]
 
     def read(self, index: int) -> Pixels:
-        """The picture through `models.preprocess.decode`; a file that can't be opened is a broken picture."""
+        """The picture through `models.preprocess.decode.decode`; a file that can't be opened is a broken picture."""
         return decode(read_file(self.path(index)))
 
     def name(self, index: int) -> str:

@@ -11,7 +11,7 @@ import hashlib
 import numpy as np
 import numpy.typing as npt
 
-from models.errors import HalftoneError
+from models.common.errors import HalftoneError
 from training.data.pictures import Pictures
 
 Indices = npt.NDArray[np.int64]

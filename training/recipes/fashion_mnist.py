@@ -9,8 +9,8 @@ pictures. The pictures have little in common with ImageNet's, so the backbone ma
 
 from __future__ import annotations
 
-from training.augment_settings import AugmentConfig
-from training.settings import Objective, Optimisation, Recipe, Schedule, Transfer
+from training.config.augment import AugmentConfig
+from training.config.recipe import Objective, Optimisation, Recipe, Schedule, Transfer
 
 RECIPE = Recipe(
     epochs=12,

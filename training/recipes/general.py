@@ -10,8 +10,8 @@ than `small` on the same pictures where there are thousands; it was not run at f
 
 from __future__ import annotations
 
-from training.augment_settings import AugmentConfig
-from training.settings import Objective, Optimisation, Recipe, Schedule, Transfer
+from training.config.augment import AugmentConfig
+from training.config.recipe import Objective, Optimisation, Recipe, Schedule, Transfer
 
 RECIPE = Recipe(
     epochs=100,

@@ -8,7 +8,7 @@ training/sample (500 pictures to learn from, which have little in common with Im
 
 from __future__ import annotations
 
-from training.settings import Objective, Optimisation, Recipe, Schedule, Transfer
+from training.config.recipe import Objective, Optimisation, Recipe, Schedule, Transfer
 
 RECIPE = Recipe(
     epochs=5,

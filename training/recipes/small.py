@@ -9,7 +9,7 @@ a linear classifier on ImageNet features reaches, which for two kinds of insects
 
 from __future__ import annotations
 
-from training.settings import Objective, Optimisation, Recipe, Schedule, Transfer
+from training.config.recipe import Objective, Optimisation, Recipe, Schedule, Transfer
 
 RECIPE = Recipe(
     epochs=15,

@@ -15,7 +15,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from training.calibration import Bins
+from training.evaluation.calibration import Bins
 
 History = Sequence[dict[str, float]]
 

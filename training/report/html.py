@@ -51,7 +51,7 @@ def image(png: bytes, description: str) -> str:
 
 
 def class_table(classes: Sequence[dict[str, Any]]) -> str:
-    """One row per class, the worst first; entries as `training.judge.per_class` makes them."""
+    """One row per class, the worst first; entries as `training.evaluation.metrics.per_class` makes them."""
     worst_first = sorted(classes, key=lambda entry: (not entry["images"], entry["f1"]))
     head = ("class", "pictures", "precision", "recall", "F1", "mostly taken for")
     rows = "".join(

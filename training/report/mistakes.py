@@ -9,7 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from models.preprocess import ImageError, Pixels, fit
+from models.preprocess.decode import ImageError
+from models.preprocess.resample import Pixels
+from models.preprocess.transform import fit
 from models.spec import InputSpec
 from training.data.pictures import Pictures
 

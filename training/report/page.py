@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.files import write_atomic
-from models.measures import Probabilities, softmax
+from models.common.files import write_atomic
+from models.common.statistics import Probabilities, softmax
 from models.spec import InputSpec
-from training.calibration import reliability
 from training.data.pictures import Pictures
-from training.judge import confusion, judge
+from training.evaluation.calibration import reliability
+from training.evaluation.metrics import confusion, judge
 from training.report import figures, html
 from training.report.mistakes import Mistake, worst_mistakes
 

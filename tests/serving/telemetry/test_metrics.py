@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from serving.telemetry.catalogue import METRICS, QUEUE_DEPTH, REJECTED_TOTAL, REQUEST_SECONDS
 from serving.telemetry.metrics import MOST_SERIES, OVERFLOW, Metrics
-from serving.telemetry.routes import Routes
+from serving.telemetry.middleware import Routes
 from tests.servers import PHOTOS, ROOT, Server, wait_until
 
 CAT = (PHOTOS / "cat.jpg").read_bytes()

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 import training
+from models.bundle.manifest import Manifest
+from models.common.errors import HalftoneError
 from models.dataset import held_out_images
-from models.errors import HalftoneError
-from models.manifest import Manifest
 from models.spec import InputSpec
 from tests.training.samples import class_folders, png
 from training.data.__main__ import DataConfig, Findings, check, write_sample
-from training.data.source import load_data
+from training.data.load import load_data
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess:

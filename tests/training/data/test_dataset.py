@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from models.errors import HalftoneError
+from models.common.errors import HalftoneError
 from models.spec import InputSpec
 from tests.training.samples import class_folders
-from training.augment import AugmentConfig, EvaluationView, build_augment
+from training.config.augment import AugmentConfig
+from training.data.augment import EvaluationView, build_augment
 from training.data.dataset import PictureSet
-from training.data.source import load_data
+from training.data.load import load_data
 
 SPEC = InputSpec(size=16)
 VIEW = build_augment(AugmentConfig(), SPEC)
@@ -124,7 +125,7 @@ def test_a_class_without_a_readable_picture_stops_the_run(folder):
 
 
 def test_evaluation_sees_what_preprocessing_makes(folder):
-    from models.preprocess import fit
+    from models.preprocess.transform import fit
 
     pictures = picture_set(folder, EvaluationView(SPEC))
     assert np.array_equal(pictures[4][0].numpy(), fit(pictures.pictures.read(4), SPEC))

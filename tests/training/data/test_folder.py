@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.errors import HalftoneError
+from models.common.errors import HalftoneError
 from tests.training.samples import class_folders, picture, png
-from training.data.folder import load_folder
+from training.data.load import load_data
 from training.data.pictures import Data
-from training.data.source import load_data
+from training.data.sources.folder import load_folder
 
 
 def load(folder: Path) -> Data:

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.errors import HalftoneError
+from models.common.errors import HalftoneError
 from training.data.pictures import ArrayPictures
 from training.data.split import first_of_every_class, stratified_sample, stratified_split
 

@@ -1,0 +1,185 @@
+"""Engines side by side on a GPU, beside what the GPU could do at most."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from export.benchmark.gpu.ceilings import Ceilings
+from export.benchmark.gpu.engines import COMPILED, Engine, Entry, PyTorch, entries
+from export.benchmark.gpu.timing import Timing, timed
+from export.parity.gate import Gate
+from export.parity.images import sample_crops
+from export.parity.metrics import compare
+from export.runtime import Logits, Pixels
+from models.bundle.bundle import Bundle
+from models.catalog import architecture
+
+BATCHES = (1, 8, 64, 256)
+PROOF_BATCH = 64
+LATE = "not measured: --minutes were over"
+LOST = "not measured: {engine} of {model} left the GPU unusable for this process; name this model alone"
+
+
+def compete(
+    bundles: Sequence[Bundle],
+    ceilings: Ceilings,
+    *,
+    device: str,
+    dtype: torch.dtype,
+    precision: str,
+    batches: Sequence[int] = BATCHES,
+    seconds: float = 0.5,
+    compiled: bool = True,
+    deadline: float = float("inf"),
+    advance: Callable[[str], None],
+) -> list[dict[str, Any]]:
+    """Prove and time every engine of every bundle; what compiles for minutes comes last.
+
+    Args:
+        bundles: with their files.
+        ceilings: measured before.
+        device: `cuda`, or `cpu` for a trial without a GPU.
+        dtype: of PyTorch's networks.
+        precision: of everything, as the second half of a variant's name.
+        batches: sizes.
+        seconds: for each engine and size.
+        compiled: let `torch.compile` take part.
+        deadline: on the monotonic clock; what would begin later is left out and says so.
+        advance: is called with what comes next.
+
+    Returns:
+        JSON-ready: a row for each engine with `model`, `engine`, `agreement`, `verdict`, `reasons`, `megabytes` and
+        `batches`, each of which has a `reason` where it failed; or with a `reason` itself where it can't run at all.
+    """
+    pairs = [
+        (bundle, entry)
+        for bundle in bundles
+        for entry in entries(bundle, device=device, dtype=dtype, precision=precision)
+    ]
+    references: dict[str, tuple[Pixels, Logits]] = {}
+    rows = []
+    lost = ""
+    _tidy(device)
+    for bundle, entry in _in_order(pairs, compiled=compiled):
+        name = bundle.manifest.name
+        row: dict[str, Any] = {"model": name, "trained": bundle.manifest.trained, "engine": entry.name}
+        advance(f"{name}: {entry.name}")
+        if lost or time.monotonic() > deadline:
+            rows.append(row | {"reason": lost or LATE})
+            continue
+        # An engine that has no room or no kernel must not cost the others their figures; ONNX Runtime's own exceptions
+        # derive from Exception alone.
+        try:
+            if name not in references:
+                references[name] = _reference(bundle, device)
+                _tidy(device)
+            rows.append(row | _measured(bundle, entry, references[name], ceilings, device, batches, seconds, deadline))
+        except Exception as error:
+            rows.append(row | {"reason": _one_line(error)})
+        if not _tidy(device):
+            lost = LOST.format(engine=entry.name, model=name)
+    return rows
+
+
+def _in_order(pairs: Sequence[tuple[Bundle, Entry]], *, compiled: bool) -> list[tuple[Bundle, Entry]]:
+    """What compiles for minutes last, or not at all."""
+    chosen = [pair for pair in pairs if compiled or pair[1].name != COMPILED]
+    return sorted(chosen, key=lambda pair: pair[1].name == COMPILED)
+
+
+def _reference(bundle: Bundle, device: str) -> tuple[Pixels, Logits]:
+    """Crops of the sample photographs, and what the network answers in FP32 on the same device."""
+    pixels = np.stack([picture for picture, _ in sample_crops(bundle.manifest.input)])
+    # Products of FP32 in ten bits would be no reference.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    return pixels, _answers(PyTorch(bundle, device=device, dtype=torch.float32), pixels)
+
+
+def _answers(engine: Engine, pixels: Pixels) -> Logits:
+    parts = [engine.run(pixels[start : start + PROOF_BATCH]) for start in range(0, len(pixels), PROOF_BATCH)]
+    return np.concatenate(parts)
+
+
+def _measured(
+    bundle: Bundle,
+    entry: Entry,
+    reference: tuple[Pixels, Logits],
+    ceilings: Ceilings,
+    device: str,
+    batches: Sequence[int],
+    seconds: float,
+    deadline: float,
+) -> dict[str, Any]:
+    before = _free(device)
+    engine = entry.load()
+    pixels, expected = reference
+    figures = compare(expected, _answers(engine, pixels), None, temperature=bundle.manifest.temperature)
+    reasons = Gate.for_precision(entry.precision).reasons_to_fail(figures, trained=bundle.manifest.trained)
+    random = np.random.default_rng(0)
+    rows = []
+    for batch in batches:
+        given = random.integers(0, 256, (batch, *pixels.shape[1:]), dtype=np.uint8)
+        if time.monotonic() > deadline:
+            rows.append({"batch": batch, "reason": LATE})
+            continue
+        try:
+            rows.append(_figures(bundle, timed(partial(engine.run, given), batch, seconds), ceilings))
+        # No room for the larger batches says nothing of the smaller ones.
+        except Exception as error:
+            rows.append({"batch": batch, "reason": _one_line(error)})
+    return {
+        "agreement": figures["decided_agreement" if figures["decided_images"] else "top1_agreement"]["value"],
+        "verdict": "FAILED" if reasons else "PASSED",
+        "reasons": reasons,
+        "megabytes": (before - _free(device)) / 1e6,
+        "batches": rows,
+    }
+
+
+def _figures(bundle: Bundle, timing: Timing, ceilings: Ceilings) -> dict[str, Any]:
+    """One batch size: rate, latencies, and how near they are to what limits them.
+
+    A multiply and an add are two operations; of the bytes, the pixels are counted, which must cross to the GPU.
+    """
+    manifest = bundle.manifest
+    tflops = 2 * architecture(manifest.architecture).macs * timing.images_per_second / 1e12
+    upload = manifest.input.size**2 * 3 * timing.images_per_second / 1e9
+    return {
+        "batch": timing.batch,
+        "calls": len(timing.seconds),
+        "images_per_second": timing.images_per_second,
+        "p50_ms": timing.p50,
+        "p99_ms": timing.p99,
+        "tflops": tflops,
+        "share_of_product": tflops / ceilings.tflops,
+        "upload": upload,
+        "share_of_upload": upload / ceilings.upload,
+    }
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def _free(device: str) -> float:
+    """Bytes of the GPU's memory that nobody has."""
+    return float(torch.cuda.mem_get_info()[0]) if device == "cuda" else 0.0
+
+
+def _tidy(device: str) -> bool:
+    """Free what nobody uses; False where the GPU can't be used in this process any more (CUDA's sticky errors)."""
+    gc.collect()
+    if device == "cuda":
+        try:
+            torch.cuda.synchronize()
+            torch.cuda.empty_cache()
+        except RuntimeError:
+            return False
+    return True

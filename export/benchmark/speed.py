@@ -1,0 +1,173 @@
+"""Which variant answers fastest on a machine: measured once, kept in the bundle with the machine it holds for.
+
+`speed.json` is written by `python -m export`; serving trusts it only where processor, libraries and files are the
+same, and measures anew anywhere else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from export.runtime import Runtime
+from export.variants import runtime_of
+from models.bundle.bundle import Bundle
+from models.common.errors import HalftoneError
+from models.common.host import cores, host
+from models.common.strict_json import json_object
+
+FILE_NAME = "speed.json"
+SCHEMA = 1
+SECONDS = 0.4
+WARM_UP = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """One variant's rate."""
+
+    images_per_second: float
+    """Single pictures, as many at once as there are cores, without decoding."""
+
+    source_sha256: str
+    """Hash of the file that the variant was loaded from."""
+
+    library: str
+    """Version of the runtime's library."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.images_per_second, int | float) or not 0 <= self.images_per_second < math.inf:
+            raise ValueError(f"{self.images_per_second!r} images/s")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeedTable:
+    """The rates of a bundle's variants on one machine."""
+
+    host: dict[str, Any]
+    """As `models.common.host.host()` gave it."""
+
+    variants: dict[str, Speed]
+    """Variant to rate."""
+
+    def to_json(self) -> bytes:
+        """The table as readable UTF-8 JSON."""
+        return (json.dumps({"schema": SCHEMA} | asdict(self), indent=1) + "\n").encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Self:
+        """Read what `to_json` wrote.
+
+        Raises:
+            HalftoneError: not a table of this schema.
+        """
+        try:
+            values = json_object(data)
+            if values["schema"] != SCHEMA:
+                raise ValueError("another schema version")
+            variants = {name: Speed(**speed) for name, speed in values["variants"].items()}
+            return cls(host=values["host"], variants=variants)
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
+            raise HalftoneError(f"not a table of speeds ({error})") from None
+
+
+def rate(runtime: Runtime, streams: int, seconds: float = SECONDS, *, batch: int = 1) -> float:
+    """Images/s of `runtime.run` on batches from `streams` threads at once, after a warm-up.
+
+    Args:
+        runtime: loaded for so many streams.
+        streams: threads.
+        seconds: how long to measure.
+        batch: pictures in a batch.
+
+    Raises:
+        Exception: what `runtime.run` raised.
+    """
+    pictures = np.random.default_rng(0).integers(0, 256, (batch, *runtime.shape), dtype=np.uint8)
+    counts = [0] * streams
+    barrier = threading.Barrier(streams + 1)
+
+    failures: list[Exception] = []
+
+    def work(thread: int) -> None:
+        try:
+            for _ in range(WARM_UP):
+                runtime.run(pictures)
+            barrier.wait()
+            end = time.perf_counter() + seconds
+            while time.perf_counter() < end:
+                runtime.run(pictures)
+                counts[thread] += 1
+        except threading.BrokenBarrierError:
+            # Another thread failed, and says why.
+            return
+        except Exception as error:
+            failures.append(error)
+            barrier.abort()
+
+    threads = [threading.Thread(target=work, args=(thread,)) for thread in range(streams)]
+    for thread in threads:
+        thread.start()
+    # Broken where a thread failed: its reason is raised below.
+    with contextlib.suppress(threading.BrokenBarrierError):
+        barrier.wait()
+    start = time.perf_counter()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+    return batch * sum(counts) / (time.perf_counter() - start)
+
+
+def measure(bundle: Bundle, runtimes: Mapping[str, Callable[[], Runtime]]) -> SpeedTable:
+    """Load one variant after the other and measure it.
+
+    Args:
+        bundle: that the variants belong to.
+        runtimes: variant to a function that loads it for `cores()` threads and streams.
+    """
+    speeds = {}
+    for variant, load in runtimes.items():
+        runtime = load()
+        speeds[variant] = Speed(
+            images_per_second=round(rate(runtime, cores()), 1),
+            source_sha256=bundle.manifest.files[runtime.source(runtime.precision)].sha256,
+            library=runtime.version(),
+        )
+    return SpeedTable(host=host(), variants=speeds)
+
+
+def recorded(bundle: Bundle, variants: list[str]) -> dict[str, float] | None:
+    """Images/s of each of the variants from the bundle's table; None where it does not hold here and now.
+
+    Raises:
+        BundleError: the table was tampered with.
+    """
+    if not bundle.has(FILE_NAME):
+        return None
+    table = SpeedTable.from_json(bundle.read(FILE_NAME))
+    if table.host != host():
+        return None
+    for variant in variants:
+        speed, (runtime, precision) = table.variants.get(variant), runtime_of(variant)
+        now = bundle.manifest.files[runtime.source(precision)].sha256, runtime.version()
+        if speed is None or (speed.source_sha256, speed.library) != now:
+            return None
+    return {variant: table.variants[variant].images_per_second for variant in variants}
+
+
+def save(bundle: Bundle, table: SpeedTable) -> None:
+    """Write the table into the bundle."""
+    files = bundle.manifest.files
+    hashes = {speed.source_sha256 for speed in table.variants.values()}
+    sources = sorted(name for name, record in files.items() if record.sha256 in hashes)
+    command = f"`python -m export --model {bundle.manifest.name}`"
+    bundle.write(FILE_NAME, table.to_json(), made_by=command, made_from=sources)

@@ -1,0 +1,117 @@
+"""`python -m export.explain --model NAME --image X [--class LABEL] [--output X.png]`: what the network looked at.
+
+Writes a PNG with the picture as the network sees it, the heat map over it and the best classes: Grad-CAM for
+convolutional networks, Swin and PVT, attention rollout for ViT and DeiT. About 8 s, most of it to load torch. As a
+library: `export.explain.explainer`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+
+from models.bundle.bundle import Bundle
+from models.bundle.manifest import Manifest
+from models.bundle.store import open_bundle
+from models.common.cli import DONE, run
+from models.common.errors import HalftoneError
+from models.common.files import write_atomic
+from models.common.statistics import softmax
+from models.preprocess.decode import ImageError
+from models.preprocess.resample import Pixels
+from models.preprocess.transform import load
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainConfig:
+    """Show where in a picture a model sees a class."""
+
+    model: str
+    """Bundle under artifacts/."""
+
+    image: Path
+    """A JPEG, PNG or WebP file."""
+
+    class_: Annotated[str | None, tyro.conf.arg(name="class")] = None
+    """Label (or label id) of the class to explain; default: the one that the model finds most probable."""
+
+    output: Path | None = None
+    """The PNG to write; default: the picture's name with `.explained.png`, in the current folder."""
+
+    top_k: int = 5
+    """How many of the best classes to list, besides the one asked for."""
+
+    def __post_init__(self) -> None:
+        if self.top_k < 1:
+            raise HalftoneError(f"--top-k must be at least 1, not {self.top_k}")
+        if self.target.suffix.lower() != ".png":
+            raise HalftoneError(f"--output {self.target} must be named .png, the format that is written")
+        if self.target.resolve() == self.image.resolve():
+            raise HalftoneError(f"--output {self.target} is the picture itself: choose another name")
+
+    @property
+    def target(self) -> Path:
+        """Where the PNG goes."""
+        return self.output or Path(f"{self.image.stem}.explained.png")
+
+
+def class_index(manifest: Manifest, label: str) -> int:
+    """The output index of a label or label id.
+
+    Raises:
+        HalftoneError: the model has no such class; the message suggests the nearest names.
+    """
+    for names in (manifest.labels, manifest.label_ids):
+        if label in names:
+            return names.index(label)
+    near = difflib.get_close_matches(label, manifest.labels, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"it has {', '.join(manifest.labels[:5])}, …"
+    raise HalftoneError(f"{manifest.name} has no class {label!r}: {hint}")
+
+
+def _main(config: ExplainConfig) -> int:
+    bundle = open_bundle(config.model)
+    index = None if config.class_ is None else class_index(bundle.manifest, config.class_)
+    picture = _picture(config.image, bundle.manifest)
+    data, summary = _explained(bundle, picture, index, config.top_k)
+    write_atomic(config.target, data)
+    print(f"{summary}\nwrote {config.target}")
+    return DONE
+
+
+def _picture(path: Path, manifest: Manifest) -> Pixels:
+    if not path.is_file():
+        raise HalftoneError(f"--image {path}: no such file")
+    try:
+        return load(path.read_bytes(), manifest.input)
+    except ImageError as error:
+        raise HalftoneError(f"--image {path}: {error}") from None
+
+
+def _explained(bundle: Bundle, picture: Pixels, index: int | None, top_k: int) -> tuple[bytes, str]:
+    """The PNG, and what it shows in words."""
+    # Imported here, as it loads torch: a wrong label or picture is answered at once.
+    from export.explain.explainer import Explainer
+    from export.explain.overlay import render
+
+    manifest = bundle.manifest
+    explanation = Explainer(bundle).explain(picture[None], index)
+    probabilities = softmax(explanation.logits, manifest.temperature)[0]
+    best = [int(each) for each in np.argsort(-probabilities)[:top_k]]
+    if index is not None and index not in best:
+        best.append(index)
+    predictions = [(manifest.labels[each], float(probabilities[each])) for each in best]
+    shown = manifest.labels[best[0] if index is None else index]
+    scope = "all classes alike" if explanation.method == "attention rollout" else shown
+    title = f"{manifest.name}: {explanation.method} for {scope}"
+    lines = [title, *(f"  {label} {probability:.1%}" for label, probability in predictions)]
+    return render(picture, explanation.maps[0], predictions, title), "\n".join(lines)
+
+
+if __name__ == "__main__":
+    run(_main, ExplainConfig, prog="python -m export.explain")

@@ -1,0 +1,47 @@
+"""Grad-CAM: where in the picture the last stage's features speak for a class.
+
+Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", 2017
+(arXiv:1610.02391), equations 1 and 2.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from models.common.errors import HalftoneError
+
+
+def grad_cam(module: torch.nn.Module, planes: torch.Tensor, classes: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
+    """Class-discriminative maps from the features that the last stage hands to the head.
+
+    Args:
+        module: a timm network with `forward_features` and `forward_head`, in evaluation mode.
+        planes: float32 (N, 3, S, S), normalised.
+        classes: int64 (N,) output index to explain for each picture; None for the best one.
+
+    Returns:
+        Maps float32 (N, H, W), zero or more, on the grid of the last stage; logits float32 (N, classes).
+
+    Raises:
+        HalftoneError: the network's last features do not lie on a grid.
+    """
+    network: Any = module
+    with torch.no_grad():
+        features = network.forward_features(planes)
+    if features.ndim != 4:
+        raise HalftoneError(
+            f"Grad-CAM needs features on a grid, and {type(module).__name__} ends in {tuple(features.shape[1:])}: "
+            "choose a convolutional network, Swin, PVT, or a ViT (attention rollout)"
+        )
+    # Everything before the last stage's output is a constant here, so that only the head is differentiated.
+    features.requires_grad_()
+    with torch.enable_grad():
+        logits = network.forward_head(features)
+        chosen = logits.detach().argmax(dim=1) if classes is None else classes
+        (gradients,) = torch.autograd.grad(logits.gather(1, chosen[:, None]).sum(), features)
+    # Swin keeps its channels last.
+    channel, rows, columns = (3, 1, 2) if getattr(module, "output_fmt", "NCHW") == "NHWC" else (1, 2, 3)
+    weights = gradients.mean(dim=(rows, columns), keepdim=True)
+    return (weights * features.detach()).sum(dim=channel).relu(), logits.detach()

@@ -1,0 +1,78 @@
+"""Attention rollout: how much of each patch reaches the token that decides, through all blocks.
+
+Abnar and Zuidema, "Quantifying Attention Flow in Transformers", 2020 (arXiv:2005.00928), section 3. It follows the
+attention and not the class: the map is the same for every class.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from timm.models import VisionTransformer
+from timm.utils.attention_extract import AttentionExtract
+
+from models.common.errors import HalftoneError
+
+
+def rollout(attentions: Iterable[torch.Tensor]) -> torch.Tensor:
+    """Multiply the blocks' attention, each averaged over its heads and mixed half and half with the identity.
+
+    Args:
+        attentions: float (N, heads, T, T) for every block from the first to the last; rows sum to one.
+
+    Returns:
+        float (N, T, T): row i is the share that each input token has in output token i; rows sum to one.
+    """
+    total: torch.Tensor | None = None
+    for attention in attentions:
+        # The half is the residual connection that goes past the attention.
+        mixed = (attention.mean(dim=1) + torch.eye(attention.shape[-1], device=attention.device)) / 2
+        total = mixed if total is None else mixed @ total
+    if total is None:
+        raise ValueError("there is no attention to roll out")
+    return total
+
+
+class AttentionRollout:
+    """The rollout maps of one Vision Transformer.
+
+    Args:
+        module: the network, in evaluation mode; its attention is switched to the implementation that keeps the
+            weights (timm's fused one never has them in memory). Other networks of the process stay as they are.
+    """
+
+    def __init__(self, module: VisionTransformer) -> None:
+        for block in module.blocks:
+            attention: Any = block.attn
+            attention.fused_attn = False
+        self._module = module
+        self._extract = AttentionExtract(module, method="fx")
+
+    def __call__(self, planes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The share of each patch in what the head sees.
+
+        Args:
+            planes: float32 (N, 3, S, S), normalised.
+
+        Returns:
+            Maps float32 (N, H, W), zero or more, on the grid of the patches; logits float32 (N, classes).
+
+        Raises:
+            HalftoneError: the patches do not lie on a square.
+        """
+        with torch.no_grad():
+            shares = rollout(self._extract(planes).values())
+            logits = self._module(planes)
+        prefix = self._module.num_prefix_tokens
+        # Without a class token the head sees the mean of the patches.
+        deciding = shares[:, 0] if self._module.global_pool == "token" else shares[:, prefix:].mean(dim=1)
+        patches = deciding[:, prefix:]
+        side = math.isqrt(patches.shape[1])
+        if side * side != patches.shape[1]:
+            raise HalftoneError(
+                f"{patches.shape[1]} patches do not lie on a square: explain a network with square input"
+            )
+        return patches.reshape(-1, side, side), logits

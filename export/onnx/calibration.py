@@ -1,0 +1,105 @@
+"""Pictures to measure ranges on: from the training split, never among those that a proof is made on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from export.parity.images import CROPS_PER_PHOTO, PHOTOS, sample_crops
+from models.common.errors import HalftoneError
+from models.dataset import HELD_OUT, SUFFIXES
+from models.preprocess.decode import ImageError
+from models.preprocess.resample import Pixels
+from models.preprocess.transform import load
+from models.spec import InputSpec
+
+TRAIN = "train"
+MIN_PICTURES = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationPictures:
+    """Pictures as the model sees them."""
+
+    description: str
+    """What they are, for the record."""
+
+    pixels: npt.NDArray[np.uint8]
+    """uint8 RGB (N, S, S, 3)."""
+
+
+def calibration_pictures(
+    spec: InputSpec, data: Path | None, calibrate_on: Path | None, *, count: int
+) -> CalibrationPictures:
+    """Up to `count` pictures, evenly spread over the folder or the sample photographs.
+
+    Args:
+        spec: the model's input.
+        data: the folder that the proof is made on; its `train` is taken. None for the sample photographs, of which
+            other windows are taken than a proof's.
+        calibrate_on: a folder to take the pictures from instead.
+        count: how many.
+
+    Raises:
+        HalftoneError: there is no folder to take them from, it holds pictures that the proof is made on, or too few
+            of them can be read.
+    """
+    folder = _folder(data, calibrate_on)
+    if folder is None:
+        photos = len(list(PHOTOS.glob("*.jpg")))
+        each = -(-count // photos)
+        crops = [pixels for pixels, _ in sample_crops(spec, each, first=CROPS_PER_PHOTO + 1)]
+        return CalibrationPictures(
+            description=f"{each} crops of each of {photos} sample photographs, other windows than a proof's",
+            pixels=np.stack(crops),
+        )
+    pixels = list(islice(_readable(_spread(folder, count), spec), count))
+    if len(pixels) < MIN_PICTURES:
+        raise HalftoneError(
+            f"{folder} holds only {len(pixels)} readable JPEG, PNG or WebP pictures, and calibration needs at least "
+            f"{MIN_PICTURES}: name a folder with more of them with --calibrate-on DIR"
+        )
+    return CalibrationPictures(
+        description=f"{len(pixels)} pictures of the folder {folder.name}, evenly spread", pixels=np.stack(pixels)
+    )
+
+
+def _folder(data: Path | None, calibrate_on: Path | None) -> Path | None:
+    if data is None and calibrate_on is None:
+        return None
+    folder = calibrate_on or Path(str(data)) / TRAIN
+    if not folder.is_dir():
+        raise HalftoneError(
+            f"{folder}: no such folder, and calibration must not see the pictures that the proof is made on: "
+            "name the training pictures with --calibrate-on DIR"
+        )
+    if data is not None:
+        judged = next((data / name for name in HELD_OUT if (data / name).is_dir()), data).resolve()
+        ours = folder.resolve()
+        # DATA/train lies in DATA, yet apart from DATA/val.
+        if judged == ours or ours in judged.parents or judged in ours.parents:
+            raise HalftoneError(
+                f"{folder} and {judged} share pictures, and calibration must not see those that the proof is made on: "
+                "name a folder apart from them with --calibrate-on DIR"
+            )
+    return folder
+
+
+def _spread(folder: Path, count: int) -> list[Path]:
+    """`count` pictures at even distances in the order of their paths, which takes from every class its share."""
+    files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES and path.is_file()]
+    return [files[index * len(files) // count] for index in range(count)] if len(files) > count else files
+
+
+def _readable(files: list[Path], spec: InputSpec) -> Iterator[Pixels]:
+    for path in files:
+        try:
+            yield load(path.read_bytes(), spec)
+        except ImageError:
+            # Training counts and reports broken pictures; here another one serves as well.
+            continue

@@ -1,0 +1,166 @@
+"""Which nodes of a graph need FP32 for the rest to do with FP16: candidates, tried on a few pictures."""
+
+# MERGED-DOC """The smallest part of a list that is still enough, found by halving."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from export.onnx.attempts import Rung, rung
+from export.onnx.fp16.convert import halve, rounded
+from export.onnx.fp16.ranges import beyond_fp16, infer, magnitudes
+from export.onnx.metadata import WEIGHTED, layers, normalisation, squeeze_excite
+from export.parity.gate import Gate
+from export.parity.metrics import compare
+
+TRIALS = 24
+
+"""How many trials shrinking one set of nodes may take."""
+
+_KINDS = {
+    "the normalisations": {"LayerNormalization", "BatchNormalization", "InstanceNormalization", "GroupNormalization"},
+    "softmax": {"Softmax"},
+    "exponentials and powers": {"Gelu", "Erf", "Exp", "Pow", "Sigmoid", "Tanh", "HardSwish", "HardSigmoid"},
+}
+
+
+@dataclass
+class Search:
+    """Tries islands on a few pictures and remembers every attempt."""
+
+    graph: onnx.ModelProto
+    """FP32 graph of the contract."""
+
+    pixels: npt.NDArray[np.uint8]
+    """uint8 (N, S, S, 3) to try on."""
+
+    trained: bool
+    """False for random weights, which decide nothing: their logits must correlate instead."""
+
+    temperature: float
+    """Divides the logits before the softmax."""
+
+    report: Callable[[Rung], None]
+    """Is told of every attempt."""
+
+    rungs: list[Rung] = field(default_factory=list)
+    """The attempts so far."""
+
+    def __post_init__(self) -> None:
+        (self.reference,) = infer(self.graph, self.pixels, ["logits"])
+
+    def add(self, attempt: Rung) -> bool:
+        """Remember and report an attempt; returns whether it passed."""
+        self.rungs.append(attempt)
+        self.report(attempt)
+        return attempt.verdict == "PASSED"
+
+    def enough(self, kept: set[str], words: str) -> bool:
+        """Whether FP16 with these nodes in FP32 answers as FP32 does."""
+        half = halve(self.graph, kept | normalisation(self.graph))
+        (logits,) = infer(rounded(half), self.pixels, ["logits"])
+        figures = compare(self.reference, logits, None, temperature=self.temperature)
+        reasons = _reasons(figures, Gate.for_precision("fp16"), trained=self.trained)
+        return self.add(rung(half, kept, words, judged_by="search", reasons=reasons, figures=figures))
+
+
+def _reasons(figures: dict[str, Any], gate: Gate, *, trained: bool) -> list[str]:
+    """What the figures of a few pictures miss; the gate itself refuses so few."""
+    broken, divergence = figures["nan_or_inf"], figures["mean_kl"]
+    reasons = [f"{broken} of {figures['images']} answers hold NaN or infinity"] if broken else []
+    if divergence > gate.max_mean_kl:
+        reasons.append(f"mean KL divergence {divergence:.4g} is above {gate.max_mean_kl}")
+    # Without a decided picture among the few, the divergence alone speaks for trained weights.
+    if trained and figures["decided_images"]:
+        name, value, least = "decided agreement", figures["decided_agreement"]["value"], gate.min_decided_agreement
+    elif not trained:
+        name, value, least = "correlation of the logits", figures["logit_correlation"], gate.min_correlation
+    else:
+        return reasons
+    return reasons + ([f"{name} {value:.4g} is below {least}"] if value < least else [])
+
+
+def proposals(search: Search) -> Iterator[tuple[set[str], str]]:
+    """Islands that were enough for the search, the most promising first."""
+    base = beyond_fp16(search.graph, magnitudes(search.graph, search.pixels))
+    out_of_range = "what FP16's range can't hold"
+    if base and search.enough(base, out_of_range):
+        yield base, out_of_range
+    kinds = _kinds(search.graph)
+    for words, names in kinds.items():
+        if names - base and search.enough(base | names, words):
+            needed = set(_shrunk(search, base, [[name] for name in sorted(names - base)], words))
+            yield base | needed, f"{len(needed)} nodes of {words}"
+            yield base | names, words
+    everything = base.union(*kinds.values())
+    if search.enough(everything, "all of these kinds"):
+        yield everything, "all of these kinds"
+    needed = set(_shrunk(search, base, layers(search.graph), "the layers"))
+    yield base | needed, f"{len(needed)} nodes of the layers found by bisection"
+
+
+def _kinds(graph: onnx.ModelProto) -> dict[str, set[str]]:
+    nodes = graph.graph.node
+    found = {words: {node.name for node in nodes if node.op_type in operators} for words, operators in _KINDS.items()}
+    weighted = [layer[0] for layer in layers(graph)]
+    attention = {node.name for node in nodes if node.op_type in WEIGHTED} - set(weighted)
+    found["softmax"] |= attention
+    found["squeeze-excite"] = squeeze_excite(graph)
+    found["the last layer"], found["the first layer"] = set(weighted[-1:]), set(weighted[:1])
+    return {words: names for words, names in found.items() if names}
+
+
+def _shrunk(search: Search, base: set[str], groups: list[list[str]], words: str) -> list[str]:
+    def enough(part: list[list[str]]) -> bool:
+        names = {name for group in part for name in group}
+        return search.enough(base | names, f"{len(part)} of {len(groups)} parts of {words}")
+
+    return [name for group in smallest(groups, enough, trials=TRIALS) for name in group]
+
+
+Item = TypeVar("Item")
+
+
+def smallest(items: Sequence[Item], enough: Callable[[list[Item]], bool], *, trials: int) -> list[Item]:
+    """A part of `items` that is enough and, with trials to spare, of which no item can be left out.
+
+    Delta debugging (Zeller and Hildebrandt 2002, "Simplifying and Isolating Failure-Inducing Input", ddmin): try each
+    of two halves alone, then all but each of them, then with finer pieces.
+
+    Args:
+        items: they are enough together; this is not tried.
+        enough: tells whether a part is.
+        trials: how often `enough` may be asked.
+    """
+    kept, pieces = list(items), 2
+    while len(kept) > 1 and trials > 0:
+        parts = _parts(kept, pieces)
+        # With two pieces, all but one of them is the other.
+        options = parts if pieces == 2 else parts + [_without(kept, part) for part in parts]
+        for option in options[:trials]:
+            trials -= 1
+            if enough(option):
+                pieces = 2 if option in parts else max(pieces - 1, 2)
+                kept = option
+                break
+        else:
+            if pieces >= len(kept):
+                break
+            pieces = min(2 * pieces, len(kept))
+    return kept
+
+
+def _parts(items: list[Item], pieces: int) -> list[list[Item]]:
+    edges = [index * len(items) // pieces for index in range(pieces + 1)]
+    return [items[start:end] for start, end in pairwise(edges)]
+
+
+def _without(items: list[Item], part: list[Item]) -> list[Item]:
+    return [item for item in items if item not in part]

@@ -1,0 +1,214 @@
+"""INT8 for ONNX Runtime and OpenVINO: `model.fp32.onnx` to `model.int8.onnx`, calibrated, proved, or not promoted.
+
+`python -m export.onnx --model NAME --precision int8` and `python -m export.openvino --model NAME --precision int8`
+call it. NNCF (https://github.com/openvinotoolkit/nncf) quantises weights per channel and activations per tensor to
+8 bits by QuantizeLinear/DequantizeLinear pairs, and corrects the biases (Finkelstein et al. 2019). First and last layer
+stay FP32, which cost EfficientNet-Lite0 most of its lost accuracy; where that is not enough, the next rung keeps the
+layers that are known to suffer as well. About two minutes for EfficientNet-Lite0 on two cores.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from rich.console import Console
+from rich.progress import Progress
+
+from export.onnx.attempts import Rung, proved_rung, save_ladder
+from export.onnx.calibration import CalibrationPictures, calibration_pictures
+from export.onnx.metadata import WEIGHTED, describe, layers
+from export.onnx.quiet import quiet
+from export.parity.gate import Gate
+from export.parity.prove import prove
+from export.variants import runtime_class
+from models.bundle.bundle import WEIGHTS, Bundle
+from models.catalog import architecture
+from models.common.cli import ANSWER_IS_NO, DONE
+from models.common.errors import HalftoneError
+
+SOURCE, TARGET = "model.fp32.onnx", "model.int8.onnx"
+CALIBRATION_PICTURES = 120
+TRANSFORMERS = frozenset({"vit", "deit", "swin", "pvt"})
+
+
+def export_int8(
+    bundle: Bundle, *, data: Path | None, calibrate_on: Path | None, report: Callable[[Rung], None]
+) -> list[Rung]:
+    """Put an INT8 graph into the bundle and prove it by every runtime here that runs it, rung by rung until it passes.
+
+    Args:
+        bundle: holds a valid `model.fp32.onnx`.
+        data: labelled pictures to prove on, with a folder `train` to calibrate on; None for the sample photographs.
+        calibrate_on: folder of pictures to calibrate on instead.
+        report: is told of every attempt.
+
+    Returns:
+        The attempts in order, also written to `model.int8.json`. The last one tells whether it worked; where it did
+        not, the bundle holds its graph with records that failed.
+
+    Raises:
+        HalftoneError: NNCF is not installed, a file is missing or stale, or the pictures can't be used.
+    """
+    bundle.fresh(SOURCE)
+    graph = onnx.load_from_string(bundle.read(SOURCE))
+    pictures = calibration_pictures(bundle.manifest.input, data, calibrate_on, count=CALIBRATION_PICTURES)
+    transformer = architecture(bundle.manifest.architecture).family in TRANSFORMERS
+    rungs: list[Rung] = []
+    for words, kept in _rungs(graph):
+        quantised = quantise(graph, pictures.pixels, kept, transformer=transformer)
+        _write(bundle, quantised)
+        rungs.append(proved_rung(quantised, kept, words, _prove(bundle, data)))
+        report(rungs[-1])
+        if rungs[-1].verdict == "PASSED":
+            break
+    save_ladder(bundle, "int8", rungs, calibration=_words(pictures))
+    return rungs
+
+
+def export_int8_and_print(bundle: Bundle, *, data: Path | None, calibrate_on: Path | None) -> int:
+    """`export_int8`, with a line on stderr for each attempt; returns the exit code."""
+    console = Console(stderr=True, soft_wrap=True)
+    console.print(f"calibrating and proving {bundle.manifest.name} in INT8")
+
+    def report(attempt: Rung) -> None:
+        why = f" ({'; '.join(attempt.reasons)})" if attempt.reasons else ""
+        console.print(
+            f"{attempt.verdict}: FP32 kept for {attempt.kept}, {attempt.fp32_nodes} nodes{why}",
+            markup=False,
+            highlight=False,
+        )
+
+    last = export_int8(bundle, data=data, calibrate_on=calibrate_on, report=report)[-1]
+    size, ladder = bundle.manifest.files[TARGET].size / 1e6, bundle.folder / "model.int8.json"
+    for variant, figures in last.figures.items():
+        agreement, same = figures["decided_agreement"], figures["top1_agreement"]["value"]
+        print(
+            f"{variant}: top-1 same on {same:.2%}, on decided pictures {agreement['value']:.2%}, "
+            f"mean KL {figures['mean_kl']:.2e}"
+        )
+    if last.verdict == "FAILED":
+        print(f"FAILED: INT8 is not promoted ({'; '.join(last.reasons)}); see {ladder}")
+        return ANSWER_IS_NO
+    print(f"PASSED: {bundle.folder / TARGET} ({size:.1f} MB); see {ladder}")
+    return DONE
+
+
+def quantise(
+    graph: onnx.ModelProto, pixels: npt.NDArray[np.uint8], kept: Sequence[str], *, transformer: bool
+) -> onnx.ModelProto:
+    """The graph with 8-bit weights and activations.
+
+    Args:
+        graph: FP32 graph of the contract; it is not changed.
+        pixels: uint8 (N, S, S, 3) to measure the activations' ranges on.
+        kept: names of the nodes that stay FP32.
+        transformer: whether attention is the network's main part, which smooths activations into the weights
+            (Xiao et al. 2023, SmoothQuant).
+
+    Raises:
+        HalftoneError: NNCF is not installed.
+    """
+    if transformer:
+        return _quantised(graph, pixels, kept, transformer=True, fast=True)
+    try:
+        return _quantised(graph, pixels, kept, transformer=False, fast=False)
+    # The thorough correction of biases runs parts of the graph, and of some networks ONNX Runtime can't run every part
+    # (a ResNet-18 of 64 px: "Failed to find node output"). The gate judges what comes of the other one.
+    except RuntimeError:
+        return _quantised(graph, pixels, kept, transformer=False, fast=True)
+
+
+def _quantised(
+    graph: onnx.ModelProto, pixels: npt.NDArray[np.uint8], kept: Sequence[str], *, transformer: bool, fast: bool
+) -> onnx.ModelProto:
+    source = onnx.ModelProto()
+    source.CopyFrom(graph)
+    with quiet():
+        nncf = _nncf()
+        return nncf.quantize(  # type: ignore[no-any-return]
+            source,
+            nncf.Dataset([{"pixels": each[None]} for each in pixels]),
+            subset_size=len(pixels),
+            preset=nncf.QuantizationPreset.PERFORMANCE,
+            target_device=nncf.TargetDevice.CPU,
+            model_type=nncf.ModelType.TRANSFORMER if transformer else None,
+            fast_bias_correction=fast,
+            advanced_parameters=nncf.AdvancedQuantizationParameters(
+                # ONNX Runtime's QLinearConv takes one range an input, and NNCF would have one a channel in front of
+                # depthwise convolutions.
+                activations_quantization_params=nncf.quantization.advanced_parameters.QuantizationParameters(
+                    per_channel=False
+                )
+            ),
+            ignored_scope=nncf.IgnoredScope(names=list(kept)),
+        )
+
+
+def int8_variants() -> list[str]:
+    """The variants that run `model.int8.onnx` on this machine."""
+    found = []
+    for name in ("onnxruntime", "openvino"):
+        with contextlib.suppress(HalftoneError):
+            if runtime_class(name).supported("int8"):
+                found.append(f"{name}-int8")
+    return found
+
+
+def _rungs(graph: onnx.ModelProto) -> Iterator[tuple[str, list[str]]]:
+    """What to keep in FP32: more and more."""
+    weighted = [layer[0] for layer in layers(graph)]
+    ends = [weighted[0], weighted[-1]]
+    yield "the first and the last layer", ends
+    groups = {
+        node.name: attribute.i
+        for node in graph.graph.node
+        for attribute in node.attribute
+        if node.op_type == "Conv" and attribute.name == "group"
+    }
+    depthwise = [name for name, group in groups.items() if group > 1]
+    products = [node.name for node in graph.graph.node if node.op_type in WEIGHTED and node.name not in weighted]
+    fragile = [name for name in depthwise + products if name not in ends]
+    if fragile:
+        yield "the first and the last layer, depthwise convolutions and attention's products", ends + fragile
+    quarter = weighted[: len(weighted) // 4 + 1] + weighted[-1:]
+    yield "the first quarter of the layers, the last one, and those", list(dict.fromkeys(quarter + fragile))
+
+
+def _write(bundle: Bundle, quantised: onnx.ModelProto) -> None:
+    describe(quantised, bundle, "int8")
+    onnx.checker.check_model(quantised, full_check=True)
+    command = f"`python -m export.onnx --model {bundle.manifest.name} --precision int8`"
+    bundle.write(TARGET, quantised.SerializeToString(), made_by=command, made_from=[WEIGHTS, SOURCE])
+
+
+def _prove(bundle: Bundle, data: Path | None) -> list[Any]:
+    console = Console(stderr=True)
+    gates = {variant: Gate.for_precision("int8") for variant in int8_variants()}
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        return list(prove(bundle, gates, data, progress))
+
+
+def _words(pictures: CalibrationPictures) -> str:
+    with quiet():
+        return f"{pictures.description}, by NNCF {_nncf().__version__}"
+
+
+def _nncf() -> Any:
+    # Its usage statistics stay off (https://github.com/openvinotoolkit/nncf, environment variable NNCF_CI).
+    os.environ.setdefault("NNCF_CI", "1")
+    try:
+        import nncf
+        import nncf.onnx
+    except ModuleNotFoundError as error:
+        raise HalftoneError(
+            f"INT8 needs the package {error.name}, which is not installed: `pip install {error.name}`, or export with "
+            "--precision fp32 or fp16"
+        ) from None
+    return nncf

@@ -1,0 +1,65 @@
+"""A bundle's network as an ONNX graph, traced by PyTorch."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import onnx
+import torch
+
+from export.onnx.quiet import quiet
+from models.bundle.bundle import Bundle
+from models.checkpoint import load_module
+from models.graph import ServingGraph
+
+OPSET = 20
+TRACE_BATCH = 2
+
+_DTYPE = {"fp32": torch.float32, "fp16": torch.float16}
+
+
+def traced(bundle: Bundle, precision: Literal["fp32", "fp16"]) -> onnx.ModelProto:
+    """The graph of the bundle's network by `torch.onnx.export`, with uint8 pixels in and FP32 logits out.
+
+    FP16 is made by halving the module; normalisation stays FP32.
+
+    Raises:
+        HalftoneError: the weights don't fit the architecture.
+    """
+    spec = bundle.manifest.input
+    network = load_module(bundle).to(_DTYPE[precision])
+    return _exported(ServingGraph(network, spec), spec.size)
+
+
+def _exported(graph: ServingGraph, size: int) -> onnx.ModelProto:
+    # Traced at batch 2 because a batch of 1 would be taken for a constant.
+    example = torch.zeros(TRACE_BATCH, size, size, 3, dtype=torch.uint8)
+    _plain_attention(graph.network)
+    # Planes that are pixels turned round in place would make torch keep that layout after pooling, which comes out as a
+    # Gather by indices that the batch's size is read back for.
+    planes = graph.network.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(),))
+    with planes, quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            graph.eval(),
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["pixels"],
+            output_names=["logits"],
+            dynamic_shapes={"pixels": {0: torch.export.Dim("batch", min=1, max=65536)}},
+        )
+    if program is None:
+        raise RuntimeError("torch.onnx.export returned nothing")
+    return program.model_proto
+
+
+def _plain_attention(network: torch.nn.Module) -> None:
+    """Write attention out as products and softmax.
+
+    torch's fused operator is exported with a dozen operators on shapes in each block, which the processor computes
+    between the GPU's work.
+    """
+    attention: Any
+    for attention in network.modules():
+        if hasattr(attention, "fused_attn"):
+            attention.fused_attn = False

@@ -1,0 +1,65 @@
+"""NEEDS A DOCSTRING."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from export.parity.gate import Gate
+from export.parity.prove import _prove_and_print, provable_variants
+from models.bundle.store import open_bundle
+from models.common.cli import run
+from models.common.errors import HalftoneError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParityConfig:
+    """Prove variants of a bundle against the FP32 reference."""
+
+    model: str
+    """Bundle under artifacts/."""
+
+    variant: tuple[str, ...] = ()
+    """One or more of RUNTIME-PRECISION, such as openvino-bf16; default: all that the bundle has files for."""
+
+    data: Path | None = None
+    """Folder of labelled pictures, one folder per class (or with val/ or test/); default: the sample photographs."""
+
+    min_accuracy_ratio: float | None = None
+    """With labels: lowest accuracy as a share of the reference's; default 0.99."""
+
+    min_agreement: float | None = None
+    """Lowest top-1 agreement; default 0.98 with labels, 0.99 on decided pictures without (INT8: 0.96, 0.97)."""
+
+    max_mean_kl: float | None = None
+    """Without labels: highest mean KL divergence in nats; default 0.01 (INT8: 0.05)."""
+
+    min_images: int | None = None
+    """Without labels: lowest number of pictures; default 256."""
+
+
+def gate_for(variant: str, config: ParityConfig) -> Gate:
+    """The default gate of the variant's precision with the thresholds that the user set."""
+    chosen = {
+        "min_accuracy_ratio": config.min_accuracy_ratio,
+        "min_agreement": config.min_agreement,
+        "min_decided_agreement": config.min_agreement,
+        "max_mean_kl": config.max_mean_kl,
+        "min_images": config.min_images,
+    }
+    overrides = {name: value for name, value in chosen.items() if value is not None}
+    return replace(Gate.for_precision(variant.rpartition("-")[2]), **overrides)  # type: ignore[arg-type]
+
+
+def _main(config: ParityConfig) -> int:
+    bundle = open_bundle(config.model)
+    variants = list(config.variant) or provable_variants(bundle)
+    if not variants:
+        raise HalftoneError(
+            f"{bundle.folder} has nothing to prove yet: export it with `python -m export --model {config.model}`"
+        )
+    return _prove_and_print(bundle, {variant: gate_for(variant, config) for variant in variants}, config.data)
+
+
+if __name__ == "__main__":
+    run(_main, ParityConfig, prog="python -m export.parity")

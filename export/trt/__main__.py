@@ -1,0 +1,99 @@
+"""NEEDS A DOCSTRING."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from export.trt.builder import targets
+from export.trt.histogram import arithmetic
+from export.trt.plan import Edition, Precision, choose, export_plan, prove_plan
+from export.trt.profile import Profile
+from export.trt.sidecar import plan_name
+from models.bundle.bundle import Bundle
+from models.bundle.store import has_bundle, open_bundle
+from models.common.cli import DONE, run
+from models.resolve import open_or_create
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrtConfig:
+    """Build a TensorRT plan of a model and prove it."""
+
+    model: str
+    """Bundle under artifacts/, or architecture of the catalogue (`python -m models`)."""
+
+    precision: Precision = "fp16"
+    """Number format of the graph, which is exported first if the bundle does not have it."""
+
+    runtime: Edition = "auto"
+    """`tensorrt` for this machine's NVIDIA GPU, `tensorrt_rtx` for RTX GPUs anywhere; auto: what can build here."""
+
+    min_batch: int = 1
+    """Smallest batch."""
+
+    opt_batch: int = 8
+    """The batch that the plan is optimised for."""
+
+    max_batch: int = 64
+    """Largest batch; the runtime cuts larger ones into several."""
+
+    compute_capability: tuple[str, ...] = ()
+    """GPUs to build for, such as 8.6 8.9; default: all RTX GPUs from Ampere on, or the GPU of this machine."""
+
+    weights: str | None = None
+    """For a model without a bundle: `pretrained` (default), `random`, or a .safetensors file."""
+
+    data: Path | None = None
+    """Folder of labelled pictures to prove on, one folder per class; default: the sample photographs."""
+
+    parity: bool = True
+    """Prove the plan, or without a GPU its graph, right away."""
+
+    def __post_init__(self) -> None:
+        _ = self.profile
+
+    @property
+    def profile(self) -> Profile:
+        """The batch sizes.
+
+        Raises:
+            HalftoneError: they are not in order.
+        """
+        return Profile(minimum=self.min_batch, optimum=self.opt_batch, maximum=self.max_batch)
+
+
+def _open(config: TrtConfig) -> Bundle:
+    if has_bundle(config.model) and config.weights is None:
+        return open_bundle(config.model)
+    return open_or_create(config.model, weights=config.weights)
+
+
+def _main(config: TrtConfig) -> int:
+    edition = choose(config.runtime)
+    targets(edition, config.compute_capability)
+    bundle = _open(config)
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        sidecar = export_plan(
+            bundle,
+            edition,
+            config.precision,
+            profile=config.profile,
+            capabilities=config.compute_capability,
+            progress=progress,
+        )
+    formats = ", ".join(f"{count} {name}" for name, count in sorted(arithmetic(sidecar.histogram).items()))
+    print(
+        f"wrote {bundle.folder / plan_name(edition.name, config.precision)} ({sidecar.size / 1e6:.1f} MB, "
+        f"{edition.name} {edition.version}, {sidecar.build_seconds:.1f} s) for compute capability "
+        f"{', '.join(sidecar.compute_capabilities)}; convolutions and matrix products: {formats}"
+    )
+    return prove_plan(bundle, sidecar, config.data) if config.parity else DONE
+
+
+if __name__ == "__main__":
+    run(_main, TrtConfig, prog="python -m export.trt")

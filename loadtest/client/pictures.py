@@ -1,0 +1,75 @@
+"""The photos that every server gets: real ones, at the size of a web thumbnail."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from pathlib import Path
+
+from PIL import Image, ImageOps
+
+from loadtest.reporting.cli import CompareError
+
+SIZE = (500, 375)
+BYTES = 47_000
+VIEWS = 3
+"""Of each photo, where answers are not judged."""
+_MOST_CUT = 0.3
+_STEPS = (0.8191725, 0.6710436, 0.5497005)
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
+
+
+def prepare(source: Path, target: Path, views: int) -> None:
+    """Write 4:3 views of every photo of `source` into `target`, as JPEGs of 500x375 pixels and about 47 KB.
+
+    The first is the whole photo, the others are crops of 70 to 100 % of its sides, every second one mirrored; the same
+    ones each time.
+
+    Raises:
+        CompareError: there is no photo.
+    """
+    photos = sorted(path for path in source.glob("*") if path.suffix.lower() in _SUFFIXES)
+    if not photos:
+        raise CompareError(f"there is no JPEG, PNG or WebP picture in {source}: name another folder with --images")
+    target.mkdir(parents=True, exist_ok=True)
+    for photo in photos:
+        with Image.open(photo) as image:
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+        for number in range(views):
+            (target / f"{photo.stem}-{number:02}.jpg").write_bytes(_jpeg(_view(upright, number)))
+
+
+def prepared(source: Path, views: int) -> dict[str, bytes]:
+    """The same views in memory, by file name.
+
+    Raises:
+        CompareError: there is no photo.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        prepare(source, Path(folder), views)
+        return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+
+
+def _view(photo: Image.Image, number: int) -> Image.Image:
+    """The crop of this number: sizes and places of a Kronecker sequence, which never repeat and spread evenly."""
+    size, left, top = (number * step % 1 for step in _STEPS)
+    scale = (1 - _MOST_CUT * size) * min(photo.width / SIZE[0], photo.height / SIZE[1])
+    width, height = scale * SIZE[0], scale * SIZE[1]
+    x, y = (left, top) if number else (0.5, 0.5)
+    box = (x * (photo.width - width), y * (photo.height - height))
+    view = photo.resize(SIZE, Image.Resampling.LANCZOS, box=(*box, box[0] + width, box[1] + height))
+    return ImageOps.mirror(view) if number % 2 else view
+
+
+def _jpeg(image: Image.Image) -> bytes:
+    """At the quality whose size comes nearest to BYTES."""
+    low, high, best = 20, 98, b""
+    while low <= high:
+        quality = (low + high) // 2
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=quality)
+        data = buffer.getvalue()
+        if not best or abs(len(data) - BYTES) < abs(len(best) - BYTES):
+            best = data
+        low, high = (quality + 1, high) if len(data) < BYTES else (low, quality - 1)
+    return best

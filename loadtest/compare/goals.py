@@ -1,0 +1,106 @@
+"""The goals of each comparison, each with its figure and whether it was reached."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from loadtest.compare.summary import Level, Row
+
+SAME_TOP_1 = 0.985
+_BUSY = (8, 32)
+_RATIOS = {"× FastAPI + ONNX Runtime": 2.2, "× FastAPI + our engine": 1.0, "× limit": 0.85}
+_BETTER = {"× better of off and on": 0.95}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """One figure and its limit."""
+
+    text: str
+    """Of what, with the limit."""
+
+    figure: float | None
+    """None: not measured."""
+
+    reached: bool
+    speed: bool = True
+    """Whether it is one of speed, which other work on the machine may spoil; else one of right answers."""
+
+    def line(self) -> str:
+        """For a reader."""
+        if self.figure is None:
+            return f"not measured: {self.text}"
+        return f"{'reached' if self.reached else 'not reached'}: {self.text}: {self.figure:.4g}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+
+def goals(name: str, rows: Sequence[Row]) -> list[Goal]:
+    """Those of the study of this name, for the rows of our service."""
+    found: list[Goal] = []
+    for row in (row for row in rows if row.ours):
+        if name == "compare":
+            found += [*_ratios(row, _RATIOS, _BUSY), _tail(row)]
+        elif name == "noop":
+            found += _noop(row)
+        elif row.name.endswith("-auto"):
+            found += _ratios(row, _BETTER, (1, *_BUSY))
+        found += _answers(row)
+    return found
+
+
+def failed(rows: Sequence[Row], asked: Sequence[Goal], *, strict: bool) -> bool:
+    """Whether our service failed or answered wrongly; where strict, also whether it was too slow or not measured."""
+    if any(row.ours and row.reason for row in rows):
+        return True
+    return any(not goal.reached and (strict or (not goal.speed and goal.figure is not None)) for goal in asked)
+
+
+def _at_least(text: str, figure: float | None, limit: float, *, speed: bool = True) -> Goal:
+    reached = figure is not None and figure >= limit
+    return Goal(text=f"{text}, at least {limit:g}", figure=figure, reached=reached, speed=speed)
+
+
+def _at_most(text: str, figure: float | None, limit: float, *, speed: bool = True) -> Goal:
+    reached = figure is not None and figure <= limit
+    return Goal(text=f"{text}, at most {limit:g}", figure=figure, reached=reached, speed=speed)
+
+
+def _level(row: Row, clients: int) -> Level | None:
+    return next((level for level in row.levels if level.clients == clients), None)
+
+
+def _ratios(row: Row, limits: dict[str, float], clients: Sequence[int]) -> list[Goal]:
+    levels = {number: _level(row, number) for number in clients}
+    return [
+        _at_least(f"{row.name} {heading} at {number} clients", level.ratios.get(heading) if level else None, limit)
+        for heading, limit in limits.items()
+        for number, level in levels.items()
+    ]
+
+
+def _tail(row: Row) -> Goal:
+    level = _level(row, 8)
+    ratio = level.p99_ms.median / level.p50_ms.median if level and level.p50_ms.median else None
+    return _at_most(f"{row.name} p99 / p50 at 8 clients", ratio, 2)
+
+
+def _noop(row: Row) -> list[Goal]:
+    level = _level(row, 32)
+    return [
+        _at_least(f"{row.name} requests/s at 32 clients", level.rate.median if level else None, 2500),
+        _at_most(f"{row.name} p99 in ms at 32 clients", level.p99_ms.median if level else None, 25),
+    ]
+
+
+def _answers(row: Row) -> list[Goal]:
+    errors = float(sum(level.errors for level in row.levels)) if row.levels else None
+    share = row.same / row.pictures if row.pictures else None
+    return [
+        _at_most(f"{row.name} errors", errors, 0, speed=False),
+        _at_least(f"{row.name} share of pictures with the same top-1", share, SAME_TOP_1, speed=False),
+    ]

@@ -1,0 +1,127 @@
+"""The report: one table for the terminal, the same in Markdown, and every figure in JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from rich.table import Table
+
+from loadtest.compare.goals import Goal
+from loadtest.compare.summary import Level, Row, Spread
+from loadtest.reporting.tables import _NOTHING, _plain, finite, markdown_table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Everything that a run found out."""
+
+    title: str
+    date: datetime
+    command: str
+    rows: Sequence[Row]
+    ratios: Sequence[str]
+    """Headings of the ratios."""
+
+    notes: Sequence[str]
+    """Sentences below the table."""
+
+    goals: Sequence[Goal]
+    """What was to be reached."""
+
+    facts: Mapping[str, Any]
+    """Hardware, versions and conditions, JSON-ready."""
+
+    def markdown(self) -> str:
+        """The whole report."""
+        header, body = self._cells()
+        lines = [
+            f"# {self.title}, {self.date:%Y-%m-%d}",
+            "",
+            f"`{self.command}`",
+            "",
+            *markdown_table(header, body),
+            "",
+            *(f"- {goal.line()}" for goal in self.goals),
+            "",
+            *(f"- {note}" for note in self.notes),
+            *(f"- {name}: {_plain(value)}" for name, value in self.facts.items() if name != "labels"),
+        ]
+        return "\n".join(lines) + "\n"
+
+    def table(self) -> Table:
+        """For the terminal."""
+        header, body = self._cells()
+        table = Table(title=self.title)
+        for position, name in enumerate(header):
+            table.add_column(name, justify="left" if position < 2 else "right")
+        for row in body:
+            table.add_row(*row)
+        return table
+
+    def to_json(self) -> str:
+        """Every figure."""
+        document = {
+            "title": self.title,
+            "date": self.date.isoformat(timespec="seconds"),
+            "command": self.command,
+            "notes": list(self.notes),
+            **self.facts,
+            "goals": [goal.to_dict() for goal in self.goals],
+            "rows": [row.to_dict() for row in self.rows],
+        }
+        return json.dumps(finite(document), indent=1, ensure_ascii=False) + "\n"
+
+    def _cells(self) -> tuple[list[str], list[list[str]]]:
+        clients = list(self.facts["clients"])
+        header = [
+            "server",
+            "engine",
+            *(f"req/s, {number} client{'s' * (number > 1)}" for number in clients),
+            f"p50 / p99 ms, {_middle(clients)} clients",
+            *self.ratios,
+            "same top-1",
+            "errors",
+            "peak RSS MB",
+            "cold start s",
+        ]
+        return header, [_row(row, clients, self.ratios) for row in self.rows]
+
+
+def _row(row: Row, clients: Sequence[int], ratios: Sequence[str]) -> list[str]:
+    if not row.levels:
+        width = len(clients) + 5 + len(ratios)
+        return [row.title, row.engine, f"not measured: {row.reason}", *[_NOTHING] * (width - 1)]
+    middle = next(level for level in row.levels if level.clients == _middle(clients))
+    title = f"{row.title} (not all rounds: {row.reason})" if row.reason else row.title
+    return [
+        title,
+        row.engine,
+        *(_spread(level.rate) for level in row.levels),
+        f"{middle.p50_ms.median:.1f} / {middle.p99_ms.median:.1f}",
+        *(" / ".join(_ratio(level.ratios[heading]) for level in row.levels) for heading in ratios),
+        f"{row.same} of {row.pictures} pictures",
+        str(_sum(row.levels, "errors")),
+        _NOTHING if row.peak_mib is None else f"{row.peak_mib.median:.0f}",
+        _NOTHING if row.cold_start_s is None else f"{row.cold_start_s.median:.1f}",
+    ]
+
+
+def _sum(levels: Sequence[Level], name: str) -> int:
+    return sum(getattr(level, name) for level in levels)
+
+
+def _middle(clients: Sequence[int]) -> int:
+    return clients[len(clients) // 2]
+
+
+def _spread(value: Spread) -> str:
+    digits = 0 if value.median >= 10 else 1
+    return f"{value.median:.{digits}f} ({value.low:.{digits}f}–{value.high:.{digits}f})"
+
+
+def _ratio(value: float | None) -> str:
+    return _NOTHING if value is None else f"{value:.2f}"

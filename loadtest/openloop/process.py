@@ -1,0 +1,68 @@
+"""The load generator in a process of its own, so that reports, plots and progress never delay a request."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import multiprocessing
+import signal
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any, Self
+
+from loadtest.openloop.load import closed_loop, open_loop, poisson
+from loadtest.openloop.samples import Run, Target
+
+
+class Generator:
+    """A context manager; each of its methods waits until its run is over."""
+
+    def __enter__(self) -> Self:
+        # Spawned and not forked: the parent has threads.
+        context = multiprocessing.get_context("spawn")
+        self._pool = ProcessPoolExecutor(max_workers=1, mp_context=context, initializer=_prepare)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def poisson(self, target: Target, *, rate: float, seconds: float, seed: int) -> Run:
+        """Requests at random times, `rate` a second on average."""
+        return self._pool.submit(_open, target, rate, seconds, seed).result()
+
+    def closed(self, target: Target, *, clients: int, seconds: float) -> Run:
+        """As many requests as `clients` clients make that each wait for their answers."""
+        return self._pool.submit(_closed, target, clients, seconds).result()
+
+
+def _prepare() -> None:
+    # Ctrl-C reaches the whole process group; the parent ends this process.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _open(target: Target, rate: float, seconds: float, seed: int) -> Run:
+    times = poisson(rate, seconds, seed)
+    return _run(lambda: open_loop(target, times))
+
+
+def _closed(target: Target, clients: int, seconds: float) -> Run:
+    return _run(lambda: closed_loop(target, clients, seconds))
+
+
+def _run(make: Callable[[], Coroutine[Any, Any, Run]]) -> Run:
+    # A collection amid the run would look like a slow server.
+    gc.collect()
+    gc.disable()
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(make())
+    finally:
+        gc.enable()
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    try:
+        import uvloop
+    except ModuleNotFoundError:
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop

@@ -1,0 +1,78 @@
+"""Virtual environments of the peers: made once from pinned requirements, kept, and made anew when these change."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+
+from loadtest.reporting.cli import PeerError
+from loadtest.servers.peer import Peer
+
+DEFAULT_FOLDER = Path("~/.cache/halftone/peers")
+_INSTALL_SECONDS = 900
+_MARK = "installed"
+
+
+def interpreter(peer: Peer, folder: Path, say: Callable[[str], None]) -> Path:
+    """The Python that the peer runs with; its packages are installed if need be.
+
+    Args:
+        peer: whose.
+        folder: holds the environments.
+        say: told what takes long.
+
+    Raises:
+        PeerError: the environment can't be made.
+    """
+    if not peer.requirements:
+        # Not resolved: the link in the environment's folder is what makes it that environment.
+        return Path(sys.executable)
+    target = folder.expanduser() / peer.requirements
+    fingerprint = _fingerprint(peer)
+    mark = target / _MARK
+    if not mark.exists() or mark.read_text() != fingerprint:
+        say(f"installing {peer.requirements} into {target} (once)")
+        _make(peer, target)
+        mark.write_text(fingerprint)
+    return target / "bin" / "python"
+
+
+def _requirements(name: str) -> Path:
+    return Path(str(files("loadtest.peers") / "requirements" / f"{name}.txt"))
+
+
+def _fingerprint(peer: Peer) -> str:
+    content = b"".join(_requirements(name).read_bytes() for name in ("base", peer.requirements))
+    version = ".".join(map(str, sys.version_info[:3]))
+    return hashlib.sha256(content + (peer.python or version).encode()).hexdigest()
+
+
+def _make(peer: Peer, target: Path) -> None:
+    python = peer.python or sys.executable
+    if not Path(python).exists():
+        raise PeerError(f"it needs the interpreter {python}, which is not there")
+    if target.exists():
+        # Whatever else lies there is not ours to remove.
+        if not (target / "pyvenv.cfg").exists():
+            raise PeerError(f"{target.name} in --peers-folder is no virtual environment: choose another folder")
+        shutil.rmtree(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _run([python, "-m", "venv", str(target)])
+    # Isolated, so that pip doesn't take a PYTHONPATH's packages for the environment's.
+    pip = [str(target / "bin" / "python"), "-I", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    _run([*pip, "--requirement", str(_requirements(peer.requirements))])
+
+
+def _run(command: list[str]) -> None:
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_INSTALL_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise PeerError(f"not installed within {_INSTALL_SECONDS} s: {' '.join(command[1:4])}") from None
+    if result.returncode != 0:
+        reason = (result.stderr or result.stdout).strip().splitlines()[-1:] or ["no reason given"]
+        raise PeerError(f"not installed: {reason[0]}")

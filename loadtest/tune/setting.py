@@ -1,0 +1,99 @@
+"""What can be set to tune the service, and which variants of a bundle may be tried at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from loadtest.reporting.cli import CompareError
+
+PASSED = "PASSED"
+_REFERENCE = "torch-fp32"
+# What the caller's environment says must not leak into a setting that says nothing.
+_UNSET = dict.fromkeys(
+    (
+        "HALFTONE_SETTINGS",
+        "HALFTONE_VARIANT",
+        "HALFTONE_WORKERS",
+        "HALFTONE_DECODERS",
+        "HALFTONE_THREADS",
+        "HALFTONE_BATCH",
+    ),
+    "",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One way to run the service; what is empty or 0 is left to it."""
+
+    variant: str = ""
+    workers: int = 0
+    """Processes that answer, which share the cores."""
+
+    threads: int = 0
+    """Threads of each that decode and classify; as many calls of the model run at once."""
+
+    batch: int = 0
+    """Most pictures that the model runs at once; 0: by what batches cost, 1: none."""
+
+    def variables(self) -> dict[str, str]:
+        """The HALFTONE_* variables that say it."""
+        values = {
+            "HALFTONE_VARIANT": self.variant,
+            "HALFTONE_WORKERS": self.workers,
+            "HALFTONE_THREADS": self.threads,
+            "HALFTONE_BATCH": self.batch,
+        }
+        return {name: str(value) for name, value in values.items() if value}
+
+    def environment(self) -> dict[str, str]:
+        """For a server that has this setting and no other."""
+        return _UNSET | self.variables()
+
+    def __str__(self) -> str:
+        parts = [
+            self.variant,
+            f"{self.workers} workers" * bool(self.workers),
+            f"{self.threads} threads" * bool(self.threads),
+            f"batch {self.batch}" * bool(self.batch),
+        ]
+        return ", ".join(part for part in parts if part) or "untuned"
+
+
+UNTUNED = Setting()
+
+
+def file_environment(path: Path) -> dict[str, str]:
+    """For a server whose settings come from a file."""
+    return _UNSET | {"HALFTONE_SETTINGS": str(path.resolve())}
+
+
+def artifacts() -> Path:
+    """The folder of bundles, as the service finds it."""
+    return Path(os.environ.get("HALFTONE_ARTIFACTS") or "artifacts")
+
+
+def verdicts(model: str) -> Mapping[str, str]:
+    """Variant to the verdict of its parity record; the service checks the record itself before it serves.
+
+    Raises:
+        CompareError: there is no such bundle, or none of its variants has passed.
+    """
+    folder = artifacts() / model / "parity"
+    found = {}
+    for path in sorted(folder.glob("*.json")):
+        if path.stem != _REFERENCE:
+            try:
+                found[path.stem] = str(json.loads(path.read_text())["verdict"])
+            except (OSError, ValueError, KeyError, TypeError):
+                found[path.stem] = "unreadable"
+    if PASSED not in found.values():
+        raise CompareError(
+            f"--model {model}: there is no proven variant in {folder}: run `python -m export --model {model}`, or name "
+            "the folder of bundles with HALFTONE_ARTIFACTS"
+        )
+    return found

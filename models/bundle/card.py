@@ -1,0 +1,59 @@
+"""The model card: a bundle's README.md in the Hugging Face format."""
+
+from __future__ import annotations
+
+from models.bundle.manifest import Manifest
+from models.spec import Architecture
+
+_CARD = """---
+pipeline_tag: image-classification
+library_name: timm
+license: {license}
+base_model: timm/{timm_name}
+tags:
+- image-classification
+- halftone
+---
+
+# {name}
+
+{family} `{architecture}` ({timm_name}), {parameters:.1f} M parameters, {macs:.2f} GMACs an image, {classes} classes.
+
+- Weights: {source}.
+- Input: RGB, {size} x {size} pixels, {interpolation} resize of the short side to {resize}, centre crop.
+- Version: `{version}`.
+{warning}
+{use}"""
+
+_USE = """Use it: `HALFTONE_MODEL={name} bentoml serve`, then `curl -F image=@photo.jpg http://127.0.0.1:3000/classify`.
+The exported graphs take the uint8 pixels and normalise inside; what proves each of them is in `parity/`.
+"""
+
+_UNTRAINED = "- **Untrained**: the weights are random and the answers mean nothing; for latency studies only.\n"
+
+
+def model_card(manifest: Manifest, network: Architecture, use: str | None = None) -> bytes:
+    """The card as UTF-8 Markdown with YAML front matter (https://huggingface.co/docs/hub/model-cards).
+
+    Args:
+        manifest: of the bundle.
+        network: its architecture.
+        use: closing paragraph on how to use what the card lies beside; by default that of a bundle.
+    """
+    return _CARD.format(
+        license=manifest.license,
+        timm_name=network.timm_name,
+        name=manifest.name,
+        family=network.family,
+        architecture=network.name,
+        parameters=network.parameters / 1e6,
+        macs=network.macs / 1e9,
+        classes=len(manifest.labels),
+        source=manifest.source,
+        size=manifest.input.size,
+        interpolation=manifest.input.interpolation,
+        resize=manifest.input.resize_to,
+        version=manifest.version,
+        warning="" if manifest.trained else _UNTRAINED,
+        use=_USE.format(name=manifest.name) if use is None else use,
+    ).encode()

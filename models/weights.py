@@ -1,0 +1,88 @@
+"""Where training starts: a catalogue network with pretrained, random or given weights and a head for other classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models.checkpoint import IMAGENET_CLASSES, build, fit_input_size, initialise, load_state, read_safetensors
+from models.common.errors import HalftoneError
+from models.spec import Architecture
+
+BY_NAME = ("pretrained", "random")
+"""Weights that are no file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """A network to train from."""
+
+    module: torch.nn.Module
+    """FP32 on the CPU, in evaluation mode, with a head for the classes asked for."""
+
+    source: str
+    """Where the weights come from, in words."""
+
+    license: str
+    """SPDX identifier of their licence."""
+
+    pretrained: bool
+    """False for random weights."""
+
+
+def start(network: Architecture, weights: str, *, classes: int, size: int, seed: int, **options: Any) -> Start:
+    """The network with the weights to start from and a head for `classes`.
+
+    A file's head is kept where it has as many classes, otherwise replaced by a random one. A transformer's file must be
+    of the published size or of the new one.
+
+    Args:
+        network: entry of the catalogue.
+        weights: `pretrained`, `random`, or a `.safetensors` file.
+        classes: number of outputs.
+        size: side of the input in pixels.
+        seed: of the random parts.
+        options: passed to `timm.create_model`, such as `drop_rate` or `drop_path_rate`.
+
+    Raises:
+        HalftoneError: the weights can't be had or do not fit, or the network can't take that size.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if weights in BY_NAME:
+            module = build(network, classes=classes if weights == "random" else IMAGENET_CLASSES, **options)
+            source, license_ = initialise(module, network, weights)
+        else:
+            module, source, license_ = _from_file(network, Path(weights), size, options)
+        head: Any = module.get_submodule(network.head)
+        # timm fills the heads of some networks for 1,000 classes: for a few, the numbers come out far too large.
+        if weights == "random" or head.out_features != classes:
+            reset: Any = module.reset_classifier
+            reset(classes)
+        fit_input_size(module, network, size)
+    return Start(module=module.eval(), source=source, license=license_, pretrained=weights != "random")
+
+
+def _from_file(
+    network: Architecture, path: Path, size: int, options: dict[str, Any]
+) -> tuple[torch.nn.Module, str, str]:
+    state = read_safetensors(path)
+    bias = state.get(f"{network.head}.bias")
+    if bias is None:
+        raise HalftoneError(f"--weights {path} holds no weights of {network.name} (no {network.head}.bias in it)")
+    # Position embeddings have the size that the file was trained at: most likely the new one or the published one.
+    module = build(network, classes=len(bias), **options)
+    if size != network.input.size:
+        resized = build(network, classes=len(bias), **options)
+        fit_input_size(resized, network, size)
+        if _fits(resized, state) and not _fits(module, state):
+            module = resized
+    load_state(module, state, str(path))
+    return module, f"file {path.name}", "other"
+
+
+def _fits(module: torch.nn.Module, state: dict[str, torch.Tensor]) -> bool:
+    return all(value.shape == state[name].shape for name, value in module.state_dict().items() if name in state)

@@ -1,0 +1,246 @@
+"""The HTTP API: routes and what they answer (an ASGI application without a framework)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from importlib.resources import files
+from typing import Any
+
+from serving.api.admin import Admin
+from serving.api.model_info import description, head
+from serving.api.openapi.document import document
+from serving.api.upload import Upload, checked_top_k, read_upload
+from serving.api.v2 import response as v2
+from serving.api.v2.protocol import OpenInference
+from serving.decoding.pool import Decoders
+from serving.http.body import ClientGoneError, Intake, Memory, Receive
+from serving.http.connections import HEALTH
+from serving.http.disconnect import while_connected
+from serving.http.errors import RequestError, bad_parameter, internal, unauthorized, unavailable
+from serving.http.response import Answer, Scope, Send, as_json, failure
+from serving.lifecycle.hot_swap import Swaps
+from serving.lifecycle.loading import load_model
+from serving.lifecycle.registry import Registry
+from serving.lifecycle.served_model import Served
+from serving.lifecycle.watcher import Watch
+from serving.settings import Settings
+from serving.telemetry.metrics import CONTENT_TYPE
+from serving.telemetry.recorder import Recorder
+from serving.telemetry.request_context import current
+
+logger = logging.getLogger("bentoml.halftone")
+
+Handler = Callable[[Scope, Intake], Awaitable[Answer]]
+Route = tuple[str, Handler]
+
+_ADMIN = "/admin/"
+"""Has a secret of its own."""
+
+_PAGE_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src blob:; connect-src 'self'"
+)
+
+
+class Api:
+    """Everything under the service's own paths.
+
+    Args:
+        settings: limits and time-outs.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.models = Registry(settings.models)
+        self.recorder = Recorder(metrics=settings.metrics)
+        self.decoders = Decoders(settings.decoder_processes)
+        self._memory = Memory(settings.max_held)
+        self._keys = settings.keys
+        # The page itself tells nothing, and asks for the key.
+        self._open = HEALTH | {"/ui"} | ({"/metrics"} if settings.metrics_open else set())
+        self._routes: dict[str, Route] = {
+            "/classify": ("POST", self._post_classify),
+            "/classify_batch": ("POST", self._post_classify_batch),
+            "/models": ("GET", self._models),
+            "/livez": ("GET", self._livez),
+            "/healthz": ("GET", self._livez),
+            "/readyz": ("GET", self._readyz),
+            "/docs.json": ("GET", self._docs),
+            "/metrics": ("GET", self._metrics),
+            "/ui": ("GET", self._page),
+        }
+        inference = OpenInference(self.models, settings)
+        self._routes["/v2"] = ("GET", inference)
+        # Paths with names in them: the handler of the longest known beginning answers, whatever the method.
+        self._folders: dict[str, Handler] = {"/v2/": inference, _ADMIN: self._administration(settings)}
+
+    def _administration(self, settings: Settings) -> Admin:
+        load = partial(load_model, settings=settings, recorder=self.recorder, decoders=self.decoders)
+        self._swaps = Swaps(self.models, load, self.recorder, keep=settings.keep_previous)
+        return Admin(self.models, self._swaps, settings.admin_token)
+
+    def watch(self) -> None:
+        """Load bundles anew when they change, where the settings ask for it; to be called when all are loaded."""
+        if self._settings.watch:
+            Watch(self.models, self._swaps, self._settings.watch).start()
+
+    @property
+    def paths(self) -> list[str]:
+        """The exact paths that are answered."""
+        return list(self._routes)
+
+    def retire(self) -> None:
+        """Be ready no more, but answer whoever asks all the same."""
+        self.models.retire()
+
+    def close(self) -> None:
+        """Finish what was accepted and take nothing new."""
+        self.models.close()
+        self.decoders.close()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one HTTP request, whatever happens inside."""
+        intake = Intake(receive, self._memory)
+        # The Open Inference Protocol has a form of its own for errors.
+        told = v2.failure if scope["path"].startswith("/v2/") else failure
+        try:
+            answer = await self._dispatch(scope, intake)
+        except ClientGoneError:
+            return
+        except RequestError as error:
+            answer = told(error)
+        except Exception:
+            # The route and not the path: what a client wrote could forge lines of the log.
+            call = current.get()
+            logger.exception("failed on request %s of %s", *((call.id, call.route) if call else ("-", "-")))
+            answer = told(internal())
+        finally:
+            intake.release()
+        if answer.error:
+            self.recorder.refused(answer.error)
+        await answer.send(send, head=scope["method"] == "HEAD")
+
+    async def _dispatch(self, scope: Scope, receive: Intake) -> Answer:
+        if not self.admits(scope):
+            raise unauthorized()
+        path, method = scope["path"], "GET" if scope["method"] == "HEAD" else scope["method"]
+        route = self._routes.get(path)
+        if route is None:
+            return await self._in_folder(path)(scope, receive)
+        allowed, handler = route
+        if method != allowed:
+            raise RequestError(405, "method_not_allowed", f"use {allowed} {path}", {"Allow": allowed})
+        return await handler(scope, receive)
+
+    def admits(self, scope: Scope) -> bool:
+        """Whether a request needs no API key, or has a valid one."""
+        path = scope["path"]
+        return path in self._open or path.startswith(_ADMIN) or self._keys.allow(scope["headers"])
+
+    def _in_folder(self, path: str) -> Handler:
+        found = [folder for folder in self._folders if path.startswith(folder)]
+        if not found:
+            raise RequestError(404, "not_found", f"there is nothing at this path: see {', '.join(self._routes)}")
+        return self._folders[max(found, key=len)]
+
+    async def classify(self, images: Sequence[bytes], top_k: int | None, model: str | None = None) -> dict[str, Any]:
+        """The answer to one picture, as JSON-ready values.
+
+        Raises:
+            RequestError: it is not exactly one picture, or it can't be answered.
+        """
+        upload = Upload(list(images), model, None if top_k is None else str(top_k), self._settings.deadline)
+        with self.models.use(model) as served:
+            return await self._classify(upload, served)
+
+    async def classify_batch(
+        self, images: Sequence[bytes], top_k: int | None, model: str | None = None
+    ) -> dict[str, Any]:
+        """The answer to several pictures, as JSON-ready values; a bad one is an error in its own slot.
+
+        Raises:
+            RequestError: there are none or too many, or they can't be worked on now.
+        """
+        upload = Upload(list(images), model, None if top_k is None else str(top_k), self._settings.deadline)
+        with self.models.use(model) as served:
+            return await self._classify_batch(upload, served)
+
+    async def _classify(self, upload: Upload, model: Served) -> dict[str, Any]:
+        if len(upload.images) != 1:
+            raise bad_parameter(
+                f"send exactly one picture in the field `image`, not {len(upload.images)}: "
+                "for several use /classify_batch"
+            )
+        top_k = checked_top_k(upload.top_k, len(model.manifest.labels))
+        (result,) = await model.classify(upload.images, top_k, seconds=upload.seconds)
+        if isinstance(result, RequestError):
+            raise result
+        return head(model) | {"predictions": result}
+
+    async def _classify_batch(self, upload: Upload, model: Served) -> dict[str, Any]:
+        most = self._settings.max_images
+        if not 1 <= len(upload.images) <= most:
+            raise bad_parameter(f"send 1 to {most} pictures in the field `images`, not {len(upload.images)}")
+        top_k = checked_top_k(upload.top_k, len(model.manifest.labels))
+        results = [
+            {"error": self._slot(result)} if isinstance(result, RequestError) else {"predictions": result}
+            for result in await model.classify(upload.images, top_k, seconds=upload.seconds)
+        ]
+        return head(model) | {"results": results}
+
+    def _slot(self, error: RequestError) -> dict[str, Any]:
+        self.recorder.rejected(error.code)
+        return error.body()
+
+    async def _post_classify(self, scope: Scope, receive: Intake) -> Answer:
+        upload = await self._upload(scope, receive, "image")
+        with self.models.use(upload.model) as model:
+            return as_json(await while_connected(receive, self._classify(upload, model)))
+
+    async def _post_classify_batch(self, scope: Scope, receive: Intake) -> Answer:
+        upload = await self._upload(scope, receive, "images")
+        with self.models.use(upload.model) as model:
+            return as_json(await while_connected(receive, self._classify_batch(upload, model)))
+
+    async def _upload(self, scope: Scope, receive: Intake, field: str) -> Upload:
+        return await read_upload(scope, receive, field, self._settings, self._check_room)
+
+    def _check_room(self, name: str | None, seconds: float) -> None:
+        # A form may name the model in its body: nothing can be said before that is read. Nor while the service stops,
+        # when connections are closed after their answers.
+        if self.models.ready and (name is not None or len(self.models.names) == 1):
+            self.models.get(name).check_room(seconds)
+
+    async def _models(self, scope: Scope, receive: Intake) -> Answer:
+        self._ready()
+        return as_json({"models": [description(model) for model in self.models.all()]})
+
+    async def _livez(self, scope: Scope, receive: Intake) -> Answer:
+        return as_json({"status": "alive"})
+
+    async def _readyz(self, scope: Scope, receive: Intake) -> Answer:
+        models = self._ready()
+        if not self.models.ready:
+            raise unavailable("shutting_down", "the service is about to stop: ask another replica", retry_after=1)
+        return as_json({"status": "ready"} | head(models[0]) | {"models": [model.name for model in models]})
+
+    async def _docs(self, scope: Scope, receive: Intake) -> Answer:
+        classes = [len(model.manifest.labels) for model in self.models.all()]
+        return as_json(document(self._settings, max(classes, default=None)))
+
+    async def _metrics(self, scope: Scope, receive: Intake) -> Answer:
+        if not self._settings.metrics:
+            raise RequestError(
+                404, "not_found", "the metrics are switched off: start the service without HALFTONE_METRICS=0"
+            )
+        return Answer(await asyncio.to_thread(self.recorder.exposition), media_type=CONTENT_TYPE)
+
+    async def _page(self, scope: Scope, receive: Intake) -> Answer:
+        page = (files("serving.api") / "page.html").read_bytes()
+        return Answer(page, media_type=b"text/html; charset=utf-8", headers={"Content-Security-Policy": _PAGE_POLICY})
+
+    def _ready(self) -> list[Served]:
+        """All models; 503 while one of them is missing."""
+        return [self.models.get(name) for name in self.models.names]

@@ -1,0 +1,153 @@
+"""The OpenAPI 3.1 description of the API, served at /docs.json and shown by the page at /."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from serving.api.openapi import v2 as openapi_v2
+from serving.api.openapi.components import BINARY, EVERYWHERE, TEXT, Json, answered, as_json, errors, list_of, object_of
+from serving.api.openapi.components import operation as _operation
+from serving.bento import version
+from serving.settings import Settings
+
+_POST = (*EVERYWHERE, "404", "413", "415", "422", "429", "503", "504")
+_KINDS = ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
+
+
+def document(settings: Settings, classes: int | None = None) -> Json:
+    """The whole description; the limits in it are those of the running service.
+
+    Args:
+        settings: of the service.
+        classes: most classes of a loaded model; None while there is none.
+    """
+    described: Json = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Halftone",
+            "version": version(),
+            "description": "Image classification. Every answer names the model, its version and the variant that ran; "
+            "every error is `{error: {code, message}}`. KServe's and Triton's clients find the Open Inference Protocol "
+            "under /v2.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "paths": _paths(settings, classes) | openapi_v2.paths(settings),
+        "components": {"schemas": _schemas() | openapi_v2.schemas()},
+    }
+    return _with_keys(described, settings) if settings.api_keys else described
+
+
+def _with_keys(described: Json, settings: Settings) -> Json:
+    """The same where requests need an API key."""
+    for path, item in described["paths"].items():
+        for each in item.values():
+            if "security" not in each and not (path == "/metrics" and settings.metrics_open):
+                schema = "ProtocolError" if path.startswith("/v2/") else "Error"
+                each["responses"] |= errors(["401"], schema)
+    described["components"]["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer"},
+        "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    }
+    return described | {"security": [{"bearer": []}, {"key": []}]}
+
+
+def _paths(settings: Settings, classes: int | None) -> Json:
+    paths = {
+        "/classify": {"post": _classify(settings, classes)},
+        "/classify_batch": {"post": _classify_batch(settings, classes)},
+        "/models": {"get": _get("models", "What is loaded, with its proof of parity.", "Models", ["503"])},
+        "/livez": {"get": _get("livez", "The process is alive.", "Status", [], open_to_all=True)},
+        "/healthz": {"get": _get("healthz", "The same as /livez.", "Status", [], open_to_all=True)},
+        "/readyz": {"get": _get("readyz", "All models are loaded and warmed.", "Ready", ["503"], open_to_all=True)},
+        "/docs.json": {"get": _get("docs", "This description.", "Document", ["503"])},
+        "/ui": {"get": _text("ui", "A page that classifies a picture.", "text/html", open_to_all=True)},
+    }
+    if settings.metrics:
+        paths["/metrics"] = {"get": _text("metrics", "Metrics in Prometheus' text format.", "text/plain")}
+    return paths
+
+
+def _classify(settings: Settings, classes: int | None) -> Json:
+    summary = f"Classify one picture. {_limits(settings)}"
+    return _upload("classify", summary, "image", BINARY, "Answer", _parameters(settings, classes))
+
+
+def _classify_batch(settings: Settings, classes: int | None) -> Json:
+    several = list_of(BINARY, minItems=1, maxItems=settings.max_images)
+    summary = f"Classify up to {settings.max_images} pictures; a bad one is an error in its own slot."
+    summary = f"{summary} {_limits(settings)}"
+    return _upload("classify_batch", summary, "images", several, "BatchAnswer", _parameters(settings, classes))
+
+
+def _limits(settings: Settings) -> str:
+    return (
+        f"Up to {settings.max_body_mb:g} MiB a request and {settings.max_pixels:,} pixels a picture. "
+        "The parameters may be fields of the form as well."
+    )
+
+
+def _parameters(settings: Settings, classes: int | None) -> list[Json]:
+    top_k: Json = {"type": "integer", "minimum": 1} | ({"maximum": classes} if classes else {})
+    return [
+        {
+            "name": "top_k",
+            "in": "query",
+            "description": "How many classes to answer; 5 where it is not given, or all where there are fewer.",
+            "schema": top_k,
+        },
+        {
+            "name": "model",
+            "in": "query",
+            "description": "Which model answers; the first where it is not given.",
+            "schema": {"type": "string", "enum": list(settings.models)},
+        },
+        openapi_v2.TIMEOUT,
+    ]
+
+
+def _upload(name: str, summary: str, field: str, schema: Json, answer: str, parameters: list[Json]) -> Json:
+    form = {"type": "object", "properties": {field: schema}, "required": [field], "additionalProperties": False}
+    body: Json = {"multipart/form-data": {"schema": form}} | {kind: {"schema": BINARY} for kind in _KINDS}
+    responses = {"200": as_json("the answer", answer)} | errors(_POST)
+    return _operation(name, summary, responses, parameters=parameters, body=body)
+
+
+def _get(name: str, summary: str, answer: str, further: Iterable[str], *, open_to_all: bool = False) -> Json:
+    responses = {"200": as_json("the answer", answer)} | errors([*EVERYWHERE, *further])
+    return _operation(name, summary, responses, open_to_all=open_to_all)
+
+
+def _text(name: str, summary: str, media_type: str, *, open_to_all: bool = False) -> Json:
+    responses = {"200": answered("the text", {media_type: {"schema": TEXT}})} | errors([*EVERYWHERE, "503"])
+    return _operation(name, summary, responses, open_to_all=open_to_all)
+
+
+def _schemas() -> Json:
+    head = {"model": TEXT, "version": TEXT, "variant": TEXT}
+    prediction = object_of(
+        label=TEXT, index={"type": "integer", "minimum": 0}, probability={"type": "number", "minimum": 0, "maximum": 1}
+    )
+    predictions = list_of(prediction, minItems=1)
+    problem = object_of(code=TEXT, message=TEXT)
+    slot = {"oneOf": [object_of(predictions=predictions), object_of(error=problem)]}
+    model = object_of(
+        name=TEXT,
+        version=TEXT,
+        variant=TEXT,
+        architecture=TEXT,
+        trained={"type": "boolean"},
+        source=TEXT,
+        license=TEXT,
+        parity={"type": "object"},
+        input={"type": "object"},
+        labels=list_of(TEXT, minItems=1),
+    )
+    return {
+        "Answer": object_of(**head, predictions=predictions),
+        "BatchAnswer": object_of(**head, results=list_of(slot, minItems=1)),
+        "Error": object_of(error=problem),
+        "Status": object_of(status=TEXT),
+        "Ready": object_of(status=TEXT, **head, models=list_of(TEXT, minItems=1)),
+        "Models": object_of(models=list_of(model, minItems=1)),
+        "Document": object_of(openapi=TEXT, info={"type": "object"}, paths={"type": "object"}),
+    }

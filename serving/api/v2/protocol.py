@@ -1,0 +1,215 @@
+"""The Open Inference Protocol, version 2, over REST: what KServe's and Triton's clients speak (paths under /v2)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Mapping
+
+import numpy as np
+
+from export.runtime import Logits
+from models.common.statistics import softmax
+from serving.api.v2 import metadata
+from serving.api.v2.metadata import IMAGE, LOGITS, PIXELS, PROBABILITIES
+from serving.api.v2.request import InferenceRequest, Wanted, malformed, parse
+from serving.api.v2.response import HEADER_LENGTH, Output, best_classes, encode, failure
+from serving.api.v2.tensors import images, pixels
+from serving.http.body import ClientGoneError, Intake, read_body, refusable
+from serving.http.deadline import allowed_seconds
+from serving.http.disconnect import while_connected
+from serving.http.errors import RequestError, bad_parameter, internal, unavailable
+from serving.http.response import Answer, Scope, as_json
+from serving.lifecycle.registry import Registry
+from serving.lifecycle.served_model import Served
+from serving.settings import Settings
+
+logger = logging.getLogger("bentoml.halftone")
+
+_PATHS = (
+    "/v2, /v2/health/live, /v2/health/ready, /v2/repository/index, "
+    "/v2/models/NAME[/versions/VERSION] and the same with /ready or /infer"
+)
+
+
+class OpenInference:
+    """Answers everything under /v2.
+
+    Args:
+        models: what is served.
+        settings: limits and time-outs.
+    """
+
+    def __init__(self, models: Registry, settings: Settings) -> None:
+        self._models = models
+        self._settings = settings
+
+    async def __call__(self, scope: Scope, receive: Intake) -> Answer:
+        """Answer one request; an error is `{"error": "message"}`, as the protocol wants it.
+
+        Raises:
+            ClientGoneError: the client left.
+        """
+        try:
+            return await self._answer(scope, receive)
+        except ClientGoneError:
+            raise
+        except RequestError as error:
+            return failure(error)
+        except Exception:
+            logger.exception("failed on a request of the Open Inference Protocol")
+            return failure(internal())
+
+    async def _answer(self, scope: Scope, receive: Intake) -> Answer:
+        match scope["path"].split("/")[2:]:
+            case []:
+                return _got(scope, metadata.server())
+            case ["health", "live"]:
+                return _got(scope, {"live": True})
+            case ["health", "ready"]:
+                return _got(scope, self._ready())
+            case ["repository", "index"]:
+                return await self._index(scope, receive)
+            case ["models", name, "versions", version, *rest]:
+                with self._models.use(name) as served:
+                    _check_version(served, version)
+                    return await self._model(served, rest, scope, receive)
+            case ["models", name, *rest]:
+                with self._models.use(name) as served:
+                    return await self._model(served, rest, scope, receive)
+        raise _nothing_here()
+
+    async def _model(self, served: Served, rest: list[str], scope: Scope, receive: Intake) -> Answer:
+        match rest:
+            case []:
+                return _got(scope, metadata.model(served))
+            case ["ready"]:
+                return _got(scope, {"name": served.name, "ready": True})
+            case ["infer"]:
+                return await self._infer(served, scope, receive)
+        raise _nothing_here()
+
+    def _ready(self) -> dict[str, bool]:
+        if not self._models.ready:
+            raise unavailable("not_ready", "the models are being loaded, or the service is stopping", retry_after=2)
+        return {"ready": True}
+
+    async def _index(self, scope: Scope, receive: Intake) -> Answer:
+        body = await self._posted(scope, receive, _headers(scope))
+        try:
+            values = json.loads(body or b"{}")
+        except (ValueError, RecursionError):
+            values = None
+        only_ready = values.get("ready", False) if isinstance(values, dict) else None
+        if not isinstance(only_ready, bool):
+            raise malformed("the body of an index request is empty or a JSON object whose `ready` is true or false")
+        return as_json(metadata.index(self._models, only_ready=only_ready))
+
+    async def _infer(self, served: Served, scope: Scope, receive: Intake) -> Answer:
+        headers = _headers(scope)
+        most = allowed_seconds(headers.get("x-request-timeout"), self._settings.deadline)
+        _check_form(scope, headers)
+        if self._models.ready and refusable(scope, self._settings.max_body):
+            served.check_room(most)
+        body = await self._posted(scope, receive, headers)
+        request = parse(body, headers.get(HEADER_LENGTH.lower()))
+        wanted = _wanted(request, len(served.manifest.labels))
+        logits = await while_connected(receive, self._logits(served, request, most))
+        head = {"model_name": served.name, "model_version": served.version}
+        if request.id is not None:
+            head["id"] = request.id
+        return encode(head, _outputs(served, wanted, logits))
+
+    async def _posted(self, scope: Scope, receive: Intake, headers: Mapping[str, str]) -> bytes:
+        _check_form(scope, headers)
+        settings = self._settings
+        return await read_body(
+            receive, headers.get("content-length"), limit=settings.max_body, seconds=settings.body_timeout
+        )
+
+    async def _logits(self, served: Served, request: InferenceRequest, most: float) -> Logits:
+        seconds = min(most, request.seconds or most)
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._run(served, request, seconds)
+        except TimeoutError:
+            raise RequestError(504, "deadline_passed", f"the answer was not ready within {seconds:g} s") from None
+
+    async def _run(self, served: Served, request: InferenceRequest, seconds: float) -> Logits:
+        names = [tensor.name for tensor in request.inputs]
+        if names not in ([PIXELS], [IMAGE]):
+            raise bad_parameter(f"send exactly one input, {PIXELS} or {IMAGE}, not {str(names)[:200]}")
+        (tensor,) = request.inputs
+        size, most = served.manifest.input.size, self._settings.max_images
+        if tensor.name == PIXELS:
+            return await served.logits(pixels(tensor, (size, size, 3), most), seconds=seconds)
+        return np.stack(_all_answered(await served.logits_of(images(tensor, most), seconds=seconds)))
+
+
+def _check_form(scope: Scope, headers: Mapping[str, str]) -> None:
+    if scope["method"] != "POST":
+        raise RequestError(405, "method_not_allowed", f"use POST {scope['path'][:200]}", {"Allow": "POST"})
+    encoding = headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        raise RequestError(415, "unsupported_media_type", f"send the body as it is, not as {encoding[:30]!r}")
+
+
+def _check_version(served: Served, version: str) -> None:
+    if version != served.version:
+        raise RequestError(
+            404, "model_not_found", f"the version of {served.name} here is {served.version}, not {version[:50]!r}"
+        )
+
+
+def _all_answered(results: list[Logits | RequestError]) -> list[Logits]:
+    """The rows of all pictures; the protocol has no room for one that failed alone."""
+    rows: list[Logits] = []
+    for index, result in enumerate(results):
+        if isinstance(result, RequestError):
+            where = f"picture {index} of {len(results)}: " if len(results) > 1 else ""
+            raise RequestError(result.status, result.code, where + result.message, result.headers)
+        rows.append(result)
+    return rows
+
+
+def _wanted(request: InferenceRequest, classes: int) -> list[Wanted]:
+    """The outputs to answer, checked before anything is computed."""
+    outputs = request.outputs or [Wanted(name, request.binary) for name in (LOGITS, PROBABILITIES)]
+    names = [output.name for output in outputs]
+    if not set(names) <= {LOGITS, PROBABILITIES} or len(set(names)) != len(names):
+        raise bad_parameter(f"the outputs are {LOGITS} and {PROBABILITIES}, each at most once, not {str(names)[:200]}")
+    for output in outputs:
+        if output.classes is not None and not 1 <= output.classes <= classes:
+            raise bad_parameter(f"classification must be from 1 to {classes}, not {output.classes}")
+    return outputs
+
+
+def _outputs(served: Served, wanted: list[Wanted], logits: Logits) -> list[Output]:
+    manifest = served.manifest
+    values = {LOGITS: logits}
+    if any(output.name == PROBABILITIES for output in wanted):
+        values[PROBABILITIES] = softmax(logits, manifest.temperature).astype(np.float32)
+    order = np.argsort(-logits, axis=1, kind="stable") if any(output.classes for output in wanted) else None
+    outputs = []
+    for output in wanted:
+        if output.classes and order is not None:
+            texts, shape = best_classes(values[output.name], order, manifest.labels, output.classes)
+            outputs.append(Output(output.name, texts, shape, output.binary))
+        else:
+            outputs.append(Output(output.name, values[output.name], logits.shape, output.binary))
+    return outputs
+
+
+def _got(scope: Scope, value: Mapping[str, object]) -> Answer:
+    if scope["method"] not in ("GET", "HEAD"):
+        raise RequestError(405, "method_not_allowed", f"use GET {scope['path'][:200]}", {"Allow": "GET"})
+    return as_json(value)
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+
+
+def _nothing_here() -> RequestError:
+    return RequestError(404, "not_found", f"there is nothing at this path: see {_PATHS}")

@@ -1,0 +1,77 @@
+"""What a client is told when a request can't be answered: a status, a stable code and a message with the fix."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from models.preprocess.decode import (
+    BrokenImageError,
+    ImageError,
+    NotAnImageError,
+    TooManyPixelsError,
+    UnsupportedFormatError,
+)
+
+
+@dataclass
+class RequestError(Exception):
+    """Ends a request with a status other than 200."""
+
+    status: int
+    """HTTP status."""
+
+    code: str
+    """Stable name in snake_case for programs."""
+
+    message: str
+    """What happened and what to do, for people; never a path or a traceback."""
+
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Further response headers, such as Retry-After in seconds."""
+
+    def body(self) -> dict[str, Any]:
+        """The `error` object of the answer."""
+        return {"code": self.code, "message": self.message}
+
+
+_IMAGE_ERRORS: tuple[tuple[type[ImageError], int, str], ...] = (
+    (NotAnImageError, 400, "not_an_image"),
+    (BrokenImageError, 400, "broken_image"),
+    (UnsupportedFormatError, 415, "unsupported_media_type"),
+    (TooManyPixelsError, 413, "too_many_pixels"),
+)
+
+
+def from_image_error(error: ImageError) -> RequestError:
+    """The answer to a picture that can't be decoded."""
+    for kind, status, code in _IMAGE_ERRORS:
+        if isinstance(error, kind):
+            return RequestError(status, code, str(error))
+    return RequestError(400, "bad_image", str(error))
+
+
+def bad_parameter(message: str) -> RequestError:
+    """The answer to a missing, unknown or out-of-range parameter."""
+    return RequestError(422, "bad_parameter", message)
+
+
+def internal() -> RequestError:
+    """The answer to a failure of our own; the details are in the server's log only."""
+    return RequestError(500, "internal_error", "the server failed on this request: see its log, then try again")
+
+
+def unavailable(code: str, message: str, *, retry_after: int) -> RequestError:
+    """The answer while the service can't take requests; `retry_after` is in seconds."""
+    return RequestError(503, code, message, {"Retry-After": str(retry_after)})
+
+
+def unauthorized() -> RequestError:
+    """The answer to a request without a valid key."""
+    return RequestError(
+        401,
+        "unauthorized",
+        "this needs an API key: send `Authorization: Bearer KEY` or `X-API-Key: KEY` with one that is valid",
+        {"WWW-Authenticate": 'Bearer realm="halftone"'},
+    )

@@ -1,0 +1,147 @@
+"""Selection of the variant to serve: only variants with a valid parity record, fastest first."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from functools import partial
+from pathlib import PurePosixPath
+
+from export.benchmark import speed
+from export.cuda.device import GpuError, GpuLostError
+from export.parity.record import ParityRecord, UnprovenError, current, proof
+from export.runtime import Runtime
+from export.variants import REFERENCE, load, runtime_of
+from models.bundle.bundle import Bundle
+from models.common.errors import HalftoneError
+from serving.lifecycle.shadow import check_reference
+from serving.settings import Settings
+
+logger = logging.getLogger("bentoml.halftone")
+
+
+def check_bundle(name: str, bundle: Bundle, settings: Settings) -> list[str]:
+    """The variants with a valid proof among those that may be served; nothing is deserialised.
+
+    Raises:
+        HalftoneError: the bundle is untrained, or has no such variant; the message says why and the fix.
+    """
+    check_trained(name, bundle, settings)
+    if settings.shadow:
+        check_reference(bundle, settings.variant)
+    if settings.variant:
+        runtime_of(settings.variant)
+        _check_proof(bundle, settings.variant)
+        return [settings.variant]
+    reasons: list[str] = []
+    proven = []
+    for variant in _recorded(bundle):
+        try:
+            _check_proof(bundle, variant)
+        except UnprovenError as error:
+            reasons.append(str(error))
+        else:
+            proven.append(variant)
+    if not proven:
+        why = "; ".join(reasons) or "it has no parity record"
+        raise UnprovenError(f"{name} has no proven variant ({why}): run `python -m export --model {name}`")
+    return proven
+
+
+def check_trained(name: str, bundle: Bundle, settings: Settings) -> None:
+    """Refuse random weights unless the settings allow them.
+
+    Raises:
+        HalftoneError: the bundle is untrained.
+    """
+    if not bundle.manifest.trained and not settings.allow_untrained:
+        raise HalftoneError(
+            f"{name} has random weights and its answers would mean nothing: train it, or set "
+            "HALFTONE_ALLOW_UNTRAINED=1 for a latency study"
+        )
+
+
+def _check_proof(bundle: Bundle, variant: str) -> None:
+    """Refuse a variant without a valid proof, but for a plan that can be verified here when it is loaded."""
+    record = current(bundle, variant)
+    check_source(bundle, variant, record)
+    if record.verified_on == "runtime" or record.verdict != "PASSED" or not _runs_here(variant):
+        proof(bundle, variant)
+
+
+def check_source(bundle: Bundle, variant: str, record: ParityRecord) -> None:
+    """Refuse a parity record for another file than the one that the runtime would load.
+
+    Raises:
+        UnprovenError: the record names another file.
+    """
+    try:
+        kind, precision = runtime_of(variant)
+    except HalftoneError:
+        # Of a runtime that is not here; it is not opened either.
+        return
+    if record.source != kind.source(precision):
+        raise UnprovenError(
+            f"the proof of {variant} is for {record.source}, and it would run {kind.source(precision)}: "
+            f"run `python -m export.parity --model {bundle.manifest.name} --variant {variant}`"
+        )
+
+
+def _runs_here(variant: str) -> bool:
+    try:
+        runtime, precision = runtime_of(variant)
+    except HalftoneError:
+        return False
+    return runtime.supported(precision)
+
+
+def _recorded(bundle: Bundle) -> Iterator[str]:
+    """The variants with a parity record; the torch reference is never served."""
+    for file in bundle.manifest.files:
+        path = PurePosixPath(file)
+        if path.parent == PurePosixPath("parity") and path.suffix == ".json" and path.stem != REFERENCE:
+            yield path.stem
+
+
+def fastest_first(name: str, bundle: Bundle, variants: list[str], settings: Settings) -> list[str]:
+    """Return the variants by speed, fastest first: as recorded for this machine, else as measured now."""
+    if len(variants) == 1:
+        return variants
+    rates = speed.recorded(bundle, variants)
+    if rates is None:
+        logger.info(
+            "measuring %d variants, as %s holds no speeds of all of them for this machine: "
+            "`python -m export --model %s` keeps them",
+            len(variants),
+            name,
+            name,
+        )
+        rates = _measure(bundle, variants, settings)
+    return sorted(variants, key=lambda variant: -rates.get(variant, 0.0))
+
+
+def load_variant(bundle: Bundle, variant: str, settings: Settings) -> Runtime:
+    """Open a variant with the threads of this worker.
+
+    Raises:
+        HalftoneError: it can't be loaded.
+    """
+    threads = settings.worker_threads
+    return load(bundle, variant, threads=threads, streams=threads)
+
+
+def _measure(bundle: Bundle, variants: list[str], settings: Settings) -> dict[str, float]:
+    rates = {}
+    for variant in variants:
+        if current(bundle, variant).verified_on != "runtime":
+            # It is verified when it is opened, and not run before.
+            continue
+        try:
+            table = speed.measure(bundle, {variant: partial(load_variant, bundle, variant, settings)})
+        except GpuLostError:
+            raise
+        except (HalftoneError, GpuError):
+            # Opening it again as the last choice gives the reason to the log.
+            continue
+        rates[variant] = table.variants[variant].images_per_second
+    return rates

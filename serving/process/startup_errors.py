@@ -1,0 +1,73 @@
+"""Why a worker can't start, as one line for people and an exit code for its supervisor."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from typing import NoReturn
+
+from export.cuda.device import GpuError, GpuLostError
+from models.common.cli import WRONG_REQUEST
+from models.common.errors import HalftoneError
+from serving.process.signals import is_successor
+
+CRASHED = 1
+
+logger = logging.getLogger("bentoml.halftone")
+
+# How the runtimes say it, which raise errors of their own.
+_NO_MEMORY = (
+    "bad_alloc",
+    "bad allocation",
+    "allocate memory",
+    "out of memory",
+    "can't start new thread",
+    "memoryallocation",
+)
+
+
+def end_worker(name: str, error: Exception) -> NoReturn:
+    """End this process, from whatever thread, as the model `name` can't be loaded.
+
+    The supervisor knows the exit code and starts no other worker, which would fail in the same way. Memory may be there
+    again in a moment, and a worker that takes the place of another one is tried again; and so is one that lost its GPU.
+    """
+    if not isinstance(error, HalftoneError) and not is_memory(error):
+        logger.error("can't serve %s", name, exc_info=error)
+    _flush()
+    print(f"error: can't serve {name}: {explain(error)}", file=sys.stderr, flush=True)
+    passes = isinstance(error, GpuLostError) or (is_successor() and is_memory(error))
+    os._exit(CRASHED if passes else WRONG_REQUEST)
+
+
+def end_lost_worker(name: str, error: Exception) -> NoReturn:
+    """End this process, from whatever thread, as no batch can be run in it any more; the supervisor starts another."""
+    logger.critical("%s can't run any more in this process, which ends: %s", name, error)
+    _flush()
+    os._exit(CRASHED)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        # Nobody reads it any more, perhaps.
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+
+
+def explain(error: Exception) -> str:
+    """One line: what happened and what to do."""
+    if isinstance(error, HalftoneError):
+        return str(error)
+    if isinstance(error, GpuError):
+        return f"{error}; stop what else uses the GPU, or choose a variant of another runtime with HALFTONE_VARIANT"
+    if is_memory(error):
+        return "there is not enough memory to load it: give the process more, or serve a smaller model"
+    first = (str(error).splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first} (the traceback is in the log)"
+
+
+def is_memory(error: Exception) -> bool:
+    """Whether it says that there is not enough memory."""
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _NO_MEMORY)

@@ -1,0 +1,63 @@
+"""Stages that a request does not show by itself, each repeated alone on one thread."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+
+import httptools
+
+from models.preprocess.decode import decode
+from models.preprocess.transform import load
+from models.spec import InputSpec
+from serving.http.response import as_json
+from serving.profile.driver import PATH
+
+
+def times(picture: bytes, spec: InputSpec, answer: bytes, repeats: int) -> dict[str, float]:
+    """Median seconds of each.
+
+    Args:
+        picture: the file that is sent.
+        spec: the model's input.
+        answer: what the service answered, as JSON.
+        repeats: of each stage.
+
+    Returns:
+        `parse` (the HTTP request, by httptools), `decode`, `pixels` (decode and fit together), and `encode`.
+    """
+    head = (
+        f"POST {PATH} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n"
+    )
+    request, value = head.encode() + picture, json.loads(answer)
+    stages: dict[str, Callable[[], object]] = {
+        "parse": lambda: httptools.HttpRequestParser(_Listener()).feed_data(request),
+        "decode": lambda: decode(picture),
+        "pixels": lambda: load(picture, spec),
+        "encode": lambda: as_json(value),
+    }
+    return {name: _median(work, repeats) for name, work in stages.items()}
+
+
+class _Listener:
+    """What a server listens for, without doing anything about it."""
+
+    def on_url(self, url: bytes) -> None:
+        pass
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        pass
+
+    def on_body(self, body: bytes) -> None:
+        pass
+
+
+def _median(work: Callable[[], object], repeats: int) -> float:
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)

@@ -1,0 +1,131 @@
+"""ASGI middleware around the whole service: request ids, and what every request adds to the metrics and the log."""
+
+# MERGED-DOC """From a request's path to a label: a path or template that the service knows, or "other"."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+from serving.http.body import Receive
+from serving.http.response import Scope, Send
+from serving.telemetry.recorder import Recorder
+from serving.telemetry.request_context import HEADER, Call, current, request_id
+from serving.telemetry.request_log import RequestLog
+
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class Monitor:
+    """Observes requests without changing them; adds X-Request-Id to the answer.
+
+    Args:
+        app: what it observes.
+        recorder: gets the times.
+        routes: gives the labels.
+        log: gets a line for each request; None: no lines.
+    """
+
+    def __init__(self, app: ASGIApp, *, recorder: Recorder, routes: Routes, log: RequestLog | None) -> None:
+        self._app = app
+        self._recorder = recorder
+        self._routes = routes
+        self._log = log
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass one connection on, and observe it where it is an HTTP request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        start = time.monotonic()
+        call = Call(request_id(scope["headers"]), self._routes.label(scope["path"]))
+        if self._recorder.spans:
+            call.trace = self._recorder.spans.trace_id()
+        token = current.set(call)
+
+        answered = False
+
+        async def observed(message: Any) -> None:
+            nonlocal answered
+            if message["type"] == "http.response.start":
+                answered = True
+                call.status = message["status"]
+                message = {**message, "headers": [*message["headers"], (HEADER, call.id.encode())]}
+            await send(message)
+
+        try:
+            await self._app(scope, receive, observed)
+        except Exception:
+            if not answered:
+                # The server in front answers so when an application fails before it began to.
+                call.status = 500
+            raise
+        finally:
+            current.reset(token)
+            self._over(call, time.monotonic() - start)
+
+    def _over(self, call: Call, seconds: float) -> None:
+        self._recorder.answered(call.route, call.status, seconds, model=call.model)
+        if self._log is not None:
+            self._log.add(call, seconds)
+
+
+OTHER = "other"
+
+_V2 = (
+    "/v2",
+    "/v2/health/live",
+    "/v2/health/ready",
+    "/v2/repository/index",
+)
+
+_V2_MODEL = ("", "/infer", "/ready")
+
+_MODELS = "/v2/models/"
+
+_ADMIN_MODELS = "/admin/models"
+
+_ADMIN_ACTIONS = ("load", "rollback")
+
+
+class Routes:
+    """The labels that there are.
+
+    Args:
+        paths: that the service answers.
+        folders: ends in a slash; all paths in it are one label.
+    """
+
+    def __init__(self, paths: Iterable[str], folders: Iterable[str] = ()) -> None:
+        self._paths = frozenset({*paths, *_V2, _ADMIN_MODELS})
+        self._folders = tuple(folders)
+
+    def label(self, path: str) -> str:
+        """The label of any path; nothing of what a client wrote gets into it."""
+        if path in self._paths:
+            return path
+        if path.startswith(_MODELS):
+            return _model_template(path)
+        if path.startswith(_ADMIN_MODELS + "/"):
+            return _admin_template(path)
+        for folder in self._folders:
+            if path.startswith(folder):
+                return folder + "{file}"
+        return OTHER
+
+
+def _model_template(path: str) -> str:
+    """/v2/models/NAME[/versions/VERSION] and what may follow it, without the names."""
+    _, *rest = path.removeprefix(_MODELS).split("/")
+    template = _MODELS + "{name}"
+    if rest[:1] == ["versions"] and len(rest) > 1:
+        rest, template = rest[2:], template + "/versions/{version}"
+    end = "".join(f"/{part}" for part in rest)
+    return template + end if end in _V2_MODEL else OTHER
+
+
+def _admin_template(path: str) -> str:
+    """/admin/models/NAME/ACTION without the name."""
+    _, _, action = path.removeprefix(_ADMIN_MODELS + "/").partition("/")
+    return f"{_ADMIN_MODELS}/{{name}}/{action}" if action in _ADMIN_ACTIONS else OTHER

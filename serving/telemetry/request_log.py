@@ -1,0 +1,148 @@
+"""The log: one line for each request, written by a thread of its own, as text or JSON.
+
+A line holds nothing that a client wrote except a checked X-Request-Id: no header, no path, no picture.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import threading
+import time
+from collections import deque
+from datetime import UTC, datetime
+from typing import Any, Literal, TextIO
+
+from serving.telemetry.request_context import Call
+
+Format = Literal["text", "json"]
+
+MOST_WAITING = 20_000
+"""Requests that may wait for their line; while the log's reader is slower than that, lines are dropped and counted."""
+
+_EVERY = 0.1
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
+class RequestLog:
+    """Writes lines about requests, a tenth of a second's worth at once, so that a slow reader never blocks a request.
+
+    Args:
+        form: of the lines.
+        stream: where they go; None: standard output.
+    """
+
+    def __init__(self, form: str, stream: TextIO | None = None) -> None:
+        self._line = _json_line if form == "json" else _text_line
+        self._stream = stream
+        self._waiting: deque[tuple[float, Call, float]] = deque()
+        self._dropped = 0
+        self._wake = threading.Event()
+        self._writing = threading.Lock()
+        self._closed = False
+        # Started by the first request: BentoML's supervisor imports the service too, and a process with threads must
+        # not fork, as it does to start its workers.
+        self._writer: threading.Thread | None = None
+
+    def add(self, call: Call, seconds: float) -> None:
+        """A request is over after this long; returns at once. To be called from one thread only, the event loop's."""
+        if len(self._waiting) >= MOST_WAITING:
+            self._dropped += 1
+            return
+        self._waiting.append((time.time(), call, seconds))
+        if not self._wake.is_set():
+            self._wake.set()
+        if self._writer is None:
+            self._writer = threading.Thread(target=self._work, name="request-log", daemon=True)
+            self._writer.start()
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._closed = True
+        self._wake.set()
+        self._flush()
+
+    def _work(self) -> None:
+        while not self._closed:
+            self._wake.wait()
+            time.sleep(_EVERY)
+            self._wake.clear()
+            self._flush()
+
+    def _flush(self) -> None:
+        with self._writing:
+            lines = []
+            while self._waiting:
+                lines.append(self._line(_fields(*self._waiting.popleft())))
+            dropped, self._dropped = self._dropped, 0
+            if dropped:
+                lines.append(self._line({"time": _utc(time.time()), "event": "lines_dropped", "count": dropped}))
+            if lines:
+                self._write(lines)
+
+    def _write(self, lines: list[str]) -> None:
+        stream = self._stream or sys.stdout
+        try:
+            stream.write("".join(lines))
+            stream.flush()
+        # A full disk or a reader that is gone: requests go on, and later lines say how many are missing.
+        except OSError:
+            self._dropped += len(lines)
+
+
+class JsonFormatter(logging.Formatter):
+    """The records of Python's logging as one line of JSON each, so that the whole log has one form."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One JSON object without a line break."""
+        fields = {
+            "time": _utc(record.created),
+            "event": "log",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        return _encode(fields)
+
+
+def configure(form: str) -> None:
+    """Give the handlers that BentoML has set up this form."""
+    if form == "json":
+        for name in (None, "bentoml", "uvicorn.error"):
+            for handler in logging.getLogger(name).handlers:
+                handler.setFormatter(JsonFormatter())
+
+
+def _fields(ended: float, call: Call, seconds: float) -> dict[str, Any]:
+    return {
+        "time": _utc(ended),
+        "event": "request",
+        "request_id": call.id,
+        "route": call.route,
+        "status": call.status,
+        "milliseconds": round(seconds * 1000, 3),
+        "model": call.model,
+        "variant": call.variant,
+        "items": call.items,
+        "bytes": call.received,
+        "error": call.error,
+        "trace_id": call.trace,
+    }
+
+
+def _utc(seconds: float) -> str:
+    """A Unix time in ISO 8601."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+
+def _json_line(fields: dict[str, Any]) -> str:
+    return _encode(fields) + "\n"
+
+
+def _text_line(fields: dict[str, Any]) -> str:
+    """`name=value` pairs after the time, without those that are empty."""
+    time_, *pairs = fields.items()
+    return " ".join([time_[1], *(f"{name}={value}" for name, value in pairs if value != "")]) + "\n"

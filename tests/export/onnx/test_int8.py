@@ -1,0 +1,237 @@
+"""INT8: calibrated apart from its proof, proved in both runtimes, or not promoted."""
+
+import importlib
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+import export.onnx.int8
+from export.onnx.attempts import Rung
+from export.onnx.calibration import calibration_pictures
+from export.onnx.int8 import export_int8, export_int8_and_print, int8_variants, quantise
+from export.onnx.quiet import quiet
+from export.parity.images import sample_crops
+from export.parity.record import UnprovenError, proof
+from export.variants import load
+from models.bundle.bundle import Bundle
+from models.common.errors import HalftoneError
+from tests.export.pictures import labelled_pictures
+from tests.servers import ROOT
+
+NAME = "efficientnet_lite0"
+
+
+@pytest.fixture(scope="module")
+def folder(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The default bundle and labelled pictures for it."""
+    folder = tmp_path_factory.mktemp("int8")
+    shutil.copytree(artifacts / NAME, folder / NAME)
+    labelled_pictures(Bundle.open(folder / NAME), folder / "pictures")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def quantised(folder: Path) -> tuple[Bundle, list[Rung]]:
+    """The bundle with an INT8 graph, calibrated on sixteen pictures only."""
+    bundle = Bundle.open(folder / NAME)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export.onnx.int8, "CALIBRATION_PICTURES", 16)
+        rungs = export_int8(bundle, data=folder / "pictures", calibrate_on=None, report=lambda _: None)
+    return bundle, rungs
+
+
+def damage(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """The same graph with its classes shifted by one."""
+    damaged = onnx.ModelProto()
+    damaged.CopyFrom(graph)
+    (weights,) = [each for each in damaged.graph.initializer if list(each.dims) == [1000, 1280]]
+    weights.CopyFrom(numpy_helper.from_array(np.roll(numpy_helper.to_array(weights), 1, axis=0), weights.name))
+    return damaged
+
+
+def test_int8_is_proved_by_each_runtime_that_runs_it(quantised: tuple[Bundle, list[Rung]]) -> None:
+    bundle, rungs = quantised
+
+    assert int8_variants() == ["onnxruntime-int8", "openvino-int8"]
+    for variant in int8_variants():
+        record = proof(bundle, variant)
+        assert record.source == "model.int8.onnx"
+        assert record.runtime["executed_as"] == "int8 on CPU"
+        assert record.gate["min_agreement"] == 0.96
+    assert (rungs[0].kept, rungs[0].fp32_operators) == ("the first and the last layer", {"Conv": 1, "Gemm": 1})
+    assert rungs[0].weight_bytes["INT8"] > 3_000_000
+
+
+def test_every_activation_has_one_range(quantised: tuple[Bundle, list[Rung]]) -> None:
+    """With one a channel ONNX Runtime fails on MobileNetV3, and runs depthwise convolutions in FP32."""
+    bundle, _ = quantised
+    graph = onnx.load(bundle.folder / "model.int8.onnx").graph
+    constants = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
+    quantisers = [node for node in graph.node if node.op_type == "QuantizeLinear"]
+    scales = [node.input[1] for node in quantisers if node.input[0] not in constants]
+
+    assert len(scales) > 30
+    assert {constants[name].size for name in scales} == {1}
+
+
+def test_the_record_says_what_calibrated_it(quantised: tuple[Bundle, list[Rung]]) -> None:
+    bundle, _ = quantised
+    record = json.loads(bundle.read("model.int8.json"))
+
+    assert record["calibration"].startswith("16 pictures of the folder train, evenly spread, by NNCF 3")
+    assert record["verdict"] == record["ladder"][-1]["verdict"] == "PASSED"
+    assert set(record["ladder"][-1]["figures"]) == set(int8_variants())
+
+
+def test_an_int8_graph_keeps_the_contract(quantised: tuple[Bundle, list[Rung]]) -> None:
+    bundle, _ = quantised
+    graph = onnx.load_from_string(bundle.read("model.int8.onnx"))
+    fp32 = onnx.load_from_string(bundle.read("model.fp32.onnx"))
+    metadata, expected = ({e.key: e.value for e in each.metadata_props} for each in (graph, fp32))
+    pixels = np.stack([crop for crop, _ in sample_crops(bundle.manifest.input, per_photo=1)])
+
+    assert graph.graph.input == fp32.graph.input
+    assert graph.graph.output == fp32.graph.output
+    assert metadata == expected | {"halftone.precision": "int8"}
+    for variant in int8_variants():
+        runtime = load(bundle, variant, threads=2)
+        together = runtime.run(pixels)
+        assert (together.dtype, together.shape) == (np.float32, (8, 1000))
+        np.testing.assert_allclose(runtime.run(pixels[:1]), together[:1], atol=0.2)
+
+
+def test_int8_that_fails_is_not_promoted(
+    folder: Path, copied: Bundle, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(export.onnx.int8, "quantise", lambda graph, *_, **__: damage(graph))
+    monkeypatch.setattr(export.onnx.int8, "int8_variants", lambda: ["onnxruntime-int8"])
+
+    assert export_int8_and_print(copied, data=folder / "pictures", calibrate_on=None) == 1
+
+    out = capsys.readouterr().out
+    assert "FAILED: INT8 is not promoted (onnxruntime-int8: accuracy / reference accuracy 0 is below 0.99" in out
+    ladder = json.loads(copied.read("model.int8.json"))["ladder"]
+    assert [rung["verdict"] for rung in ladder] == ["FAILED"] * 3
+    assert ladder[0]["fp32_nodes"] < ladder[1]["fp32_nodes"] < ladder[2]["fp32_nodes"]
+    with pytest.raises(UnprovenError, match="accuracy / reference accuracy 0 is below"):
+        proof(copied, "onnxruntime-int8")
+
+
+def test_openvino_refuses_a_graph_without_integer_layers(copied: Bundle) -> None:
+    copied.write("model.int8.onnx", copied.read("model.fp32.onnx"), made_by="`make it`", made_from=["model.fp32.onnx"])
+
+    with pytest.raises(HalftoneError, match=r"int8.*OpenVINO would run fp32 on CPU"):
+        load(copied, "openvino-int8", threads=2)
+
+
+def test_without_nncf(copied: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "nncf", None)
+
+    with pytest.raises(HalftoneError, match=r"INT8 needs the package nncf.*`pip install nncf`"):
+        export_int8(copied, data=None, calibrate_on=None, report=lambda _: None)
+
+
+def test_calibration_sees_other_windows_than_a_proof(default: Bundle) -> None:
+    spec = default.manifest.input
+
+    pictures = calibration_pictures(spec, None, None, count=24)
+
+    judged = {crop.tobytes() for crop, _ in sample_crops(spec)}
+    assert pictures.pixels.shape == (24, 224, 224, 3)
+    assert not judged & {each.tobytes() for each in pictures.pixels}
+    assert "other windows than a proof's" in pictures.description
+
+
+def test_calibration_takes_the_training_split_of_every_class(folder: Path, default: Bundle) -> None:
+    pictures = calibration_pictures(default.manifest.input, folder / "pictures", None, count=300)
+
+    assert pictures.pixels.shape == (16, 224, 224, 3)
+    assert pictures.description == "16 pictures of the folder train, evenly spread"
+
+
+@pytest.mark.parametrize(
+    ("data", "calibrate_on", "words"),
+    [
+        ("pictures/val", None, r"val/train: no such folder.*--calibrate-on DIR"),
+        ("pictures", "pictures/val", "share pictures"),
+        ("pictures", "pictures", "share pictures"),
+        (None, NAME, r"only 0 readable.*at least 16"),
+        (None, "nowhere", "no such folder"),
+    ],
+)
+def test_calibration_refuses(
+    folder: Path, default: Bundle, data: str | None, calibrate_on: str | None, words: str
+) -> None:
+    paths = [None if each is None else folder / each for each in (data, calibrate_on)]
+
+    with pytest.raises(HalftoneError, match=words):
+        calibration_pictures(default.manifest.input, paths[0], paths[1], count=32)
+
+
+def openvino(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "export.openvino", "--model", NAME, *arguments],
+        cwd=ROOT,
+        env=os.environ | {"HALFTONE_ARTIFACTS": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_openvino_command_makes_what_is_missing_and_proves_it(folder: Path, copied: Bundle) -> None:
+    manifest = json.loads((copied.folder / "manifest.json").read_text())
+    del manifest["files"]["model.fp32.onnx"], manifest["files"]["parity/openvino-fp32.json"]
+    (copied.folder / "manifest.json").write_text(json.dumps(manifest))
+
+    result = openvino(copied.folder.parent, "--precision", "fp32", "--data", str(folder / "pictures"))
+
+    assert result.returncode == 0, result.stderr
+    assert "PASSED" in result.stdout
+    assert proof(Bundle.open(copied.folder), "openvino-fp32").data["labelled"]
+
+
+def test_the_openvino_command_says_no_to_a_damaged_graph(folder: Path, copied: Bundle) -> None:
+    old = copied.manifest.files["model.fp32.onnx"]
+    graph = damage(onnx.load_from_string(copied.read("model.fp32.onnx")))
+    copied.write("model.fp32.onnx", graph.SerializeToString(), made_by=old.made_by, made_from=list(old.made_from))
+
+    result = openvino(copied.folder.parent, "--precision", "fp32", "--data", str(folder / "pictures"))
+
+    assert (result.returncode, "Traceback" in result.stderr) == (1, False)
+    assert "FAILED openvino-fp32: accuracy / reference accuracy" in result.stderr
+
+
+def test_where_a_part_of_the_network_can_not_be_run_biases_are_corrected_fast(
+    default: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As NNCF and ONNX Runtime did with a ResNet-18 of 64 px.
+    with quiet():
+        nncf = importlib.import_module("nncf")
+    asked = []
+    quantize = nncf.quantize
+
+    def fails(*arguments: Any, fast_bias_correction: bool, **options: Any) -> Any:
+        asked.append(fast_bias_correction)
+        if not fast_bias_correction:
+            raise RuntimeError("Failed to find node output or a constant initializer producing output: getitem_18.")
+        return quantize(*arguments, fast_bias_correction=True, **options)
+
+    monkeypatch.setattr(nncf, "quantize", fails)
+    graph = onnx.load_from_string(default.read("model.fp32.onnx"))
+    pixels = np.stack([crop for crop, _ in itertools.islice(sample_crops(default.manifest.input), 2)])
+
+    made = quantise(graph, pixels, [], transformer=False)
+
+    assert asked == [False, True]
+    assert any(node.op_type == "QuantizeLinear" for node in made.graph.node)

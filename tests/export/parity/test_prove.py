@@ -1,0 +1,251 @@
+"""Proving a variant from the first picture to the record, with graphs that are wrong in different ways."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import pytest
+from onnx import numpy_helper
+from rich.progress import Progress
+
+from export.parity.gate import Gate
+from export.parity.images import sample_crops
+from export.parity.metrics import compare
+from export.parity.prove import provable_variants, prove
+from export.parity.record import ParityRecord, proof
+from export.runtime import Logits
+from export.variants import load, runtime_class
+from models.bundle.bundle import Bundle
+from models.bundle.errors import HashMismatchError
+from models.common.errors import HalftoneError
+from models.dataset import held_out_images
+from models.preprocess.transform import load as load_picture
+from tests.servers import PHOTOS, ROOT
+
+GRAPH = "model.fp32.onnx"
+VARIANT = "onnxruntime-fp32"
+Change = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
+
+
+def change_graph(bundle: Bundle, shape: list[int], change: Change) -> None:
+    """Replace the first tensor of that shape in the FP32 graph, and record the graph anew."""
+    graph = onnx.load_from_string(bundle.read(GRAPH))
+    tensor = next(each for each in graph.graph.initializer if list(each.dims) == shape)
+    tensor.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(tensor)), tensor.name))
+    old = bundle.manifest.files[GRAPH]
+    bundle.write(GRAPH, graph.SerializeToString(), made_by=old.made_by, made_from=list(old.made_from))
+
+
+def proved(bundle: Bundle, data: Path | None = None, gate: Gate | None = None) -> ParityRecord:
+    with Progress(disable=True) as progress:
+        (record,) = prove(bundle, {VARIANT: gate or Gate()}, data, progress)
+    return record
+
+
+def command(bundle: Bundle, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "export.parity", "--model", bundle.manifest.name, *arguments],
+        cwd=ROOT,
+        env=os.environ | {"HALFTONE_ARTIFACTS": str(bundle.folder.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def crops(default: Bundle) -> npt.NDArray[np.uint8]:
+    """A fifth of the crops that a proof is made on."""
+    return np.stack([picture for picture, _ in sample_crops(default.manifest.input, per_photo=8)])
+
+
+@pytest.fixture(scope="module")
+def expected(default: Bundle, crops: npt.NDArray[np.uint8]) -> Logits:
+    return load(default, "torch-fp32", threads=2).run(crops)
+
+
+@pytest.fixture(scope="module")
+def classes(default: Bundle) -> dict[Path, str]:
+    """What the reference takes each sample photograph for."""
+    photos = sorted(PHOTOS.glob("*.jpg"))
+    pixels = np.stack([load_picture(photo.read_bytes(), default.manifest.input) for photo in photos])
+    answers = load(default, "torch-fp32", threads=2).run(pixels).argmax(axis=1)
+    return {photo: default.manifest.label_ids[answer] for photo, answer in zip(photos, answers, strict=True)}
+
+
+@pytest.fixture
+def pictures(classes: dict[Path, str], tmp_path: Path) -> Path:
+    """The sample photographs as labelled data on which the reference is always right."""
+    for photo, label in classes.items():
+        (tmp_path / "pictures" / label).mkdir(parents=True, exist_ok=True)
+        shutil.copy(photo, tmp_path / "pictures" / label)
+    return tmp_path / "pictures"
+
+
+@pytest.mark.parametrize(
+    ("shape", "change", "reason"),
+    [
+        # What a network makes of BGR.
+        ([32, 3, 3, 3], lambda kernel: kernel[:, ::-1].copy(), "mean KL divergence"),
+        # What it makes of pixels that were divided twice.
+        ([32, 3, 3, 3], lambda kernel: kernel * np.float32(0.25), "mean KL divergence"),
+        ([1000], lambda bias: bias + np.float32(50) * (np.arange(1000) == 7).astype(np.float32), "top-1 agreement"),
+        ([1000], lambda bias: bias * np.float32("nan"), "64 of 64 answers hold NaN or infinity"),
+    ],
+    ids=["channels swapped", "contrast lost", "one class takes all", "not a number"],
+)
+def test_a_wrong_graph_fails_the_gate(
+    copied: Bundle, crops: npt.NDArray[np.uint8], expected: Logits, shape: list[int], change: Change, reason: str
+) -> None:
+    gate = Gate(min_images=64)
+    right = load(copied, VARIANT, threads=2).run(crops)
+    change_graph(copied, shape, change)
+
+    wrong = load(copied, VARIANT, threads=2).run(crops)
+
+    # Too few of them are decided for a pass; nothing else is amiss with the right one.
+    assert all("decided on only" in each for each in gate.reasons_to_fail(compare(expected, right, None), trained=True))
+    assert any(reason in each for each in gate.reasons_to_fail(compare(expected, wrong, None), trained=True)) or (
+        reason == "top-1 agreement" and compare(expected, wrong, None)["top1_agreement"]["value"] < 0.2
+    )
+
+
+def test_the_record_says_everything(default: Bundle) -> None:
+    record = proof(default, VARIANT)
+    files = default.manifest.files
+
+    assert record.version == default.manifest.version
+    assert record.source_sha256 == files[GRAPH].sha256
+    assert record.weights_sha256 == files["weights.safetensors"].sha256
+    assert record.runtime == {
+        "name": "onnxruntime",
+        "version": runtime_class("onnxruntime").version(),
+        "executed_as": "fp32 on CPU",
+    }
+    assert record.reference == f"torch-fp32 {runtime_class('torch').version()}"
+    assert record.gate["min_decided_agreement"] == 0.99
+    assert record.host["cores"]
+    assert files["parity/onnxruntime-fp32.json"].made_from == {
+        GRAPH: files[GRAPH].sha256,
+        "weights.safetensors": files["weights.safetensors"].sha256,
+    }
+
+
+def test_labelled_pictures_with_their_accuracy(copied: Bundle, pictures: Path) -> None:
+    record = proved(copied, pictures)
+
+    accuracy = record.figures["accuracy"]
+    assert (record.verdict, record.data["labelled"], record.figures["images"]) == ("PASSED", True, 8)
+    assert accuracy["reference"]["value"] == accuracy["variant"]["value"] == accuracy["ratio"] == 1.0
+    assert accuracy["mcnemar_p"] == 1.0
+    assert record.figures["worst_class_drop"]["drop"] == 0.0
+
+
+def test_lost_accuracy_fails_and_names_the_worst_class(copied: Bundle, pictures: Path) -> None:
+    labels = [label for _, label in held_out_images(pictures, copied.manifest)]
+    lost = labels[0]
+    change_graph(copied, [1000], lambda bias: bias - np.float32(50) * (np.arange(1000) == lost).astype(np.float32))
+
+    record = proved(copied, pictures)
+
+    wrong = labels.count(lost)
+    assert record.verdict == "FAILED"
+    assert record.reasons == [
+        f"accuracy / reference accuracy {(8 - wrong) / 8:.6g} is below 0.99",
+        f"top-1 agreement {(8 - wrong) / 8:.6g} is below 0.98",
+    ]
+    assert record.figures["worst_class_drop"] == {
+        "class_index": lost,
+        "images": wrong,
+        "reference": 1.0,
+        "variant": 0.0,
+        "drop": 1.0,
+    }
+    assert record.figures["accuracy"]["mcnemar_p"] == pytest.approx(min(1.0, 2 * 0.5**wrong))
+
+
+def test_the_command_line_overrides_the_gate_and_the_record_keeps_it(copied: Bundle, pictures: Path) -> None:
+    lost = held_out_images(pictures, copied.manifest)[0][1]
+    change_graph(copied, [1000], lambda bias: bias - np.float32(50) * (np.arange(1000) == lost).astype(np.float32))
+    arguments = ("--variant", VARIANT, "--data", str(pictures))
+
+    strict = command(copied, *arguments)
+    assert (strict.returncode, "Traceback" in strict.stderr) == (1, False), strict.stderr
+    assert f"FAILED {VARIANT}: accuracy / reference accuracy" in strict.stderr
+    assert "FAILED" in strict.stdout
+
+    lenient = command(copied, *arguments, "--min-accuracy-ratio", "0.1", "--min-agreement", "0.1")
+    record = json.loads((copied.folder / "parity" / f"{VARIANT}.json").read_text())
+    assert (lenient.returncode, record["verdict"]) == (0, "PASSED"), lenient.stderr
+    assert (record["gate"]["min_accuracy_ratio"], record["gate"]["min_agreement"]) == (0.1, 0.1)
+    assert record["figures"]["accuracy"]["ratio"] < 0.99
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_pictures_of_which_none_can_be_read(copied: Bundle, tmp_path: Path, count: int) -> None:
+    (tmp_path / "data" / "tabby").mkdir(parents=True)
+    for index in range(count):
+        (tmp_path / "data" / "tabby" / f"{index}.jpg").write_bytes(b"junk")
+
+    with pytest.raises(HalftoneError, match=r"can't? be read.*(0|1)\.jpg|0\.jpg"):
+        proved(copied, tmp_path / "data")
+
+
+def test_nothing_is_proved_of_a_damaged_graph(copied: Bundle) -> None:
+    before = copied.locate("parity/onnxruntime-fp32.json").read_bytes()
+    with copied.locate(GRAPH).open("ab") as file:
+        file.write(b"\0")
+
+    with pytest.raises(HashMismatchError):
+        proved(copied)
+
+    assert copied.locate("parity/onnxruntime-fp32.json").read_bytes() == before
+
+
+def test_a_graph_that_loads_and_cannot_run_is_one_line(copied: Bundle) -> None:
+    graph = onnx.load_from_string(copied.read(GRAPH))
+    (last,) = [node for node in graph.graph.node if node.output[0] == "logits"]
+    last.output[0] = "three"
+    graph.graph.initializer.append(numpy_helper.from_array(np.array([3, 1000]), "rows"))
+    graph.graph.node.append(onnx.helper.make_node("Reshape", ["three", "rows"], ["logits"]))
+    old = copied.manifest.files[GRAPH]
+    copied.write(GRAPH, graph.SerializeToString(), made_by=old.made_by, made_from=list(old.made_from))
+
+    result = command(copied, "--variant", VARIANT)
+
+    assert result.returncode == 2
+    assert "onnxruntime-fp32 loads, but can't run: " in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_what_can_be_proved_here(copied: Bundle) -> None:
+    everything = provable_variants(copied)
+    assert {"onnxruntime-fp32", "onnxruntime-fp16", "openvino-fp32"} <= set(everything)
+    assert "torch-fp32" not in everything
+
+    copied.write("weights.safetensors", b"newer", made_by="a test")
+    assert provable_variants(copied) == []
+
+
+def test_a_bundle_without_exports_has_nothing_to_prove(copied: Bundle) -> None:
+    copied.write("weights.safetensors", b"newer", made_by="a test")
+
+    result = command(copied)
+
+    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert "has nothing to prove yet: export it with `python -m export --model efficientnet_lite0`" in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--min-agreement", "1.5"], ["--min-images", "0"], ["--max-mean-kl", "-1"]])
+def test_a_gate_out_of_range_is_one_line(default: Bundle, arguments: list[str]) -> None:
+    result = command(default, "--variant", VARIANT, *arguments)
+
+    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert result.stderr.startswith("error: the gate's ")

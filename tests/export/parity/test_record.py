@@ -1,0 +1,139 @@
+"""A proof counts for the files, the library and the arithmetic that it was made with, and for nothing else."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from export.parity.record import ParityRecord, UnprovenError, check_runtime, current, proof, record_name
+from models.bundle.bundle import WEIGHTS, Bundle
+from models.bundle.errors import FileMissingError, HashMismatchError
+from models.common.errors import HalftoneError
+from tests.samples import small_bundle
+
+GRAPH = "model.fp32.onnx"
+VARIANT = "onnxruntime-fp32"
+COMMAND = "`python -m export.parity --model tiny --variant onnxruntime-fp32`"
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    """A bundle with a graph and its proof, both only in name."""
+    made = small_bundle(tmp_path / "tiny")
+    made.write(GRAPH, b"", made_by="`make graph`", made_from=[WEIGHTS])
+    write(made, record(made))
+    return made
+
+
+def record(bundle: Bundle) -> ParityRecord:
+    files = bundle.manifest.files
+    return ParityRecord(
+        variant=VARIANT,
+        verdict="PASSED",
+        reasons=[],
+        version=bundle.manifest.version,
+        weights_sha256=files[WEIGHTS].sha256,
+        source=GRAPH,
+        source_sha256=files[GRAPH].sha256,
+        runtime={"name": "onnxruntime", "version": "1.2.3", "executed_as": "fp32 on CPU"},
+        reference="torch-fp32 2.0.0",
+        data={"description": "pictures", "labelled": False, "unreadable": []},
+        gate={"min_agreement": 0.98},
+        figures={"images": 320},
+        host={"cpu": "x", "cores": 2},
+        date="2026-01-01T00:00:00+00:00",
+    )
+
+
+def write(bundle: Bundle, changed: ParityRecord | bytes, variant: str = VARIANT) -> None:
+    data = changed if isinstance(changed, bytes) else changed.to_json()
+    bundle.write(record_name(variant), data, made_by=COMMAND, made_from=[WEIGHTS, GRAPH])
+
+
+def test_a_record_reads_back(bundle: Bundle) -> None:
+    assert proof(bundle, VARIANT) == current(bundle, VARIANT) == record(bundle)
+    assert json.loads(bundle.read("parity/onnxruntime-fp32.json"))["schema"] == 1
+
+
+def test_no_record(bundle: Bundle) -> None:
+    with pytest.raises(UnprovenError, match=r"tiny has no proof that openvino-fp32 answers .*--variant openvino-fp32`"):
+        proof(bundle, "openvino-fp32")
+
+
+def test_a_record_that_nobody_listed_is_none(tmp_path: Path) -> None:
+    bundle = small_bundle(tmp_path / "tiny")
+    (bundle.folder / "parity").mkdir()
+    (bundle.folder / record_name(VARIANT)).write_text("{}")
+
+    with pytest.raises(UnprovenError, match="has no proof"):
+        proof(bundle, VARIANT)
+
+
+def test_a_failed_record_gives_its_reasons(bundle: Bundle) -> None:
+    write(bundle, replace(record(bundle), verdict="FAILED", reasons=["too far off", "too few"]))
+
+    assert current(bundle, VARIANT).verdict == "FAILED"
+    with pytest.raises(UnprovenError) as caught:
+        proof(bundle, VARIANT)
+    assert "failed its parity gate (too far off; too few): serve another variant" in str(caught.value)
+    assert COMMAND in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, GRAPH])
+def test_a_record_for_another_file(bundle: Bundle, name: str) -> None:
+    bundle.write(name, b"changed since", made_by="a test")
+
+    with pytest.raises(UnprovenError) as caught:
+        proof(bundle, VARIANT)
+    assert str(caught.value) == f"the proof of {VARIANT} is for other files than tiny has now: run {COMMAND}"
+
+
+def test_a_record_of_another_variant_in_its_place(bundle: Bundle) -> None:
+    write(bundle, record(bundle), variant="openvino-fp32")
+
+    with pytest.raises(UnprovenError, match="for other files"):
+        proof(bundle, "openvino-fp32")
+
+
+def test_a_record_for_a_file_that_is_not_listed(bundle: Bundle) -> None:
+    write(bundle, replace(record(bundle), source="model.fp16.onnx"))
+
+    with pytest.raises(UnprovenError, match="for other files"):
+        proof(bundle, VARIANT)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"null", b"[]", b'"x"', b"{}", b'{"schema": 1}', b'{"schema": 2}', b'{"schema": 1, "x": 1}']
+)
+def test_what_is_no_record_is_one_error(bundle: Bundle, content: bytes) -> None:
+    write(bundle, content)
+
+    with pytest.raises(UnprovenError, match=r"onnxruntime-fp32\.json can't be used: not a parity record.*run `python"):
+        proof(bundle, VARIANT)
+    with pytest.raises(HalftoneError):
+        ParityRecord.from_json(content)
+
+
+def test_a_record_that_was_edited(bundle: Bundle) -> None:
+    path = bundle.locate(record_name(VARIANT))
+    path.write_text(path.read_text().replace('"images": 320', '"images": 999'))
+
+    with pytest.raises(HashMismatchError, match=r"onnxruntime-fp32\.json.*--variant onnxruntime-fp32`"):
+        proof(bundle, VARIANT)
+    path.unlink()
+    with pytest.raises(FileMissingError, match=r"onnxruntime-fp32\.json is missing"):
+        proof(bundle, VARIANT)
+
+
+@pytest.mark.parametrize(("version", "executed_as"), [("1.2.4", "fp32 on CPU"), ("1.2.3", "bf16 on CPU")])
+def test_another_library_or_arithmetic(bundle: Bundle, version: str, executed_as: str) -> None:
+    proved = proof(bundle, VARIANT)
+
+    check_runtime(proved, "1.2.3", "fp32 on CPU", "tiny")
+    with pytest.raises(UnprovenError) as caught:
+        check_runtime(proved, version, executed_as, "tiny")
+    message = str(caught.value)
+    assert "was proved with onnxruntime 1.2.3 (fp32 on CPU)" in message
+    assert f"here it would run on {version} ({executed_as})" in message
+    assert COMMAND in message

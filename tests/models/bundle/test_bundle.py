@@ -1,0 +1,179 @@
+"""A bundle is whole or refused: every kind of tampering has its own error, which names the file and the repair."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+from models.bundle.bundle import Bundle
+from models.bundle.errors import (
+    BundleError,
+    BundleMissingError,
+    FileMissingError,
+    HashMismatchError,
+    OutsideError,
+    SchemaError,
+    StaleError,
+    SymlinkError,
+)
+from models.common.files import sha256
+
+NAME = "efficientnet_lite0"
+GRAPH = "model.fp32.onnx"
+
+
+@pytest.fixture
+def folder(artifacts: Path, tmp_path: Path) -> Path:
+    """A copy of the default bundle, to be spoilt."""
+    shutil.copytree(artifacts / NAME, tmp_path / NAME)
+    return tmp_path / NAME
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    change(manifest)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def rename(folder: Path, name: str) -> None:
+    """List the graph under another name."""
+    edit(folder, lambda manifest: manifest["files"].update({name: manifest["files"].pop(GRAPH)}))
+
+
+def test_a_bundle_reads_back_what_was_written(folder: Path) -> None:
+    bundle = Bundle.open(folder)
+    bundle.write("report/x.txt", b"hello", made_by="a test", made_from=["weights.safetensors"])
+
+    assert Bundle.open(folder).read("report/x.txt") == b"hello"
+    assert {Bundle.open(folder).has(name) for name in bundle.manifest.files} == {True}
+
+
+def test_a_failed_write_changes_nothing(folder: Path) -> None:
+    bundle, before = Bundle.open(folder), sorted(folder.rglob("*"))
+    graph = bundle.read(GRAPH)
+
+    with pytest.raises(ZeroDivisionError), bundle.writing(GRAPH, made_by="a test") as path:
+        path.write_bytes(bytes(1 // 0))
+
+    assert sorted(folder.rglob("*")) == before
+    assert Bundle.open(folder).read(GRAPH) == graph
+
+
+def test_two_writers_lose_nothing(folder: Path) -> None:
+    one, other = Bundle.open(folder), Bundle.open(folder)
+    one.write("a", b"1", made_by="a test")
+    other.write("b", b"2", made_by="a test")
+
+    assert {"a", "b"} <= set(Bundle.open(folder).manifest.files)
+
+
+def test_no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(BundleMissingError, match=r"python -m export --model nothing"):
+        Bundle.open(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda manifest: manifest.update(schema=99),
+        lambda manifest: manifest.pop("labels"),
+        lambda manifest: manifest.update(labels=["a", "a"]),
+        lambda manifest: manifest.update(labels=[]),
+        lambda manifest: manifest.update(temperature=-1),
+        lambda manifest: manifest.update(surprise=1),
+        lambda manifest: manifest["input"].update(size="big"),
+        lambda manifest: manifest["input"].update(std=[0, 1, 1]),
+        lambda manifest: manifest["files"][GRAPH].update(sha256="abc"),
+        lambda manifest: manifest["files"][GRAPH].update(size=-1),
+        lambda manifest: manifest.update(files=[]),
+    ],
+)
+def test_a_manifest_of_another_form(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    edit(folder, change)
+
+    with pytest.raises(SchemaError, match=r"manifest\.json can't be used.*python -m export"):
+        Bundle.open(folder)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 100_000])
+def test_a_manifest_that_is_no_json_object(folder: Path, text: str) -> None:
+    (folder / "manifest.json").write_text(text)
+
+    with pytest.raises(SchemaError):
+        Bundle.open(folder)
+
+
+def test_a_missing_file(folder: Path) -> None:
+    (folder / GRAPH).unlink()
+
+    with pytest.raises(FileMissingError, match=r"model\.fp32\.onnx is missing.*python -m export\.onnx"):
+        Bundle.open(folder)
+
+
+def test_another_content(folder: Path) -> None:
+    with (folder / GRAPH).open("ab") as file:
+        file.write(b"\0")
+
+    with pytest.raises(HashMismatchError, match=r"model\.fp32\.onnx.*python -m export\.onnx"):
+        Bundle.open(folder).read(GRAPH)
+
+
+@pytest.mark.parametrize("name", ["../x.onnx", "/etc/hostname", "a/../../x", "..\\x", "", "a\0b"])
+def test_a_path_outside(folder: Path, name: str) -> None:
+    rename(folder, name)
+
+    with pytest.raises(OutsideError, match="leads outside"):
+        Bundle.open(folder)
+
+
+def test_a_linked_file(folder: Path, tmp_path: Path) -> None:
+    shutil.move(folder / GRAPH, tmp_path / "elsewhere")
+    (folder / GRAPH).symlink_to(tmp_path / "elsewhere")
+
+    with pytest.raises(SymlinkError, match=r"model\.fp32\.onnx is a symbolic link"):
+        Bundle.open(folder)
+
+
+def test_a_linked_folder(folder: Path, tmp_path: Path) -> None:
+    shutil.move(folder / "parity", tmp_path / "elsewhere")
+    (folder / "parity").symlink_to(tmp_path / "elsewhere")
+
+    with pytest.raises(SymlinkError, match="parity is a symbolic link"):
+        Bundle.open(folder)
+
+
+def test_a_linked_manifest(folder: Path, tmp_path: Path) -> None:
+    shutil.move(folder / "manifest.json", tmp_path / "elsewhere")
+    (folder / "manifest.json").symlink_to(tmp_path / "elsewhere")
+
+    with pytest.raises(SymlinkError):
+        Bundle.open(folder)
+
+
+@pytest.mark.parametrize(
+    ("location", "error"),
+    [("../secret.bin", OutsideError), ("/etc/hostname", OutsideError), ("unlisted.bin", BundleError)],
+)
+def test_external_data_outside_the_bundle(folder: Path, location: str, error: type[BundleError]) -> None:
+    graph = onnx.load(folder / GRAPH)
+    tensor = graph.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=location)
+    data = graph.SerializeToString()
+    (folder / GRAPH).write_bytes(data)
+    edit(folder, lambda manifest: manifest["files"][GRAPH].update(sha256=sha256(data), size=len(data)))
+
+    with pytest.raises(error):
+        Bundle.open(folder).read(GRAPH)
+
+
+def test_a_file_made_from_older_weights(folder: Path) -> None:
+    Bundle.open(folder).write("weights.safetensors", b"other weights", made_by="a test")
+
+    with pytest.raises(StaleError, match=r"made from another weights\.safetensors.*python -m export\.onnx"):
+        Bundle.open(folder).fresh(GRAPH)

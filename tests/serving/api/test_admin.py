@@ -1,0 +1,160 @@
+"""The operators' requests over HTTP: who may, what they do to a running service, and what they are told."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from models.bundle.store import DEFAULT_MODEL
+from tests.samples import edit_manifest
+from tests.servers import PHOTOS, Server, serve, wait_until
+
+TOKEN = "a-token-of-the-tests-only"
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
+CAT = (PHOTOS / "cat.jpg").read_bytes()
+LOAD, ROLLBACK = f"/admin/models/{DEFAULT_MODEL}/load", f"/admin/models/{DEFAULT_MODEL}/rollback"
+
+
+@pytest.fixture(scope="module")
+def folder(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the default bundle, which tests change, and a second one."""
+    folder = tmp_path_factory.mktemp("admin")
+    for name in (DEFAULT_MODEL, "second"):
+        shutil.copytree(artifacts / DEFAULT_MODEL, folder / name)
+    edit_manifest(folder / "second", lambda manifest: manifest.update(temperature=3.0))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def admin(folder: Path) -> Iterator[Server]:
+    """A service that lets itself be administered."""
+    with serve(folder, folder / "log", HALFTONE_ADMIN_TOKEN=TOKEN, HALFTONE_VARIANT="onnxruntime-fp32") as server:
+        yield server
+
+
+@pytest.fixture
+def restored(artifacts: Path, folder: Path) -> Iterator[None]:
+    """Puts the default bundle back afterwards."""
+    yield
+    shutil.rmtree(folder / DEFAULT_MODEL)
+    shutil.copytree(artifacts / DEFAULT_MODEL, folder / DEFAULT_MODEL)
+
+
+def version(server: Server) -> str:
+    return str(server.post("/classify", content=CAT).json()["version"])
+
+
+def code(response: httpx.Response) -> tuple[int, str]:
+    return response.status_code, response.json()["error"]["code"]
+
+
+@pytest.mark.parametrize("path", ["/admin/models", "/admin/", LOAD])
+def test_without_a_token_there_is_no_administration(server: Server, path: str) -> None:
+    response = httpx.post(server.url + path, headers=BEARER, timeout=60)
+
+    assert code(response) == (404, "not_found")
+    assert "HALFTONE_ADMIN_TOKEN" in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [None, "", "Bearer", f"Basic {TOKEN}", TOKEN, f"Bearer {TOKEN[:-1]}", f"Bearer {TOKEN}x", "Bearer é"],
+)
+@pytest.mark.parametrize("path", ["/admin/models", LOAD, ROLLBACK, "/admin/nothing"])
+def test_only_who_bears_the_token_is_let_in(admin: Server, path: str, authorization: str | None) -> None:
+    headers = {} if authorization is None else {"Authorization": authorization.encode()}
+    response = httpx.post(admin.url + path, headers=headers, timeout=60)
+
+    assert code(response) == (401, "unauthorized")
+    assert response.headers["www-authenticate"].startswith("Bearer")
+    assert TOKEN not in response.text
+
+
+def test_a_bundle_is_loaded_and_rolled_back(admin: Server, folder: Path, restored: None) -> None:
+    first = version(admin)
+    edit_manifest(folder / DEFAULT_MODEL, lambda manifest: manifest.update(temperature=2.0))
+
+    answer = admin.post(LOAD, headers=BEARER).json()
+    second = version(admin)
+    listed = httpx.get(admin.url + "/admin/models", headers=BEARER, timeout=60).json()["models"]
+    metadata = admin.get(f"/v2/models/{DEFAULT_MODEL}").json()
+    metrics = admin.get("/metrics").text
+    back = admin.post(ROLLBACK, headers=BEARER).json()
+
+    assert (answer["version"], answer["replaced"]["version"]) == (second, first)
+    assert second != first
+    assert [(model["version"], model["previous"]["version"], model["swapping"]) for model in listed] == [
+        (second, first, False)
+    ]
+    assert metadata["versions"] == [second]
+    assert f'version="{second}"' in metrics
+    assert f'version="{first}"' not in metrics
+    assert (back["version"], version(admin)) == (first, first)
+
+
+def test_a_bad_bundle_changes_nothing_and_the_answer_says_why(admin: Server, folder: Path, restored: None) -> None:
+    before = version(admin)
+    with (folder / DEFAULT_MODEL / "model.fp32.onnx").open("ab") as file:
+        file.write(b"\0")
+
+    response = admin.post(LOAD, headers=BEARER)
+
+    assert code(response) == (422, "bundle_refused")
+    message = response.json()["error"]["message"]
+    assert message.startswith(f"the content of {DEFAULT_MODEL}/model.fp32.onnx is not what the manifest says")
+    assert str(folder) not in response.text
+    assert version(admin) == before
+
+
+def test_another_bundle_is_served_under_the_name(admin: Server, folder: Path) -> None:
+    answer = admin.post(LOAD, headers=BEARER, json={"bundle": "second"}).json()
+
+    assert (answer["name"], answer["bundle"]) == (DEFAULT_MODEL, "second")
+    served = admin.post("/classify", content=CAT).json()
+    assert (served["model"], served["version"]) == (DEFAULT_MODEL, answer["version"])
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ('{"bundle": "../admin"}', 422),
+        ('{"bundle": "/etc"}', 422),
+        ('{"bundle": ""}', 422),
+        ('{"bundle": 5}', 422),
+        ('{"bundle": "third"}', 422),
+        ('{"bundel": "second"}', 422),
+        ("[]", 422),
+        ("{", 422),
+        ("[" * 60_000, 422),
+        ("x" * 400_000, 413),
+    ],
+)
+def test_a_wrong_body_is_told_what_is_wrong(admin: Server, folder: Path, body: str, status: int) -> None:
+    response = admin.post(LOAD, headers=BEARER, content=body)
+
+    assert response.status_code == status
+    assert response.json()["error"]["message"]
+    assert str(folder) not in response.text
+
+
+def test_what_there_is_not(admin: Server) -> None:
+    assert code(admin.post("/admin/models/third/load", headers=BEARER)) == (404, "model_not_found")
+    assert code(admin.post("/admin/models/third/rollback", headers=BEARER)) == (404, "model_not_found")
+    assert code(admin.post("/admin/nothing", headers=BEARER)) == (404, "not_found")
+    assert code(admin.post("/admin/models", headers=BEARER)) == (405, "method_not_allowed")
+    assert code(httpx.get(admin.url + LOAD, headers=BEARER, timeout=60)) == (405, "method_not_allowed")
+
+
+def test_a_watched_folder_is_loaded(artifacts: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "artifacts"
+    shutil.copytree(artifacts, folder)
+    with serve(folder, tmp_path / "log", HALFTONE_WATCH="0.2", HALFTONE_VARIANT="onnxruntime-fp32") as server:
+        first = version(server)
+        manifest = json.loads((folder / DEFAULT_MODEL / "manifest.json").read_text())
+        (folder / DEFAULT_MODEL / "new").write_text(json.dumps(manifest | {"temperature": 2.0}))
+        (folder / DEFAULT_MODEL / "new").replace(folder / DEFAULT_MODEL / "manifest.json")
+
+        wait_until(lambda: version(server) != first, "the changed bundle was served")

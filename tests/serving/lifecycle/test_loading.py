@@ -1,0 +1,50 @@
+"""Nothing serves before it has answered a photograph."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from export.runtime import Pixels
+from models.bundle.bundle import Bundle
+from models.bundle.manifest import Manifest
+from models.bundle.store import DEFAULT_MODEL
+from models.common.errors import HalftoneError
+from serving.lifecycle.loading import answer_a_picture
+from tests.serving.stand_in import StandIn
+
+
+class Broken(StandIn):
+    """Gives one number for every class."""
+
+    def __init__(self, logit: float) -> None:
+        super().__init__()
+        self._logit = logit
+
+    def _infer(self, pixels: Pixels) -> npt.NDArray[np.floating]:
+        return np.full((len(pixels), self.classes), self._logit, np.float32)
+
+
+@pytest.fixture(scope="module")
+def manifest(artifacts: Path) -> Manifest:
+    return Bundle.open(artifacts / DEFAULT_MODEL).manifest
+
+
+def test_a_sound_model_answers(manifest: Manifest) -> None:
+    runtime = StandIn()
+    answer_a_picture(runtime, manifest)
+    assert runtime.pictures == 1
+
+
+@pytest.mark.parametrize("logit", [float("nan"), float("inf")])
+def test_a_model_without_numbers_does_not(manifest: Manifest, logit: float) -> None:
+    with pytest.raises(HalftoneError, match="can't answer a picture"):
+        answer_a_picture(Broken(logit), manifest)
+
+
+def test_a_model_that_fails_does_not(manifest: Manifest) -> None:
+    other_size = replace(manifest, input=replace(manifest.input, size=32))
+    with pytest.raises(HalftoneError, match="can't answer a picture"):
+        answer_a_picture(StandIn(), other_size)

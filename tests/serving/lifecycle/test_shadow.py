@@ -1,0 +1,185 @@
+"""Shadow parity: the reference sees a share of the live pictures, in idle time only, and finds a wrong variant."""
+
+import asyncio
+import io
+import json
+import re
+import shutil
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from models.bundle.bundle import Bundle
+from serving.lifecycle.shadow import MOST_WAITING, Shadow
+from serving.settings import Settings
+from serving.telemetry.metrics import Metrics
+from serving.telemetry.recorder import Recorder
+from serving.telemetry.shadow_metrics import WINDOW, ComparisonRecorder, Drift
+from tests.servers import PHOTOS, Server, serve, wait_until
+from tests.serving.lifecycle.test_sabotage import damage
+from tests.serving.process.test_startup import refused, rewrite_record
+from tests.serving.stand_in import StandIn, served
+
+MODEL = "efficientnet_lite0"
+
+
+@pytest.fixture
+def copy(artifacts: Path, tmp_path: Path) -> Path:
+    shutil.copytree(artifacts, tmp_path / "artifacts")
+    return tmp_path / "artifacts"
+
+
+def photos() -> list[bytes]:
+    return [path.read_bytes() for path in sorted(PHOTOS.glob("*.jpg"))]
+
+
+def counts(exposition: str) -> dict[str, int]:
+    """Result of a comparison to its number."""
+    found = re.findall(r'^halftone_shadow_total\{.*result="(\w+)".*\} (\S+)$', exposition, re.MULTILINE)
+    return {result: int(float(number)) for result, number in found}
+
+
+def compared(server: Server, number: int) -> dict[str, int]:
+    wait_until(lambda: sum(counts(server.get("/metrics").text).values()) >= number, f"{number} comparisons")
+    return counts(server.get("/metrics").text)
+
+
+def ask(server: Server, pictures: Sequence[bytes]) -> int:
+    """Pictures in one request; returns their number."""
+    answer = server.post("/classify_batch", files=[("images", picture) for picture in pictures])
+    assert answer.status_code == 200
+    return len(pictures)
+
+
+def test_a_sound_variant_agrees_and_drift_of_the_pictures_shows(artifacts: Path, tmp_path: Path) -> None:
+    black = io.BytesIO()
+    Image.new("RGB", (300, 300)).save(black, "PNG")
+    with serve(artifacts, tmp_path / "log", HALFTONE_SHADOW="1") as server:
+        number = ask(server, photos())
+        assert compared(server, number) == {"agree": number}
+        for pictures in (photos()[:4] * 12, photos()[4:] * 12, [black.getvalue()] * (WINDOW // 2)):
+            number += ask(server, pictures)
+            compared(server, number)
+        text = server.get("/metrics").text
+
+    drifts = dict(re.findall(r'^halftone_input_drift\{.*measure="(\w+)".*\} (\S+)$', text, re.MULTILINE))
+    assert float(drifts["mean"]) < -0.5
+    assert float(drifts["variance"]) < -0.5
+
+
+def test_a_wrong_variant_with_a_forged_proof_is_found(copy: Path, tmp_path: Path) -> None:
+    bundle = Bundle.open(copy / MODEL)
+    damage(bundle, "fp16")
+    digest = bundle.manifest.files["model.fp16.onnx"].sha256
+    rewrite_record(copy, "onnxruntime-fp16", lambda record: record.update(source_sha256=digest))
+
+    with serve(copy, tmp_path / "log", HALFTONE_SHADOW="1", HALFTONE_VARIANT="onnxruntime-fp16") as server:
+        number = ask(server, photos())
+        assert compared(server, number) == {"disagree": number}
+
+
+def test_without_the_setting_there_is_nothing_of_it(server: Server) -> None:
+    lines = server.get("/metrics").text.splitlines()
+    assert [line for line in lines if line.startswith(("halftone_shadow", "halftone_input"))] == []
+
+
+def test_it_needs_another_proven_fp32_variant(copy: Path) -> None:
+    manifest = json.loads((copy / MODEL / "manifest.json").read_text())
+    for name in ("parity/onnxruntime-fp32.json", "parity/openvino-fp32.json"):
+        manifest["files"].pop(name, None)
+    (copy / MODEL / "manifest.json").write_text(json.dumps(manifest))
+
+    assert "HALFTONE_SHADOW needs a proven FP32 variant" in refused(copy, HALFTONE_SHADOW="0.5")
+
+
+@pytest.mark.parametrize("share", ["-0.1", "1.1", "nan"])
+def test_a_share_is_from_0_to_1(share: str) -> None:
+    with pytest.raises(Exception, match="HALFTONE_SHADOW must be from 0 to 1"):
+        Settings.from_environment({"HALFTONE_SHADOW": share})
+
+
+def test_it_runs_only_while_idle_and_drops_what_has_no_room() -> None:
+    idle = threading.Event()
+    reference, metrics = StandIn(), Metrics()
+    recorder = ComparisonRecorder(metrics, "m", "v")
+    shadow = Shadow(reference, share=1, idle=idle.is_set, temperature=1.0, recorder=recorder)
+    picture = np.zeros((224, 224, 3), np.uint8)
+    logits = np.eye(1, 1000, dtype=np.float32)
+
+    for _ in range(MOST_WAITING + 5):
+        shadow.offer([picture], logits)
+
+    assert not reference.entered.acquire(timeout=0.1)
+    idle.set()
+    for _ in range(MOST_WAITING):
+        assert reference.entered.acquire(timeout=30)
+    shadow.close()
+    assert counts(metrics.exposition().decode())["dropped"] == 5
+
+
+def test_an_answer_without_numbers_disagrees_and_the_thread_lives_on() -> None:
+    metrics = Metrics()
+    recorder = ComparisonRecorder(metrics, "m", "v")
+    shadow = Shadow(StandIn(), share=1, idle=lambda: True, temperature=1.0, recorder=recorder)
+    picture, nothing = np.zeros((224, 224, 3), np.uint8), np.full((1, 1000), np.nan, np.float32)
+
+    for number in range(1, 2 * WINDOW):
+        shadow.offer([picture], nothing)
+        wait_until(lambda number=number: sum(counts(metrics.exposition().decode()).values()) == number, "compared")  # type: ignore[misc]
+
+    shadow.offer([picture], np.eye(1, 1000, dtype=np.float32))
+    wait_until(lambda: counts(metrics.exposition().decode()).get("agree") == 1, "a sound answer was compared")
+    shadow.close()
+    assert counts(metrics.exposition().decode()) == {"agree": 1, "disagree": 2 * WINDOW - 1}
+
+
+def test_what_waits_is_dropped_when_the_model_is_replaced() -> None:
+    idle = threading.Event()
+    reference = StandIn()
+    recorder = ComparisonRecorder(Metrics(), "m", "v")
+    shadow = Shadow(reference, share=1, idle=idle.is_set, temperature=1.0, recorder=recorder)
+    for _ in range(10):
+        shadow.offer([np.zeros((224, 224, 3), np.uint8)], np.eye(1, 1000, dtype=np.float32))
+
+    shadow.drop()
+    idle.set()
+
+    assert not reference.entered.acquire(timeout=0.2)
+    shadow.close()
+
+
+def test_idle_is_a_service_in_which_no_model_has_anything_to_do(artifacts: Path) -> None:
+    recorder = Recorder(metrics=False)
+    busy, other = (
+        served(artifacts, name, StandIn(held=held), recorder=recorder) for name, held in (("a", True), ("b", False))
+    )
+    assert recorder.idle()
+    busy.announce()
+    other.announce()
+    assert recorder.idle()
+
+    async def ask() -> None:
+        asking = asyncio.ensure_future(busy.logits(np.zeros((1, 224, 224, 3), np.uint8), seconds=30))
+        await asyncio.sleep(0.05)
+        assert not recorder.idle()
+        busy.runtime.held.set()  # type: ignore[attr-defined]
+        await asking
+
+    asyncio.run(ask())
+    assert recorder.idle()
+    for model in (busy, other):
+        model.close()
+
+
+def test_drift_is_counted_in_standard_deviations_of_the_first_pictures() -> None:
+    drift = Drift()
+    for index in range(WINDOW):
+        drift.add(10.0 + (-1) ** index)
+    assert drift.distance == 0
+    for _ in range(WINDOW):
+        drift.add(13.0)
+    assert (drift.recent, drift.distance) == (13.0, 3.0)

@@ -1,0 +1,72 @@
+"""HALFTONE_SETTINGS: a file of settings, below the environment's variables."""
+
+import contextlib
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from models.common.errors import HalftoneError
+from serving.settings import Settings
+
+FILE = "# tuned\n\nHALFTONE_VARIANT=openvino-fp32\n HALFTONE_THREADS = 3 \nHALFTONE_BATCH=\n"
+
+
+def settings_of(path: Path, **environment: str) -> Settings:
+    return Settings.from_environment({"HALFTONE_SETTINGS": str(path), **environment})
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "tuned.env"
+    path.write_text(FILE)
+    return path
+
+
+def test_a_file_sets_what_the_environment_does_not(file: Path) -> None:
+    found = settings_of(file, HALFTONE_THREADS="", HALFTONE_QUEUE="99", PATH="/bin")
+
+    assert (found.variant, found.threads, found.batch, found.queue) == ("openvino-fp32", 3, 0, 99)
+
+
+def test_the_environment_wins(file: Path) -> None:
+    assert settings_of(file, HALFTONE_THREADS="1").threads == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("HALFTONE_QUEUE=1\nthreads: 3\n", "line 2 of"),
+        ("OTHER=1\n", "must be HALFTONE_NAME=VALUE"),
+        ("HALFTONE_QUEUE\n", "must be HALFTONE_NAME=VALUE"),
+        ("HALFTONE_SETTINGS=x.env\n", "set it in the environment"),
+        ("HALFTONE_ARTIFACTS=x\n", "set it in the environment"),
+        ("HALFTONE_QUEUE=1\nHALFTONE_QUEUE=2\n", "a second time"),
+        ("HALFTONE_THREAD=1\n", "did you mean HALFTONE_THREADS?"),
+        ("HALFTONE_THREADS=-1\n", "HALFTONE_THREADS must be 0 or more"),
+        ("#" * 70_000, "more than 65536 bytes"),
+    ],
+)
+def test_a_wrong_file_is_told_with_the_reason(file: Path, text: str, message: str) -> None:
+    file.write_text(text)
+
+    with pytest.raises(HalftoneError, match=message.replace("?", r"\?")):
+        settings_of(file)
+
+
+def test_a_file_that_can_not_be_read_is_told(tmp_path: Path) -> None:
+    with pytest.raises(HalftoneError, match="No such file"):
+        settings_of(tmp_path / "no.env")
+    with pytest.raises(HalftoneError, match="Is a directory"):
+        settings_of(tmp_path)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=60))
+def test_any_bytes_are_settings_or_a_clear_error(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "any.env"
+    path.write_bytes(data)
+
+    with contextlib.suppress(HalftoneError):
+        assert settings_of(path).queue >= 1

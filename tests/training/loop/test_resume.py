@@ -1,0 +1,319 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from models.bundle.bundle import WEIGHTS, Bundle
+from models.common.errors import HalftoneError
+from tests.servers import ROOT
+from tests.training.memory import crops
+from tests.training.runs import STATEFUL, TINY, run, timeless
+from training.config.recipe import Optimisation
+from training.config.train import TrainConfig
+from training.loop.checkpoints import LOCK, RunFolder
+from training.loop.resume import requested
+
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+SLOW = (
+    "--data", "training/sample", "--model", "mobilenetv3_small", "--weights", "random", "--size", "32", "--limit", "40",
+    "--batch", "4", "--epochs", "3", "--amp", "off", "--device", "cpu", "--workers", "1", "--recipe", "quick",
+    "--freeze", "full",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The undisturbed run."""
+    return run(tmp_path_factory.mktemp("whole") / "photos")
+
+
+def command(*flags):
+    return subprocess.Popen(
+        [sys.executable, "-m", "training", *map(str, flags)], cwd=ROOT, env=ENVIRONMENT, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+
+
+def finished(process):
+    out, err = process.communicate(timeout=600)
+    return process.returncode, out, err
+
+
+def weights(bundle):
+    return safetensors.torch.load(bundle.read(WEIGHTS))
+
+
+def assert_equal(one, two):
+    ours, theirs = weights(one), weights(two)
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        assert torch.equal(tensor, theirs[name]), name
+    assert timeless(one) == timeless(two)
+
+
+def stopped_after(monkeypatch, output, saves, **options):
+    """A run that ends, as if killed, when so many checkpoints are written."""
+    save_last, count = RunFolder.save_last, 0
+
+    def save(folder, name, state, resume, **options):
+        nonlocal count
+        save_last(folder, name, state, resume, **options)
+        count += 1
+        if count == saves:
+            raise InterruptedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "save_last", save)
+        with pytest.raises(InterruptedError):
+            run(output, minutes=0.0, **options)
+
+
+def checkpoints(output):
+    return sorted(path.name for path in RunFolder(output).path.glob("last-*"))
+
+
+@pytest.mark.timeout(900)
+def test_a_run_killed_at_random_moments_ends_as_if_it_had_not_been(tmp_path):
+    script = Path(__file__).parents[1] / "runs.py"
+    result = subprocess.run(
+        [sys.executable, script, "kill", tmp_path, "5", "0"], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "killed 5 times" in result.stdout
+
+
+def interrupted(output, number):
+    """The command's end when it gets the signal after its first checkpoint."""
+    process = command(*SLOW, "--output", output, "--checkpoint-minutes", "0")
+    while not checkpoints(output) and process.poll() is None:
+        time.sleep(0.02)
+    # To the whole group, as a terminal does: loader processes must leave the answer to the training process.
+    os.killpg(process.pid, number)
+    code, _, err = finished(process)
+    assert code == 130, err
+    assert err == f"stopped and saved: go on with `python -m training --output {output} --resume`\n"
+    assert len(checkpoints(output)) == 1
+
+
+@pytest.mark.timeout(900)
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
+    output = tmp_path / "photos"
+    interrupted(output, signal.SIGINT)
+    code, out, err = finished(command("--output", output, "--resume", "--workers", "0"))
+    assert code == 0, err
+    assert "going on after " in out
+    code, _, err = finished(command(*SLOW, "--output", tmp_path / "whole"))
+    assert code == 0, err
+    assert_equal(Bundle.open(output), Bundle.open(tmp_path / "whole"))
+    assert [path.name for path in RunFolder(output).path.iterdir()] == ["tensorboard"]
+
+
+def test_termination_saves_too(tmp_path):
+    interrupted(tmp_path / "photos", signal.SIGTERM)
+
+
+# The sixth is the last step of the first epoch, the seventh its end.
+@pytest.mark.parametrize("saves", [1, 6, 7])
+def test_a_stopped_run_goes_on_when_its_command_is_repeated(tmp_path, monkeypatch, whole, saves):
+    stopped_after(monkeypatch, tmp_path / "photos", saves)
+    assert_equal(run(tmp_path / "photos"), whole)
+
+
+def test_changed_settings_are_refused_with_both_ways_on(tmp_path, monkeypatch):
+    output = tmp_path / "photos"
+    stopped_after(monkeypatch, output, 2)
+    with pytest.raises(HalftoneError) as caught:
+        run(output, replace(TINY, batch=16))
+    assert str(caught.value) == (
+        f"an unfinished run of {output} was started with other settings (batch: 8, now 16): go on with it by `python "
+        f"-m training --output {output} --resume`, or throw it away with --restart"
+    )
+    with pytest.raises(HalftoneError, match=r"data\.train: 48, now 40"):
+        run(output, data=crops(train=40))
+    assert checkpoints(output) == ["last-00000-000000002"]
+
+
+def test_restart_begins_anew(tmp_path, monkeypatch, whole):
+    output = tmp_path / "photos"
+    stopped_after(monkeypatch, output, 3, seed=5)
+    assert_equal(run(output, restart=True), whole)
+
+
+def test_a_run_killed_between_its_bundle_and_the_removal_of_its_checkpoints(tmp_path, monkeypatch):
+    output = tmp_path / "photos"
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "finish", lambda folder: None)
+        made = weights(run(output))
+    assert checkpoints(output)
+    again = run(output)
+    assert made.keys() == weights(again).keys()
+    assert not RunFolder(output).path.exists()
+    with pytest.raises(HalftoneError, match="holds something already"):
+        run(output)
+
+
+def test_there_must_be_something_to_resume(tmp_path):
+    with pytest.raises(HalftoneError) as caught:
+        requested(TrainConfig(output=tmp_path / "nothing", resume=True))
+    assert str(caught.value) == (
+        f"{tmp_path / 'nothing'} has no unfinished run to resume: start one with --data and --model"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("where", ["weights", "resume"])
+def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path, monkeypatch, whole, where):
+    output = tmp_path / "photos"
+    stopped_after(monkeypatch, output, 2)
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*((safetensors.torch, "save_file") if where == "weights" else (torch, "save")), full)
+        with pytest.raises(HalftoneError) as caught:
+            run(output, minutes=0.0)
+    assert str(caught.value) == (
+        f"the disk is full: no checkpoint could be saved in {RunFolder(output).path}; the checkpoint before it is "
+        "intact (last-00000-000000002): free some space, then repeat the command"
+    )
+    assert {path.name for path in RunFolder(output).path.iterdir()} == {"lock", "run.json", "last-00000-000000002"}
+    assert_equal(run(output), whole)
+
+
+# A limit on the size of files cuts a write off in its middle, as a full disk does.
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from tests.training.runs import run
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+run(Path(sys.argv[1]), minutes=0.0)
+"""
+
+
+@pytest.mark.parametrize("size", [1_000_000, 8_000_000], ids=["weights", "resume"])
+def test_a_write_that_is_cut_off_keeps_the_last_good_checkpoint(tmp_path, monkeypatch, size):
+    output = tmp_path / "photos"
+    stopped_after(monkeypatch, output, 2)
+    result = subprocess.run(
+        [sys.executable, "-c", LIMITED, output, str(size)], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert "writing failed (" in result.stderr
+    assert "the checkpoint before it is intact (last-00000-000000002)" in result.stderr
+    assert checkpoints(output) == ["last-00000-000000002"]
+    assert RunFolder(output).load_last() is not None
+
+
+# Record locks hold between processes only.
+HOLDING = "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.lockf(file, fcntl.LOCK_EX); print(); input()"
+
+
+def test_a_second_process_with_the_same_output_is_refused(tmp_path):
+    output = tmp_path / "photos"
+    folder = RunFolder(output).path
+    folder.mkdir()
+    arguments = [sys.executable, "-c", HOLDING, folder / LOCK]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        other.stdout.readline()
+        with pytest.raises(HalftoneError) as caught:
+            run(output)
+        other.communicate("\n")
+    assert str(caught.value) == f"another process is training {output}: wait for it, or choose another --output"
+    run(output)
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "resume.pt"])
+def test_a_damaged_checkpoint_is_named(tmp_path, monkeypatch, name):
+    output = tmp_path / "photos"
+    stopped_after(monkeypatch, output, 2)
+    damaged = RunFolder(output).path / "last-00000-000000002"
+    (damaged / name).write_bytes((damaged / name).read_bytes()[:1000])
+    with pytest.raises(HalftoneError) as caught:
+        run(output)
+    assert str(caught.value).startswith(f"the checkpoint {damaged} is damaged (")
+    assert str(caught.value).endswith("): start anew with --restart")
+
+
+@pytest.mark.parametrize("model", ["mobilenetv3_small", "vit_ti16"])
+def test_a_loss_that_is_no_number_stops_before_the_weights_are_touched(tmp_path, model):
+    output = tmp_path / "photos"
+    absurd = replace(TINY, optimisation=Optimisation(optimiser="sgd", head_lr=1e30, clip=None))
+    with pytest.raises(HalftoneError) as caught:
+        run(output, absurd, model=model, minutes=0.0)
+    message = str(caught.value)
+    assert message.startswith(("the loss is nan in epoch 1, step 2 of 6", "the loss is inf in epoch 1, step 2 of 6"))
+    assert (
+        "stopped before the weights were touched; most likely the learning rate is too high: lower --head-lr" in message
+    )
+    assert message.endswith("then start anew with --restart, since changed settings make another run")
+    state, _ = RunFolder(output).load_last()
+    assert checkpoints(output) == ["last-00000-000000001"]
+    assert all(bool(torch.isfinite(value.float()).all()) for value in state.values())
+
+
+def test_micro_batches_that_are_mixed_stop_it_too(tmp_path):
+    optimisation = Optimisation(optimiser="sgd", head_lr=1e30, clip=None, accumulate=2)
+    with pytest.raises(HalftoneError, match=r"the loss is (nan|inf) in epoch 1, step 2 .* rate is too high"):
+        run(tmp_path / "photos", replace(STATEFUL, optimisation=optimisation), minutes=0.0)
+    state, _ = RunFolder(tmp_path / "photos").load_last()
+    assert all(bool(torch.isfinite(value.float()).all()) for value in state.values())
+
+
+def test_weights_that_are_damaged_already_are_named(tmp_path, whole):
+    good = weights(whole)
+    safetensors.torch.save_file(
+        good | {"classifier.weight": good["classifier.weight"] * float("nan")}, tmp_path / "bad"
+    )
+    with pytest.raises(HalftoneError, match=r"weights hold NaN already \(first classifier.weight\): start from other"):
+        run(tmp_path / "photos", weights=str(tmp_path / "bad"))
+
+
+def test_best_weights_of_an_epoch_that_is_still_to_come_do_not_replace_the_best_ones(tmp_path):
+    folder = RunFolder(tmp_path / "photos")
+    folder.path.mkdir()
+    state = {"weight": torch.zeros(2)}
+    folder.save_best(2, state)
+    folder.save_last("00002-000000000", state, {}, best_epoch=2)
+    folder.save_best(3, state)
+    # Killed here, resumed, and a checkpoint comes before the third epoch ends again.
+    folder.save_last("00002-000000001", state, {}, best_epoch=2)
+    assert sorted(path.name for path in folder.path.iterdir()) == ["best-00002", "last-00002-000000001"]
+    assert torch.equal(folder.load_best(2)["weight"], state["weight"])
+
+
+def test_settings_can_not_be_changed_by_resuming(tmp_path):
+    with pytest.raises(HalftoneError, match=r"--resume goes on with the settings .* seed, settings can't be changed"):
+        requested(TrainConfig(output=tmp_path / "photos", resume=True, seed=3, settings=TINY))
+
+
+def test_the_curves_hold_the_epoch_that_a_run_goes_on_from(tmp_path, monkeypatch):
+    rows = []
+
+    class Rows:
+        def log(self, values, step):
+            rows.append((values["epoch"], step))
+
+        def close(self):
+            pass
+
+    stopped_after(monkeypatch, tmp_path / "photos", 7)
+    monkeypatch.setattr("training.loop.run.open_loggers", lambda *names, **options: [Rows()])
+    run(tmp_path / "photos")
+    assert rows == [(1, 6), (2, 12)]
+
+
+def test_pictures_that_were_broken_before_a_kill_are_told_after_it(tmp_path, monkeypatch):
+    data = crops(train=48, broken=(5,))
+    stopped_after(monkeypatch, tmp_path / "photos", 6, data=data)
+    told = run(tmp_path / "photos", data=data).manifest.training["unreadable"]
+    assert told["train"] == [data.train.name(5)]

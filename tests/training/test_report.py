@@ -1,0 +1,148 @@
+import base64
+import io
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from models.preprocess.decode import BrokenImageError
+from models.spec import InputSpec
+from tests.training.samples import picture
+from training.data.pictures import ArrayPictures
+from training.report.page import write_report
+
+NASTY = "<script>alert('x')</script>"
+LABELS = (NASTY, "$price$ & more", "猫")
+
+
+class Partly(ArrayPictures):
+    """Some can't be read."""
+
+    def read(self, index):
+        if index == 0:
+            raise BrokenImageError("damaged")
+        return super().read(index)
+
+
+def report(folder: Path, *, count: int = 30, labels: tuple[str, ...] = LABELS, epochs: int = 3, wrong: int = 4) -> str:
+    targets = np.arange(count, dtype=np.int64) % len(labels)
+    logits = np.random.default_rng(0).normal(0, 0.3, (count, len(labels))).astype(np.float32)
+    logits[np.arange(count), targets] += 3
+    logits[np.arange(wrong), (targets[:wrong] + 1) % len(labels)] += 6
+    images = np.stack([picture(seed, width=20, height=20) for seed in range(count)])
+    history = [
+        {"epoch": epoch + 1, "lr": 1e-3 / (epoch + 1), "train_loss": 2 / (epoch + 1), "val_loss": 1.5 / (epoch + 1),
+         "val_top1": 0.5 + epoch / 10, "val_top5": 0.9, "images_per_second": 100.0, "seconds": 61.0}
+        for epoch in range(epochs)
+    ]  # fmt: skip
+    path = write_report(
+        folder,
+        history=history,
+        logits=logits,
+        targets=targets,
+        labels=labels,
+        pictures=Partly(labels=labels, targets=targets, images=images, title="picture <b>"),
+        spec=InputSpec(size=16),
+        temperature=0.7,
+        title=f"model {NASTY}",
+        config={
+            "model": "resnet18",
+            "recipe": "quick",
+            "data": "x&y",
+            "settings": {"epochs": epochs, "deep": {"er": 1}},
+        },
+    )
+    assert path == folder / "index.html"
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    report(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def text(folder) -> str:
+    return (folder / "index.html").read_text(encoding="utf-8")
+
+
+class Collector(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_well_formed_and_loads_nothing(text):
+    parser = Collector()
+    parser.feed(text)
+    assert parser.open == []
+    assert not {"script", "link", "iframe"} & {tag for tag, _ in parser.tags}
+    sources = [attributes["src"] for tag, attributes in parser.tags if tag == "img"]
+    assert len(sources) == 4 + 3
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert not re.search(r"(src|href)=\"?(http|//|file)|url\(|@import", text)
+    for source in sources:
+        Image.open(io.BytesIO(base64.b64decode(source.split(",")[1]))).verify()
+
+
+def test_text_from_data_is_escaped(text):
+    assert NASTY not in text
+    assert "&lt;script&gt;" in text
+    assert "picture &lt;b&gt;" in text
+    assert "$price$ &amp; more" in text
+    assert "猫" in text
+
+
+def test_it_shows_figures_mistakes_and_settings(text):
+    for expected in ("86.67%", "settings.deep.er", "temperature", "Worst mistakes", "model resnet18", "3 min"):
+        assert expected in text
+
+
+def test_an_unreadable_mistake_is_left_out(text):
+    assert text.count("<figure>") == 3
+
+
+def test_the_drawings_and_the_figures_are_files_too(folder):
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "confusion.png", "curves.png", "index.html", "metrics.json", "reliability.png", "schedule.png"
+    ]  # fmt: skip
+    for path in folder.glob("*.png"):
+        with Image.open(path) as image:
+            assert min(image.size) > 300
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["temperature"] == 0.7
+    assert metrics["after_calibration"]["top1"]["value"] == pytest.approx(26 / 30)
+    assert metrics["before_calibration"]["ece"] != metrics["after_calibration"]["ece"]
+    assert len(metrics["history"]) == 3
+
+
+def test_no_history_no_mistakes(tmp_path):
+    text = report(tmp_path, epochs=0, wrong=0)
+    assert "every validation picture was classified rightly" in text
+    assert "Learning rate" not in text
+    assert not (tmp_path / "curves.png").exists()
+
+
+def test_many_classes_and_few_pictures(tmp_path):
+    labels = tuple(f"class number {index} with a rather long name" for index in range(120))
+    text = report(tmp_path, labels=labels, count=60, epochs=1)
+    assert text.count("<tr>") > 120
+
+
+def test_the_same_report_again_replaces_it(tmp_path):
+    assert report(tmp_path) == report(tmp_path)

@@ -1,0 +1,124 @@
+"""How training pictures are varied, as settings; `training.data.augment` carries them out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from models.common.errors import HalftoneError
+
+Policy = Literal["none", "randaugment", "autoaugment-imagenet", "autoaugment-cifar10", "autoaugment-svhn"]
+Range = tuple[float, float]
+
+MAGNITUDES = 31
+"""RandAugment's strengths: 0 to 30, as in torchvision."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """How training pictures are varied; probabilities and shares lie in [0, 1], and 0 switches a step off.
+
+    Raises:
+        HalftoneError: a value is outside its range.
+    """
+
+    crop_scale: Range = (0.35, 1.0)
+    """Random crop: smallest and largest share of the picture's area; `1 1` takes the evaluation's centre crop."""
+
+    crop_ratio: Range = (3 / 4, 4 / 3)
+    """Random crop: smallest and largest width / height."""
+
+    flip: float = 0.5
+    """Probability of a left-right flip; 0 where left and right mean something, as in writing."""
+
+    vertical_flip: float = 0.0
+    """Probability of an upside-down flip, for pictures without an up."""
+
+    policy: Policy = "none"
+    """RandAugment (Cubuk et al., arXiv:1909.13719) or a policy of AutoAugment (Cubuk et al., arXiv:1805.09501)."""
+
+    policy_ops: int = 2
+    """RandAugment: operations per picture."""
+
+    policy_magnitude: int = 9
+    """RandAugment: strength from 0 to 30."""
+
+    rotate: float = 0.0
+    """Largest turn to either side in degrees, up to 180."""
+
+    shift: float = 0.0
+    """Largest shift as a share of the side."""
+
+    zoom: float = 0.0
+    """Largest enlargement or reduction as a share, below 1."""
+
+    shear: float = 0.0
+    """Largest shear to either side in degrees, below 90."""
+
+    perspective: float = 0.0
+    """Largest shift of a corner as a share of the side, as if seen from an angle; below 0.5."""
+
+    brightness: float = 0.2
+    """Brightness changes by a factor in [1 - x, 1 + x]."""
+
+    contrast: float = 0.2
+    """Contrast changes by a factor in [1 - x, 1 + x]."""
+
+    saturation: float = 0.2
+    """Saturation changes by a factor in [1 - x, 1 + x]."""
+
+    hue: float = 0.0
+    """Largest turn of the hue as a share of the colour circle, up to 0.5."""
+
+    grey: float = 0.0
+    """Probability of a picture without colours."""
+
+    blur: float = 0.0
+    """Probability of a Gaussian blur."""
+
+    blur_sigma: Range = (0.1, 2.0)
+    """Standard deviation of the blur in pixels."""
+
+    noise: float = 0.0
+    """Probability of Gaussian noise."""
+
+    noise_std: Range = (0.02, 0.1)
+    """Standard deviation of the noise as a share of the full range."""
+
+    erase: float = 0.0
+    """Probability that a rectangle is overwritten with noise (random erasing, Zhong et al., arXiv:1708.04896)."""
+
+    erase_area: Range = (0.02, 0.33)
+    """Smallest and largest share of the area that is erased, up to 0.4."""
+
+    def __post_init__(self) -> None:
+        for name in ("flip", "vertical_flip", "grey", "blur", "noise", "erase", "shift"):
+            self._check(name, 0, 1)
+        for name in ("brightness", "contrast", "saturation"):
+            self._check(name, 0, 1)
+        for name, most in (("rotate", 180), ("shear", 89), ("zoom", 0.99), ("perspective", 0.49), ("hue", 0.5)):
+            self._check(name, 0, most)
+        self._check("policy_ops", 1, 16)
+        self._check("policy_magnitude", 0, MAGNITUDES - 1)
+        self._check_range("crop_scale", 1e-4, 1)
+        self._check_range("crop_ratio", 0.01, 100)
+        self._check_range("erase_area", 1e-3, 0.4)
+        self._check_range("blur_sigma", 0.05, 100)
+        self._check_range("noise_std", 0, 1)
+
+    def _check(self, name: str, least: float, most: float) -> None:
+        value = getattr(self, name)
+        if not least <= value <= most:
+            raise HalftoneError(f"--augment.{_flag(name)} must lie between {least:g} and {most:g}, not {value!r}")
+
+    def _check_range(self, name: str, least: float, most: float) -> None:
+        low, high = getattr(self, name)
+        if not least <= low <= high <= most:
+            raise HalftoneError(
+                f"--augment.{_flag(name)} must be two ascending numbers between {least:g} and {most:g}, "
+                f"not {low!r} {high!r}"
+            )
+
+
+def _flag(name: str) -> str:
+    return name.replace("_", "-")

@@ -1,0 +1,224 @@
+"""The settings of a training run by theme: frozen values, each checked when it is made.
+
+A recipe (`training/recipes/NAME.py`) is one `Recipe`; the command line changes single fields of it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+import tyro
+
+from models.common.errors import HalftoneError
+from training.config.augment import AugmentConfig
+
+Freeze = Literal["auto", "head", "late", "full"]
+ScheduleName = Literal["constant", "step", "cosine", "restarts", "onecycle"]
+Amp = Literal["auto", "off", "bf16", "fp16"]
+Balance = Literal["none", "weights", "sampler"]
+
+STAGES = 4
+
+
+def _check(condition: bool, flag: str, rule: str, value: float | tuple[float, ...] | None) -> None:
+    numbers = value if isinstance(value, tuple) else (value,)
+    finite = all(math.isfinite(number) for number in numbers if number is not None)
+    if not (condition and finite):
+        raise HalftoneError(f"--{flag} must be {rule}, not {value!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transfer:
+    """What is taken from the pretrained weights and what may change."""
+
+    freeze: Freeze = "auto"
+    """What learns: the `head`, the `late` half (last two stages and head) or the `full` network. `auto`: by the number
+    of training pictures: fewer than 1,000 head, fewer than 10,000 late, else full; full from random weights."""
+
+    unfreeze_every: int = 0
+    """Gradual unfreezing: every so many epochs one more stage learns, from the head towards the input; 0 never."""
+
+    freeze_norm: bool = False
+    """Keep the statistics of every batch norm as pretrained; those of frozen stages always are."""
+
+    stage_multipliers: tuple[float, float, float, float] = (0.1, 0.3, 0.6, 1.0)
+    """Factors on the backbone's rate for the four stages from input to head; 1 each from random weights."""
+
+    layer_decay: float = 1.0
+    """Factor on the rate per layer away from the head (BEiT: 0.65 to 0.75), not the stage multipliers; 1 off."""
+
+    dropout: float = 0.0
+    """Dropout before the head, in [0, 1)."""
+
+    drop_path: float = 0.0
+    """Stochastic depth: how often the deepest residual branch is left out, in [0, 1); shallower ones less."""
+
+    size: int | None = None
+    """Side of the input in pixels; default that of pretraining. Position embeddings are resampled."""
+
+    crop_fraction: float | None = None
+    """Share of the short side that the centre crop keeps, in (0, 1]; default that of pretraining. 1 where the things
+    reach the pictures' edges."""
+
+    def __post_init__(self) -> None:
+        crop = self.crop_fraction
+        _check(crop is None or 0 < crop <= 1, "crop-fraction", "in (0, 1]", crop)
+        _check(self.unfreeze_every >= 0, "unfreeze-every", "0 or more epochs", self.unfreeze_every)
+        _check(min(self.stage_multipliers) >= 0, "stage-multipliers", "four numbers >= 0", self.stage_multipliers)
+        _check(0 < self.layer_decay <= 1, "layer-decay", "in (0, 1]", self.layer_decay)
+        _check(0 <= self.dropout < 1, "dropout", "in [0, 1)", self.dropout)
+        _check(0 <= self.drop_path < 1, "drop-path", "in [0, 1)", self.drop_path)
+        _check(self.size is None or 16 <= self.size <= 4096, "size", "from 16 to 4096 pixels", self.size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimisation:
+    """How weights follow gradients."""
+
+    optimiser: Literal["adamw", "sgd"] = "adamw"
+    """AdamW (Loshchilov and Hutter, arXiv:1711.05101), or SGD with Nesterov momentum."""
+
+    head_lr: float = 1e-3
+    """Peak learning rate of the new head, and of every layer when starting from random weights."""
+
+    backbone_lr: float = 1e-4
+    """Peak learning rate of the pretrained layers, before the multipliers."""
+
+    weight_decay: float = 0.01
+    """Weight decay (decoupled in AdamW); never applied to norms, biases, class tokens and position embeddings."""
+
+    momentum: float = 0.9
+    """Momentum of SGD."""
+
+    clip: float | None = 1.0
+    """Largest norm of the gradient of all weights together; None leaves it."""
+
+    accumulate: int = 1
+    """Batches whose gradients are added up before one step."""
+
+    ema: float = 0.0
+    """Decay of the moving average of the weights that is validated and kept, such as 0.999; 0 off."""
+
+    def __post_init__(self) -> None:
+        _check(self.head_lr > 0, "head-lr", "positive", self.head_lr)
+        _check(self.backbone_lr >= 0, "backbone-lr", "0 or more", self.backbone_lr)
+        _check(self.weight_decay >= 0, "weight-decay", "0 or more", self.weight_decay)
+        _check(0 <= self.momentum < 1, "momentum", "in [0, 1)", self.momentum)
+        _check(self.clip is None or self.clip > 0, "clip", "positive or None", self.clip)
+        _check(self.accumulate >= 1, "accumulate", "1 or more", self.accumulate)
+        _check(0 <= self.ema < 1, "ema", "in [0, 1)", self.ema)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """How the learning rates change from step to step."""
+
+    schedule: ScheduleName = "cosine"
+    """Shape after the warm-up; `onecycle` brings its own rise (30 % of the run) where no warm-up is given."""
+
+    warmup_epochs: float = 0.0
+    """Epochs of linear rise from 1 % of the rate; at most half the run."""
+
+    min_lr_share: float = 0.01
+    """The rate at the end as a share of the peak, for cosine and restarts."""
+
+    step_epochs: float = 30.0
+    """`step`: epochs between two falls."""
+
+    step_factor: float = 0.1
+    """`step`: factor of each fall."""
+
+    restart_epochs: float = 10.0
+    """`restarts`: length of the first cycle in epochs."""
+
+    restart_growth: float = 2.0
+    """`restarts`: factor on the length from one cycle to the next."""
+
+    def __post_init__(self) -> None:
+        _check(self.warmup_epochs >= 0, "warmup-epochs", "0 or more", self.warmup_epochs)
+        _check(0 <= self.min_lr_share <= 1, "min-lr-share", "in [0, 1]", self.min_lr_share)
+        _check(self.step_epochs > 0, "step-epochs", "positive", self.step_epochs)
+        _check(0 < self.step_factor <= 1, "step-factor", "in (0, 1]", self.step_factor)
+        _check(self.restart_epochs > 0, "restart-epochs", "positive", self.restart_epochs)
+        _check(self.restart_growth >= 1, "restart-growth", "1 or more", self.restart_growth)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """What is minimised: soft labels, mixed pictures, balanced classes, a teacher's answers."""
+
+    smoothing: float = 0.1
+    """Label smoothing (Szegedy et al., arXiv:1512.00567), in [0, 1)."""
+
+    mixup: float = 0.0
+    """Mixup's alpha (Zhang et al., arXiv:1710.09412); 0 off."""
+
+    cutmix: float = 0.0
+    """CutMix's alpha (Yun et al., arXiv:1905.04899); 0 off."""
+
+    mix_prob: float = 1.0
+    """Share of the batches that are mixed."""
+
+    switch_prob: float = 0.5
+    """With both: share of the mixed batches that CutMix takes."""
+
+    balance: Balance = "none"
+    """Against neglect of rare classes: `weights` in the loss, or a `sampler` that shows all classes equally often."""
+
+    teacher: str | None = None
+    """Bundle under artifacts/ to learn from (knowledge distillation)."""
+
+    distillation: Literal["soft", "hard"] = "soft"
+    """`soft`: the teacher's probabilities (Hinton et al., arXiv:1503.02531); `hard`: its decisions (DeiT)."""
+
+    teacher_share: float = 0.5
+    """The teacher's part of the loss, in [0, 1]; the labels have the rest."""
+
+    teacher_temperature: float = 3.0
+    """`soft`: divides both logits."""
+
+    def __post_init__(self) -> None:
+        _check(0 <= self.smoothing < 1, "smoothing", "in [0, 1)", self.smoothing)
+        _check(self.mixup >= 0, "mixup", "0 or more", self.mixup)
+        _check(self.cutmix >= 0, "cutmix", "0 or more", self.cutmix)
+        _check(0 <= self.mix_prob <= 1, "mix-prob", "in [0, 1]", self.mix_prob)
+        _check(0 <= self.switch_prob <= 1, "switch-prob", "in [0, 1]", self.switch_prob)
+        _check(0 <= self.teacher_share <= 1, "teacher-share", "in [0, 1]", self.teacher_share)
+        _check(self.teacher_temperature > 0, "teacher-temperature", "positive", self.teacher_temperature)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether batches are mixed at all."""
+        return self.mix_prob > 0 and (self.mixup > 0 or self.cutmix > 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that decides what is learnt; two runs with equal recipes, data and seeds end in equal weights."""
+
+    epochs: int = 100
+    """Passes over the training pictures."""
+
+    batch: int = 32
+    """Most pictures per forward pass, over all processes together."""
+
+    patience: int = 0
+    """Early stopping: the run ends after so many epochs without a better validation accuracy, or an equal one
+    with a lower loss; 0 never."""
+
+    amp: Amp = "auto"
+    """Mixed precision. `auto`: bf16 on a GPU that has it, else fp16; on a CPU with bf16 instructions bf16, but for
+    networks of depthwise convolutions whose backbone learns, which are slower in it."""
+
+    transfer: Annotated[Transfer, tyro.conf.arg(name="")] = field(default_factory=Transfer)
+    optimisation: Annotated[Optimisation, tyro.conf.arg(name="")] = field(default_factory=Optimisation)
+    schedule: Annotated[Schedule, tyro.conf.arg(name="")] = field(default_factory=Schedule)
+    objective: Annotated[Objective, tyro.conf.arg(name="")] = field(default_factory=Objective)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    def __post_init__(self) -> None:
+        _check(self.epochs >= 1, "epochs", "1 or more", self.epochs)
+        _check(self.batch >= 2, "batch", "2 or more", self.batch)
+        _check(self.patience >= 0, "patience", "0 or more epochs", self.patience)

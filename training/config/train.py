@@ -1,0 +1,200 @@
+"""The command line of `python -m training`: the request, and the recipe that it changes."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+import types
+import typing
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import tyro
+
+import training.recipes
+from models.bundle.store import check_name
+from models.common.errors import HalftoneError
+from training.config.recipe import Recipe
+
+SMALL = 1000
+
+Device = Literal["auto", "cpu", "cuda"]
+LoggerName = Literal["tensorboard", "wandb", "mlflow"]
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """How the run is carried out; none of it changes what is learnt, so a run may be resumed with other values."""
+
+    device: Device = "auto"
+    """`auto` takes a GPU where there is one."""
+
+    workers: int | None = None
+    """Processes that read and augment pictures; default one a core, at most 16."""
+
+    compile: bool = False
+    """Compile the network with torch.compile: pays on GPUs for long runs."""
+
+    checkpoint_minutes: float = 5.0
+    """Most minutes of work that a killed run loses; every epoch's end is saved in any case."""
+
+    log: tuple[LoggerName, ...] = ("tensorboard",)
+    """Where the curves go besides the report; wandb and mlflow when installed."""
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 0:
+            raise HalftoneError(f"--workers must be 0 or more, not {self.workers}")
+        if self.checkpoint_minutes < 0:
+            raise HalftoneError(f"--checkpoint-minutes must be 0 or more, not {self.checkpoint_minutes}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Train an image classifier on labelled pictures; writes a bundle that export and serving take."""
+
+    data: str = ""
+    """A folder (`train/` and `val/`, or one folder per class), FILE.csv (path,label), or torchvision:NAME."""
+
+    model: str = ""
+    """Architecture of the catalogue (`python -m models`)."""
+
+    output: Path
+    """Folder of the new bundle, artifacts/NAME: other commands find it there by its name."""
+
+    recipe: str = "auto"
+    """File name in training/recipes/; `auto`: small below 1,000 pictures, vit for transformers, else general."""
+
+    weights: str = "pretrained"
+    """Where training starts: `pretrained`, `random`, or a .safetensors file with any head."""
+
+    seed: int = 0
+    """Decides the split, the new head, the order and the augmentation."""
+
+    val_share: float = 0.2
+    """Share of the pictures held out for validation where the data has no split of its own."""
+
+    limit: int | None = None
+    """Use at most so many training and so many validation pictures: for trying things out."""
+
+    max_corrupt_share: float = 0.01
+    """Share of unreadable pictures above which the run stops with the list of them."""
+
+    resume: bool = False
+    """Go on with the unfinished run of this output with the settings it was started with; only --device, --workers,
+    --compile, --checkpoint-minutes and --log may be given besides."""
+
+    restart: bool = False
+    """Throw an unfinished run of this output away and start anew."""
+
+    running: Annotated[Running, tyro.conf.arg(name="")] = field(default_factory=Running)
+    settings: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=Recipe)
+
+    def __post_init__(self) -> None:
+        if not self.resume and not (self.data and self.model):
+            raise HalftoneError(
+                "--data and --model are needed, as in `python -m training --data photos --model efficientnet_lite0 "
+                "--output artifacts/photos`; `--resume --output DIR` goes on with an unfinished run"
+            )
+        check_name(self.output.name)
+        if self.resume and self.restart:
+            raise HalftoneError("--resume and --restart contradict each other: give one of them")
+        if not 0 < self.val_share < 1:
+            raise HalftoneError(f"--val-share must lie between 0 and 1, not {self.val_share}")
+        if not 0 <= self.max_corrupt_share <= 1:
+            raise HalftoneError(f"--max-corrupt-share must lie in [0, 1], not {self.max_corrupt_share}")
+        if self.seed < 0:
+            raise HalftoneError(f"--seed must be 0 or more, not {self.seed}")
+
+    @property
+    def name(self) -> str:
+        """The bundle's name."""
+        return self.output.name
+
+    def identity(self) -> dict[str, Any]:
+        """What must be equal for two runs to be the same run, as JSON-ready values."""
+        values: dict[str, Any] = jsonable(asdict(self))
+        for name in ("output", "resume", "restart", "running"):
+            del values[name]
+        return values
+
+
+def recipe_names() -> list[str]:
+    """The recipes there are, by file name."""
+    return sorted(module.name for module in pkgutil.iter_modules(training.recipes.__path__))
+
+
+def load_recipe(name: str) -> Recipe:
+    """The recipe of that file name.
+
+    Raises:
+        HalftoneError: there is none; the message lists those there are.
+    """
+    names = recipe_names()
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise HalftoneError(f"no recipe is called {name!r}: {hint}there are auto, {', '.join(names)}")
+    recipe: Recipe = importlib.import_module(f"training.recipes.{name}").RECIPE
+    return recipe
+
+
+def choose_recipe(name: str, *, pictures: int, family: str) -> str:
+    """What `auto` means for so many training pictures and that family of networks; other names as they are."""
+    if name != "auto":
+        return name
+    if pictures < SMALL:
+        return "small"
+    return "vit" if family in ("vit", "deit", "swin", "pvt") else "general"
+
+
+def with_recipe(config: TrainConfig, name: str, arguments: Sequence[str], *, prog: str) -> TrainConfig:
+    """The configuration anew, with the recipe's values where the command line says nothing.
+
+    Args:
+        config: parsed from `arguments`.
+        name: the recipe's file name.
+        arguments: the command line.
+        prog: what the user typed, for the usage line.
+    """
+    default = replace(config, settings=load_recipe(name))
+    return replace(tyro.cli(TrainConfig, args=arguments, default=default, prog=prog), recipe=name)
+
+
+def jsonable(value: Any) -> Any:
+    """Dictionaries, lists, strings and numbers only."""
+    if isinstance(value, dict):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def from_json(kind: type[Value], values: Any) -> Value:
+    """Rebuild a dataclass from what `jsonable(asdict(…))` made of it.
+
+    Raises:
+        HalftoneError: a field is unknown or out of range.
+    """
+    return typing.cast(Value, _rebuild(kind, values))
+
+
+def _rebuild(hint: Any, value: Any) -> Any:
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        options = [option for option in typing.get_args(hint) if option is not types.NoneType]
+        return None if value is None else _rebuild(options[0], value)
+    if is_dataclass(hint):
+        hints = typing.get_type_hints(hint)
+        try:
+            return hint(**{key: _rebuild(hints[key], item) for key, item in value.items()})  # type: ignore[operator]
+        except (KeyError, TypeError) as error:
+            raise HalftoneError(
+                f"these settings were saved by another version (field {error}): use --restart"
+            ) from None
+    if isinstance(value, list):
+        return tuple(tuple(item) if isinstance(item, list) else item for item in value)
+    return Path(value) if hint is Path else value

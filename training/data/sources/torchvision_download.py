@@ -1,0 +1,55 @@
+"""Download of torchvision's data sets, and their class names as labels."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from models.common.errors import HalftoneError
+
+PREFIX = "torchvision:"
+"""What `--data` begins with for these sets."""
+
+
+def cache_folder() -> Path:
+    """Return the folder that downloads go to."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "halftone"
+
+
+def class_names(classes: Any) -> tuple[str, ...]:
+    """Return torchvision's classes as labels that can also be names of folders."""
+    # Labels are also names of folders, in the data that export proves a model on.
+    # Imagenette has several names for a class.
+    names = (label[0] if isinstance(label, tuple) else label for label in classes)
+    return tuple(str(name).replace("/", " or ") for name in names)
+
+
+def construct(name: str, root: Path, arguments: dict[str, Any], *, what: str) -> Any:
+    """Construct a data set from its files, downloaded only if they are not there.
+
+    Args:
+        name: of torchvision's class.
+        root: folder of the files.
+        arguments: of the constructor.
+        what: advice for the error message.
+
+    Raises:
+        HalftoneError: the files are not there and can't be downloaded.
+    """
+    import torchvision
+
+    factory: Any = getattr(torchvision.datasets, name)
+    try:
+        return factory(str(root), download=False, **arguments)
+    except (RuntimeError, FileNotFoundError):
+        pass
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        return factory(str(root), download=True, **arguments)
+    # Downloads fail in many ways: URLError, HTTPError, RuntimeError for a wrong checksum, OSError for a full disk.
+    except Exception as error:
+        raise HalftoneError(
+            f"{name} is not in {root} and can't be downloaded ({type(error).__name__}: {str(error)[:120]}): {what}, or "
+            f"put its files there, or name their folder with {PREFIX}{name}@FOLDER"
+        ) from None

@@ -1,0 +1,172 @@
+"""torchvision's data sets by name, such as `torchvision:FashionMNIST`; nothing is downloaded that is there already.
+
+MNIST's family is read from its IDX files, in Debian's packages too. A set with a test part is judged by that; of
+the others some training pictures are held out.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.common.errors import HalftoneError
+from models.preprocess.decode import BrokenImageError, NotAnImageError, UnsupportedFormatError, decode, upright
+from models.preprocess.resample import Pixels
+from training.data.pictures import ArrayPictures, Data, Names, Pictures, Targets, content_digest, fingerprint, read_file
+from training.data.sources.idx import IDX_SETS, load_idx_set
+from training.data.sources.torchvision_download import cache_folder, class_names, construct
+from training.data.split import stratified_split
+from training.data.subsets import SelectedPictures
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Parts:
+    """How torchvision's constructor is asked for the two parts."""
+
+    train: dict[str, Any]
+    val: dict[str, Any] | None = None
+
+
+_BY_FLAG = _Parts(train={"train": True}, val={"train": False})
+
+_BY_SPLIT = _Parts(train={"split": "train"}, val={"split": "test"})
+
+_WITH_VAL = _Parts(train={"split": "train"}, val={"split": "val"})
+
+SETS: dict[str, _Parts] = {
+    "CIFAR10": _BY_FLAG,
+    "CIFAR100": _BY_FLAG,
+    "SVHN": _BY_SPLIT,
+    "STL10": _BY_SPLIT,
+    "GTSRB": _BY_SPLIT,
+    "Food101": _BY_SPLIT,
+    "FGVCAircraft": _WITH_VAL,
+    "Flowers102": _WITH_VAL,
+    "DTD": _WITH_VAL,
+    "Imagenette": _WITH_VAL,
+    "OxfordIIITPet": _Parts(train={"split": "trainval"}, val={"split": "test"}),
+    "EuroSAT": _Parts(train={}),
+    "Caltech256": _Parts(train={}),
+}
+
+"""The sets whose two parts are known; MNIST's family is in IDX_SETS."""
+
+
+def load_torchvision(name: str, *, val_share: float, seed: int) -> Data:
+    """A data set by torchvision's name.
+
+    Args:
+        name: such as `FashionMNIST`, or `CIFAR10@FOLDER` where FOLDER holds or shall hold the files.
+        val_share: share held out of every class where the set has no test part.
+        seed: of that split.
+
+    Raises:
+        HalftoneError: no such set, or its files are neither there nor to be had.
+    """
+    name, _, folder = name.partition("@")
+    if name in IDX_SETS:
+        return load_idx_set(name, Path(folder).expanduser() if folder else None)
+    if name not in SETS:
+        known = [*IDX_SETS, *SETS]
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise HalftoneError(f"no torchvision data set is called {name!r}: {hint}there are {', '.join(known)}")
+    return _torchvision_set(name, Path(folder).expanduser() if folder else cache_folder(), val_share, seed)
+
+
+def _torchvision_set(name: str, root: Path, val_share: float, seed: int) -> Data:
+    parts = SETS[name]
+    hint = "connect to the network once"
+    learn = _wrap(name, construct(name, root, parts.train, what=hint))
+    if parts.val is not None:
+        judge = _wrap(name, construct(name, root, parts.val, what=hint))
+        return Data(train=learn, val=judge, description=f"torchvision {name}: its own parts", own_split=True)
+    mine, held_out = stratified_split(learn, val_share=val_share, seed=seed)
+    return Data(
+        train=SelectedPictures(learn, mine),
+        val=SelectedPictures(learn, held_out),
+        description=f"torchvision {name}: {val_share:.0%} of every class held out (seed {seed})",
+        own_split=False,
+    )
+
+
+def _wrap(name: str, dataset: Any) -> Pictures:
+    targets = _targets(dataset)
+    classes = getattr(dataset, "classes", None) or getattr(dataset, "categories", None)
+    labels = class_names(classes or range(int(targets.max()) + 1))
+    data = getattr(dataset, "data", None)
+    if isinstance(data, np.ndarray) and data.ndim == 4:
+        # SVHN and STL10 keep channels first.
+        images = data if data.shape[3] == 3 else data.transpose(0, 2, 3, 1)
+        return ArrayPictures(labels=labels, targets=targets, images=images, title=name)
+    return TorchvisionPictures(labels=labels, targets=targets, dataset=dataset, title=name)
+
+
+def _targets(dataset: Any) -> Targets:
+    for attribute in ("targets", "_labels", "labels", "y"):
+        if hasattr(dataset, attribute):
+            return np.asarray(getattr(dataset, attribute), dtype=np.int64)
+    return np.array([target for _, target in dataset._samples], dtype=np.int64)
+
+
+def _files(dataset: Any) -> Names | None:
+    """The files that the pictures lie in, where the data set keeps their paths."""
+    for attribute in ("_samples", "samples", "imgs", "_image_files", "_images"):
+        entries = getattr(dataset, attribute, None)
+        if entries:
+            return Names([os.fspath(entry[0] if isinstance(entry, tuple) else entry) for entry in entries])
+    return None
+
+
+class TorchvisionPictures:
+    """The pictures of a torchvision data set that lie in files.
+
+    Args:
+        labels: class names by index.
+        targets: int64 (N,).
+        dataset: gives (PIL image, class) by index.
+        title: what the pictures are called, before their number.
+    """
+
+    def __init__(self, *, labels: tuple[str, ...], targets: Targets, dataset: Any, title: str) -> None:
+        self.labels, self.targets = labels, targets
+        self._dataset, self._title = dataset, title
+        self._files = _files(dataset)
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def read(self, index: int) -> Pixels:
+        """The picture as serving would see its file; where that is of another format, as torchvision opens it."""
+        try:
+            if self._files is not None:
+                return decode(read_file(Path(self._files[index])))
+        except (NotAnImageError, UnsupportedFormatError):
+            # GTSRB's files are PPM, and some of Oxford-IIIT Pet's are GIF.
+            pass
+        return self._opened(index)
+
+    def _opened(self, index: int) -> Pixels:
+        try:
+            return upright(self._dataset[index][0])
+        except (OSError, SyntaxError, ValueError) as error:
+            raise BrokenImageError(f"{self.name(index)} is damaged ({error}): download the set again") from None
+
+    def digest(self, index: int) -> bytes:
+        """Of the file's bytes, or of the pixels where the file is not known."""
+        if self._files is not None:
+            return content_digest(read_file(Path(self._files[index])))
+        return content_digest(self.read(index).tobytes())
+
+    def name(self, index: int) -> str:
+        """Title and number."""
+        return f"{self._title} {range(len(self))[index]}"
+
+    def fingerprint(self) -> str:
+        """Over names and classes."""
+        return fingerprint(self)

@@ -1,0 +1,87 @@
+"""What a set of probabilities is worth on labelled pictures: every figure that evaluation and the report show."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from models.common.statistics import rate
+from training.evaluation.calibration import expected_calibration_error
+
+Probabilities = npt.NDArray[np.float64]
+Targets = npt.NDArray[np.int64]
+
+TINY = float(np.finfo(np.float64).tiny)
+
+
+def judge(probabilities: Probabilities, targets: Targets, labels: tuple[str, ...]) -> dict[str, Any]:
+    """Every figure, JSON-ready.
+
+    Args:
+        probabilities: float64 (N, C), rows that sum to 1.
+        targets: int64 (N,).
+        labels: C class names.
+
+    Returns:
+        `images`; `top1` and `top5` as {"value", "low", "high"} with a 95 % Wilson interval; `nll` in nats; `ece`;
+        `macro_f1` over the classes that occur; `classes`: one entry per class, see `per_class`.
+    """
+    classes = per_class(confusion(probabilities.argmax(axis=1), targets, len(labels)), labels)
+    seen = [item["f1"] for item in classes if item["images"]]
+    return {
+        "images": len(targets),
+        "top1": rate(int(in_best(probabilities, targets, 1).sum()), len(targets)),
+        "top5": rate(int(in_best(probabilities, targets, 5).sum()), len(targets)),
+        "nll": negative_log_likelihood(probabilities, targets),
+        "ece": expected_calibration_error(probabilities, targets),
+        "macro_f1": float(np.mean(seen)) if seen else 0.0,
+        "classes": classes,
+    }
+
+
+def in_best(probabilities: Probabilities, targets: Targets, k: int) -> npt.NDArray[np.bool_]:
+    """bool (N,): whether the true class is among the k most likely; ties count for the lower index."""
+    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
+    return np.asarray((order == targets[:, None]).any(axis=1))
+
+
+def negative_log_likelihood(probabilities: Probabilities, targets: Targets) -> float:
+    """Mean surprise at the true classes, in nats."""
+    true = probabilities[np.arange(len(targets)), targets]
+    return float(-np.log(np.maximum(true, TINY)).mean()) if len(targets) else 0.0
+
+
+def confusion(answers: npt.NDArray[np.int64], targets: Targets, classes: int) -> npt.NDArray[np.int64]:
+    """int64 (C, C): how many pictures of the row's class were taken for the column's."""
+    return np.bincount(targets * classes + answers, minlength=classes * classes).reshape(classes, classes)
+
+
+def per_class(matrix: npt.NDArray[np.int64], labels: tuple[str, ...]) -> list[dict[str, Any]]:
+    """One entry per class: `label`, `images`, `precision`, `recall`, `f1` (0 where undefined), `taken_for`.
+
+    Args:
+        matrix: the confusion matrix, int64 (C, C).
+        labels: C class names.
+    """
+    right, images, answered = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
+    entries = []
+    for index, label in enumerate(labels):
+        wrong = matrix[index].copy()
+        wrong[index] = 0
+        entries.append(
+            {
+                "label": label,
+                "images": int(images[index]),
+                "precision": _share(right[index], answered[index]),
+                "recall": _share(right[index], images[index]),
+                "f1": _share(2 * right[index], images[index] + answered[index]),
+                "taken_for": labels[int(wrong.argmax())] if wrong.any() else "",
+            }
+        )
+    return entries
+
+
+def _share(part: np.int64, whole: np.int64) -> float:
+    return float(part / whole) if whole else 0.0

@@ -1,0 +1,226 @@
+"""Where an unfinished run lives: `.NAME.training/` beside the bundle, with checkpoints that are whole or absent.
+
+    run.json                     what the run is: settings, data fingerprint
+    last-EPOCH-STEP/             weights.safetensors (the network) and resume.pt (optimiser, scaler, average, position)
+    best-EPOCH/                  weights.safetensors of the best epoch so far
+    tensorboard/                 the curves, which stay when the run is done
+
+A checkpoint is written beside the old one, flushed, and renamed; only then is the old one removed. So a process killed
+at any moment, or a full disk, leaves the last good one. Nothing is unpickled: `torch.load` reads plain values only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import safetensors
+
+from models.common.errors import HalftoneError
+from models.common.files import write_atomic
+
+RUN, LOCK, WEIGHTS, RESUME = "run.json", "lock", "weights.safetensors", "resume.pt"
+
+if TYPE_CHECKING:
+    import torch
+
+State: TypeAlias = "dict[str, torch.Tensor]"
+
+NO_ROOM = 2**16
+"""Bytes that a disk on which a write just failed may still have free and be called full."""
+
+
+class RunFolder:
+    """The folder of an unfinished run.
+
+    Args:
+        output: the bundle's folder that the run will make.
+    """
+
+    def __init__(self, output: Path) -> None:
+        self.output = output
+        self.path = output.parent / f".{output.name}.training"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other runs with the same output away.
+
+        Raises:
+            HalftoneError: another process trains into it.
+        """
+        if any(parent.exists() and not parent.is_dir() for parent in self.path.parents):
+            raise HalftoneError(f"--output {self.output}: {self.output.parent} is no folder; choose another place")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except PermissionError:
+            raise HalftoneError(
+                f"--output {self.output}: {self.output.parent} can't be written: choose another place, or `chmod u+rwx`"
+            ) from None
+        with (self.path / LOCK).open("w") as file:
+            try:
+                # A record lock, unlike flock's, is not inherited by loader processes, which outlive a killed run.
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise HalftoneError(
+                    f"another process is training {self.output}: wait for it, or choose another --output"
+                ) from None
+            yield
+
+    def identity(self) -> dict[str, Any] | None:
+        """What the unfinished run is, or None where there is none."""
+        path = self.path / RUN
+        if not path.is_file():
+            return None
+        identity: dict[str, Any] = json.loads(path.read_text())
+        return identity
+
+    def begin(self, identity: dict[str, Any]) -> None:
+        """Record what the run is."""
+        write_atomic(self.path / RUN, (json.dumps(identity, indent=1) + "\n").encode())
+
+    def discard(self) -> None:
+        """Throw away what is left of an earlier run, its curves too."""
+        # What the run is goes first: what is killed in between must not be taken for a run to resume.
+        for entry in sorted(self.path.iterdir(), key=lambda entry: entry.name != RUN):
+            if entry.name != LOCK:
+                _remove(entry)
+
+    def finish(self) -> None:
+        """Remove what only a resumed run needs; the curves stay."""
+        # What the run is goes last: until then the same command ends what is killed in between.
+        for entry in sorted(self.path.iterdir(), key=lambda entry: entry.name == RUN):
+            if entry.name != "tensorboard":
+                _remove(entry)
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
+
+    def save_last(self, name: str, weights: State, resume: dict[str, Any], *, best_epoch: int) -> None:
+        """Make this the checkpoint to resume from.
+
+        Args:
+            name: grows with the progress, such as `00002-000000140`.
+            weights: the network.
+            resume: plain values and tensors.
+            best_epoch: the epoch whose weights are the best by this checkpoint; 0 where there is none yet.
+
+        Raises:
+            HalftoneError: the disk is full or the folder can't be written; the previous checkpoint is intact.
+        """
+        import safetensors.torch
+        import torch
+
+        with self._writing(f"last-{name}") as folder:
+            safetensors.torch.save_file(_plain(weights), folder / WEIGHTS)
+            torch.save(resume, folder / RESUME)
+        for folder in sorted(self.path.glob("last-*"))[:-1]:
+            _remove(folder)
+        # Other best weights go last: until now a resumed run could still have needed them. A later epoch's may be there
+        # too, from before a kill: by this checkpoint it has still to be learnt, and may turn out otherwise.
+        for folder in self.path.glob("best-*"):
+            if folder.name != _best(best_epoch):
+                _remove(folder)
+
+    def save_best(self, epoch: int, weights: State) -> None:
+        """Keep the best epoch's weights; the older best ones stay until the next `save_last`.
+
+        Raises:
+            HalftoneError: see `save_last`.
+        """
+        import safetensors.torch
+
+        with self._writing(_best(epoch)) as folder:
+            safetensors.torch.save_file(_plain(weights), folder / WEIGHTS)
+
+    def load_last(self) -> tuple[State, dict[str, Any]] | None:
+        """The newest whole checkpoint, on the CPU, or None where there is none.
+
+        Raises:
+            HalftoneError: it is damaged.
+        """
+        folders = sorted(self.path.glob("last-*"))
+        if not folders:
+            return None
+        import safetensors.torch
+        import torch
+
+        try:
+            resume = torch.load(folders[-1] / RESUME, map_location="cpu", weights_only=True)
+            return safetensors.torch.load_file(folders[-1] / WEIGHTS), resume
+        # Both libraries raise many types on damaged files.
+        except Exception as error:
+            raise HalftoneError(
+                f"the checkpoint {folders[-1]} is damaged ({type(error).__name__}): start anew with --restart"
+            ) from error
+
+    def load_best(self, epoch: int) -> State:
+        """The weights of the best epoch, on the CPU."""
+        import safetensors.torch
+
+        state: State = safetensors.torch.load_file(self.path / _best(epoch) / WEIGHTS)
+        return state
+
+    @contextlib.contextmanager
+    def _writing(self, name: str) -> Iterator[Path]:
+        target, temporary = self.path / name, self.path / f".{name}"
+        _remove(temporary)
+        try:
+            temporary.mkdir(parents=True)
+            yield temporary
+            for path in (*temporary.iterdir(), temporary):
+                _flush(path)
+            _remove(target)
+            temporary.rename(target)
+            _flush(self.path)
+        except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+            full = _is_full(self.path, error)
+            _remove(temporary)
+            kept = sorted(path.name for path in self.path.glob("last-*"))
+            raise _write_error(self.path, error, full=full, kept=kept) from error
+
+
+def _best(epoch: int) -> str:
+    return f"best-{epoch:05d}"
+
+
+def _plain(state: State) -> State:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+
+
+def _is_full(folder: Path, error: Exception) -> bool:
+    """Whether there is no room; safetensors puts the system's error into its text, torch.save only "write failed"."""
+    known = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+    return known or shutil.disk_usage(folder).free < NO_ROOM
+
+
+def _write_error(folder: Path, error: Exception, *, full: bool, kept: list[str]) -> HalftoneError:
+    cause = "the disk is full" if full else f"writing failed ({error})"
+    good = f"the checkpoint before it is intact ({kept[-1]})" if kept else "there was no checkpoint before it"
+    return HalftoneError(
+        f"{cause}: no checkpoint could be saved in {folder}; {good}: free some space, then repeat the command"
+    )
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        # Renamed first: half a folder must never pass for a checkpoint.
+        doomed = path.with_name(f".{path.name.lstrip('.')}.old")
+        shutil.rmtree(doomed, ignore_errors=True)
+        path.rename(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

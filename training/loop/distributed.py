@@ -1,0 +1,133 @@
+"""The processes that train together: one, or several under `torchrun --nproc-per-node N -m training …`.
+
+Gradients are averaged by DistributedDataParallel; NCCL between GPUs, gloo between CPUs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+import torch.distributed as dist
+
+from models.common.cli import WRONG_REQUEST
+from models.common.errors import HalftoneError
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """This process among its peers."""
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes files and the screen."""
+        return self.rank == 0
+
+    def total(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum over all processes; the tensor itself where there is one process."""
+        if self.size == 1:
+            return values
+        summed = values.clone()
+        dist.all_reduce(summed)
+        return summed
+
+    def any(self, *flags: bool) -> tuple[bool, ...]:
+        """For each flag whether it is up in any process: the same answer everywhere."""
+        if self.size == 1:
+            return flags
+        counts = self.total(torch.tensor(flags, dtype=torch.int32, device=self.device))
+        return tuple(count > 0 for count in counts.tolist())
+
+    def union(self, marks: torch.Tensor) -> torch.Tensor:
+        """bool (N,), on the CPU: what is marked in any process; the same answer everywhere."""
+        return self.total(marks.to(self.device, torch.int32)).cpu() > 0
+
+    def gather(self, rows: torch.Tensor, pictures: int) -> torch.Tensor:
+        """Rows that are dealt round-robin over the processes, back in order, in every process.
+
+        Args:
+            rows: (n, …) of this process, the rows rank, rank + size, … of the whole.
+            pictures: number of rows of the whole.
+
+        Returns:
+            (pictures, …) on the same device.
+        """
+        if self.size == 1:
+            return rows
+        longest = -(-pictures // self.size)
+        padded = rows.new_zeros((longest, *rows.shape[1:]))
+        padded[: len(rows)] = rows
+        parts = [torch.empty_like(padded) for _ in range(self.size)]
+        dist.all_gather(parts, padded)
+        return torch.stack(parts, dim=1).reshape(-1, *rows.shape[1:])[:pictures]
+
+    def align(self, module: torch.nn.Module) -> None:
+        """Give all processes the main one's statistics of batch norms, which each gathers from its own pictures."""
+        if self.size > 1:
+            for buffer in module.buffers():
+                dist.broadcast(buffer, src=0)
+
+    def first(self, action: Callable[[], None]) -> None:
+        """Let the main process do something alone, before all go on.
+
+        Raises:
+            HalftoneError: what the action raises, in the main process; the others end without a word of their own.
+        """
+        failure: HalftoneError | None = None
+        if self.main:
+            try:
+                action()
+            except HalftoneError as error:
+                failure = error
+        if self.any(failure is not None)[0]:
+            raise failure or SystemExit(WRONG_REQUEST)
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.size > 1:
+            dist.barrier()
+
+
+@contextlib.contextmanager
+def joined(device: str) -> Iterator[World]:
+    """Join the processes that torchrun started, if it did, and leave them at the end.
+
+    Args:
+        device: `auto`, `cpu` or `cuda`.
+
+    Raises:
+        HalftoneError: CUDA is asked for and there is none.
+    """
+    size, local_rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
+    place = _device(device, local_rank)
+    if size == 1:
+        yield World(device=place)
+        return
+    if place.type == "cuda":
+        torch.cuda.set_device(place)
+    dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+    try:
+        yield World(rank=dist.get_rank(), size=size, device=place)
+    finally:
+        dist.destroy_process_group()
+
+
+def _device(name: str, local_rank: int) -> torch.device:
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise HalftoneError("--device cuda: this machine has no CUDA GPU that torch can use; use --device cpu")
+    if name == "cpu" or not available:
+        return torch.device("cpu")
+    if local_rank >= torch.cuda.device_count():
+        raise HalftoneError(
+            f"there are {torch.cuda.device_count()} GPUs for more processes than that: "
+            "lower torchrun's --nproc-per-node, or use --device cpu"
+        )
+    return torch.device("cuda", local_rank)
