@@ -24,7 +24,7 @@ from pathlib import Path
 import psutil
 import tyro
 
-from loadtest.client.threaded import Crowd, post
+from loadtest.client.threaded import ThreadedClients, post
 from loadtest.reporting.figures import Figure, Findings
 from loadtest.servers.halftone import Server, started
 
@@ -119,7 +119,7 @@ def stop_once(stops: Stops, requests: list[bytes], config: Restarts, seconds: fl
     with started(HALFTONE_LAME_DUCK=str(config.lame_duck)) as server:
         server.until_ready()
         # Each client keeps to one kind of request, so that a kept connection is not ended by the client.
-        crowds = [Crowd(server.port, [request], config.clients // 2) for request in requests]
+        crowds = [ThreadedClients(server.port, [request], config.clients // 2) for request in requests]
         for crowd in crowds:
             crowd.start()
         time.sleep(seconds)
@@ -142,7 +142,7 @@ def kill_workers(requests: list[bytes], config: Restarts, moments: random.Random
     kills = Kills()
     with started() as server:
         server.until_ready()
-        crowds = [Crowd(server.port, [request], config.clients // 2) for request in requests]
+        crowds = [ThreadedClients(server.port, [request], config.clients // 2) for request in requests]
         for crowd in crowds:
             crowd.start()
         for _ in range(config.sigkill):
@@ -161,7 +161,7 @@ def kill_workers(requests: list[bytes], config: Restarts, moments: random.Random
     return kills
 
 
-def _lost(crowds: list[Crowd]) -> int:
+def _lost(crowds: list[ThreadedClients]) -> int:
     return sum(crowd.count("lost") + crowd.count("cut") for crowd in crowds)
 
 

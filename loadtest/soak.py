@@ -23,7 +23,7 @@ import psutil
 import tyro
 from PIL import Image
 
-from loadtest.client.threaded import Crowd, post
+from loadtest.client.threaded import ThreadedClients, post
 from loadtest.reporting.figures import Figure, Findings
 from loadtest.restarts import status_of, worker
 from loadtest.servers.halftone import started
@@ -134,7 +134,7 @@ def soak(config: Soak) -> list[Figure]:
     with started() as server:
         server.until_ready()
         process = worker(server.process.pid)
-        crowd = Crowd(server.port, requests, config.clients)
+        crowd = ThreadedClients(server.port, requests, config.clients)
         crowd.start()
         time.sleep(config.warm_up)
         samples = _watch(process, 60 * config.minutes, scrape=server.port)
@@ -153,7 +153,7 @@ def soak(config: Soak) -> list[Figure]:
 def find_leak(seconds: float) -> Growth:
     """What the same check says of a server that keeps memory."""
     with _leaky() as (process, port):
-        crowd = Crowd(port, [post("/", b"x" * 1000, keep_alive=True)], 2)
+        crowd = ThreadedClients(port, [post("/", b"x" * 1000, keep_alive=True)], 2)
         crowd.start()
         samples = _watch(process, seconds)
         crowd.stop()

@@ -33,12 +33,12 @@ from serving.bento import find_bundles
 from serving.http.connections import install
 from serving.lifecycle.loading import load_model
 from serving.lifecycle.selection import check_bundle
-from serving.process.acceptor import Share
+from serving.process.acceptor import ConnectionShare
 from serving.process.bentoml_compat import fronted
 from serving.process.memory import settle
 from serving.process.signals import is_successor, tell_ready
 from serving.process.startup_errors import end_worker
-from serving.process.worker_table import FOLDER, Member, joined
+from serving.process.worker_table import FOLDER, WorkerSlot, joined
 from serving.settings import Settings
 from serving.telemetry.middleware import Monitor, Routes
 from serving.telemetry.request_log import RequestLog, configure
@@ -86,15 +86,15 @@ def _worker() -> int:
 
 
 @functools.cache
-def _member() -> Member | None:
+def _member() -> WorkerSlot | None:
     """This worker's place among the others; None where it has no supervisor of ours."""
     return joined(_worker(), SETTINGS.workers)
 
 
-def _share() -> Share | None:
+def _share() -> ConnectionShare | None:
     """This worker's share of the connections, where there are several workers."""
     member = _member()
-    return Share(member, loaded=lambda: API.models.loaded) if member and SETTINGS.workers > 1 else None
+    return ConnectionShare(member, loaded=lambda: API.models.loaded) if member and SETTINGS.workers > 1 else None
 
 
 # The time-out of BentoML is a backstop: the service's own, shorter ones answer first and say what to do.

@@ -34,7 +34,7 @@ from models.spec import InputSpec
 from training.data.pictures import Pictures
 from training.data.subsets import SelectedPictures
 from training.evaluation.leakage import Part, check_same_classes, choose_pictures
-from training.evaluation.metrics import in_best, judge
+from training.evaluation.metrics import classification_metrics, in_best
 
 if TYPE_CHECKING:
     import torch
@@ -100,7 +100,7 @@ def evaluate(config: EvaluateConfig, progress: Progress) -> dict[str, Any]:
 
     Returns:
         JSON-ready: `data`, `part`, `left_out_as_learnt`, `pictures`, `unreadable`, `models` (name to the figures of
-        `training.evaluation.metrics.judge`) and, for several, `ensemble` with the same figures and the comparison with its best
+        `training.evaluation.metrics.classification_metrics`) and, for several, `ensemble` with the same figures and the comparison with its best
         member.
 
     Raises:
@@ -118,11 +118,13 @@ def evaluate(config: EvaluateConfig, progress: Progress) -> dict[str, Any]:
         "left_out_as_learnt": choice.learnt,
         "pictures": len(judged),
         "unreadable": [pictures.name(int(index)) for index in np.flatnonzero(~readable)],
-        "models": {name: judge(values, judged.targets, judged.labels) for name, values in given.items()},
+        "models": {
+            name: classification_metrics(values, judged.targets, judged.labels) for name, values in given.items()
+        },
     }
     together = np.mean(list(given.values()), axis=0)
     if len(given) > 1:
-        figures = judge(together, judged.targets, judged.labels)
+        figures = classification_metrics(together, judged.targets, judged.labels)
         result["ensemble"] = figures | {"against_best_member": _against_best(given, together, judged.targets)}
     if config.report is not None:
         _write_report(config.report, config, together, judged, bundles[0].manifest.input)

@@ -19,7 +19,7 @@ NAMES_KEPT = 100
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rung:
+class Attempt:
     """One attempt."""
 
     kept: str
@@ -58,19 +58,19 @@ def rung(
     judged_by: str,
     reasons: list[str],
     figures: dict[str, Any],
-) -> Rung:
+) -> Attempt:
     """Describe an attempt.
 
     Args:
         graph: the graph of lower precision.
         kept: names of its FP32 nodes.
         words: what they are.
-        judged_by: as in `Rung`.
+        judged_by: as in `Attempt`.
         reasons: by how much it failed.
         figures: what was measured.
     """
     nodes = [node for node in graph.graph.node if node.name in kept]
-    return Rung(
+    return Attempt(
         kept=words,
         judged_by=judged_by,
         verdict="FAILED" if reasons else "PASSED",
@@ -83,14 +83,14 @@ def rung(
     )
 
 
-def proved_rung(graph: onnx.ModelProto, kept: Collection[str], words: str, records: Sequence[ParityRecord]) -> Rung:
+def proved_rung(graph: onnx.ModelProto, kept: Collection[str], words: str, records: Sequence[ParityRecord]) -> Attempt:
     """Describe an attempt that went through the gate: one record for each runtime that ran the graph."""
     reasons = [f"{record.variant}: {reason}" for record in records for reason in record.reasons]
     figures = {record.variant: record.figures for record in records}
     return rung(graph, kept, words, judged_by="parity gate", reasons=reasons, figures=figures)
 
 
-def save_ladder(bundle: Bundle, precision: str, rungs: Sequence[Rung], *, calibration: str) -> str:
+def save_ladder(bundle: Bundle, precision: str, rungs: Sequence[Attempt], *, calibration: str) -> str:
     """Write the attempts beside the graph; returns the file's name.
 
     Args:

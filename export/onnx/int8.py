@@ -21,10 +21,10 @@ import onnx
 from rich.console import Console
 from rich.progress import Progress
 
-from export.onnx.attempts import Rung, proved_rung, save_ladder
+from export.onnx.attempts import Attempt, proved_rung, save_ladder
 from export.onnx.calibration import CalibrationPictures, calibration_pictures
 from export.onnx.metadata import WEIGHTED, describe, layers
-from export.onnx.quiet import quiet
+from export.onnx.quiet import suppress_output
 from export.parity.gate import Gate
 from export.parity.prove import prove
 from export.variants import runtime_class
@@ -39,8 +39,8 @@ TRANSFORMERS = frozenset({"vit", "deit", "swin", "pvt"})
 
 
 def export_int8(
-    bundle: Bundle, *, data: Path | None, calibrate_on: Path | None, report: Callable[[Rung], None]
-) -> list[Rung]:
+    bundle: Bundle, *, data: Path | None, calibrate_on: Path | None, report: Callable[[Attempt], None]
+) -> list[Attempt]:
     """Put an INT8 graph into the bundle and prove it by every runtime here that runs it, rung by rung until it passes.
 
     Args:
@@ -60,7 +60,7 @@ def export_int8(
     graph = onnx.load_from_string(bundle.read(SOURCE))
     pictures = calibration_pictures(bundle.manifest.input, data, calibrate_on, count=CALIBRATION_PICTURES)
     transformer = architecture(bundle.manifest.architecture).family in TRANSFORMERS
-    rungs: list[Rung] = []
+    rungs: list[Attempt] = []
     for words, kept in _rungs(graph):
         quantised = quantise(graph, pictures.pixels, kept, transformer=transformer)
         _write(bundle, quantised)
@@ -77,7 +77,7 @@ def export_int8_and_print(bundle: Bundle, *, data: Path | None, calibrate_on: Pa
     console = Console(stderr=True, soft_wrap=True)
     console.print(f"calibrating and proving {bundle.manifest.name} in INT8")
 
-    def report(attempt: Rung) -> None:
+    def report(attempt: Attempt) -> None:
         why = f" ({'; '.join(attempt.reasons)})" if attempt.reasons else ""
         console.print(
             f"{attempt.verdict}: FP32 kept for {attempt.kept}, {attempt.fp32_nodes} nodes{why}",
@@ -130,7 +130,7 @@ def _quantised(
 ) -> onnx.ModelProto:
     source = onnx.ModelProto()
     source.CopyFrom(graph)
-    with quiet():
+    with suppress_output():
         nncf = _nncf()
         return nncf.quantize(  # type: ignore[no-any-return]
             source,
@@ -196,7 +196,7 @@ def _prove(bundle: Bundle, data: Path | None) -> list[Any]:
 
 
 def _words(pictures: CalibrationPictures) -> str:
-    with quiet():
+    with suppress_output():
         return f"{pictures.description}, by NNCF {_nncf().__version__}"
 
 

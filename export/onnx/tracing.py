@@ -7,7 +7,7 @@ from typing import Any, Literal
 import onnx
 import torch
 
-from export.onnx.quiet import quiet
+from export.onnx.quiet import suppress_output
 from models.bundle.bundle import Bundle
 from models.checkpoint import load_module
 from models.graph import ServingGraph
@@ -38,7 +38,7 @@ def _exported(graph: ServingGraph, size: int) -> onnx.ModelProto:
     # Planes that are pixels turned round in place would make torch keep that layout after pooling, which comes out as a
     # Gather by indices that the batch's size is read back for.
     planes = graph.network.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(),))
-    with planes, quiet(), torch.no_grad():
+    with planes, suppress_output(), torch.no_grad():
         program = torch.onnx.export(
             graph.eval(),
             (example,),

@@ -26,7 +26,7 @@ def post(path: str, body: bytes, *, keep_alive: bool) -> bytes:
     return "".join(f"{line}\r\n" for line in (*lines, f"Content-Length: {len(body)}", "")).encode() + body
 
 
-class Asker:
+class SyncClient:
     """One client; its connection is used again for as long as the server keeps it.
 
     Args:
@@ -67,7 +67,7 @@ class Asker:
             self._connection = None
 
 
-class Crowd:
+class ThreadedClients:
     """Clients that ask at once, each in a thread of its own, from `start` to `stop`.
 
     Args:
@@ -106,7 +106,7 @@ class Crowd:
             return {status: number for (kind, status), number in self.counts.items() if kind == "answered"}
 
     def _work(self, index: int) -> None:
-        asker = Asker(self._port)
+        asker = SyncClient(self._port)
         for request in itertools.islice(itertools.cycle(self._requests), index, None):
             if self._over.is_set():
                 break

@@ -14,14 +14,14 @@ from serving.api.gateway import BENTOML_FOLDERS, BENTOML_PATHS, ASGIApp, Gateway
 from serving.http.connections import install
 from serving.http.errors import RequestError
 from serving.lifecycle.predictions import Prediction
-from serving.lifecycle.served_model import Served
+from serving.lifecycle.served_model import ServedModel
 from serving.process.bentoml_compat import fronted
 from serving.settings import Settings
 from serving.telemetry.middleware import Monitor, Routes
 from serving.telemetry.request_log import RequestLog
 
 
-class NoModel(Served):
+class NoModel(ServedModel):
     """Answers at once. Labels and version are those of the default bundle."""
 
     def __init__(self) -> None:

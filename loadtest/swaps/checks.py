@@ -14,7 +14,7 @@ TOLERANCE = 0.002
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reign:
+class ServingInterval:
     """A version in charge."""
 
     version: str
@@ -30,7 +30,7 @@ class Reign:
     """When the operator was told that it is in charge: no request sent later may get its predecessor's answer."""
 
 
-def judge(samples: Sequence[Sample], reigns: Sequence[Reign]) -> list[Figure]:
+def judge(samples: Sequence[Sample], reigns: Sequence[ServingInterval]) -> list[Figure]:
     """Count requests, failures, and answers by a version that could not answer then or that did not make them.
 
     Args:
@@ -54,7 +54,7 @@ def judge(samples: Sequence[Sample], reigns: Sequence[Reign]) -> list[Figure]:
     ]
 
 
-def _allowed(sample: Sample, reigns: Sequence[Reign]) -> bool:
+def _allowed(sample: Sample, reigns: Sequence[ServingInterval]) -> bool:
     """Whether its version was in charge at some moment between the request and the answer."""
     ends = [reign.done for reign in reigns[1:]] + [float("inf")]
     return any(
@@ -63,12 +63,12 @@ def _allowed(sample: Sample, reigns: Sequence[Reign]) -> bool:
     )
 
 
-def _made_by(sample: Sample, reigns: Sequence[Reign], gap: float) -> bool:
+def _made_by(sample: Sample, reigns: Sequence[ServingInterval], gap: float) -> bool:
     temperature = _temperature(sample.version, reigns)
     return all(abs(each * temperature - gap) <= TOLERANCE * abs(gap) for each in sample.gaps)
 
 
-def _temperature(version: str, reigns: Sequence[Reign]) -> float:
+def _temperature(version: str, reigns: Sequence[ServingInterval]) -> float:
     return next((reign.temperature for reign in reigns if reign.version == version), 0.0)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from loadtest.servers.halftone import Server
 from loadtest.swaps.bundles import BAD, Bundle
-from loadtest.swaps.checks import Reign
+from loadtest.swaps.checks import ServingInterval
 
 LOAD_SECONDS = 300
 
@@ -32,7 +32,7 @@ class Operator:
     server: Server
     token: str
     bundle: Bundle
-    reigns: list[Reign] = field(default_factory=list)
+    reigns: list[ServingInterval] = field(default_factory=list)
     """Who was in charge, in order."""
 
     loads: list[tuple[float, float]] = field(default_factory=list)
@@ -43,7 +43,7 @@ class Operator:
     def begin(self, answer: dict[str, Any]) -> None:
         """Note the first version from one of its answers."""
         now = time.monotonic()
-        first = Reign(version=answer["version"], temperature=self.bundle.temperature(0), begun=now, done=now)
+        first = ServingInterval(version=answer["version"], temperature=self.bundle.temperature(0), begun=now, done=now)
         self.reigns.append(first)
 
     def load(self) -> None:
@@ -76,7 +76,9 @@ class Operator:
         self.loads.append((begun, time.monotonic()))
 
     def _reigns(self, version: str, temperature: float, begun: float) -> None:
-        self.reigns.append(Reign(version=version, temperature=temperature, begun=begun, done=time.monotonic()))
+        self.reigns.append(
+            ServingInterval(version=version, temperature=temperature, begun=begun, done=time.monotonic())
+        )
 
     def _ask(self, action: str) -> tuple[int, dict[str, Any]]:
         connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=LOAD_SECONDS)

@@ -12,12 +12,12 @@ from typing import Any
 
 from models.bundle.store import check_name
 from models.common.errors import HalftoneError
-from serving.http.body import Intake, read_body
+from serving.http.body import RequestBody, read_body
 from serving.http.errors import RequestError, bad_parameter
 from serving.http.response import Answer, Scope, as_json
-from serving.lifecycle.hot_swap import Swap, Swaps
+from serving.lifecycle.hot_swap import HotSwap, Swap
 from serving.lifecycle.registry import Registry
-from serving.lifecycle.served_model import Served
+from serving.lifecycle.served_model import ServedModel
 
 _MAX_BODY = 2**16
 _BODY_SECONDS = 10.0
@@ -33,16 +33,16 @@ class Admin:
         token: the secret; empty: everything is refused.
     """
 
-    def __init__(self, models: Registry, swaps: Swaps, token: str) -> None:
+    def __init__(self, models: Registry, swaps: HotSwap, token: str) -> None:
         self._models = models
         self._swaps = swaps
         self._token = token
 
-    async def __call__(self, scope: Scope, receive: Intake) -> Answer:
+    async def __call__(self, scope: Scope, receive: RequestBody) -> Answer:
         """Answer one request.
 
         Raises:
-            RequestError: 401 without the token, 404 where there is none or nothing at this path, and those of `Swaps`.
+            RequestError: 401 without the token, 404 where there is none or nothing at this path, and those of `HotSwap`.
         """
         self._authorise(scope)
         match scope["path"].split("/")[2:]:
@@ -75,7 +75,7 @@ class Admin:
                 {"WWW-Authenticate": 'Bearer realm="admin"'},
             )
 
-    def _state(self, model: Served) -> dict[str, Any]:
+    def _state(self, model: ServedModel) -> dict[str, Any]:
         previous = self._models.previous(model.name)
         return _described(model) | {
             "previous": _described(previous) if previous else None,
@@ -83,7 +83,7 @@ class Admin:
         }
 
 
-def _described(model: Served) -> dict[str, Any]:
+def _described(model: ServedModel) -> dict[str, Any]:
     return {
         "name": model.name,
         "version": model.version,

@@ -16,16 +16,16 @@ from serving.api.upload import Upload, checked_top_k, read_upload
 from serving.api.v2 import response as v2
 from serving.api.v2.protocol import OpenInference
 from serving.decoding.pool import Decoders
-from serving.http.body import ClientGoneError, Intake, Memory, Receive
+from serving.http.body import BodyBudget, ClientGoneError, Receive, RequestBody
 from serving.http.connections import HEALTH
-from serving.http.disconnect import while_connected
+from serving.http.disconnect import cancel_on_disconnect
 from serving.http.errors import RequestError, bad_parameter, internal, unauthorized, unavailable
 from serving.http.response import Answer, Scope, Send, as_json, failure
-from serving.lifecycle.hot_swap import Swaps
+from serving.lifecycle.hot_swap import HotSwap
 from serving.lifecycle.loading import load_model
 from serving.lifecycle.registry import Registry
-from serving.lifecycle.served_model import Served
-from serving.lifecycle.watcher import Watch
+from serving.lifecycle.served_model import ServedModel
+from serving.lifecycle.watcher import Watcher
 from serving.settings import Settings
 from serving.telemetry.metrics import CONTENT_TYPE
 from serving.telemetry.recorder import Recorder
@@ -33,7 +33,7 @@ from serving.telemetry.request_context import current
 
 logger = logging.getLogger("bentoml.halftone")
 
-Handler = Callable[[Scope, Intake], Awaitable[Answer]]
+Handler = Callable[[Scope, RequestBody], Awaitable[Answer]]
 Route = tuple[str, Handler]
 
 _ADMIN = "/admin/"
@@ -56,7 +56,7 @@ class Api:
         self.models = Registry(settings.models)
         self.recorder = Recorder(metrics=settings.metrics)
         self.decoders = Decoders(settings.decoder_processes)
-        self._memory = Memory(settings.max_held)
+        self._memory = BodyBudget(settings.max_held)
         self._keys = settings.keys
         # The page itself tells nothing, and asks for the key.
         self._open = HEALTH | {"/ui"} | ({"/metrics"} if settings.metrics_open else set())
@@ -78,13 +78,13 @@ class Api:
 
     def _administration(self, settings: Settings) -> Admin:
         load = partial(load_model, settings=settings, recorder=self.recorder, decoders=self.decoders)
-        self._swaps = Swaps(self.models, load, self.recorder, keep=settings.keep_previous)
+        self._swaps = HotSwap(self.models, load, self.recorder, keep=settings.keep_previous)
         return Admin(self.models, self._swaps, settings.admin_token)
 
     def watch(self) -> None:
         """Load bundles anew when they change, where the settings ask for it; to be called when all are loaded."""
         if self._settings.watch:
-            Watch(self.models, self._swaps, self._settings.watch).start()
+            Watcher(self.models, self._swaps, self._settings.watch).start()
 
     @property
     def paths(self) -> list[str]:
@@ -102,7 +102,7 @@ class Api:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request, whatever happens inside."""
-        intake = Intake(receive, self._memory)
+        intake = RequestBody(receive, self._memory)
         # The Open Inference Protocol has a form of its own for errors.
         told = v2.failure if scope["path"].startswith("/v2/") else failure
         try:
@@ -122,7 +122,7 @@ class Api:
             self.recorder.refused(answer.error)
         await answer.send(send, head=scope["method"] == "HEAD")
 
-    async def _dispatch(self, scope: Scope, receive: Intake) -> Answer:
+    async def _dispatch(self, scope: Scope, receive: RequestBody) -> Answer:
         if not self.admits(scope):
             raise unauthorized()
         path, method = scope["path"], "GET" if scope["method"] == "HEAD" else scope["method"]
@@ -167,7 +167,7 @@ class Api:
         with self.models.use(model) as served:
             return await self._classify_batch(upload, served)
 
-    async def _classify(self, upload: Upload, model: Served) -> dict[str, Any]:
+    async def _classify(self, upload: Upload, model: ServedModel) -> dict[str, Any]:
         if len(upload.images) != 1:
             raise bad_parameter(
                 f"send exactly one picture in the field `image`, not {len(upload.images)}: "
@@ -179,7 +179,7 @@ class Api:
             raise result
         return head(model) | {"predictions": result}
 
-    async def _classify_batch(self, upload: Upload, model: Served) -> dict[str, Any]:
+    async def _classify_batch(self, upload: Upload, model: ServedModel) -> dict[str, Any]:
         most = self._settings.max_images
         if not 1 <= len(upload.images) <= most:
             raise bad_parameter(f"send 1 to {most} pictures in the field `images`, not {len(upload.images)}")
@@ -194,17 +194,17 @@ class Api:
         self.recorder.rejected(error.code)
         return error.body()
 
-    async def _post_classify(self, scope: Scope, receive: Intake) -> Answer:
+    async def _post_classify(self, scope: Scope, receive: RequestBody) -> Answer:
         upload = await self._upload(scope, receive, "image")
         with self.models.use(upload.model) as model:
-            return as_json(await while_connected(receive, self._classify(upload, model)))
+            return as_json(await cancel_on_disconnect(receive, self._classify(upload, model)))
 
-    async def _post_classify_batch(self, scope: Scope, receive: Intake) -> Answer:
+    async def _post_classify_batch(self, scope: Scope, receive: RequestBody) -> Answer:
         upload = await self._upload(scope, receive, "images")
         with self.models.use(upload.model) as model:
-            return as_json(await while_connected(receive, self._classify_batch(upload, model)))
+            return as_json(await cancel_on_disconnect(receive, self._classify_batch(upload, model)))
 
-    async def _upload(self, scope: Scope, receive: Intake, field: str) -> Upload:
+    async def _upload(self, scope: Scope, receive: RequestBody, field: str) -> Upload:
         return await read_upload(scope, receive, field, self._settings, self._check_room)
 
     def _check_room(self, name: str | None, seconds: float) -> None:
@@ -213,34 +213,34 @@ class Api:
         if self.models.ready and (name is not None or len(self.models.names) == 1):
             self.models.get(name).check_room(seconds)
 
-    async def _models(self, scope: Scope, receive: Intake) -> Answer:
+    async def _models(self, scope: Scope, receive: RequestBody) -> Answer:
         self._ready()
         return as_json({"models": [description(model) for model in self.models.all()]})
 
-    async def _livez(self, scope: Scope, receive: Intake) -> Answer:
+    async def _livez(self, scope: Scope, receive: RequestBody) -> Answer:
         return as_json({"status": "alive"})
 
-    async def _readyz(self, scope: Scope, receive: Intake) -> Answer:
+    async def _readyz(self, scope: Scope, receive: RequestBody) -> Answer:
         models = self._ready()
         if not self.models.ready:
             raise unavailable("shutting_down", "the service is about to stop: ask another replica", retry_after=1)
         return as_json({"status": "ready"} | head(models[0]) | {"models": [model.name for model in models]})
 
-    async def _docs(self, scope: Scope, receive: Intake) -> Answer:
+    async def _docs(self, scope: Scope, receive: RequestBody) -> Answer:
         classes = [len(model.manifest.labels) for model in self.models.all()]
         return as_json(document(self._settings, max(classes, default=None)))
 
-    async def _metrics(self, scope: Scope, receive: Intake) -> Answer:
+    async def _metrics(self, scope: Scope, receive: RequestBody) -> Answer:
         if not self._settings.metrics:
             raise RequestError(
                 404, "not_found", "the metrics are switched off: start the service without HALFTONE_METRICS=0"
             )
         return Answer(await asyncio.to_thread(self.recorder.exposition), media_type=CONTENT_TYPE)
 
-    async def _page(self, scope: Scope, receive: Intake) -> Answer:
+    async def _page(self, scope: Scope, receive: RequestBody) -> Answer:
         page = (files("serving.api") / "page.html").read_bytes()
         return Answer(page, media_type=b"text/html; charset=utf-8", headers={"Content-Security-Policy": _PAGE_POLICY})
 
-    def _ready(self) -> list[Served]:
+    def _ready(self) -> list[ServedModel]:
         """All models; 503 while one of them is missing."""
         return [self.models.get(name) for name in self.models.names]

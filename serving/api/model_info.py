@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from serving.lifecycle.served_model import Served
+from serving.lifecycle.served_model import ServedModel
 
 
-def head(model: Served) -> dict[str, Any]:
+def head(model: ServedModel) -> dict[str, Any]:
     """What every answer says about the model that made it."""
     return {"model": model.name, "version": model.version, "variant": model.variant}
 
 
-def description(model: Served) -> dict[str, Any]:
+def description(model: ServedModel) -> dict[str, Any]:
     """Everything that a client may want to know: its proof, the input it expects and its labels."""
     manifest, record = model.manifest, model.record
     return {

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
 from models.preprocess.formats import image_format
-from serving.http.body import Intake, read_body, refusable
+from serving.http.body import RequestBody, read_body, refusable
 from serving.http.deadline import HEADER, allowed_seconds
 from serving.http.errors import RequestError, bad_parameter
 from serving.http.multipart import Part, parse_form
@@ -39,7 +39,9 @@ CheckRoom = Callable[[str | None, float], None]
 """Raises RequestError where a model would refuse a request now; takes its name, None for the first, and the seconds."""
 
 
-async def read_upload(scope: Scope, receive: Intake, field: str, settings: Settings, check_room: CheckRoom) -> Upload:
+async def read_upload(
+    scope: Scope, receive: RequestBody, field: str, settings: Settings, check_room: CheckRoom
+) -> Upload:
     """Read a request whose pictures are the form field `field`, or the body itself.
 
     Args:

@@ -18,8 +18,8 @@ from typing import Any, TypeAlias
 import numpy.typing as npt
 
 from serving.batching.cost_model import BatchSizes
-from serving.batching.items import Finish, Group, Item, Observer, Prepare, Task, answer, finished, outcome
-from serving.batching.scheduler import Schedule
+from serving.batching.items import BatchRequest, Finish, Item, Observer, Prepare, Work, answer, finished, outcome
+from serving.batching.scheduler import Scheduler
 from serving.http.errors import RequestError, unavailable
 
 logger = logging.getLogger("bentoml.halftone")
@@ -60,7 +60,7 @@ class Batcher:
         name: str = "classify",
     ) -> None:
         self._run = run
-        self._schedule = Schedule(
+        self._schedule = Scheduler(
             sizes=sizes, parallel=parallel or threads, streams=streams, capacity=capacity, clock=clock
         )
         self._observer = observer or Observer()
@@ -120,7 +120,7 @@ class Batcher:
         """
         loop = asyncio.get_running_loop()
         now = self._clock()
-        group = Group(
+        group = BatchRequest(
             loop, loop.create_future(), now + seconds, [None] * len(values), prepare, finish, trace, len(values)
         )
         if not len(values):
@@ -170,7 +170,7 @@ class Batcher:
             if self._idle:
                 self._wake.notify(min(self._idle, len(items)))
 
-    def _give_up(self, group: Group) -> None:
+    def _give_up(self, group: BatchRequest) -> None:
         """Drop what is left of a request whose caller is gone; its places in the queue are free at once."""
         with self._lock:
             group.given_up = True
@@ -179,7 +179,7 @@ class Batcher:
 
     def _work(self) -> None:
         """A thread's life: take what is next, do it outside the lock, tell the callers."""
-        task: Task | None = None
+        task: Work | None = None
         while True:
             with self._lock:
                 over = self._schedule.settle(task) if task else []
@@ -194,10 +194,10 @@ class Batcher:
             except BaseException as error:
                 task.outcomes = [SystemError(f"{type(error).__name__}: {error}")] * len(task.items)
 
-    def _wait(self) -> Task | None:
+    def _wait(self) -> Work | None:
         """Sleep until there is something to do; None when the batcher is closed and all is done."""
         while True:
-            over: list[Group] = []
+            over: list[BatchRequest] = []
             with self._lock:
                 task = self._schedule.next(over)
                 if task is None and not over:
@@ -211,7 +211,7 @@ class Batcher:
             if task is not None:
                 return task
 
-    def _prepare_one(self, task: Task) -> None:
+    def _prepare_one(self, task: Work) -> None:
         (item,) = task.items
         start = self._clock()
         item.waited = start - item.since
@@ -222,7 +222,7 @@ class Batcher:
         task.seconds = item.since - start
         self._observer.prepared(task.seconds, item.group.trace)
 
-    def _run_batch(self, task: Task) -> None:
+    def _run_batch(self, task: Work) -> None:
         start = self._clock()
         for item in task.items:
             waited = start - item.since

@@ -29,7 +29,7 @@ class Observer:
 
 
 @dataclass(eq=False, slots=True)
-class Group:
+class BatchRequest:
     """What one request asked for: answered once, when nothing of it is left to do."""
 
     loop: asyncio.AbstractEventLoop
@@ -59,7 +59,7 @@ class Group:
 class Item:
     """One picture of a group."""
 
-    group: Group
+    group: BatchRequest
     index: int
     value: Any
     since: float
@@ -70,7 +70,7 @@ class Item:
 
 
 @dataclass(eq=False, slots=True)
-class Task:
+class Work:
     """What a thread does next: prepare one item, or run a batch."""
 
     items: list[Item]
@@ -99,7 +99,7 @@ def finished(item: Item, result: Any) -> Any:
     return result if finish is None or isinstance(result, Exception) else outcome(finish, result)
 
 
-def answer(groups: Iterable[Group]) -> None:
+def answer(groups: Iterable[BatchRequest]) -> None:
     """Tell the callers, each on its own event loop."""
     for group in groups:
         # A closed loop has nobody left who waits.

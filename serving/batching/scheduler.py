@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from serving.batching.cost_model import BatchSizes
-from serving.batching.items import Group, Item, Task
+from serving.batching.items import BatchRequest, Item, Work
 from serving.http.errors import RequestError
 
 _SMOOTHING = 0.05
@@ -15,7 +15,7 @@ _SURE = 0.8
 """Share of a request's time that it may be expected to take: the expectation may be too low."""
 
 
-class Schedule:
+class Scheduler:
     """Items that wait to be prepared, items that are ready to run, and how many are worked on.
 
     Every method is called under the batcher's lock.
@@ -69,14 +69,14 @@ class Schedule:
         self.pending += len(items)
         self._waiting.extend(items)
 
-    def remove(self, group: Group) -> None:
+    def remove(self, group: BatchRequest) -> None:
         """Forget what is queued of a request; its places are free at once."""
         before = self.waiting
         self._waiting = deque(item for item in self._waiting if item.group is not group)
         self._ready = deque(item for item in self._ready if item.group is not group)
         self.pending -= before - self.waiting
 
-    def next(self, over: list[Group]) -> Task | None:
+    def next(self, over: list[BatchRequest]) -> Work | None:
         """What a free thread should do now. Adds the requests that are too late to `over`."""
         self._sort_out(over)
         free = self._streams - self._running
@@ -88,7 +88,7 @@ class Schedule:
         if not self._waiting:
             return None
         self._preparing += 1
-        return Task([self._waiting.popleft()], run=False)
+        return Work([self._waiting.popleft()], run=False)
 
     def hold_seconds(self) -> float | None:
         """How long a thread that found nothing to do may sleep; None: until it is woken."""
@@ -96,7 +96,7 @@ class Schedule:
             return None
         return max(0.0, self._hold_until - self._clock())
 
-    def settle(self, task: Task) -> list[Group]:
+    def settle(self, task: Work) -> list[BatchRequest]:
         """Book what a thread has done. Returns the requests of which nothing is left to do."""
         self._learn(task)
         over = []
@@ -113,7 +113,7 @@ class Schedule:
                 over.append(group)
         return over
 
-    def _learn(self, task: Task) -> None:
+    def _learn(self, task: Work) -> None:
         if task.run:
             self._running -= 1
             if task.seconds:
@@ -138,7 +138,7 @@ class Schedule:
             {"Retry-After": str(wait)},
         )
 
-    def _sort_out(self, over: list[Group]) -> None:
+    def _sort_out(self, over: list[BatchRequest]) -> None:
         """Drop what is too late from the heads of the queues, and pass on what needs no preparing."""
         now = self._clock()
         for queue in (self._ready, self._waiting):
@@ -147,11 +147,11 @@ class Schedule:
         while self._waiting and self._waiting[0].group.prepare is None:
             self._ready.append(self._waiting.popleft())
 
-    def _drop(self, item: Item) -> Group:
+    def _drop(self, item: Item) -> BatchRequest:
         self.pending -= 1
         return item.group
 
-    def _take(self, size: int, over: list[Group]) -> Task:
+    def _take(self, size: int, over: list[BatchRequest]) -> Work:
         """A batch from the head of what is ready, which is on time itself; others behind it may be too late."""
         now = self._clock()
         items: list[Item] = []
@@ -163,7 +163,7 @@ class Schedule:
                 items.append(item)
         self._running += 1
         self._hold_until = None
-        return Task(items, run=True)
+        return Work(items, run=True)
 
     def _hold(self, free: int) -> bool:
         """Whether what is ready should wait for what other threads are preparing; once, and for no longer than that."""

@@ -19,7 +19,7 @@ class ClientGoneError(Exception):
     """The client closed the connection; there is nobody to answer."""
 
 
-class Memory:
+class BodyBudget:
     """How much all bodies together may hold.
 
     Args:
@@ -31,7 +31,7 @@ class Memory:
         self.held = 0
 
 
-class Intake:
+class RequestBody:
     """The ASGI channel of one request, with what its body holds of the memory; used on the event loop alone.
 
     Args:
@@ -39,7 +39,7 @@ class Intake:
         memory: that it shares with the other requests.
     """
 
-    def __init__(self, receive: Receive, memory: Memory) -> None:
+    def __init__(self, receive: Receive, memory: BodyBudget) -> None:
         self._receive = receive
         self._memory = memory
         self._held = 0
@@ -62,7 +62,7 @@ class Intake:
         self._held = 0
 
 
-async def read_body(intake: Intake, declared: str | None, *, limit: int, seconds: float) -> bytes:
+async def read_body(intake: RequestBody, declared: str | None, *, limit: int, seconds: float) -> bytes:
     """The whole body; it is held until the intake's release.
 
     Args:
@@ -112,7 +112,7 @@ def exceeds(declared: str | None, limit: int) -> bool:
     return declared is not None and declared.isdecimal() and int(declared) > limit
 
 
-async def _read(intake: Intake, declared: str | None, limit: int) -> bytes:
+async def _read(intake: RequestBody, declared: str | None, limit: int) -> bytes:
     # A refused body is read on and dropped for a while: a client that is still sending would not see the answer.
     if exceeds(declared, _DRAIN * limit):
         raise _too_large(limit)

@@ -13,7 +13,7 @@ Result = TypeVar("Result")
 _SOON = 0.05
 
 
-async def while_connected(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
+async def cancel_on_disconnect(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
     """The result of `work`, which is cancelled when the client closes the connection.
 
     Most answers are there before it is worth asking: the connection is watched from 50 ms on.

@@ -20,9 +20,9 @@ from models.bundle.store import artifacts
 from models.common.errors import HalftoneError
 from serving.http.errors import RequestError, unavailable
 from serving.lifecycle.registry import Registry
-from serving.lifecycle.served_model import Served
+from serving.lifecycle.served_model import ServedModel
 from serving.process.memory import trim
-from serving.process.startup_errors import end_lost_worker, is_memory
+from serving.process.startup_errors import exit_after_gpu_loss, is_memory
 from serving.telemetry.recorder import Recorder
 
 logger = logging.getLogger("bentoml.halftone")
@@ -31,7 +31,7 @@ logger = logging.getLogger("bentoml.halftone")
 class Load(Protocol):
     """As `serving.lifecycle.loading.load_model`, with the service's settings."""
 
-    def __call__(self, name: str, *, bundle: str | None, replaces: Served | None) -> Served:
+    def __call__(self, name: str, *, bundle: str | None, replaces: ServedModel | None) -> ServedModel:
         """Open, choose, warm and measure."""
 
 
@@ -39,17 +39,17 @@ class Load(Protocol):
 class Swap:
     """One model in another's place."""
 
-    model: Served
+    model: ServedModel
     """What answers now."""
 
-    replaced: Served
+    replaced: ServedModel
     """What answered before."""
 
     seconds: float
     """Time that it took, loading included."""
 
 
-class Swaps:
+class HotSwap:
     """Loads and rolls back, one change of a model at a time; its methods block and belong into a thread.
 
     Args:
@@ -119,7 +119,7 @@ class Swaps:
             return self._flip(previous, present, time.monotonic(), "rolled_back")
 
     @contextlib.contextmanager
-    def _alone(self, name: str) -> Iterator[Served]:
+    def _alone(self, name: str) -> Iterator[ServedModel]:
         """The present model, while nobody else replaces it."""
         self._models.get(name)
         with self._lock:
@@ -132,14 +132,14 @@ class Swaps:
         finally:
             self._busy.discard(name)
 
-    def _loaded(self, name: str, bundle: str | None, present: Served) -> Served:
+    def _loaded(self, name: str, bundle: str | None, present: ServedModel) -> ServedModel:
         # Never more than three at once: the present one, the previous one and the new one.
         if name in self._freeing:
             self._freeing.pop(name).join()
         try:
             return self._load(name, bundle=bundle, replaces=present)
         except GpuLostError as error:
-            end_lost_worker(name, error)
+            exit_after_gpu_loss(name, error)
         # Whatever a library makes of a bundle that it can't digest: the old model serves on.
         except Exception as error:
             if is_memory(error):
@@ -151,7 +151,7 @@ class Swaps:
                 reason = f"{bundle or name} failed while it was loaded or warmed: see the server's log"
         raise RequestError(422, "bundle_refused", reason)
 
-    def _flip(self, model: Served, present: Served, start: float, result: str) -> Swap:
+    def _flip(self, model: ServedModel, present: ServedModel, start: float, result: str) -> Swap:
         try:
             gone = self._models.publish(model, keep=self._keep)
         except RequestError:
@@ -164,7 +164,7 @@ class Swaps:
             self._free_soon(model.name, gone)
         return Swap(model=model, replaced=present, seconds=seconds)
 
-    def _free_soon(self, name: str, models: list[Served]) -> None:
+    def _free_soon(self, name: str, models: list[ServedModel]) -> None:
         thread = threading.Thread(target=self._free, args=(models,), name=f"{name}-free", daemon=True)
         try:
             thread.start()
@@ -174,7 +174,7 @@ class Swaps:
         else:
             self._freeing[name] = thread
 
-    def _free(self, models: list[Served]) -> None:
+    def _free(self, models: list[ServedModel]) -> None:
         """Let them finish, and give their memory back."""
         while models:
             model = models.pop()

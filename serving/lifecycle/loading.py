@@ -27,7 +27,7 @@ from serving.decoding.placement import decoding
 from serving.decoding.pool import Decoders
 from serving.lifecycle.predictions import best
 from serving.lifecycle.selection import check_bundle, check_source, check_trained, fastest_first, load_variant
-from serving.lifecycle.served_model import Served
+from serving.lifecycle.served_model import ServedModel
 from serving.lifecycle.shadow import open_reference
 from serving.settings import Settings
 from serving.telemetry.recorder import Recorder
@@ -53,8 +53,8 @@ def load_model(
     decoders: Decoders,
     *,
     bundle: str | None = None,
-    replaces: Served | None = None,
-) -> Served:
+    replaces: ServedModel | None = None,
+) -> ServedModel:
     """Open, choose, warm and measure.
 
     Args:
@@ -106,12 +106,12 @@ def open_fastest(name: str, settings: Settings, *, bundle: str | None = None, wh
 
 
 def _served(
-    name: str, opened: Opened, settings: Settings, recorder: Recorder, decoders: Decoders, replaces: Served | None
-) -> Served:
+    name: str, opened: Opened, settings: Settings, recorder: Recorder, decoders: Decoders, replaces: ServedModel | None
+) -> ServedModel:
     bundle, manifest, variant = opened.bundle, opened.bundle.manifest, opened.record.variant
     known = _known_costs(manifest, variant, replaces)
     streams, sizes = batch_sizes(name, opened.runtime, settings, known)
-    return Served(
+    return ServedModel(
         name,
         manifest,
         opened.runtime,
@@ -132,7 +132,7 @@ def _served(
     )
 
 
-def _known_costs(manifest: Manifest, variant: str, other: Served | None) -> tuple[int, Costs] | None:
+def _known_costs(manifest: Manifest, variant: str, other: ServedModel | None) -> tuple[int, Costs] | None:
     """Batches at once and the costs that another model has learnt, where this one is the same network.
 
     A measurement beside the load of the other one would say more about that load.
@@ -153,11 +153,11 @@ def _open(name: str, bundle: Bundle, variant: str, settings: Settings) -> tuple[
     picture = np.zeros((1, *runtime.shape), np.uint8)
     for _ in range(WARM_UP):
         runtime.run(picture)
-    answer_a_picture(runtime, bundle.manifest)
+    check_first_answer(runtime, bundle.manifest)
     return record, runtime
 
 
-def answer_a_picture(runtime: Runtime, manifest: Manifest) -> None:
+def check_first_answer(runtime: Runtime, manifest: Manifest) -> None:
     """Decode, run, name every class, and write it down as an answer would.
 
     Args:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from serving.http.errors import RequestError, unavailable
-from serving.lifecycle.served_model import Served
+from serving.lifecycle.served_model import ServedModel
 
 _LOADING_RETRY = 2
 
@@ -24,10 +24,10 @@ class Registry:
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
-        self._models: dict[str, Served] = {}
-        self._previous: dict[str, Served] = {}
+        self._models: dict[str, ServedModel] = {}
+        self._previous: dict[str, ServedModel] = {}
         self._retired = self._closed = False
-        self._users: Counter[Served] = Counter()
+        self._users: Counter[ServedModel] = Counter()
         self._lock = threading.Condition(threading.Lock())
 
     @property
@@ -40,7 +40,7 @@ class Registry:
         """Whether every model is loaded and warmed, and the service isn't stopping."""
         return not self._retired and self.loaded
 
-    def publish(self, model: Served, *, keep: bool = False) -> list[Served]:
+    def publish(self, model: ServedModel, *, keep: bool = False) -> list[ServedModel]:
         """Answer with this model from now on, in place of the present one.
 
         Args:
@@ -66,12 +66,12 @@ class Registry:
         gone = [former] if keep else [former, present]
         return [each for each in gone if each is not None and each is not model]
 
-    def previous(self, name: str) -> Served | None:
+    def previous(self, name: str) -> ServedModel | None:
         """The model that the present one took the place of, if it is kept."""
         return self._previous.get(name)
 
     @contextlib.contextmanager
-    def use(self, name: str | None = None) -> Iterator[Served]:
+    def use(self, name: str | None = None) -> Iterator[ServedModel]:
         """The model of that name, or the first: it is not closed before the block has ended.
 
         Raises:
@@ -89,12 +89,12 @@ class Registry:
                     del self._users[model]
                     self._lock.notify_all()
 
-    def unused(self, model: Served) -> None:
+    def unused(self, model: ServedModel) -> None:
         """Wait until no block of `use` has this model."""
         with self._lock:
             self._lock.wait_for(lambda: model not in self._users)
 
-    def get(self, name: str | None = None) -> Served:
+    def get(self, name: str | None = None) -> ServedModel:
         """The model of that name, or the first, to be asked what it is; `use` it to let it work.
 
         Raises:
@@ -113,7 +113,7 @@ class Registry:
             )
         return model
 
-    def all(self) -> list[Served]:
+    def all(self) -> list[ServedModel]:
         """The models that are loaded, in the order of their names."""
         return [self._models[name] for name in self.names if name in self._models]
 

@@ -24,13 +24,13 @@ from serving.decoding.pool import Load
 from serving.http.errors import RequestError, from_image_error, internal, unavailable
 from serving.lifecycle.predictions import Prediction, best
 from serving.lifecycle.shadow import Shadow
-from serving.process.startup_errors import end_lost_worker
+from serving.process.startup_errors import exit_after_gpu_loss
 from serving.telemetry.recorder import Recorder
 
 logger = logging.getLogger("bentoml.halftone")
 
 
-class Served:
+class ServedModel:
     """One model of the service. Everything is first in, first out; nothing here blocks the event loop.
 
     Args:
@@ -205,7 +205,7 @@ class Served:
         try:
             logits = self.runtime.run(batch)
         except GpuLostError as error:
-            end_lost_worker(self.name, error)
+            exit_after_gpu_loss(self.name, error)
         if self._shadow:
             self._shadow.offer(pixels, logits)
         return logits

@@ -11,7 +11,7 @@ from models.bundle.manifest import Manifest
 from models.bundle.store import open_bundle
 from models.common.errors import HalftoneError
 from serving.http.errors import RequestError
-from serving.lifecycle.hot_swap import Swaps
+from serving.lifecycle.hot_swap import HotSwap
 from serving.lifecycle.registry import Registry
 
 logger = logging.getLogger("bentoml.halftone")
@@ -24,7 +24,7 @@ class _State(NamedTuple):
     files: tuple[tuple[str, int, int], ...]
 
 
-class Watch:
+class Watcher:
     """One thread for all models.
 
     An export changes a bundle several times: a change counts when the bundle is the same at two looks. What was refused
@@ -36,7 +36,7 @@ class Watch:
         seconds: between two looks.
     """
 
-    def __init__(self, models: Registry, swaps: Swaps, seconds: float) -> None:
+    def __init__(self, models: Registry, swaps: HotSwap, seconds: float) -> None:
         self._models = models
         self._swaps = swaps
         self._seconds = seconds

@@ -14,7 +14,7 @@ import socket
 from collections.abc import Callable, Sized
 from typing import Any
 
-from serving.process.worker_table import Member
+from serving.process.worker_table import WorkerSlot
 
 logger = logging.getLogger("bentoml.halftone")
 
@@ -30,7 +30,7 @@ _HANDSHAKES = 1.0
 """Seconds for connections that are being made when no more are taken."""
 
 
-class Share:
+class ConnectionShare:
     """What a worker takes of the connections.
 
     Args:
@@ -38,7 +38,7 @@ class Share:
         loaded: whether it has its models.
     """
 
-    def __init__(self, member: Member, *, loaded: Callable[[], bool] = lambda: True) -> None:
+    def __init__(self, member: WorkerSlot, *, loaded: Callable[[], bool] = lambda: True) -> None:
         self.member = member
         self._loaded = loaded
         self._retired = False
@@ -48,7 +48,7 @@ class Share:
         self._retired = True
         self.member.retire()
 
-    def rest(self, own: int) -> float:
+    def accept_delay(self, own: int) -> float:
         """Seconds to leave a connection to the others, with so many of its own.
 
         A worker that could only answer that it isn't ready takes none where another one does.
@@ -63,7 +63,7 @@ class Share:
             return _NOT_MINE
         return _GIVE_WAY if own > fewest + _AHEAD else 0.0
 
-    def took(self, own: int) -> None:
+    def accepted(self, own: int) -> None:
         """It has taken one, and has so many now."""
         if self._loaded():
             self.member.tell(own)
@@ -88,7 +88,7 @@ class Acceptor:
     def __init__(
         self,
         listener: socket.socket,
-        share: Share,
+        share: ConnectionShare,
         protocol: Callable[[], asyncio.Protocol],
         connections: Sized,
         ssl: Any,
@@ -105,7 +105,7 @@ class Acceptor:
         listener.setblocking(False)
         share.member.listens(True)
         # Told before anybody comes, so that workers with many connections pass some on.
-        share.rest(self._count())
+        share.accept_delay(self._count())
         self._loop.add_reader(listener, self._waiting)
 
     def close(self) -> None:
@@ -132,7 +132,7 @@ class Acceptor:
 
     def _waiting(self) -> None:
         """A connection is there, for whichever worker takes it."""
-        if seconds := self._share.rest(self._count()):
+        if seconds := self._share.accept_delay(self._count()):
             self._later(seconds)
         else:
             self._take()
@@ -144,7 +144,7 @@ class Acceptor:
     def _go_on(self) -> None:
         self._loop.add_reader(self._listener, self._waiting)
         # Nobody else had time for it, unless it is none of this worker's business.
-        if self._share.rest(self._count()) < _NOT_MINE:
+        if self._share.accept_delay(self._count()) < _NOT_MINE:
             self._take()
 
     def _take(self) -> None:
@@ -164,7 +164,7 @@ class Acceptor:
         task = self._loop.create_task(self._make(connection))
         self._making.add(task)
         task.add_done_callback(self._making.discard)
-        self._share.took(self._count())
+        self._share.accepted(self._count())
 
     async def _make(self, connection: socket.socket) -> None:
         try:

@@ -12,7 +12,7 @@ from typing import Any
 import bentoml
 
 from serving.api.gateway import ASGIApp
-from serving.process.acceptor import Share
+from serving.process.acceptor import ConnectionShare
 
 
 def fronted(
@@ -20,7 +20,7 @@ def fronted(
     *,
     retire: Callable[[], object] = bool,
     lame_duck: float = 0.0,
-    share: Callable[[], Share | None] = lambda: None,
+    share: Callable[[], ConnectionShare | None] = lambda: None,
 ) -> type[bentoml.Service[Any]]:
     """A class for `@bentoml.service(service_class=…)`.
 

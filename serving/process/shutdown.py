@@ -17,7 +17,7 @@ from typing import Any
 import uvicorn
 
 from serving.http.connections import GuardedProtocol
-from serving.process.acceptor import Acceptor, Share
+from serving.process.acceptor import Acceptor, ConnectionShare
 from serving.process.listener import readable, shut
 from serving.process.signals import ALL_STOP
 
@@ -37,7 +37,12 @@ class Server(uvicorn.Server):
     """
 
     def __init__(
-        self, config: uvicorn.Config, *, retire: Callable[[], object], lame_duck: float, share: Share | None = None
+        self,
+        config: uvicorn.Config,
+        *,
+        retire: Callable[[], object],
+        lame_duck: float,
+        share: ConnectionShare | None = None,
     ) -> None:
         super().__init__(config)
         self._share = share
@@ -149,7 +154,7 @@ class Server(uvicorn.Server):
             pause = _STEP
 
 
-def install(*, retire: Callable[[], object], lame_duck: float, share: Share | None) -> None:
+def install(*, retire: Callable[[], object], lame_duck: float, share: ConnectionShare | None) -> None:
     """Let BentoML's worker run this server; to be called before it makes uvicorn's."""
     uvicorn.Server = partial(Server, retire=retire, lame_duck=lame_duck, share=share)  # type: ignore[misc, assignment]
 

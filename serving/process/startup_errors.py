@@ -42,7 +42,7 @@ def end_worker(name: str, error: Exception) -> NoReturn:
     os._exit(CRASHED if passes else WRONG_REQUEST)
 
 
-def end_lost_worker(name: str, error: Exception) -> NoReturn:
+def exit_after_gpu_loss(name: str, error: Exception) -> NoReturn:
     """End this process, from whatever thread, as no batch can be run in it any more; the supervisor starts another."""
     logger.critical("%s can't run any more in this process, which ends: %s", name, error)
     _flush()

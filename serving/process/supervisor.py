@@ -51,7 +51,7 @@ class Supervisor(bentoml_circus.Arbiter):
         self._was_ready = False
         self._deaths = 0
         descriptor = crew.create()
-        self._crew = crew.Crew(descriptor)
+        self._crew = crew.WorkerTable(descriptor)
         known = {SUPERVISOR: str(os.getpid()), crew.VARIABLE: str(descriptor)}
         if any(watcher.numprocesses > 1 for watcher in watchers):
             folder = tempfile.mkdtemp(prefix="halftone-")

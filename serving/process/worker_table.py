@@ -27,7 +27,7 @@ _PID, _READY, _TAKING, _LISTENING = range(_FIELDS)
 _BYTES = 8 * _FIELDS * _PLACES
 
 
-class Crew:
+class WorkerTable:
     """All workers of a service.
 
     Args:
@@ -47,17 +47,17 @@ class Crew:
                 return ready
         return False
 
-    def member(self, number: int, workers: int = MOST_WORKERS) -> Member:
+    def member(self, number: int, workers: int = MOST_WORKERS) -> WorkerSlot:
         """This process' own place.
 
         Args:
             number: of the worker, from 1 to twice the number of workers.
             workers: how many there are, for a quick look at all of them.
         """
-        return Member(self._values[: 2 * workers * _FIELDS], number - 1)
+        return WorkerSlot(self._values[: 2 * workers * _FIELDS], number - 1)
 
 
-class Member:
+class WorkerSlot:
     """A worker's place among the others.
 
     Args:
@@ -129,7 +129,7 @@ def create() -> int:
     return descriptor
 
 
-def joined(number: int, workers: int) -> Member | None:
+def joined(number: int, workers: int) -> WorkerSlot | None:
     """This worker's place; None where it has no supervisor of ours.
 
     Args:
@@ -138,4 +138,4 @@ def joined(number: int, workers: int) -> Member | None:
     """
     if os.environ.get(SUPERVISOR) != str(os.getppid()) or VARIABLE not in os.environ:
         return None
-    return Crew(int(os.environ[VARIABLE])).member(number, workers)
+    return WorkerTable(int(os.environ[VARIABLE])).member(number, workers)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serving.telemetry.catalogue import METRICS, Metric
-from serving.telemetry.worker_metrics import Colleagues
+from serving.telemetry.worker_metrics import WorkerMetrics
 
 if TYPE_CHECKING:
     import prometheus_client
@@ -50,7 +50,7 @@ class Metrics:
         self._counters: dict[Metric, dict[Labels, int]] = {m: {} for m in METRICS if m.kind == "counter"}
         self._gauges: dict[Metric, dict[Labels, Callable[[], float]]] = {m: {} for m in METRICS if m.kind == "gauge"}
         self._registry: prometheus_client.CollectorRegistry | None = None
-        self._colleagues: Colleagues | None = None
+        self._colleagues: WorkerMetrics | None = None
 
     def observe(self, metric: Metric, labels: Labels, value: float) -> None:
         """Add one observation to a histogram."""
@@ -88,7 +88,7 @@ class Metrics:
             meeting: folder of the workers.
             number: of this one.
         """
-        colleagues = Colleagues(meeting, number, self._everything())
+        colleagues = WorkerMetrics(meeting, number, self._everything())
         colleagues.start()
         self._colleagues = colleagues
 

@@ -39,7 +39,7 @@ class Collector(Protocol):
         """The families."""
 
 
-class Colleagues:
+class WorkerMetrics:
     """A worker among others.
 
     Args:

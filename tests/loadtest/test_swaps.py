@@ -10,7 +10,7 @@ import pytest
 
 from loadtest.swaps.__main__ import plan
 from loadtest.swaps.bundles import BAD
-from loadtest.swaps.checks import Reign, judge
+from loadtest.swaps.checks import ServingInterval, judge
 from loadtest.swaps.clients import Sample
 from tests.servers import ROOT, environment
 
@@ -42,9 +42,9 @@ def test_the_plan_has_what_was_asked_for() -> None:
 
 
 REIGNS = [
-    Reign(version="a", temperature=1.0, begun=0, done=0),
-    Reign(version="b", temperature=2.0, begun=10, done=12),
-    Reign(version="a", temperature=1.0, begun=20, done=21),
+    ServingInterval(version="a", temperature=1.0, begun=0, done=0),
+    ServingInterval(version="b", temperature=2.0, begun=10, done=12),
+    ServingInterval(version="a", temperature=1.0, begun=20, done=21),
 ]
 
 

@@ -12,7 +12,7 @@ from export.runtime import Pixels, Runtime
 from models.bundle.bundle import Bundle
 from models.preprocess.decode import MAX_PIXELS
 from serving.batching.cost_model import AlwaysUpTo
-from serving.lifecycle.served_model import Served
+from serving.lifecycle.served_model import ServedModel
 from serving.telemetry.recorder import Recorder
 
 
@@ -66,10 +66,10 @@ class StandIn(Runtime):
 
 def served(
     artifacts: Path, name: str, runtime: Runtime, *, batch: int = 1, threads: int = 2, recorder: Recorder | None = None
-) -> Served:
+) -> ServedModel:
     """The default bundle's labels and proof in front of another runtime."""
     bundle = Bundle.open(artifacts / "efficientnet_lite0")
-    return Served(
+    return ServedModel(
         name,
         bundle.manifest,
         runtime,

@@ -16,7 +16,7 @@ Targets = npt.NDArray[np.int64]
 TINY = float(np.finfo(np.float64).tiny)
 
 
-def judge(probabilities: Probabilities, targets: Targets, labels: tuple[str, ...]) -> dict[str, Any]:
+def classification_metrics(probabilities: Probabilities, targets: Targets, labels: tuple[str, ...]) -> dict[str, Any]:
     """Every figure, JSON-ready.
 
     Args:

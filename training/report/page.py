@@ -20,7 +20,7 @@ from models.common.statistics import Probabilities, softmax
 from models.spec import InputSpec
 from training.data.pictures import Pictures
 from training.evaluation.calibration import reliability
-from training.evaluation.metrics import confusion, judge
+from training.evaluation.metrics import classification_metrics, confusion
 from training.report import figures, html
 from training.report.mistakes import Mistake, worst_mistakes
 
@@ -69,8 +69,8 @@ def write_report(
         temperature=temperature,
         fitted_here=fitted_here,
         matrix=confusion(logits.argmax(axis=1), targets, len(labels)),
-        before=judge(before, targets, labels),
-        after=judge(after, targets, labels),
+        before=classification_metrics(before, targets, labels),
+        after=classification_metrics(after, targets, labels),
         mistakes=worst_mistakes(after, targets, pictures, spec),
     )
     drawings = _drawings(report, before, after, targets, labels)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from export.onnx.attempts import Rung, rung
+from export.onnx.attempts import Attempt, rung
 from export.onnx.fp16.convert import halve, rounded
 from export.onnx.fp16.ranges import beyond_fp16, infer, magnitudes
 from export.onnx.metadata import WEIGHTED, layers, normalisation, squeeze_excite
@@ -47,16 +47,16 @@ class Search:
     temperature: float
     """Divides the logits before the softmax."""
 
-    report: Callable[[Rung], None]
+    report: Callable[[Attempt], None]
     """Is told of every attempt."""
 
-    rungs: list[Rung] = field(default_factory=list)
+    rungs: list[Attempt] = field(default_factory=list)
     """The attempts so far."""
 
     def __post_init__(self) -> None:
         (self.reference,) = infer(self.graph, self.pixels, ["logits"])
 
-    def add(self, attempt: Rung) -> bool:
+    def add(self, attempt: Attempt) -> bool:
         """Remember and report an attempt; returns whether it passed."""
         self.rungs.append(attempt)
         self.report(attempt)

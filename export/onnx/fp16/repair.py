@@ -17,7 +17,7 @@ import onnx
 from rich.console import Console
 from rich.progress import Progress
 
-from export.onnx.attempts import Rung, proved_rung, rung, save_ladder
+from export.onnx.attempts import Attempt, proved_rung, rung, save_ladder
 from export.onnx.calibration import TRAIN, CalibrationPictures, calibration_pictures
 from export.onnx.fp16.convert import halve
 from export.onnx.fp16.islands import Search, proposals
@@ -34,7 +34,7 @@ MIN_FP16_SHARE = 0.5
 """A graph with fewer of its weights' bytes in FP16 would be FP16 by name only."""
 
 
-def repair(bundle: Bundle, *, data: Path | None, report: Callable[[Rung], None]) -> list[Rung]:
+def repair(bundle: Bundle, *, data: Path | None, report: Callable[[Attempt], None]) -> list[Attempt]:
     """Put an FP16 graph that passes the gate into the bundle, with as few nodes in FP32 as are found to be needed.
 
     A plain graph stays where it passed its gate and also answers right with every result rounded to FP16.
@@ -101,6 +101,6 @@ def _proved(bundle: Bundle, search: Search, kept: set[str], words: str, data: Pa
     return search.add(proved_rung(graph, kept, words, records))
 
 
-def _line(attempt: Rung) -> str:
+def _line(attempt: Attempt) -> str:
     why = f" ({'; '.join(attempt.reasons)})" if attempt.reasons else ""
     return f"{attempt.verdict} by {attempt.judged_by}: FP32 kept for {attempt.kept}, {attempt.fp32_nodes} nodes{why}"

@@ -6,7 +6,7 @@ from typing import Any
 
 from serving.bento import version
 from serving.lifecycle.registry import Registry
-from serving.lifecycle.served_model import Served
+from serving.lifecycle.served_model import ServedModel
 
 PIXELS, IMAGE = "pixels", "image"
 LOGITS, PROBABILITIES = "logits", "probabilities"
@@ -17,7 +17,7 @@ def server() -> dict[str, Any]:
     return {"name": "halftone", "version": version(), "extensions": ["binary_tensor_data", "classification"]}
 
 
-def model(served: Served) -> dict[str, Any]:
+def model(served: ServedModel) -> dict[str, Any]:
     """A model's tensors; a request sends one of the two inputs. -1 is the number of pictures."""
     size, classes = served.manifest.input.size, len(served.manifest.labels)
     return {

@@ -16,13 +16,13 @@ from serving.api.v2.metadata import IMAGE, LOGITS, PIXELS, PROBABILITIES
 from serving.api.v2.request import InferenceRequest, Wanted, malformed, parse
 from serving.api.v2.response import HEADER_LENGTH, Output, best_classes, encode, failure
 from serving.api.v2.tensors import images, pixels
-from serving.http.body import ClientGoneError, Intake, read_body, refusable
+from serving.http.body import ClientGoneError, RequestBody, read_body, refusable
 from serving.http.deadline import allowed_seconds
-from serving.http.disconnect import while_connected
+from serving.http.disconnect import cancel_on_disconnect
 from serving.http.errors import RequestError, bad_parameter, internal, unavailable
 from serving.http.response import Answer, Scope, as_json
 from serving.lifecycle.registry import Registry
-from serving.lifecycle.served_model import Served
+from serving.lifecycle.served_model import ServedModel
 from serving.settings import Settings
 
 logger = logging.getLogger("bentoml.halftone")
@@ -45,7 +45,7 @@ class OpenInference:
         self._models = models
         self._settings = settings
 
-    async def __call__(self, scope: Scope, receive: Intake) -> Answer:
+    async def __call__(self, scope: Scope, receive: RequestBody) -> Answer:
         """Answer one request; an error is `{"error": "message"}`, as the protocol wants it.
 
         Raises:
@@ -61,7 +61,7 @@ class OpenInference:
             logger.exception("failed on a request of the Open Inference Protocol")
             return failure(internal())
 
-    async def _answer(self, scope: Scope, receive: Intake) -> Answer:
+    async def _answer(self, scope: Scope, receive: RequestBody) -> Answer:
         match scope["path"].split("/")[2:]:
             case []:
                 return _got(scope, metadata.server())
@@ -80,7 +80,7 @@ class OpenInference:
                     return await self._model(served, rest, scope, receive)
         raise _nothing_here()
 
-    async def _model(self, served: Served, rest: list[str], scope: Scope, receive: Intake) -> Answer:
+    async def _model(self, served: ServedModel, rest: list[str], scope: Scope, receive: RequestBody) -> Answer:
         match rest:
             case []:
                 return _got(scope, metadata.model(served))
@@ -95,7 +95,7 @@ class OpenInference:
             raise unavailable("not_ready", "the models are being loaded, or the service is stopping", retry_after=2)
         return {"ready": True}
 
-    async def _index(self, scope: Scope, receive: Intake) -> Answer:
+    async def _index(self, scope: Scope, receive: RequestBody) -> Answer:
         body = await self._posted(scope, receive, _headers(scope))
         try:
             values = json.loads(body or b"{}")
@@ -106,7 +106,7 @@ class OpenInference:
             raise malformed("the body of an index request is empty or a JSON object whose `ready` is true or false")
         return as_json(metadata.index(self._models, only_ready=only_ready))
 
-    async def _infer(self, served: Served, scope: Scope, receive: Intake) -> Answer:
+    async def _infer(self, served: ServedModel, scope: Scope, receive: RequestBody) -> Answer:
         headers = _headers(scope)
         most = allowed_seconds(headers.get("x-request-timeout"), self._settings.deadline)
         _check_form(scope, headers)
@@ -115,20 +115,20 @@ class OpenInference:
         body = await self._posted(scope, receive, headers)
         request = parse(body, headers.get(HEADER_LENGTH.lower()))
         wanted = _wanted(request, len(served.manifest.labels))
-        logits = await while_connected(receive, self._logits(served, request, most))
+        logits = await cancel_on_disconnect(receive, self._logits(served, request, most))
         head = {"model_name": served.name, "model_version": served.version}
         if request.id is not None:
             head["id"] = request.id
         return encode(head, _outputs(served, wanted, logits))
 
-    async def _posted(self, scope: Scope, receive: Intake, headers: Mapping[str, str]) -> bytes:
+    async def _posted(self, scope: Scope, receive: RequestBody, headers: Mapping[str, str]) -> bytes:
         _check_form(scope, headers)
         settings = self._settings
         return await read_body(
             receive, headers.get("content-length"), limit=settings.max_body, seconds=settings.body_timeout
         )
 
-    async def _logits(self, served: Served, request: InferenceRequest, most: float) -> Logits:
+    async def _logits(self, served: ServedModel, request: InferenceRequest, most: float) -> Logits:
         seconds = min(most, request.seconds or most)
         try:
             async with asyncio.timeout(seconds):
@@ -136,7 +136,7 @@ class OpenInference:
         except TimeoutError:
             raise RequestError(504, "deadline_passed", f"the answer was not ready within {seconds:g} s") from None
 
-    async def _run(self, served: Served, request: InferenceRequest, seconds: float) -> Logits:
+    async def _run(self, served: ServedModel, request: InferenceRequest, seconds: float) -> Logits:
         names = [tensor.name for tensor in request.inputs]
         if names not in ([PIXELS], [IMAGE]):
             raise bad_parameter(f"send exactly one input, {PIXELS} or {IMAGE}, not {str(names)[:200]}")
@@ -155,7 +155,7 @@ def _check_form(scope: Scope, headers: Mapping[str, str]) -> None:
         raise RequestError(415, "unsupported_media_type", f"send the body as it is, not as {encoding[:30]!r}")
 
 
-def _check_version(served: Served, version: str) -> None:
+def _check_version(served: ServedModel, version: str) -> None:
     if version != served.version:
         raise RequestError(
             404, "model_not_found", f"the version of {served.name} here is {served.version}, not {version[:50]!r}"
@@ -185,7 +185,7 @@ def _wanted(request: InferenceRequest, classes: int) -> list[Wanted]:
     return outputs
 
 
-def _outputs(served: Served, wanted: list[Wanted], logits: Logits) -> list[Output]:
+def _outputs(served: ServedModel, wanted: list[Wanted], logits: Logits) -> list[Output]:
     manifest = served.manifest
     values = {LOGITS: logits}
     if any(output.name == PROBABILITIES for output in wanted):

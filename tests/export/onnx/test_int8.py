@@ -16,10 +16,10 @@ import pytest
 from onnx import numpy_helper
 
 import export.onnx.int8
-from export.onnx.attempts import Rung
+from export.onnx.attempts import Attempt
 from export.onnx.calibration import calibration_pictures
 from export.onnx.int8 import export_int8, export_int8_and_print, int8_variants, quantise
-from export.onnx.quiet import quiet
+from export.onnx.quiet import suppress_output
 from export.parity.images import sample_crops
 from export.parity.record import UnprovenError, proof
 from export.variants import load
@@ -41,7 +41,7 @@ def folder(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def quantised(folder: Path) -> tuple[Bundle, list[Rung]]:
+def quantised(folder: Path) -> tuple[Bundle, list[Attempt]]:
     """The bundle with an INT8 graph, calibrated on sixteen pictures only."""
     bundle = Bundle.open(folder / NAME)
     with pytest.MonkeyPatch.context() as patch:
@@ -59,7 +59,7 @@ def damage(graph: onnx.ModelProto) -> onnx.ModelProto:
     return damaged
 
 
-def test_int8_is_proved_by_each_runtime_that_runs_it(quantised: tuple[Bundle, list[Rung]]) -> None:
+def test_int8_is_proved_by_each_runtime_that_runs_it(quantised: tuple[Bundle, list[Attempt]]) -> None:
     bundle, rungs = quantised
 
     assert int8_variants() == ["onnxruntime-int8", "openvino-int8"]
@@ -72,7 +72,7 @@ def test_int8_is_proved_by_each_runtime_that_runs_it(quantised: tuple[Bundle, li
     assert rungs[0].weight_bytes["INT8"] > 3_000_000
 
 
-def test_every_activation_has_one_range(quantised: tuple[Bundle, list[Rung]]) -> None:
+def test_every_activation_has_one_range(quantised: tuple[Bundle, list[Attempt]]) -> None:
     """With one a channel ONNX Runtime fails on MobileNetV3, and runs depthwise convolutions in FP32."""
     bundle, _ = quantised
     graph = onnx.load(bundle.folder / "model.int8.onnx").graph
@@ -84,7 +84,7 @@ def test_every_activation_has_one_range(quantised: tuple[Bundle, list[Rung]]) ->
     assert {constants[name].size for name in scales} == {1}
 
 
-def test_the_record_says_what_calibrated_it(quantised: tuple[Bundle, list[Rung]]) -> None:
+def test_the_record_says_what_calibrated_it(quantised: tuple[Bundle, list[Attempt]]) -> None:
     bundle, _ = quantised
     record = json.loads(bundle.read("model.int8.json"))
 
@@ -93,7 +93,7 @@ def test_the_record_says_what_calibrated_it(quantised: tuple[Bundle, list[Rung]]
     assert set(record["ladder"][-1]["figures"]) == set(int8_variants())
 
 
-def test_an_int8_graph_keeps_the_contract(quantised: tuple[Bundle, list[Rung]]) -> None:
+def test_an_int8_graph_keeps_the_contract(quantised: tuple[Bundle, list[Attempt]]) -> None:
     bundle, _ = quantised
     graph = onnx.load_from_string(bundle.read("model.int8.onnx"))
     fp32 = onnx.load_from_string(bundle.read("model.fp32.onnx"))
@@ -216,7 +216,7 @@ def test_where_a_part_of_the_network_can_not_be_run_biases_are_corrected_fast(
     default: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As NNCF and ONNX Runtime did with a ResNet-18 of 64 px.
-    with quiet():
+    with suppress_output():
         nncf = importlib.import_module("nncf")
     asked = []
     quantize = nncf.quantize

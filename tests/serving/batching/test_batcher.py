@@ -90,7 +90,7 @@ def run_with(batcher: Batcher, test: Callable[[], Awaitable[Any]]) -> Any:
     return asyncio.run(whole())
 
 
-async def begun(batcher: Batcher, gate: Gate, number: int = 0) -> "asyncio.Task[list[Any]]":
+async def begun(batcher: Batcher, gate: Gate, number: int = 0) -> "asyncio.Work[list[Any]]":
     """A request that the model is working on now."""
     task = asyncio.ensure_future(batcher.submit([Thing(number)], seconds=HOURS))
     await asyncio.to_thread(gate.entered.acquire)

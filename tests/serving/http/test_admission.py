@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from models.common.errors import HalftoneError
 from serving.http.api_keys import Keys
-from serving.http.body import Intake, Memory
+from serving.http.body import BodyBudget, RequestBody
 from serving.http.deadline import allowed_seconds
 from serving.http.errors import RequestError
 from serving.settings import Settings
@@ -318,8 +318,8 @@ def test_all_bodies_together_are_limited(guarded_server: Server) -> None:
 
 
 def test_memory_is_given_back_whatever_happened() -> None:
-    memory = Memory(10)
-    first, second = (Intake(lambda: None, memory) for _ in range(2))  # type: ignore[arg-type, return-value]
+    memory = BodyBudget(10)
+    first, second = (RequestBody(lambda: None, memory) for _ in range(2))  # type: ignore[arg-type, return-value]
 
     assert first.hold(6)
     assert not second.hold(6)

@@ -15,9 +15,9 @@ from models.bundle.store import DEFAULT_MODEL
 from models.common.errors import HalftoneError
 from serving.api.app import Api
 from serving.http.errors import RequestError
-from serving.lifecycle.hot_swap import Swaps
-from serving.lifecycle.served_model import Served
-from serving.lifecycle.watcher import Watch
+from serving.lifecycle.hot_swap import HotSwap
+from serving.lifecycle.served_model import ServedModel
+from serving.lifecycle.watcher import Watcher
 from serving.settings import Settings
 from serving.telemetry.recorder import Recorder
 from tests.samples import edit_manifest
@@ -32,7 +32,7 @@ class Factory:
 
     def __init__(self, artifacts: Path) -> None:
         self.artifacts = artifacts
-        self.made: list[Served] = []
+        self.made: list[ServedModel] = []
         self.held = threading.Event()
         self.held.set()
         self.entered = threading.Event()
@@ -40,7 +40,7 @@ class Factory:
         self.recorder: Recorder | None = None
         self.folder: Path | None = None
 
-    def __call__(self, name: str, *, bundle: str | None = None, replaces: Served | None = None) -> Served:
+    def __call__(self, name: str, *, bundle: str | None = None, replaces: ServedModel | None = None) -> ServedModel:
         self.entered.set()
         self.held.wait()
         if self.error is not None:
@@ -60,7 +60,7 @@ def load(artifacts: Path) -> Factory:
 
 
 @contextmanager
-def service(load: Factory, *, keep: bool = True, first: StandIn | None = None) -> Iterator[tuple[Api, Swaps]]:
+def service(load: Factory, *, keep: bool = True, first: StandIn | None = None) -> Iterator[tuple[Api, HotSwap]]:
     """An API with one model, and what replaces it."""
     api = Api(Settings(model="first"))
     load.recorder = api.recorder
@@ -69,12 +69,12 @@ def service(load: Factory, *, keep: bool = True, first: StandIn | None = None) -
         model.runtime = first
     api.models.publish(model)
     try:
-        yield api, Swaps(api.models, load, api.recorder, keep=keep)
+        yield api, HotSwap(api.models, load, api.recorder, keep=keep)
     finally:
         api.close()
 
 
-def free(model: Served) -> bool:
+def free(model: ServedModel) -> bool:
     return not hasattr(model, "runtime")
 
 
@@ -141,7 +141,7 @@ def test_who_began_with_the_old_model_ends_with_it(load: Factory, path: str) -> 
         },
     }[path]
 
-    async def during(api: Api, swaps: Swaps) -> None:
+    async def during(api: Api, swaps: HotSwap) -> None:
         old = asyncio.create_task(post(api, path, **asked))
         await asyncio.to_thread(held.entered.acquire)
         queued = [asyncio.create_task(post(api, path, **asked)) for _ in range(5)]
@@ -242,7 +242,7 @@ def watched(load: Factory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 def test_the_watch_does_not_undo_a_rollback_of_what_the_operator_loaded(load: Factory, watched: Path) -> None:
     with service(load) as (api, swaps):
         load.folder = watched
-        watch = Watch(api.models, swaps, seconds=60)
+        watch = Watcher(api.models, swaps, seconds=60)
         watch.look("first")
         swaps.load("first")
         swaps.rollback("first")
@@ -254,7 +254,7 @@ def test_the_watch_does_not_undo_a_rollback_of_what_the_operator_loaded(load: Fa
 def test_a_copy_that_writes_the_manifest_first_is_loaded_when_it_is_whole(load: Factory, watched: Path) -> None:
     with service(load) as (api, swaps):
         load.folder = watched
-        watch = Watch(api.models, swaps, seconds=60)
+        watch = Watcher(api.models, swaps, seconds=60)
         load.error = HalftoneError("a file does not fit its hash")
         for _ in range(3):
             watch.look("first")
@@ -271,7 +271,7 @@ def test_no_memory_is_no_fault_of_the_bundle(load: Factory, watched: Path) -> No
         load.folder = watched
         load.error = RuntimeError("std::bad_alloc")
         assert (refused(lambda: swaps.load("first")).status, version(api)) == (503, "v1")
-        watch = Watch(api.models, swaps, seconds=60)
+        watch = Watcher(api.models, swaps, seconds=60)
         for _ in range(2):
             watch.look("first")
         load.error = None
@@ -288,7 +288,7 @@ def test_a_watched_bundle_is_loaded_when_it_has_changed_and_is_steady(
     edit_manifest(folder, lambda manifest: manifest.update(files={}))
     monkeypatch.setenv("HALFTONE_ARTIFACTS", str(tmp_path))
     with service(load) as (api, swaps):
-        watch = Watch(api.models, swaps, seconds=60)
+        watch = Watcher(api.models, swaps, seconds=60)
         load.folder = folder
 
         def versions(looks: int) -> list[str]:

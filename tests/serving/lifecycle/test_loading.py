@@ -12,7 +12,7 @@ from models.bundle.bundle import Bundle
 from models.bundle.manifest import Manifest
 from models.bundle.store import DEFAULT_MODEL
 from models.common.errors import HalftoneError
-from serving.lifecycle.loading import answer_a_picture
+from serving.lifecycle.loading import check_first_answer
 from tests.serving.stand_in import StandIn
 
 
@@ -34,17 +34,17 @@ def manifest(artifacts: Path) -> Manifest:
 
 def test_a_sound_model_answers(manifest: Manifest) -> None:
     runtime = StandIn()
-    answer_a_picture(runtime, manifest)
+    check_first_answer(runtime, manifest)
     assert runtime.pictures == 1
 
 
 @pytest.mark.parametrize("logit", [float("nan"), float("inf")])
 def test_a_model_without_numbers_does_not(manifest: Manifest, logit: float) -> None:
     with pytest.raises(HalftoneError, match="can't answer a picture"):
-        answer_a_picture(Broken(logit), manifest)
+        check_first_answer(Broken(logit), manifest)
 
 
 def test_a_model_that_fails_does_not(manifest: Manifest) -> None:
     other_size = replace(manifest, input=replace(manifest.input, size=32))
     with pytest.raises(HalftoneError, match="can't answer a picture"):
-        answer_a_picture(StandIn(), other_size)
+        check_first_answer(StandIn(), other_size)

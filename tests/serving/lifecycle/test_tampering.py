@@ -22,7 +22,7 @@ from models.bundle.bundle import WEIGHTS, Bundle
 from models.common.errors import HalftoneError
 from serving.decoding.pool import Decoders
 from serving.lifecycle.loading import load_model
-from serving.lifecycle.served_model import Served
+from serving.lifecycle.served_model import ServedModel
 from serving.settings import Settings
 from serving.telemetry.recorder import Recorder
 from tests.samples import edit_manifest, small_bundle
@@ -121,7 +121,7 @@ def graph(value: float = 1) -> bytes:
     return bytes(helper.make_model(helper.make_graph([node], "g", [], [out], [weight])).SerializeToString())
 
 
-def load(replaces: Served | None = None) -> Served:
+def load(replaces: ServedModel | None = None) -> ServedModel:
     return load_model("tiny", SETTINGS, Recorder(), Decoders(0), replaces=replaces)
 
 

@@ -26,11 +26,11 @@ from loadtest.client.threaded import Crowd, post
 from loadtest.restarts import Restarts, Stops, stop_once
 from models.common.errors import HalftoneError
 from serving.process import worker_table as crew
-from serving.process.acceptor import Acceptor, Share
+from serving.process.acceptor import Acceptor, ConnectionShare
 from serving.settings import Settings
 from serving.telemetry.catalogue import QUEUE_DEPTH, REJECTED_TOTAL, REQUEST_SECONDS
 from serving.telemetry.metrics import Metrics
-from serving.telemetry.worker_metrics import Colleagues
+from serving.telemetry.worker_metrics import WorkerMetrics
 from tests.servers import PHOTOS, QUICK, ROOT, Server, environment, free_port, serve, wait_until
 
 CAT = (PHOTOS / "cat.jpg").read_bytes()
@@ -272,7 +272,7 @@ class Place:
 
     def __init__(self, number: int, loading: frozenset[int] | set[int] = frozenset()) -> None:
         descriptor = crew.create()
-        self.crew = crew.Crew(descriptor)
+        self.crew = crew.WorkerTable(descriptor)
         os.close(descriptor)
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=200)
         self.connections: list[set[asyncio.Protocol]] = [set() for _ in range(number)]
@@ -281,7 +281,7 @@ class Place:
         self.acceptors = [
             Acceptor(
                 listener,
-                Share(self.member(place), loaded=lambda place=place: place not in loading),  # type: ignore[misc]
+                ConnectionShare(self.member(place), loaded=lambda place=place: place not in loading),  # type: ignore[misc]
                 lambda own=own: Counting(own),  # type: ignore[misc]
                 own,
                 ssl=None,
@@ -289,7 +289,7 @@ class Place:
             for place, (listener, own) in enumerate(zip(self.listeners, self.connections, strict=True), start=1)
         ]
 
-    def member(self, number: int) -> crew.Member:
+    def member(self, number: int) -> crew.WorkerSlot:
         member = self.crew.member(number)
         member.answers()
         return member
@@ -386,7 +386,7 @@ def test_a_connection_without_a_handshake_holds_nobody_up() -> None:
     async def scenario() -> float:
         listener = socket.create_server(("127.0.0.1", 0))
         connections: set[asyncio.Protocol] = set()
-        share = Share(crew.Crew(crew.create()).member(1))
+        share = ConnectionShare(crew.WorkerTable(crew.create()).member(1))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         acceptor = Acceptor(listener, share, lambda: Counting(connections), connections, ssl=context)
         with socket.create_connection(listener.getsockname()):
@@ -419,7 +419,7 @@ def test_a_lack_of_files_passes(caplog: pytest.LogCaptureFixture) -> None:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         connections: set[asyncio.Protocol] = set()
-        share = Share(crew.Crew(crew.create()).member(1))
+        share = ConnectionShare(crew.WorkerTable(crew.create()).member(1))
         acceptor = Acceptor(listener, share, lambda: Counting(connections), connections, ssl=None)
         start = time.monotonic()
         reader, writer = await asyncio.open_connection(*listener.getsockname())
@@ -476,8 +476,8 @@ class Failing:
 
 
 def test_a_worker_tells_its_metrics_again_after_a_failure(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    Colleagues(tmp_path, 1, Failing()).start()
-    asking = Colleagues(tmp_path, 2, prometheus_client.CollectorRegistry())
+    WorkerMetrics(tmp_path, 1, Failing()).start()
+    asking = WorkerMetrics(tmp_path, 2, prometheus_client.CollectorRegistry())
 
     first = [family.name for family in asking.collect()]
     second = [family.name for family in asking.collect()]

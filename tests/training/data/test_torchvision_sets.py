@@ -14,7 +14,7 @@ from training.data.load import load_data
 from training.data.sources import idx, torchvision_sets
 
 
-def idx(array: np.ndarray) -> bytes:
+def idx_bytes(array: np.ndarray) -> bytes:
     shape = b"".join(size.to_bytes(4, "big") for size in array.shape)
     return b"\0\0\x08" + bytes([array.ndim]) + shape + array.astype(np.uint8).tobytes()
 
@@ -27,7 +27,7 @@ def mnist_folder(folder: Path, *, packed: bool) -> dict[str, np.ndarray]:
         arrays[f"{part}-images-idx3"] = draw.integers(0, 256, (count, 28, 28), dtype=np.uint8)
         arrays[f"{part}-labels-idx1"] = np.arange(count, dtype=np.uint8) % 10
     for name, array in arrays.items():
-        data = idx(array)
+        data = idx_bytes(array)
         path = folder / f"{name}-ubyte{'.gz' if packed else ''}"
         path.write_bytes(gzip.compress(data) if packed else data)
     return arrays
@@ -70,8 +70,8 @@ def test_the_fingerprint_covers_the_pixels(tmp_path):
         ("train-images-idx3-ubyte", lambda data: data[:-5], "cut short"),
         ("train-images-idx3-ubyte", lambda data: b"\0\0\x0d" + data[3:], "not an IDX file"),
         ("train-images-idx3-ubyte", lambda data: b"", "not an IDX file"),
-        ("train-labels-idx1-ubyte", lambda data: idx(np.zeros(29)), "do not belong together"),
-        ("train-labels-idx1-ubyte", lambda data: idx(np.full(30, 77)), "do not belong together"),
+        ("train-labels-idx1-ubyte", lambda data: idx_bytes(np.zeros(29)), "do not belong together"),
+        ("train-labels-idx1-ubyte", lambda data: idx_bytes(np.full(30, 77)), "do not belong together"),
     ],
 )
 def test_damaged_files(tmp_path, name, damage, message):

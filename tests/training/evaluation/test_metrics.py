@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from training.evaluation.metrics import confusion, in_best, judge, negative_log_likelihood, per_class
+from training.evaluation.metrics import classification_metrics, confusion, in_best, negative_log_likelihood, per_class
 
 LABELS = ("cat", "dog", "emu")
 PROBABILITIES = np.array(
@@ -23,7 +23,7 @@ def test_precision_recall_and_f1():
 
 
 def test_all_figures_together():
-    figures = judge(PROBABILITIES, TARGETS, LABELS)
+    figures = classification_metrics(PROBABILITIES, TARGETS, LABELS)
     assert figures["images"] == 6
     assert figures["top1"]["value"] == pytest.approx(5 / 6)
     assert figures["top1"]["low"] < 5 / 6 < figures["top1"]["high"]
