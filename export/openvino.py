@@ -1,8 +1,8 @@
-"""`python -m export.openvino --model NAME [--precision fp32|bf16|int8]`: a bundle proved for OpenVINO on the CPU.
+"""Prove a bundle for OpenVINO on the CPU: `python -m export.openvino --model NAME [--precision fp32|bf16|int8]`.
 
-OpenVINO reads the ONNX graphs as they are: `model.fp32.onnx` for FP32 and bfloat16 (which it lowers while compiling),
-`model.int8.onnx` for INT8. The graph is made where it is missing or stale, then proved by OpenVINO itself. About 30 s
-for EfficientNet-Lite0 on two cores, two minutes for INT8. Exit code 1 where the gate says no.
+OpenVINO loads the ONNX graphs directly: `model.fp32.onnx` for FP32 and bfloat16 (to which it converts while
+compiling), `model.int8.onnx` for INT8. The command exports the graph if it is missing or stale, then proves it with
+OpenVINO. Takes 30 s for EfficientNet-Lite0 on two cores, two minutes for INT8. Exit code 1 if the parity gate fails.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from models.resolve import open_or_create
 
 @dataclass(frozen=True, kw_only=True)
 class OpenVinoConfig:
-    """Make what OpenVINO loads for a model, and prove it."""
+    """Export the graph that OpenVINO loads, and prove it."""
 
     model: str
     """Bundle under artifacts/, or architecture of the catalogue (`python -m models`)."""
@@ -43,11 +43,11 @@ class OpenVinoConfig:
 def _main(config: OpenVinoConfig) -> int:
     variant = f"openvino-{config.precision}"
     runtime, precision = runtime_of(variant)
-    # Asked before a graph is made for nothing.
+    # Checked first, before a graph is exported in vain.
     if not runtime.supported(precision):
         raise HalftoneError(
-            f"this processor has no {precision} arithmetic for OpenVINO: use --precision fp32, or run this command on "
-            "the machine that serves"
+            f"this processor does not support {precision} arithmetic in OpenVINO: use --precision fp32, or run this "
+            "command on the machine that serves"
         )
     bundle = open_or_create(config.model, weights=config.weights)
     ensure_fp32(bundle)

@@ -1,9 +1,9 @@
-"""What bytes-to-pixels costs on one core, step by step: `python -m export.preprocess_benchmark`.
+"""`python -m export.preprocess_benchmark`: CPU time from bytes to pixels on one core, step by step.
 
-Every step runs on the same pictures, one after the other, round after round, so that whatever else the machine does
-meets all of them; the figure is the smallest processor time of each picture, averaged over the pictures. Default: the
-sample photographs as 500 x 375 JPEGs of quality 90, 10 s; `load` and `load, Pillow alone` are the whole, the rest are
-parts, and `ratio` is to Pillow alone in the same run.
+Every step runs on the same images, one after the other, round after round, so that other load on the machine affects
+all steps. The figure is the smallest CPU time of each image, averaged over the images. Default: the sample photographs
+as 500 x 375 JPEGs of quality 90, for 10 s. `load` and `load, Pillow alone` are the whole, the other steps are parts;
+`ratio` is to Pillow alone in the same run.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ class PreprocessBenchmark:
     """Side of the model's input in pixels."""
 
     seconds: float = 10.0
-    """How long to measure."""
+    """Duration of the measurement."""
 
     output: Path | None = None
-    """File for the figures as JSON, besides the table that is printed."""
+    """JSON file for the figures, in addition to the table that is printed."""
 
 
 def main(config: PreprocessBenchmark) -> None:
-    """Measure and print."""
+    """Measure and print the figures."""
     pictures = samples() if config.data is None else [path.read_bytes() for path in sorted(config.data.glob("*.jp*g"))]
     if not pictures or config.seconds <= 0:
         print(f"error: --data {config.data} must hold .jpg files, --seconds must be positive", file=sys.stderr)
@@ -71,12 +71,12 @@ def main(config: PreprocessBenchmark) -> None:
 
 
 def measure(pictures: Sequence[bytes], spec: InputSpec, seconds: float) -> dict[str, object]:
-    """Host, versions, and per step the milliseconds of processor time and the ratio to Pillow alone.
+    """Return host, versions, and for each step the milliseconds of CPU time and the ratio to Pillow alone.
 
     Args:
         pictures: JPEG files.
         spec: the model's input.
-        seconds: how long to go on; every step runs at least once on every picture.
+        seconds: duration; every step runs at least once on every image.
     """
     best = _fastest(_steps(pictures, spec), len(pictures), seconds)
     return {
@@ -106,7 +106,7 @@ def _steps(pictures: Sequence[bytes], spec: InputSpec) -> dict[str, Step]:
 
 
 def _fastest(steps: Mapping[str, Step], pictures: int, seconds: float) -> dict[str, float]:
-    """Per step, seconds of this thread's processor time: the smallest of each picture, averaged."""
+    """Return for each step the smallest CPU time of this thread for each image, averaged, in seconds."""
     best = {name: np.full(pictures, np.inf) for name in steps}
     end = time.monotonic() + seconds
     while True:
@@ -120,7 +120,7 @@ def _fastest(steps: Mapping[str, Step], pictures: int, seconds: float) -> dict[s
 
 
 def samples() -> list[bytes]:
-    """The sample photographs as JPEG files of 500 x 375 pixels, quality 90."""
+    """Return the sample photographs as JPEG files of 500 x 375 pixels, quality 90."""
     pictures = []
     for photo in sorted(PHOTOS.glob("*.jpg")):
         file = io.BytesIO()
@@ -130,7 +130,7 @@ def samples() -> list[bytes]:
 
 
 def versions() -> dict[str, str]:
-    """Library to its version, of those that decode and resize; some are optional."""
+    """Return the versions of the libraries that decode and resize; some are optional."""
     found = {"libjpeg-turbo of Pillow": str(features.version("libjpeg_turbo"))}
     for package in PACKAGES:
         try:

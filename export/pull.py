@@ -1,9 +1,9 @@
-"""`python -m export.pull --from FOLDER --name NAME` or `--from bentoml:MODEL[:VERSION]`: a model into a new bundle.
+"""`python -m export.pull --from FOLDER --name NAME` or `--from bentoml:MODEL[:VERSION]`: make a bundle of a model.
 
-The folder is in Hugging Face layout (`config.json`, `model.safetensors`), from `export.push`, from timm's
-`save_for_hf` or downloaded from a hub; its checkpoint becomes `artifacts/NAME`, to be exported and proved with
-`python -m export --model NAME`. From the model store of BentoML the whole bundle comes back with its proofs.
-Some 10 s; a failure leaves nothing behind. Nothing pulled is executed, and pickles are never opened.
+The folder is in Hugging Face layout (`config.json`, `model.safetensors`): written by `export.push` or by timm's
+`save_for_hf`, or downloaded from a hub. Its checkpoint becomes `artifacts/NAME`, to be exported and proved with
+`python -m export --model NAME`. The model store of BentoML gives the whole bundle, with its parity records. About 10 s;
+a failure leaves nothing behind. The command executes nothing of what it pulls, and never opens pickles.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ class PullConfig:
     """Make a bundle from a folder in Hugging Face layout, or from the model store of BentoML."""
 
     from_: Annotated[str, tyro.conf.arg(name="from")]
-    """The folder, or `bentoml:MODEL` for the version stored last, or `bentoml:MODEL:VERSION`."""
+    """The folder, or `bentoml:MODEL` for the latest version, or `bentoml:MODEL:VERSION`."""
 
     name: str
     """Name of the new bundle under artifacts/."""
 
     labels: Path | None = None
-    """For a folder without class names: a file with one name a line, by output index."""
+    """For a folder without class names: a file with one name per line, in the order of the outputs."""
 
     def __post_init__(self) -> None:
         if self.labels is not None and self.from_.startswith(STORE):
-            raise HalftoneError("--labels is for folders: a bundle in the model store has its class names with it")
+            raise HalftoneError("--labels is for folders: omit it, a bundle of the model store has its class names")
 
 
 def pull(config: PullConfig) -> Bundle:
-    """The new bundle.
+    """Make the bundle and return it.
 
     Raises:
-        HalftoneError: there is a bundle of that name already, or as `pull_folder` and `pull_bento`.
+        HalftoneError: a bundle of that name exists, or as `pull_folder` and `pull_bento`.
     """
     target = bundle_folder(config.name)
     if target.exists():
         raise HalftoneError(f"{target} exists already: remove it, or choose another name with --name")
-    # Imported here: the one loads torch, the other BentoML.
+    # Imported here: one loads torch, the other BentoML.
     if config.from_.startswith(STORE):
         from export.exchange.bentoml_store import pull_bento
 

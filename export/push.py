@@ -1,8 +1,8 @@
-"""`python -m export.push --model NAME --to FOLDER` or `--to bentoml`: a model to where others fetch it.
+"""`python -m export.push --model NAME --to FOLDER` or `--to bentoml`: publish a model for others to fetch.
 
-A folder gets the checkpoint in Hugging Face layout, so that timm loads it and any hub takes it:
+A folder gets the checkpoint in Hugging Face layout, which timm loads and a hub accepts:
 `timm.create_model("local-dir:FOLDER", pretrained=True)`. The model store of BentoML (`--to bentoml`) gets the whole
-bundle, exported graphs and proofs included, as `NAME:VERSION`. Some 10 s; a failure leaves nothing behind.
+bundle, with exported graphs and parity records, as `NAME:VERSION`. About 10 s; a failure leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ class PushConfig:
     """Bundle under artifacts/."""
 
     to: str
-    """A new folder, or `bentoml` for the model store (write ./bentoml for a folder of that name)."""
+    """A new folder, or `bentoml` for the model store (use ./bentoml for a folder of that name)."""
 
 
 def _main(config: PushConfig) -> int:
     bundle = open_bundle(config.model)
-    # Imported here: the one loads torch, the other BentoML.
+    # Imported here: one loads torch, the other BentoML.
     if config.to == STORE:
         from export.exchange.bentoml_store import push_bento
 

@@ -1,4 +1,4 @@
-"""What every runtime promises: pixels in, logits out, shapes and types checked in one place."""
+"""Abstract base class of the runtimes: pixels in, logits out, with shapes and types checked in one place."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ Logits = npt.NDArray[np.float32]
 
 
 class Runtime(ABC):
-    """A loaded model. `run` may be called from several threads at once.
+    """A loaded model; `run` is thread-safe.
 
-    A new runtime is one file in this folder whose module attribute `RUNTIME` is a subclass: it names its precisions,
-    says which file of the bundle each one is loaded from, and implements `_open` and `_infer`.
+    A new runtime is one file in `export/runtimes/` whose module attribute `RUNTIME` is a subclass. It names its
+    precisions and the file of the bundle that each one is loaded from, and implements `_open` and `_infer`.
 
     Args:
-        bundle: the opened bundle; files are read through it, so their hashes are checked before deserialising.
+        bundle: the opened bundle; it checks the hash of every file before the runtime deserialises it.
         precision: one of `precisions`.
-        threads: number of processor threads to use in all.
-        streams: number of `run` calls that are expected at once; they share the threads.
+        threads: total number of processor threads to use.
+        streams: expected number of concurrent `run` calls; they share the threads.
 
     Raises:
-        HalftoneError: the precision is unknown, a file is missing or damaged, or the runtime can't do what was asked.
+        HalftoneError: the precision is unknown, a file is missing or damaged, or this machine can't run the model.
     """
 
     name: ClassVar[str]
     """The runtime's name, the first half of a variant such as `openvino-bf16`."""
 
     precisions: ClassVar[tuple[str, ...]]
-    """The second halves, in the order of preference for trying them."""
+    """The second halves, in order of preference."""
 
     sizes: ClassVar[tuple[int, ...]] = ()
-    """Batch sizes that are compiled or recorded each for itself, so that a proof has to run every one of them."""
+    """Batch sizes that are compiled or recorded separately, so that a proof must run every one of them."""
 
     streams: int
-    """Number of `run` calls that execute at once; more wait for one another."""
+    """Maximum number of concurrent `run` calls; further calls wait."""
 
     inline: bool = False
-    """Whether `run` computes in the thread that calls it alone, which then keeps a core busy; else it waits."""
+    """True if `run` computes only in the calling thread, which keeps a core busy; otherwise that thread waits."""
 
     def __init__(self, bundle: Bundle, *, precision: str, threads: int, streams: int = 1) -> None:
         manifest = bundle.manifest
@@ -54,11 +54,11 @@ class Runtime(ABC):
         self.classes = len(manifest.labels)
         self.precision, self.streams = precision, streams
         data = bundle.read(self.source(precision))
-        if self.source(precision).endswith(".onnx") and (outer := external_locations(data)):
-            # Given a graph as bytes, the libraries look for these files in the current folder, where nobody checked.
+        if self.source(precision).endswith(".onnx") and (external := external_locations(data)):
+            # If the libraries get a graph as bytes, they search the current folder for these files, without any check.
             raise HalftoneError(
-                f"{self.source(precision)} of {bundle.folder} keeps tensors in {outer[0]}, and only whole graphs are "
-                f"run: export it again with {bundle.manifest.files[self.source(precision)].made_by}"
+                f"{self.source(precision)} of {bundle.folder} stores tensors in {external[0]}, and runtimes load whole "
+                f"graphs only: export it again with {bundle.manifest.files[self.source(precision)].made_by}"
             )
         self._open(data, bundle, threads, streams)
 
@@ -73,25 +73,25 @@ class Runtime(ABC):
 
     @classmethod
     def check_precision(cls, precision: str) -> None:
-        """Raise HalftoneError for a precision that this runtime does not have."""
+        """Raise HalftoneError if this runtime does not have the precision."""
         if precision not in cls.precisions:
             known = ", ".join(f"{cls.name}-{each}" for each in cls.precisions)
             raise HalftoneError(f"there is no variant {cls.name}-{precision}: choose from {known}")
 
     @classmethod
     def supported(cls, precision: str) -> bool:
-        """Whether this machine can execute one of `precisions` at all; asked before anything is loaded."""
+        """Return True if this machine can execute the precision, without loading a model."""
         return precision in cls.precisions
 
     @classmethod
     @abstractmethod
     def source(cls, precision: str) -> str:
-        """The bundle's file that the precision is loaded from."""
+        """Return the name of the bundle's file that the precision is loaded from."""
 
     @classmethod
     @abstractmethod
     def version(cls) -> str:
-        """The version of the library that executes the model."""
+        """Return the version of the library that executes the model."""
 
     @property
     @abstractmethod
@@ -104,11 +104,13 @@ class Runtime(ABC):
 
     @abstractmethod
     def _infer(self, pixels: Pixels) -> npt.NDArray[np.floating]:
-        """Execute on C-contiguous pixels of the right shape; thread-safe."""
+        """Execute the model on C-contiguous pixels of the right shape; must be thread-safe."""
 
     def keep(self, sizes: Collection[int]) -> None:  # noqa: B027
-        """Batches will mostly have one of these sizes from now on: a good moment to free what was made for others, and
-        to make what is missing. Optional."""
+        """Prepare for batches of mainly these sizes.
+
+        A runtime may allocate buffers for them and free those of other sizes. Does nothing by default.
+        """
 
     def run(self, pixels: Pixels) -> Logits:
         """Execute the model.
@@ -120,7 +122,7 @@ class Runtime(ABC):
             float32 logits of shape (N, classes).
 
         Raises:
-            ValueError: the pixels have another type or shape, or the model answered in another shape.
+            ValueError: the pixels or the model's output have another type or shape.
         """
         if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != self.shape or not len(pixels):
             raise ValueError(
@@ -129,5 +131,5 @@ class Runtime(ABC):
             )
         logits = self._infer(np.ascontiguousarray(pixels))
         if logits.shape != (len(pixels), self.classes):
-            raise ValueError(f"the model answered {logits.shape} where {(len(pixels), self.classes)} was expected")
+            raise ValueError(f"the model's output has shape {logits.shape}, not {(len(pixels), self.classes)}")
         return np.asarray(logits, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Runtimes by name, and variants: `RUNTIME-PRECISION`, such as `openvino-bf16`."""
+"""Registry of runtimes and loader of variants, which are named `RUNTIME-PRECISION`, such as `openvino-bf16`."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ REFERENCE = "torch-fp32"
 
 
 def runtime_names() -> list[str]:
-    """The names of all runtimes, from the files of this folder; none of them is imported."""
+    """List the names of all runtimes, from the files of `export/runtimes/`, without importing them."""
     return sorted(module.name for module in pkgutil.iter_modules(export.runtimes.__path__))
 
 
 def runtime_of(variant: str) -> tuple[type[Runtime], str]:
-    """The runtime's class and the precision that a variant names.
+    """Return the runtime class and the precision of a variant.
 
     Raises:
-        HalftoneError: no such runtime or precision, or the runtime's library is not installed.
+        HalftoneError: the runtime or the precision does not exist, or the runtime's library is not installed.
     """
     name, _, precision = variant.rpartition("-")
     if name not in runtime_names():
         raise HalftoneError(
-            f"{variant!r} is not a variant: write RUNTIME-PRECISION with a runtime of {', '.join(runtime_names())}"
+            f"{variant!r} is not a variant: use RUNTIME-PRECISION with one of the runtimes {', '.join(runtime_names())}"
         )
     runtime = runtime_class(name)
     runtime.check_precision(precision)
@@ -35,7 +35,7 @@ def runtime_of(variant: str) -> tuple[type[Runtime], str]:
 
 
 def runtime_class(name: str) -> type[Runtime]:
-    """The class of a runtime of `runtime_names()`; its library is imported now or when it is needed.
+    """Import the class of a runtime of `runtime_names()`; some runtimes import their library later.
 
     Raises:
         HalftoneError: the runtime's library is not installed.
@@ -51,13 +51,13 @@ def runtime_class(name: str) -> type[Runtime]:
 
 
 def load(bundle: Bundle, variant: str, *, threads: int, streams: int = 1) -> Runtime:
-    """Open a variant of the bundle; its files' hashes are checked first.
+    """Load a variant of the bundle, after checking the hashes of its files.
 
     Args:
         bundle: the opened bundle.
         variant: `RUNTIME-PRECISION`.
-        threads: processor threads in all.
-        streams: `run` calls expected at once.
+        threads: total number of processor threads.
+        streams: expected number of concurrent `run` calls.
 
     Raises:
         HalftoneError: as `runtime_of` and `Runtime`.

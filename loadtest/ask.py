@@ -1,6 +1,6 @@
-"""`python -m loadtest.ask --image X`: start the service, ask it about one picture, print the answer, stop it.
+"""`python -m loadtest.ask --image X`: start the service, classify one image, print the predictions, stop the service.
 
-A check that a bundle serves, without a second terminal: `HALFTONE_MODEL=photos python -m loadtest.ask --image a.jpg`.
+Checks without a second terminal that a bundle serves: `HALFTONE_MODEL=photos python -m loadtest.ask --image a.jpg`.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from loadtest.servers.halftone import RefusedError, started
 
 @dataclass(frozen=True, kw_only=True)
 class Ask:
-    """Start `bentoml serve` on a free port, classify one picture, and stop it again."""
+    """Start `bentoml serve` on a free port, classify one picture, and stop the server."""
 
     image: Path
     """Picture to classify."""
 
 
 def main(config: Ask) -> None:
-    """Ask and print."""
+    """Classify the image and print the predictions."""
     if not config.image.is_file():
         print(f"error: --image {config.image}: no such file", file=sys.stderr)
         sys.exit(2)
@@ -34,7 +34,7 @@ def main(config: Ask) -> None:
         except RefusedError as error:
             print(f"error: --image {config.image}: {error}", file=sys.stderr)
             sys.exit(2)
-    print(f"{config.image}: {answer['model']} {answer['version']} ({answer['variant']}) says")
+    print(f"{config.image}: {answer['model']} {answer['version']} ({answer['variant']})")
     for prediction in answer["predictions"]:
         print(f"  {prediction['probability']:6.1%}  {prediction['label']}")
 

@@ -1,7 +1,7 @@
-"""`python -m loadtest.coldstart`: how long a server takes from its start to its first right answer, and what it weighs.
+"""`python -m loadtest.coldstart`: time from process start to the first response with 200, and resident memory.
 
-Starts `bentoml serve` several times on a free port of 127.0.0.1, posts one photograph until it is answered with 200,
-then a hundred more, and reads the memory of the process that answers and of its supervisor. About 10 s a round.
+Starts `bentoml serve` several times on a free port of 127.0.0.1, posts one photograph until the response is 200, then
+a hundred more, and reads the memory of the worker and of its supervisor. About 10 s per round.
 """
 
 from __future__ import annotations
@@ -18,12 +18,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import psutil
 import tyro
 
-from loadtest.servers.halftone import started
-
-MIB = 2**20
+from loadtest.servers.halftone import Server, started
+from loadtest.servers.process import process_tree, resident_mib, unshared_mib
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,19 +32,19 @@ class ColdStart:
     """Picture to post."""
 
     rounds: int = 3
-    """How many times to start the server."""
+    """Number of starts of the server."""
 
     requests: int = 100
-    """Requests after the first answer, before memory is read."""
+    """Requests between the first response and the reading of memory."""
 
     output: Path | None = None
-    """File for the figures as JSON, besides the table that is printed."""
+    """File for the figures as JSON, in addition to the printed table."""
 
 
 def main(config: ColdStart) -> None:
-    """Measure and print."""
+    """Measure, print the figures and write them to `output`."""
     if not config.image.is_file() or config.rounds < 1 or config.requests < 0:
-        print(f"error: --image {config.image} must be a picture, --rounds 1 or more", file=sys.stderr)
+        print(f"error: --image {config.image} must be a picture, --rounds at least 1", file=sys.stderr)
         sys.exit(2)
     picture = config.image.read_bytes()
     rounds = [_round(picture, config.requests) for _ in range(config.rounds)]
@@ -67,23 +65,20 @@ def main(config: ColdStart) -> None:
 def _round(picture: bytes, requests: int) -> dict[str, Any]:
     start = time.perf_counter()
     with started() as server:
-        answer = server.first_answer(picture)
+        first = server.first_answer(picture)
         seconds = time.perf_counter() - start
         for _ in range(requests):
             server.classify(picture)
-        return {"variant": answer["variant"], "first_answer_s": seconds} | _memory(server.process.pid)
+        return {"variant": first["variant"], "first_answer_s": seconds} | _memory(server)
 
 
-def _memory(supervisor: int) -> dict[str, float]:
-    """Resident memory in MiB: of the workers (`rss`), what is theirs alone (`uss`), and of the supervisor."""
-    parent = psutil.Process(supervisor)
-    workers = [
-        child for child in parent.children(recursive=True) if "_bentoml_impl.worker" in " ".join(child.cmdline())
-    ]
+def _memory(server: Server) -> dict[str, float]:
+    """Return resident memory in MiB: the workers' total (`rss`) and unshared part (`uss`), and the supervisor's."""
+    workers = server.workers()
     return {
-        "worker_rss_mib": sum(worker.memory_info().rss for worker in workers) / MIB,
-        "worker_uss_mib": sum(worker.memory_full_info().uss for worker in workers) / MIB,
-        "supervisor_rss_mib": parent.memory_info().rss / MIB,
+        "worker_rss_mib": resident_mib(workers),
+        "worker_uss_mib": unshared_mib(workers),
+        "supervisor_rss_mib": resident_mib(process_tree(server.process.pid)[:1]),
     }
 
 

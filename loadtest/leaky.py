@@ -1,4 +1,4 @@
-"""A server that keeps memory for every request, for `loadtest.soak` to find: `python -m loadtest.leaky PORT KIB`."""
+"""Server that leaks KIB of memory per request, to test `loadtest.soak`: `python -m loadtest.leaky PORT KIB`."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import ClassVar
 
 
 class Leaky(BaseHTTPRequestHandler):
-    """Answers every POST with an empty JSON object, and keeps `size` bytes."""
+    """Handler that responds to every POST with an empty JSON object and keeps `size` bytes."""
 
     protocol_version = "HTTP/1.1"
-    # An answer goes out in one piece: the second of two would wait for the client's acknowledgement, 40 ms.
+    # One write per response: a second one would wait 40 ms for the client's acknowledgement.
     wbufsize = 4096
     size: ClassVar[int] = 0
     kept: ClassVar[list[bytes]] = []
 
     def do_POST(self) -> None:
-        """Read, keep, answer."""
+        """Read the body, keep memory and respond."""
         self.rfile.read(int(self.headers["Content-Length"]))
-        # Random bytes: pages of zeros would take no memory.
+        # Random bytes: the kernel allocates no memory for pages of zeros.
         self.kept.append(os.urandom(self.size))
         self.send_response(200)
         self.send_header("Content-Length", "2")
@@ -28,7 +28,7 @@ class Leaky(BaseHTTPRequestHandler):
         self.wfile.write(b"{}")
 
     def log_message(self, format: str, *args: object) -> None:
-        """No line for a request."""
+        """Log nothing."""
 
 
 if __name__ == "__main__":

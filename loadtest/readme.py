@@ -1,7 +1,7 @@
-"""`python -m loadtest.readme`: writes the newest reports' figures into the README, between its two marks.
+"""`python -m loadtest.readme`: write the figures of the newest reports into the README, between its two marks.
 
-Takes the newest DATE-compare.json or DATE-…/compare.json of loadtest/reports, and so on for `sweep` and `tune`; those
-that there are. With `--check` nothing is written, and the exit code is 1 where the README says something else.
+Reads the newest DATE-compare.json or DATE-…/compare.json of loadtest/reports, and likewise for `sweep` and `tune`, if
+they exist. With `--check` nothing is written, and the exit code is 1 if the README differs from the reports.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ class Config:
     """Folder of the reports."""
 
     check: bool = False
-    """Only say whether the section is what the reports give."""
+    """Write nothing; exit with 1 if the section differs from the reports."""
 
 
 def main(config: Config) -> int:
-    """Write or compare; the exit code."""
+    """Write the section, or compare it; return the exit code."""
     try:
         text = config.readme.read_text()
     except OSError as error:
@@ -52,9 +52,8 @@ def main(config: Config) -> int:
         raise CompareError(
             f"--readme {config.readme} has no lines {BEGIN} and {END}: put them where the figures belong"
         )
-    updated = (
-        text[: found.start()] + f"{BEGIN}\n{section(config.reports, config.readme.parent)}{END}" + text[found.end() :]
-    )
+    figures = section(config.reports, config.readme.parent)
+    updated = f"{text[: found.start()]}{BEGIN}\n{figures}{END}{text[found.end() :]}"
     if config.check:
         same = updated == text
         print("up to date" if same else f"{config.readme} is older than the reports: run `python -m loadtest.readme`")
@@ -66,15 +65,15 @@ def main(config: Config) -> int:
     return DONE
 
 
-def section(folder: Path, beside: Path) -> str:
-    """The Markdown of all newest reports.
+def section(folder: Path, root: Path) -> str:
+    """Return the Markdown of the newest report of each kind.
 
     Args:
-        folder: of the reports.
-        beside: where the text will be, for its links.
+        folder: holds the reports.
+        root: folder that the links are relative to.
 
     Raises:
-        CompareError: there is none, or one can't be read.
+        CompareError: there is no report, or one can't be read.
     """
     parts = []
     for kind, write in _WRITERS.items():
@@ -83,7 +82,7 @@ def section(folder: Path, beside: Path) -> str:
             continue
         try:
             report = json.loads(path.read_text())
-            parts.append("\n".join([*write(report), "", _source(Path(os.path.relpath(path, beside)), report), ""]))
+            parts.append("\n".join([*write(report), "", _source(Path(os.path.relpath(path, root)), report), ""]))
         except (OSError, ValueError, KeyError, TypeError, IndexError, StopIteration) as error:
             raise CompareError(f"{path} is no report that this version reads ({error!r}): measure again") from None
     if not parts:
@@ -92,7 +91,7 @@ def section(folder: Path, beside: Path) -> str:
 
 
 def newest(folder: Path, kind: str) -> Path | None:
-    """The report of a kind with the latest date in its name or in its folder's."""
+    """Return the report of a kind with the latest date in its name or in its folder's name."""
     paths = [*folder.glob(f"*-{kind}.json"), *folder.glob(f"*/{kind}.json")]
     dated = {path: date for path in paths if (date := _DATE.match(path.relative_to(folder).as_posix()))}
     return max(dated, key=lambda path: (dated[path][0], path), default=None)
@@ -104,7 +103,7 @@ def _source(path: Path, report: Report) -> str:
     return f"{machine}; {report['date'][:10]}; all of it: [{path.stem}]({path.with_suffix('.md').as_posix()})."
 
 
-def _compared(report: Report) -> list[str]:
+def _compare_lines(report: Report) -> list[str]:
     clients = report["clients"]
     middle, ratio = len(clients) // 2, next(iter(_measured(report)["levels"][0]["ratios"]))
     header = [
@@ -141,7 +140,7 @@ def _server(row: Mapping[str, Any], middle: int, ratio: str, width: int) -> list
     ]
 
 
-def _swept(report: Report) -> list[str]:
+def _sweep_lines(report: Report) -> list[str]:
     server, scenarios, target = report["server"], report["scenarios"], report["target_ms"]
     body = [["Server", f"{report['highest_rate']:.0f} requests/s", f"random arrivals, p99 ≤ {target:g} ms"]]
     for name, percent in (("SingleStream", "90"), ("MultiStream", "99")):
@@ -157,7 +156,7 @@ def _swept(report: Report) -> list[str]:
     ]
 
 
-def _tuned(report: Report) -> list[str]:
+def _tune_lines(report: Report) -> list[str]:
     chosen, plan, untuned = report["chosen"], report["plan"], report["untuned"]
     needed = [f"{each['replicas']} for {each['requests_per_second']:g} requests/s" for each in plan["traffic"]]
     return [
@@ -171,7 +170,11 @@ def _figure(value: float | None, digits: int) -> str:
     return _NOTHING if value is None else f"{value:.{digits}f}"
 
 
-_WRITERS: dict[str, Callable[[Report], Sequence[str]]] = {"compare": _compared, "sweep": _swept, "tune": _tuned}
+_WRITERS: dict[str, Callable[[Report], Sequence[str]]] = {
+    "compare": _compare_lines,
+    "sweep": _sweep_lines,
+    "tune": _tune_lines,
+}
 
 
 if __name__ == "__main__":

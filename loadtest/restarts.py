@@ -1,37 +1,34 @@
-"""`python -m loadtest.restarts`: what is lost where the service is stopped, or its worker killed, under load.
+"""`python -m loadtest.restarts`: requests lost when the service is stopped, or its worker killed, under load.
 
-Starts `bentoml serve`, lets clients ask, half of them over connections that live on and half over a new one each time,
-sends SIGTERM, and counts the requests that were accepted and not answered: 0 is the goal. Then kills the worker of one
-server again and again, and measures the time until it is ready. About 8 s a restart: 100 of them and 20 kills take a
-quarter of an hour. Exit code 1 where a goal was missed.
+Starts `bentoml serve` under load, half of the clients over kept connections and half over a new one per request, sends
+SIGTERM, and counts accepted requests without a response: the goal is 0. Then kills the worker of one server repeatedly
+and measures the time until the service is ready. About 8 s per restart: 100 restarts and 20 kills take a quarter of an
+hour. Exit code 1 if a goal is missed.
 """
 
 from __future__ import annotations
 
-import itertools
 import os
 import random
 import signal
 import statistics
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
 import tyro
 
-from loadtest.client.threaded import ThreadedClients, post
+from loadtest.client.blocking import status_of
+from loadtest.client.http1 import post
+from loadtest.client.threaded import ThreadedClients
 from loadtest.reporting.figures import Figure, Findings
 from loadtest.servers.halftone import Server, started
 
 STOP_SECONDS = 60
-READY_SECONDS = 60
 NOTICE_SECONDS = 0.25
-"""A signal passes two processes; later than this after it /readyz must not say 200."""
+"""Time for the signal to pass through two processes; after it /readyz must not return 200."""
 
 _POLL = 0.02
 
@@ -44,33 +41,33 @@ class Restarts:
     """Picture to post."""
 
     sigterm: int = 100
-    """How many times to stop the service."""
+    """Number of stops of the service."""
 
     sigkill: int = 20
-    """How many times to kill its worker."""
+    """Number of kills of its worker."""
 
     clients: int = 8
-    """Clients that each send the next request when the last one is answered."""
+    """Clients that each send the next request after the last response."""
 
     lame_duck: float = 0.5
-    """Seconds in which the service still answers after SIGTERM (HALFTONE_LAME_DUCK)."""
+    """Seconds in which the service still accepts requests after SIGTERM (HALFTONE_LAME_DUCK)."""
 
     seed: int = 0
-    """Of the moments of the signals."""
+    """Seed of the random times of the signals."""
 
     output: Path | None = None
-    """Path without its ending for the figures as JSON and Markdown, besides what is printed."""
+    """Path without suffix for the figures as .json and .md, in addition to the printed ones."""
 
 
 @dataclass
 class Stops:
-    """What SIGTERM did, over all restarts."""
+    """Requests and exit codes counted over all stops by SIGTERM."""
 
     answered: int = 0
     lost: int = 0
     refused: int = 0
     cut: int = 0
-    """Requests whose sending was broken off."""
+    """Requests that the service cut off while the client was sending them."""
 
     statuses: Counter[int] = field(default_factory=Counter)
     exit_codes: Counter[int] = field(default_factory=Counter)
@@ -80,26 +77,25 @@ class Stops:
 
 @dataclass
 class Kills:
-    """What SIGKILL of the worker did."""
+    """Recovery times and lost requests of all kills of the worker by SIGKILL."""
 
     seconds: list[float] = field(default_factory=list)
-    """From each kill to the next 200 of /readyz."""
+    """Seconds from each kill to the next 200 of /readyz."""
 
     lost: list[int] = field(default_factory=list)
-    """Requests that each lost, sent whole or in part."""
+    """Requests lost by each kill, sent whole or in part."""
 
     refused: int = 0
-    """Connections that were refused, by all of them: they should wait for the next worker."""
+    """Connections refused during all kills; they should wait for the next worker instead."""
 
     statuses: Counter[int] = field(default_factory=Counter)
 
 
 def main(config: Restarts) -> int:
-    """Measure and report; returns the exit code."""
+    """Measure and report; return the exit code."""
     if not config.image.is_file() or config.sigterm < 0 or config.sigkill < 0 or config.clients < 2:
-        print(
-            f"error: --image {config.image} must be a picture, --clients 2 or more, the rest positive", file=sys.stderr
-        )
+        limits = "--clients at least 2, --sigterm and --sigkill at least 0"
+        print(f"error: --image {config.image} must be a picture, {limits}", file=sys.stderr)
         return 2
     body = config.image.read_bytes()
     requests = [post("/classify", body, keep_alive=keep) for keep in (True, False)]
@@ -115,77 +111,58 @@ def main(config: Restarts) -> int:
 
 
 def stop_once(stops: Stops, requests: list[bytes], config: Restarts, seconds: float) -> None:
-    """Start a server, load it for so many seconds, stop it, and add to `stops` what came of it."""
+    """Start a server, load it for `seconds`, stop it with SIGTERM, and add the counts to `stops`."""
     with started(HALFTONE_LAME_DUCK=str(config.lame_duck)) as server:
-        server.until_ready()
-        # Each client keeps to one kind of request, so that a kept connection is not ended by the client.
-        crowds = [ThreadedClients(server.port, [request], config.clients // 2) for request in requests]
-        for crowd in crowds:
-            crowd.start()
+        server.wait_until_ready()
+        # Each client sends one kind of request, so that the client never closes a kept connection.
+        pools = [ThreadedClients(server.port, [request], config.clients // 2) for request in requests]
+        for pool in pools:
+            pool.start()
         time.sleep(seconds)
         begin = time.monotonic()
         os.kill(server.process.pid, signal.SIGTERM)
         stops.late_ready += _late_ready(server)
         stops.exit_codes[server.process.wait(timeout=STOP_SECONDS)] += 1
         stops.seconds.append(time.monotonic() - begin)
-        for crowd in crowds:
-            crowd.stop()
-            stops.answered += crowd.count("answered")
-            stops.lost += crowd.count("lost")
-            stops.refused += crowd.count("refused")
-            stops.cut += crowd.count("cut")
-            stops.statuses.update(crowd.statuses())
+        for pool in pools:
+            pool.stop()
+            stops.answered += pool.count("answered")
+            stops.lost += pool.count("lost")
+            stops.refused += pool.count("refused")
+            stops.cut += pool.count("cut")
+            stops.statuses.update(pool.statuses())
 
 
 def kill_workers(requests: list[bytes], config: Restarts, moments: random.Random) -> Kills:
-    """Kill the worker of one loaded server again and again."""
+    """Kill the worker of one loaded server `config.sigkill` times."""
     kills = Kills()
     with started() as server:
-        server.until_ready()
-        crowds = [ThreadedClients(server.port, [request], config.clients // 2) for request in requests]
-        for crowd in crowds:
-            crowd.start()
+        server.wait_until_ready()
+        pools = [ThreadedClients(server.port, [request], config.clients // 2) for request in requests]
+        for pool in pools:
+            pool.start()
         for _ in range(config.sigkill):
             time.sleep(moments.uniform(0.2, 0.8))
-            before = _lost(crowds)
+            before = _lost(pools)
             begin = time.monotonic()
-            worker(server.process.pid).kill()
-            # The next one has its own process id: the old one can't be asked by mistake.
-            _until_ready(server)
+            server.worker().kill()
+            # The killed worker can't respond any more: a 200 is from its successor.
+            server.wait_until_ready()
             kills.seconds.append(time.monotonic() - begin)
-            kills.lost.append(_lost(crowds) - before)
-        for crowd in crowds:
-            crowd.stop()
-            kills.refused += crowd.count("refused")
-            kills.statuses.update(crowd.statuses())
+            kills.lost.append(_lost(pools) - before)
+        for pool in pools:
+            pool.stop()
+            kills.refused += pool.count("refused")
+            kills.statuses.update(pool.statuses())
     return kills
 
 
-def _lost(crowds: list[ThreadedClients]) -> int:
-    return sum(crowd.count("lost") + crowd.count("cut") for crowd in crowds)
-
-
-def worker(supervisor: int) -> psutil.Process:
-    """The process that answers."""
-    for child in psutil.Process(supervisor).children():
-        if "_bentoml_impl.worker" in " ".join(child.cmdline()):
-            return child
-    raise RuntimeError("the server has no worker")
-
-
-def status_of(port: int, path: str) -> int:
-    """HTTP status of a GET; 0 where the connection is refused or ends."""
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=STOP_SECONDS) as response:
-            return int(response.status)
-    except urllib.error.HTTPError as error:
-        return error.code
-    except OSError:
-        return 0
+def _lost(pools: list[ThreadedClients]) -> int:
+    return sum(pool.count("lost") + pool.count("cut") for pool in pools)
 
 
 def _late_ready(server: Server) -> int:
-    """How many times /readyz says 200 until it is refused, from a little after the signal on."""
+    """Count the 200 responses of /readyz from NOTICE_SECONDS after the signal until connections are refused."""
     time.sleep(NOTICE_SECONDS)
     count = 0
     while (status := status_of(server.port, "/readyz")) != 0:
@@ -194,25 +171,16 @@ def _late_ready(server: Server) -> int:
     return count
 
 
-def _until_ready(server: Server) -> None:
-    end = time.monotonic() + READY_SECONDS
-    for _ in itertools.takewhile(lambda _: time.monotonic() < end, itertools.count()):
-        if status_of(server.port, "/readyz") == 200:
-            return
-        time.sleep(_POLL)
-    raise RuntimeError(f"no worker was ready within {READY_SECONDS} s")
-
-
 def _stop_figures(stops: Stops, config: Restarts) -> list[Figure]:
     other = sum(number for status, number in stops.statuses.items() if status != 200)
     wrong = sum(number for code, number in stops.exit_codes.items() if code)
     return [
         Figure("SIGTERM under load", config.sigterm),
-        Figure("accepted requests answered 200", stops.statuses[200]),
+        Figure("accepted requests with status 200", stops.statuses[200]),
         Figure("accepted requests lost", stops.lost, "0", stops.lost == 0),
-        Figure("accepted requests answered otherwise", other, "0", other == 0),
-        Figure("connections refused after the door was shut", stops.refused),
-        Figure("requests broken off while they were sent", stops.cut),
+        Figure("accepted requests with another status", other, "0", other == 0),
+        Figure("connections refused after the listener was closed", stops.refused),
+        Figure("requests cut off while they were sent", stops.cut),
         Figure("exit codes other than 0", wrong, "0", wrong == 0),
         Figure("/readyz 200 later than 0.25 s after the signal", stops.late_ready, "0", stops.late_ready == 0),
         Figure("seconds to stop (median)", round(statistics.median(stops.seconds), 2)),
@@ -229,8 +197,8 @@ def _kill_figures(kills: Kills, config: Restarts) -> list[Figure]:
         Figure(
             "requests lost by one kill (most)", most, f"at most the {config.clients} in flight", most <= config.clients
         ),
-        Figure("connections refused meanwhile", kills.refused, "0", kills.refused == 0),
-        Figure("requests answered otherwise than 200", other, "0", other == 0),
+        Figure("connections refused during the kills", kills.refused, "0", kills.refused == 0),
+        Figure("requests with another status than 200", other, "0", other == 0),
     ]
 
 

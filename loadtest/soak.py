@@ -1,18 +1,17 @@
-"""`python -m loadtest.soak --minutes 10`: whether memory, files and threads of the service stay flat over odd pictures.
+"""`python -m loadtest.soak --minutes 10`: growth of memory, open files and threads under long load with odd images.
 
-Starts `bentoml serve` and asks it about pictures of hundreds of odd sizes and formats, whole and broken, over old and
-new connections, for as long as it is told, and reads what its worker holds. Before that, the same check must find a
-server that keeps 64 KiB a request. Exit code 1 where a goal was missed.
+Starts `bentoml serve` and posts images of hundreds of odd sizes and formats, intact and broken, over kept and new
+connections for `--minutes`, and samples the resources of the worker. Before that, the same check must detect the leak
+of a test server that keeps 64 KiB per request. Exit code 1 if a goal is missed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import os
 import random
-import socket
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -23,54 +22,56 @@ import psutil
 import tyro
 from PIL import Image
 
-from loadtest.client.threaded import ThreadedClients, post
+from loadtest.client.blocking import status_of
+from loadtest.client.http1 import post
+from loadtest.client.threaded import ThreadedClients
 from loadtest.reporting.figures import Figure, Findings
-from loadtest.restarts import status_of, worker
 from loadtest.servers.halftone import started
+from loadtest.servers.process import NotReadyError, free_port, server_process
 
 MIB = 2**20
 LEAK_KIB = 64
 EDGE_SHARE = 0.2
-"""Share of the samples at either end whose medians are compared."""
+"""Share of the samples, at the start and at the end, whose medians are compared."""
 
 FLAT = 2
-"""Files and threads more than before that are no growth: a connection may be there at one moment and not at another."""
+"""Tolerated increase of files and threads: a connection may be open in one sample and not in another."""
 
 _EVERY = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
 class Soak:
-    """Load the service for long."""
+    """Load the service for a long time with odd images."""
 
     minutes: float = 10.0
-    """How long, after the warm-up."""
+    """Minutes of load after the warm-up."""
 
     warm_up: float = 60.0
-    """Seconds of the same load before the first sample: libraries make their buffers then."""
+    """Seconds of the same load before the first sample, in which libraries allocate their buffers."""
 
     clients: int = 4
-    """Clients that each send the next request when the last one is answered."""
+    """Clients that each send the next request after the last response."""
 
     pictures: int = 300
-    """Different pictures."""
+    """Number of different pictures."""
 
     most_growth: float = 20.0
-    """MiB that the memory may grow."""
+    """Tolerated growth of memory in MiB."""
 
     leak_seconds: float = 10.0
-    """How long the leaky server is watched."""
+    """Seconds of load on the leaky test server."""
 
     seed: int = 0
-    """Of the pictures."""
+    """Seed of the generated pictures."""
 
     output: Path | None = None
-    """Path without its ending for the figures as JSON and Markdown, besides what is printed."""
+    """Path without suffix for the figures as .json and .md, in addition to the printed ones."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What a process holds at one moment."""
+    """Resources of a process at one moment."""
 
     memory: float
     """Resident MiB."""
@@ -79,12 +80,11 @@ class Sample:
     """Open file descriptors."""
 
     threads: int
-    """Threads."""
 
 
 @dataclass(frozen=True)
 class Growth:
-    """The median of the last samples less that of the first ones."""
+    """Median of the last samples minus the median of the first ones."""
 
     memory: float
     files: float
@@ -92,7 +92,7 @@ class Growth:
 
     @classmethod
     def of(cls, samples: Sequence[Sample]) -> Growth:
-        """From at least two samples in the order of time."""
+        """Return the growth over at least two samples in order of time."""
         edge = max(1, round(EDGE_SHARE * len(samples)))
 
         def growth(values: list[float]) -> float:
@@ -105,7 +105,7 @@ class Growth:
         )
 
     def figures(self, most: float) -> list[Figure]:
-        """With their goals."""
+        """Return the figures with their goals; `most`: tolerated growth of memory in MiB."""
         return [
             Figure("memory growth (MiB)", round(self.memory, 1), f"below {most:g}", self.memory < most),
             Figure("growth of open files", self.files, f"at most {FLAT}", self.files <= FLAT),
@@ -114,54 +114,54 @@ class Growth:
 
 
 def main(config: Soak) -> int:
-    """Measure and report; returns the exit code."""
+    """Measure and report; return the exit code."""
     if min(config.minutes, config.leak_seconds, config.clients, config.pictures) <= 0 or config.warm_up < 0:
         print("error: times and numbers must be positive", file=sys.stderr)
         return 2
     leak = find_leak(config.leak_seconds)
-    found = any(not figure.holds for figure in leak.figures(config.most_growth))
-    self_test = Figure("found in a server that keeps 64 KiB a request (MiB)", round(leak.memory, 1), "found", found)
+    detected = any(not figure.holds for figure in leak.figures(config.most_growth))
+    self_test = Figure("leak of 64 KiB per request (MiB)", round(leak.memory, 1), "detected", detected)
     setting = {"minutes": config.minutes, "clients": config.clients, "pictures": config.pictures, "seed": config.seed}
-    return Findings("Long life under odd pictures", [self_test, *soak(config)], setting).report(config.output)
+    return Findings("Soak test with odd pictures", [self_test, *soak(config)], setting).report(config.output)
 
 
 def soak(config: Soak) -> list[Figure]:
-    """Load the service, and compare what it holds at the end with what it held after the warm-up."""
+    """Load the service, and compare its resources at the end with those after the warm-up."""
     requests = [
         post("/classify", picture, keep_alive=random.Random(index).random() < 0.8)
         for index, picture in enumerate(odd_pictures(config.pictures, config.seed))
     ]
     with started() as server:
-        server.until_ready()
-        process = worker(server.process.pid)
-        crowd = ThreadedClients(server.port, requests, config.clients)
-        crowd.start()
+        server.wait_until_ready()
+        process = server.worker()
+        clients = ThreadedClients(server.port, requests, config.clients)
+        clients.start()
         time.sleep(config.warm_up)
         samples = _watch(process, 60 * config.minutes, scrape=server.port)
-        crowd.stop()
-    statuses = crowd.statuses()
+        clients.stop()
+    statuses = clients.statuses()
     failed = sum(number for status, number in statuses.items() if status >= 500)
-    lost = sum(crowd.counts.values()) - sum(statuses.values())
+    lost = sum(clients.counts.values()) - sum(statuses.values())
     return [
-        Figure("requests answered", sum(statuses.values())),
-        Figure("answers of 5xx, and requests without an answer", failed + lost, "0", failed + lost == 0),
+        Figure("responses", sum(statuses.values())),
+        Figure("5xx responses, and requests without a response", failed + lost, "0", failed + lost == 0),
         Figure("memory after the warm-up (MiB)", round(samples[0].memory, 1)),
         *Growth.of(samples).figures(config.most_growth),
     ]
 
 
 def find_leak(seconds: float) -> Growth:
-    """What the same check says of a server that keeps memory."""
+    """Return the growth of a test server that leaks, measured in the same way."""
     with _leaky() as (process, port):
-        crowd = ThreadedClients(port, [post("/", b"x" * 1000, keep_alive=True)], 2)
-        crowd.start()
+        clients = ThreadedClients(port, [post("/", b"x" * 1000, keep_alive=True)], 2)
+        clients.start()
         samples = _watch(process, seconds)
-        crowd.stop()
+        clients.stop()
     return Growth.of(samples)
 
 
 def odd_pictures(number: int, seed: int) -> Iterator[bytes]:
-    """JPEG, PNG and WebP files with sides of 1 to 2,000 pixels; one in ten is cut short, one in twenty is noise."""
+    """Yield JPEG, PNG and WebP files with sides of 1 to 2,000 pixels; one in ten is truncated, one in twenty noise."""
     chance = random.Random(seed)
     for _ in range(number):
         # Most are small: a large one costs a hundred times as much.
@@ -180,7 +180,7 @@ def odd_pictures(number: int, seed: int) -> Iterator[bytes]:
 
 
 def _watch(process: psutil.Process, seconds: float, *, scrape: int | None = None) -> list[Sample]:
-    """Samples of a process; `scrape` is the port of a server whose metrics are read meanwhile, as in practice."""
+    """Return samples of a process; also read the metrics of the server on port `scrape`, as in production."""
     samples: list[Sample] = []
     end = time.monotonic() + seconds
     while time.monotonic() < end or len(samples) < 2:
@@ -195,17 +195,15 @@ def _watch(process: psutil.Process, seconds: float, *, scrape: int | None = None
 
 @contextlib.contextmanager
 def _leaky() -> Iterator[tuple[psutil.Process, int]]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    process = subprocess.Popen([sys.executable, "-m", "loadtest.leaky", str(port), str(LEAK_KIB)])
-    try:
-        while process.poll() is None and status_of(port, "/") == 0:
-            time.sleep(_EVERY)
-        yield psutil.Process(process.pid), port
-    finally:
-        process.kill()
-        process.wait()
+    def respond() -> None:
+        if status_of(port, "/") == 0:
+            raise NotReadyError("no response")
+
+    port = free_port()
+    command = [sys.executable, "-m", "loadtest.leaky", str(port), str(LEAK_KIB)]
+    with server_process(command, os.environ, port) as server:
+        server.wait_until(respond)
+        yield psutil.Process(server.process.pid), port
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""The catalogue, to choose an architecture from: `python -m models`.
+"""List the catalogue of architectures: `python -m models`.
 
     python -m models                          every architecture, by name
     python -m models --family vit --sort top1
     python -m models --format markdown        for a README
     python -m models --format json            every field and the exact numbers, for scripts
 
-Takes about a third of a second: no network is built, so torch is never imported.
+Takes about a third of a second: the command builds no network and imports no torch.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from rich.text import Text
 from models.catalog import catalogue
 from models.common.cli import DONE, run
 from models.common.errors import HalftoneError
+from models.common.tables import markdown_table
 from models.spec import Architecture
 
 Format = Literal["table", "markdown", "json"]
@@ -45,11 +46,11 @@ class ListModels:
     """`table` to read, `markdown` to paste, `json` for scripts: every field, exact numbers."""
 
     sort: SortKey = "name"
-    """What the rows are ordered by; `top1` puts the most accurate first, the others the smallest."""
+    """Order of the rows; `top1` puts the most accurate first, the others the smallest."""
 
 
 def natural(name: str) -> list[str | int]:
-    """Sort key that puts resnet18 before resnet101."""
+    """Return a sort key that puts resnet18 before resnet101."""
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
@@ -63,7 +64,7 @@ SORT_KEYS: dict[SortKey, Callable[[Architecture], Any]] = {
 
 
 def select(family: str | None, sort: SortKey) -> list[Architecture]:
-    """The catalogue's entries of one family, or of all, in order.
+    """Return the sorted catalogue entries of one family, or of all if `family` is None.
 
     Raises:
         HalftoneError: the catalogue has no such family.
@@ -71,18 +72,18 @@ def select(family: str | None, sort: SortKey) -> list[Architecture]:
     entries = catalogue().values()
     families = sorted({entry.family for entry in entries})
     if family is not None and family not in families:
-        raise HalftoneError(f"no family is called {family!r}: choose one of {', '.join(families)}")
+        raise HalftoneError(f"there is no family {family!r}: choose one of {', '.join(families)}")
     return sorted((entry for entry in entries if family in (None, entry.family)), key=SORT_KEYS[sort])
 
 
 def sources(architectures: Sequence[Architecture]) -> dict[str, int]:
-    """Where the accuracies were published, numbered from 1 in order of appearance."""
+    """Return the publications of the accuracies, numbered from 1 in order of appearance."""
     distinct = dict.fromkeys(architecture.top1_source for architecture in architectures)
     return {source: number for number, source in enumerate(distinct, start=1)}
 
 
 def cells(architecture: Architecture, mark: str) -> tuple[str, ...]:
-    """One row under `HEADINGS`; `mark` points to the footnote with the source of the accuracy."""
+    """Return one row under `HEADINGS`; `mark` refers to the footnote with the source of the accuracy."""
     top1 = "n/a" if architecture.top1 is None else f"{architecture.top1:.1f}"
     return (
         architecture.name,
@@ -96,10 +97,10 @@ def cells(architecture: Architecture, mark: str) -> tuple[str, ...]:
 
 
 def as_table(architectures: Sequence[Architecture]) -> str:
-    """An aligned table with the sources below it."""
+    """Format as an aligned table with the sources below it."""
     console = Console(highlight=False)
     if not console.is_terminal:
-        # Rich takes a pipe to be 80 columns wide and would fold the rows that `grep` is about to read.
+        # Rich assumes that a pipe is 80 columns wide and would fold the rows, which `grep` could not read.
         console.width = PIPED_WIDTH
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, show_edge=False)
     for heading in HEADINGS:
@@ -110,9 +111,9 @@ def as_table(architectures: Sequence[Architecture]) -> str:
         )
     numbers = sources(architectures)
     for architecture in architectures:
-        # Text keeps "[1]" from being read as rich's markup.
+        # As Text, "[1]" is not parsed as rich's markup.
         table.add_row(*map(Text, cells(architecture, f"[{numbers[architecture.top1_source]}]")))
-    # Captured, because rich turns a reader that left (`… | head`) into exit code 1.
+    # Captured, because rich exits with code 1 if the reader has closed the pipe (`… | head`).
     with console.capture() as capture:
         console.print(table)
         console.print()
@@ -122,17 +123,16 @@ def as_table(architectures: Sequence[Architecture]) -> str:
 
 
 def as_markdown(architectures: Sequence[Architecture]) -> str:
-    """A GitHub-flavoured table whose footnotes are the sources."""
+    """Format as a GitHub-flavoured table with the sources as footnotes."""
     numbers = sources(architectures)
     rows = [cells(architecture, f"[^{numbers[architecture.top1_source]}]") for architecture in architectures]
-    rule = "|".join("---:" if heading in RIGHT_ALIGNED else "---" for heading in HEADINGS)
     notes = [f"[^{number}]: ImageNet-1k top-1: {source}" for source, number in numbers.items()]
-    head, *body = (f"| {' | '.join(row)} |" for row in (HEADINGS, *rows))
-    return "\n".join((head, f"|{rule}|", *body, "", *notes))
+    table = markdown_table(HEADINGS, rows, right=[HEADINGS.index(heading) for heading in RIGHT_ALIGNED])
+    return "\n".join((table, "", *notes))
 
 
 def as_json(architectures: Sequence[Architecture]) -> str:
-    """A list of objects with the fields of `Architecture`."""
+    """Format as a list of objects with the fields of `Architecture`."""
     return json.dumps([asdict(architecture) for architecture in architectures], indent=2)
 
 
@@ -144,7 +144,7 @@ FORMATS: dict[Format, Callable[[Sequence[Architecture]], str]] = {
 
 
 def list_models(config: ListModels) -> int:
-    """Print what was asked for; the exit code."""
+    """Print the selected architectures; return the exit code."""
     print(FORMATS[config.format](select(config.family, config.sort)))
     return DONE
 

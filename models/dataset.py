@@ -1,4 +1,4 @@
-"""Labelled pictures on disk: one folder per class."""
+"""Labelled images on disk, in one folder per class."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ HELD_OUT = ("val", "validation", "test")
 
 
 def held_out_images(folder: Path, manifest: Manifest) -> list[tuple[Path, int]]:
-    """The pictures to judge a model on, with the index of their class, in a stable order.
+    """List the evaluation images with their class indices, in a stable order.
 
     Args:
-        folder: holds one folder per class, named by the model's label or label id; or a folder `val`, `validation`
-            or `test` that does.
-        manifest: of the model that is judged.
+        folder: contains one folder per class, named by the model's label or label id. If it contains a folder `val`,
+            `validation` or `test`, that one is used instead.
+        manifest: of the model to evaluate.
 
     Raises:
-        HalftoneError: no such folder, a class folder that the model does not know, or no pictures at all.
+        HalftoneError: the folder does not exist, a class folder matches no label, or there are no images.
     """
     if not folder.is_dir():
-        raise HalftoneError(f"--data {folder}: no such folder; it must hold one folder of pictures per class")
+        raise HalftoneError(f"--data {folder}: no such folder; it must contain one folder of pictures per class")
     root = next((folder / name for name in HELD_OUT if (folder / name).is_dir()), folder)
     classes = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     index = _index(manifest)
@@ -32,8 +32,8 @@ def held_out_images(folder: Path, manifest: Manifest) -> list[tuple[Path, int]]:
     if unknown:
         known = ", ".join(manifest.labels[:5]) + (", …" if len(manifest.labels) > 5 else "")
         raise HalftoneError(
-            f"{root} has {len(unknown)} folders that {manifest.name} has no class for, such as {unknown[0]!r}: "
-            f"name the folders by the model's labels ({known})"
+            f"{root} has {len(unknown)} folders that match no class of {manifest.name}, such as {unknown[0]!r}: "
+            f"name the folders after the model's labels ({known})"
         )
     pictures = [
         (path, index[folder_.name])
@@ -42,7 +42,9 @@ def held_out_images(folder: Path, manifest: Manifest) -> list[tuple[Path, int]]:
         if path.suffix.lower() in SUFFIXES and path.is_file()
     ]
     if not pictures:
-        raise HalftoneError(f"{root} holds no pictures: it must hold one folder of JPEG, PNG or WebP files per class")
+        raise HalftoneError(
+            f"{root} holds no pictures: it must contain one folder of JPEG, PNG or WebP files per class"
+        )
     return pictures
 
 

@@ -1,4 +1,7 @@
-"""The graph contract: `pixels: uint8 [N, S, S, 3]` RGB in, `logits: float32 [N, classes]` out, normalised inside."""
+"""The graph contract: `pixels: uint8 [N, S, S, 3]` RGB in, `logits: float32 [N, classes]` out.
+
+Normalisation is inside the graph.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,10 @@ from models.spec import InputSpec
 
 
 class Normalise(torch.nn.Module):
-    """Pixels as `models.preprocess` makes them to the planes that a network was trained on.
+    """Normalise the pixels from `models.preprocess` to the planes that a network was trained on.
 
     Args:
-        spec: gives mean and standard deviation.
+        spec: mean and standard deviation.
     """
 
     scale: torch.Tensor
@@ -24,20 +27,20 @@ class Normalise(torch.nn.Module):
         self.register_buffer("bias", (-mean / std).reshape(1, 3, 1, 1))
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """uint8 (N, S, S, 3) to float32 (N, 3, S, S)."""
-        # Cast before the transpose: TensorRT takes uint8 into nothing but a cast.
+        """Convert uint8 (N, S, S, 3) to float32 (N, 3, S, S)."""
+        # Cast before the transpose: TensorRT accepts uint8 only as the input of a cast.
         planes = pixels.to(torch.float32).permute(0, 3, 1, 2)
         return planes * self.scale + self.bias
 
 
 class ServingGraph(torch.nn.Module):
-    """A classifier as it is exported: it takes the pixels that `models.preprocess` makes.
+    """The exported form of a classifier: it takes the pixels that `models.preprocess` produces.
 
-    Normalisation always runs in FP32, also when the network itself is FP16, because pixel / 255 loses digits there.
+    Normalisation runs in FP32 even if the network is FP16, because pixel / 255 loses digits in FP16.
 
     Args:
         network: takes (N, 3, S, S) of its own dtype, returns (N, classes).
-        spec: gives mean and standard deviation.
+        spec: mean and standard deviation.
     """
 
     def __init__(self, network: torch.nn.Module, spec: InputSpec) -> None:
@@ -47,6 +50,6 @@ class ServingGraph(torch.nn.Module):
         self.normalise = Normalise(spec)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """uint8 (N, S, S, 3) to float32 (N, classes)."""
+        """Classify uint8 (N, S, S, 3) to float32 (N, classes)."""
         logits: torch.Tensor = self.network(self.normalise(pixels).to(self.dtype))
         return logits.to(torch.float32)

@@ -1,4 +1,4 @@
-"""What `--model NAME` means where a bundle may be made: the one of that name, else the catalogue's architecture."""
+"""Resolve `--model NAME` for commands that may create a bundle: the bundle NAME, or a catalogue architecture."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from models.common.errors import HalftoneError
 
 
 def open_or_create(model: str, *, weights: str | None) -> Bundle:
-    """The bundle `artifacts/MODEL`; where there is none, a new one from the catalogue's architecture of that name.
+    """Open the bundle `artifacts/MODEL`, or create it from the catalogue architecture of that name.
 
     Args:
         model: name of a bundle, or of an architecture of the catalogue.
-        weights: `pretrained` (also for None), `random`, or a `.safetensors` file; only for a new bundle.
+        weights: for a new bundle only: `pretrained` (also for None), `random`, or a `.safetensors` file.
 
     Raises:
-        HalftoneError: neither a bundle nor an architecture, the weights can't be had, or weights are named for a
-            bundle that has its own.
+        HalftoneError: `model` is neither a bundle nor an architecture, the weights are not available, or weights are
+            given for a bundle that has its own.
     """
     if not has_bundle(model):
         network = architecture(model)
-        # Imported here, as it takes seconds: neither a bundle that is there nor a name that nothing has needs PyTorch.
+        # Imported here, as PyTorch takes seconds: neither an existing bundle nor an unknown name needs it.
         from models.checkpoint import create
 
         return create(network, weights or "pretrained")
     bundle = open_bundle(model)
     if weights is not None:
         raise HalftoneError(
-            f"{bundle.folder} has weights already ({bundle.manifest.source}): leave --weights out, or remove the "
-            "folder to start it anew"
+            f"{bundle.folder} already has weights ({bundle.manifest.source}): omit --weights, or remove the folder to "
+            "create the bundle again"
         )
     return bundle

@@ -1,4 +1,4 @@
-"""What a model expects to see (`InputSpec`) and what a model is (`Architecture`): plain values, no torch."""
+"""Input specification (`InputSpec`) and network description (`Architecture`): plain values, no torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from models.common.errors import HalftoneError
 Interpolation = Literal["bilinear", "bicubic"]
 
 MIN_CROP_FRACTION = 0.05
-"""Below it a picture would be enlarged to over twenty times the network's input, and mostly cut away."""
+"""Lower values would enlarge an image to over twenty times the network's input and cut most of it away."""
+
+NAMED_WEIGHTS = ("pretrained", "random")
+"""Values of `--weights` that are not file names."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -19,7 +22,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True, kw_only=True)
 class InputSpec:
-    """How pictures become the pixels that a model was trained on.
+    """Preprocessing that a model was trained with.
 
     Raises:
         HalftoneError: a value is outside its range.
@@ -60,12 +63,12 @@ class InputSpec:
         return math.floor(self.size / self.crop_fraction)
 
     def to_dict(self) -> dict[str, Any]:
-        """The values as JSON-ready types."""
+        """Return the values as JSON-ready types."""
         return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Read what `to_dict` wrote.
+        """Parse the result of `to_dict`.
 
         Raises:
             HalftoneError: a field is missing, unknown or out of range.
@@ -90,7 +93,7 @@ class Architecture:
     """Model and weights in timm's registry, as `model.tag`."""
 
     input: InputSpec
-    """What the published weights were trained to see."""
+    """Input that the published weights were trained on."""
 
     stages: tuple[tuple[str, ...], ...]
     """Module-name prefixes from the input to the head in four groups: the units of freezing and of learning rates."""
@@ -105,10 +108,10 @@ class Architecture:
     """Multiply-accumulates for one image of the input's size (the "FLOPs" of most papers)."""
 
     top1: float | None
-    """Published ImageNet-1k top-1 accuracy of these weights at `input`, in percent; None where none was published."""
+    """Published ImageNet-1k top-1 accuracy of these weights at `input`, in percent; None if unpublished."""
 
     top1_source: str
-    """Where `top1` was published."""
+    """Publication of `top1`."""
 
     scenario: str
-    """When to choose it, in a few words."""
+    """When to choose this network, in a few words."""

@@ -1,4 +1,4 @@
-"""Where training starts: a catalogue network with pretrained, random or given weights and a head for other classes."""
+"""Initial network of a training run: pretrained, random or given weights, and a head for the new classes."""
 
 from __future__ import annotations
 
@@ -10,21 +10,18 @@ import torch
 
 from models.checkpoint import IMAGENET_CLASSES, build, fit_input_size, initialise, load_state, read_safetensors
 from models.common.errors import HalftoneError
-from models.spec import Architecture
-
-BY_NAME = ("pretrained", "random")
-"""Weights that are no file."""
+from models.spec import NAMED_WEIGHTS, Architecture
 
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """A network to train from."""
+    """Initial network of a training run."""
 
     module: torch.nn.Module
-    """FP32 on the CPU, in evaluation mode, with a head for the classes asked for."""
+    """FP32 on the CPU, in evaluation mode, with a head for the requested classes."""
 
     source: str
-    """Where the weights come from, in words."""
+    """Origin of the weights, in words."""
 
     license: str
     """SPDX identifier of their licence."""
@@ -34,31 +31,31 @@ class Start:
 
 
 def start(network: Architecture, weights: str, *, classes: int, size: int, seed: int, **options: Any) -> Start:
-    """The network with the weights to start from and a head for `classes`.
+    """Build the network with its initial weights and a head for `classes`.
 
-    A file's head is kept where it has as many classes, otherwise replaced by a random one. A transformer's file must be
-    of the published size or of the new one.
+    The head of a file is kept if it has `classes` outputs, and otherwise replaced by a random one. The file of a
+    transformer must have the published input size or the new one.
 
     Args:
         network: entry of the catalogue.
         weights: `pretrained`, `random`, or a `.safetensors` file.
         classes: number of outputs.
         size: side of the input in pixels.
-        seed: of the random parts.
+        seed: of the randomly initialised parameters.
         options: passed to `timm.create_model`, such as `drop_rate` or `drop_path_rate`.
 
     Raises:
-        HalftoneError: the weights can't be had or do not fit, or the network can't take that size.
+        HalftoneError: the weights are not available or do not fit, or the network does not support that size.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if weights in BY_NAME:
+        if weights in NAMED_WEIGHTS:
             module = build(network, classes=classes if weights == "random" else IMAGENET_CLASSES, **options)
             source, license_ = initialise(module, network, weights)
         else:
             module, source, license_ = _from_file(network, Path(weights), size, options)
         head: Any = module.get_submodule(network.head)
-        # timm fills the heads of some networks for 1,000 classes: for a few, the numbers come out far too large.
+        # timm scales the initial heads of some networks for 1,000 classes: for a few, the logits are far too large.
         if weights == "random" or head.out_features != classes:
             reset: Any = module.reset_classifier
             reset(classes)
@@ -72,17 +69,17 @@ def _from_file(
     state = read_safetensors(path)
     bias = state.get(f"{network.head}.bias")
     if bias is None:
-        raise HalftoneError(f"--weights {path} holds no weights of {network.name} (no {network.head}.bias in it)")
-    # Position embeddings have the size that the file was trained at: most likely the new one or the published one.
+        raise HalftoneError(f"--weights {path} has no weights of {network.name} ({network.head}.bias is missing)")
+    # Position embeddings have the input size that the file was trained at: most likely the new or the published size.
     module = build(network, classes=len(bias), **options)
     if size != network.input.size:
         resized = build(network, classes=len(bias), **options)
         fit_input_size(resized, network, size)
-        if _fits(resized, state) and not _fits(module, state):
+        if _same_shapes(resized, state) and not _same_shapes(module, state):
             module = resized
     load_state(module, state, str(path))
     return module, f"file {path.name}", "other"
 
 
-def _fits(module: torch.nn.Module, state: dict[str, torch.Tensor]) -> bool:
+def _same_shapes(module: torch.nn.Module, state: dict[str, torch.Tensor]) -> bool:
     return all(value.shape == state[name].shape for name, value in module.state_dict().items() if name in state)

@@ -1,6 +1,7 @@
-"""What is different in a Bento: it is served from any folder, and its bundles lie beside its source."""
+"""Find the bundles and the version of Halftone in a Bento, which is served from any folder and never installed.
 
-# MERGED-DOC """Halftone's own version, also where it was not installed: a Bento holds its source next to pyproject.toml."""
+A Bento holds the packages with pyproject.toml and the folder of bundles next to them.
+"""
 
 from __future__ import annotations
 
@@ -11,26 +12,24 @@ from importlib import metadata
 from pathlib import Path
 
 VARIABLE = "HALFTONE_ARTIFACTS"
+NAME = "halftone"
 
 
 def find_bundles(source: Path = Path(__file__).parents[1]) -> None:
-    """Let the folder of bundles be the one beside the source, unless one is named or lies in the current folder.
+    """Use the folder of bundles next to the source, unless the environment names one or the current folder has one.
 
     Args:
         source: the folder that holds the package `serving`.
     """
-    here, beside = Path("artifacts"), source / "artifacts"
-    # BentoML is in the Bento's source while it imports the service, and elsewhere when the bundles are opened.
-    if not os.environ.get(VARIABLE) and beside.is_dir() and (not here.is_dir() or here.samefile(beside)):
-        os.environ[VARIABLE] = str(beside)
-
-
-NAME = "halftone"
+    here, bundled = Path("artifacts"), source / "artifacts"
+    # BentoML imports the service in the source folder of the Bento, and opens the bundles in another one.
+    if not os.environ.get(VARIABLE) and bundled.is_dir() and (not here.is_dir() or here.samefile(bundled)):
+        os.environ[VARIABLE] = str(bundled)
 
 
 @cache
 def version() -> str:
-    """As the installed distribution says, else as pyproject.toml beside the packages does."""
+    """Return the version of the installed distribution, or else that in pyproject.toml next to the packages."""
     try:
         return metadata.version(NAME)
     except metadata.PackageNotFoundError:

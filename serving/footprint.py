@@ -1,7 +1,7 @@
-"""`python -m serving.footprint`: how large the environment of a served model is, library by library.
+"""Size of the environment that serving needs, library by library: `python -m serving.footprint`.
 
-Follows the base dependencies of pyproject.toml (what a Bento installs: no extra) through what they require in turn,
-and adds up the files of each as installed here. Takes some seconds.
+Follows the base dependencies of pyproject.toml, which a Bento installs without an extra, and their requirements in
+turn, and adds up the installed files of each. Takes some seconds.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class FootprintConfig:
     """Sizes of the libraries that serving needs, as installed here."""
 
     top: int = 12
-    """Libraries to list, largest first; the sum is of all."""
+    """Number of libraries to list, largest first; the sum is of all."""
 
     json: bool = False
     """Print every library's bytes as JSON instead of a table."""
@@ -40,15 +40,15 @@ class FootprintConfig:
 
 
 def needed(requirements: Iterable[str]) -> dict[str, Distribution]:
-    """The installed libraries that these requirements lead to, by canonical name.
+    """Return the installed libraries that these requirements need, directly or indirectly, by canonical name.
 
     Args:
         requirements: PEP 508 requirements; those whose marker excludes this machine are left out.
 
     Raises:
-        HalftoneError: one of them is not installed.
+        HalftoneError: a library is not installed.
     """
-    found: dict[str, Distribution] = {}
+    libraries: dict[str, Distribution] = {}
     seen: set[tuple[str, str]] = set()
     queue = [(Requirement(text), "") for text in requirements]
     while queue:
@@ -56,16 +56,16 @@ def needed(requirements: Iterable[str]) -> dict[str, Distribution]:
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": extra}):
             continue
         name = _canonical(requirement.name)
-        found[name] = _installed(name)
+        libraries[name] = _installed(name)
         for wanted in ("", *requirement.extras):
             if (name, wanted) not in seen:
                 seen.add((name, wanted))
-                queue += [(Requirement(text), wanted) for text in found[name].requires or ()]
-    return found
+                queue += [(Requirement(text), wanted) for text in libraries[name].requires or ()]
+    return libraries
 
 
 def size(library: Distribution) -> int:
-    """Bytes of the files that it installed, compiled ones included."""
+    """Return the bytes of the library's files, compiled ones included."""
     return sum(path.stat().st_size for path in _files(library))
 
 
@@ -90,7 +90,7 @@ def _installed(name: str) -> Distribution:
 
 
 def main(config: FootprintConfig) -> int:
-    """Measure and print; returns the exit code."""
+    """Print the sizes; return the exit code."""
     requirements = tomllib.loads(PROJECT.read_text())["project"]["dependencies"]
     libraries = needed(requirements)
     sizes = {name: size(library) for name, library in sorted(libraries.items())}

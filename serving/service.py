@@ -1,7 +1,7 @@
 """The BentoML service: `bentoml serve` from the repository's root, or `HALFTONE_MODEL=NAME bentoml serve`.
 
-BentoML starts and supervises the process, and contributes metrics, tracing and its Python client; requests are
-answered by `serving.api.app`. What can be set is in `serving.settings`.
+BentoML starts the processes and contributes tracing and its Python client; `serving.api.app` handles the requests.
+`serving.settings` has the settings.
 """
 
 from __future__ import annotations
@@ -15,46 +15,54 @@ import threading
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 # Before the import, which would otherwise report the start of every server.
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 
 import bentoml
-from bentoml._internal.context import server_context
 
 from models.bundle.store import open_bundle
 from models.common.cli import WRONG_REQUEST
 from models.common.errors import HalftoneError
 from serving.api.app import Api
-from serving.api.gateway import BENTOML_FOLDERS, BENTOML_PATHS, ASGIApp, Gateway
+from serving.api.gateway import BENTOML_FOLDERS, BENTOML_PATHS, Gateway
 from serving.api.upload import DEFAULT_TOP_K
 from serving.bento import find_bundles
-from serving.http.connections import install
+from serving.http.connections import with_limits
 from serving.lifecycle.loading import load_model
 from serving.lifecycle.selection import check_bundle
 from serving.process.acceptor import ConnectionShare
-from serving.process.bentoml_compat import fronted
-from serving.process.memory import settle
-from serving.process.signals import is_successor, tell_ready
+from serving.process.bentoml_compat import (
+    check_supervisor,
+    check_worker,
+    service_class,
+    tracer_provider,
+    worker_number,
+)
+from serving.process.memory import release_memory
+from serving.process.signals import is_successor, notify_ready
 from serving.process.startup_errors import end_worker
-from serving.process.worker_table import FOLDER, WorkerSlot, joined
+from serving.process.worker_table import FOLDER, WorkerSlot, attach
 from serving.settings import Settings
 from serving.telemetry.middleware import Monitor, Routes
 from serving.telemetry.request_log import RequestLog, configure
-from serving.telemetry.tracing import check_tracing, traced, tracing_options
+from serving.telemetry.tracing import check_exporter, traced, tracing_options
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
 
 Value = TypeVar("Value")
 
 NAME = "halftone"
 ADDRESSES = "BENTOML_RUNNER_MAP"
-"""Set by `bentoml serve` in its workers: service name to URL, as JSON."""
+"""Environment variable that `bentoml serve` sets in its workers: name of a service to its URL, as JSON."""
 
 logger = logging.getLogger("bentoml.halftone")
 
 
 def _or_exit(work: Callable[[], Value]) -> Value:
-    """The result of `work`; a user's mistake ends the process with one line instead of a traceback."""
+    """Return the result of `work`; if it raises a HalftoneError, print one line and end the process."""
     try:
         return work()
     except HalftoneError as error:
@@ -66,57 +74,67 @@ def _exit(error: HalftoneError) -> NoReturn:
     sys.exit(WRONG_REQUEST)
 
 
+_or_exit(check_worker)
 find_bundles()
 SETTINGS = _or_exit(Settings.from_environment)
 API = Api(SETTINGS)
-install(SETTINGS, API.recorder.rejected)
 LOG = RequestLog(SETTINGS.log_format) if SETTINGS.log_requests else None
 
 
-def _whole(app: ASGIApp) -> ASGIApp:
-    """What the server calls: our API in front of BentoML's application, observed."""
+def _wrap(app: ASGIApp) -> ASGIApp:
+    """Return the application that the server calls: our API around BentoML's application, monitored and traced."""
     routes = Routes([*API.paths, *BENTOML_PATHS], BENTOML_FOLDERS)
     monitored = Monitor(Gateway(app, API), recorder=API.recorder, routes=routes, log=LOG)
-    return traced(monitored, SETTINGS, API.recorder)
-
-
-def _worker() -> int:
-    """Number of this worker among those of the service, from 1 on."""
-    return server_context.worker_index or 1
+    if not SETTINGS.trace_endpoint:
+        return monitored
+    return traced(monitored, API.recorder, tracer_provider(), share=SETTINGS.trace_sample)
 
 
 @functools.cache
-def _member() -> WorkerSlot | None:
-    """This worker's place among the others; None where it has no supervisor of ours."""
-    return joined(_worker(), SETTINGS.workers)
+def _slot() -> WorkerSlot | None:
+    """Return this worker's slot in the worker table; None without a supervisor of ours."""
+    return attach(worker_number(), SETTINGS.workers)
 
 
-def _share() -> ConnectionShare | None:
-    """This worker's share of the connections, where there are several workers."""
-    member = _member()
-    return ConnectionShare(member, loaded=lambda: API.models.loaded) if member and SETTINGS.workers > 1 else None
+def _install_server() -> None:
+    """Let BentoML's worker run our server; called in the worker."""
+    # Imported here: only a worker needs uvicorn's server.
+    from serving.process import shutdown
+
+    slot = _slot() if SETTINGS.workers > 1 else None
+    shutdown.install(
+        connection=with_limits(
+            most=SETTINGS.connections,
+            head_seconds=SETTINGS.header_timeout,
+            body_seconds=SETTINGS.body_timeout,
+            rejected=API.recorder.rejected,
+        ),
+        retire=API.retire,
+        lame_duck=SETTINGS.lame_duck,
+        share=ConnectionShare(slot, loaded=lambda: API.models.loaded) if slot else None,
+    )
 
 
-# The time-out of BentoML is a backstop: the service's own, shorter ones answer first and say what to do.
-# Its metrics and access log are off: the ones of `serving.telemetry` say more and cost less, and BentoML's metrics take
-# whatever path a client invents for a label.
+# BentoML's time-out is a backstop: the service's own, shorter ones end a request first and say what to do. Its metrics
+# and access log are off: those of `serving.telemetry` have more and cost less, and BentoML's metrics use any path that
+# a client sends as a label.
 @bentoml.service(
     name=NAME,
     workers=SETTINGS.workers,
     traffic={"timeout": 600},
     logging={"access": {"enabled": False}},
     metrics={"enabled": False},
-    tracing=tracing_options(SETTINGS),
-    service_class=fronted(_whole, retire=API.retire, lame_duck=SETTINGS.lame_duck, share=_share),
+    tracing=tracing_options(SETTINGS.trace_endpoint),
+    service_class=service_class(_wrap, install_server=_install_server),
 )
 class HalftoneService:
-    """Loads the models in the background, so that /livez answers at once and /readyz when they are warmed."""
+    """Loads the models in the background: /livez is served at once, /readyz when they are warm."""
 
     def __init__(self) -> None:
         configure(SETTINGS.log_format)
-        if is_successor() or _worker() > 1:
-            # This worker isn't listening yet: who asks waits for a second or two, or is answered by another one, where
-            # a listening worker would answer 503.
+        if is_successor() or worker_number() > 1:
+            # This worker isn't listening yet: a client waits for a second or two, or another worker serves it. If this
+            # worker listened, it would respond with 503.
             _load()
         else:
             threading.Thread(target=_load, name="loader", daemon=True).start()
@@ -124,23 +142,25 @@ class HalftoneService:
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
     @staticmethod
     def verify() -> None:
-        """Refuse to start without proven bundles: one line, before any worker is started. Called in the supervisor."""
+        """Refuse to start with unproven bundles: one line, before any worker is started. Called in the supervisor."""
+        _or_exit(check_supervisor)
         # Imported here: no worker needs circus.
         from serving.process import supervisor
 
         supervisor.install()
         for name in SETTINGS.models:
             _or_exit(lambda name=name: check_bundle(name, open_bundle(name), SETTINGS))  # type: ignore[misc]
-        _or_exit(lambda: check_tracing(SETTINGS))
+        if SETTINGS.trace_endpoint:
+            _or_exit(check_exporter)
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def stop(self) -> None:
-        """Finish what was accepted."""
+        """Finish the accepted requests and write the rest of the log."""
         API.close()
         if LOG is not None:
             LOG.close()
 
-    # These two give BentoML's Python client and schema their names; over HTTP the gateway answers the same paths.
+    # These two give BentoML's Python client and schema their names; over HTTP the gateway serves the same paths.
     @bentoml.api  # type: ignore[untyped-decorator]
     async def classify(
         self, image: Path, top_k: int = DEFAULT_TOP_K, model: str = SETTINGS.models[0]
@@ -157,35 +177,35 @@ class HalftoneService:
 
 
 def _load() -> None:
-    _share_metrics()
+    _join_metrics()
     for name in SETTINGS.models:
         try:
             API.models.publish(load_model(name, SETTINGS, API.recorder, API.decoders))
         except Exception as error:
             end_worker(name, error)
-    settle()
+    release_memory()
     API.watch()
-    if member := _member():
-        member.answers()
-    tell_ready()
+    if slot := _slot():
+        slot.mark_ready()
+    notify_ready()
     _announce()
 
 
-def _share_metrics() -> None:
-    """Show the metrics of all workers, where there are several."""
+def _join_metrics() -> None:
+    """Show the metrics of all workers if there are several."""
     if SETTINGS.workers < 2 or FOLDER not in os.environ:
         return
     try:
-        API.recorder.join(Path(os.environ[FOLDER]), _worker())
+        API.recorder.join(Path(os.environ[FOLDER]), worker_number())
     except OSError as error:
-        logger.warning("each worker shows its own metrics only: %s", error)
+        logger.warning("each worker shows only its own metrics: %s", error)
 
 
 def _announce() -> None:
     for model in API.models.all():
         logger.info("ready: %s %s (%s)", model.name, model.version, model.variant)
     url = json.loads(os.environ.get(ADDRESSES, "{}")).get(NAME)
-    if url and SETTINGS.log_format == "text" and _worker() == 1:
+    if url and SETTINGS.log_format == "text" and worker_number() == 1:
         photo = Path(str(files("export") / "photos" / "cat.jpg"))
         if photo.is_relative_to(Path.cwd()):
             photo = photo.relative_to(Path.cwd())

@@ -1,9 +1,8 @@
-"""What the service can be told: environment variables, or a file of them, read once at start and checked."""
+"""Settings of the service: environment variables and an optional file of them, read and checked once at start-up.
 
-# MERGED-DOC """The file of settings that HALFTONE_SETTINGS names: lines of HALFTONE_NAME=VALUE, as `loadtest.tune` writes them.
-#
-# The form is that of `docker run --env-file` and of systemd's EnvironmentFile, so that the same file serves there too.
-# """
+The variable HALFTONE_SETTINGS names the file, which has lines of HALFTONE_NAME=VALUE; `loadtest.tune` writes such
+files. `docker run --env-file` and systemd's EnvironmentFile read the same format.
+"""
 
 from __future__ import annotations
 
@@ -27,82 +26,80 @@ VARIABLE = "HALFTONE_SETTINGS"
 PREFIX = "HALFTONE_"
 MOST_WORKERS = 256
 
-_ELSEWHERE = {"HALFTONE_ARTIFACTS", VARIABLE}
-"""Read before a settings file, or name it; neither is a setting."""
+_NO_SETTINGS = {"HALFTONE_ARTIFACTS", VARIABLE}
+"""The folder of bundles, which is read before a settings file, and the variable that names this file."""
 
 _MAX_BYTES = 64 * 1024
-
 _SECRET = re.compile(r"[!-~]{16,}")
-
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The service's settings; the field `max_pixels` is the variable HALFTONE_MAX_PIXELS, and so on.
+    """Settings of the service; the variable of a field such as `max_pixels` is HALFTONE_MAX_PIXELS.
 
     Raises:
         HalftoneError: a value is outside its range.
     """
 
     model: str = DEFAULT_MODEL
-    """Names of the bundles to serve, with commas between; the first answers where a request names none."""
+    """Names of the bundles to serve, separated by commas; the first is the default of a request."""
 
     variant: str = ""
-    """Variant to serve of every model, such as `onnxruntime-fp32`; empty: the fastest proven one on this machine."""
+    """Variant of every model, such as `onnxruntime-fp32`; empty: the fastest proven one on this machine."""
 
     allow_untrained: bool = False
-    """Serve a bundle with random weights; its answers mean nothing."""
+    """Serve a bundle with random weights; its predictions mean nothing."""
 
     workers: int = 1
-    """Processes that answer, each with the models, queues and limits of its own."""
+    """Processes that serve requests, each with its own models, queues and limits."""
 
     threads: int = 0
-    """Threads that run each model in a worker, with one more to decode; 0: the cores, shared among the workers."""
+    """Threads that run each model in a worker, and one more to decode; 0: the cores divided by the workers."""
 
     decoders: int = -1
-    """Processes that decode pictures for these threads; 0: the threads decode themselves; -1: one for each thread, for
-    the models that need them by measuring."""
+    """Processes that decode images for these threads; 0: the threads decode; -1: one for each thread, for the models
+    that a measurement finds faster with them."""
 
     batch: int = 0
-    """Most pictures that a model runs at once; 0: found by measuring; 1: no batches; more: always as many as wait."""
+    """Largest batch; 0: measured at start-up; 1: no batches; more: all waiting images up to this number."""
 
     queue: int = 256
-    """Pictures that may wait or be worked on at once, for each model; one more is answered 429."""
+    """Images that may wait or be processed at once, for each model; a further one gets 429."""
 
     deadline: float = 10.0
-    """Seconds that a request may take once its body has arrived; later it is answered 504."""
+    """Seconds that a request may take once its body has arrived; then it gets 504."""
 
     body_timeout: float = 30.0
-    """Seconds that a body may take to arrive, and a client to read its answer; a later body is answered 408."""
+    """Seconds that a body may take to arrive, and a client to read its response; a slower body gets 408."""
 
     header_timeout: float = 10.0
-    """Seconds that the head of a request may take to arrive; later it is answered 408."""
+    """Seconds that the head of a request may take to arrive; a slower one gets 408."""
 
     queue_mb: float = 256.0
-    """Bodies that may be held at once, all requests together, in MiB; one more is answered 429."""
+    """Bodies of all requests that may be held at once, in MiB; a further one gets 429."""
 
     connections: int = 1000
-    """Connections that may be open at once; on one more everything but the health paths is answered 503."""
+    """Connections that may be open at once; on a further one everything but the health paths gets 503."""
 
     api_keys: str = field(default="", repr=False)
-    """Keys of the clients with commas between, each at least 16 visible ASCII characters, or @FILE with one a line;
-    empty: everybody may ask."""
+    """Keys of the clients, separated by commas, each at least 16 visible ASCII characters, or @FILE with one key a
+    line; empty: no key is needed."""
 
     metrics_open: bool = True
-    """Show /metrics without a key; 0: where there are keys, it wants one too."""
+    """Show /metrics without a key; 0: it needs one if there are keys."""
 
     lame_duck: float = 1.0
-    """Seconds after SIGTERM in which /readyz is 503 and requests are still answered, so that nobody sends new ones."""
+    """Seconds after SIGTERM in which /readyz is 503 and requests are still served, so that load balancers can react."""
 
     shadow: float = 0.0
-    """Share of the pictures, 0 to 1, that the FP32 reference classifies again while nothing else is to be done."""
+    """Share of the images, 0 to 1, that the FP32 reference classifies again while the service is idle."""
 
     max_body_mb: float = 32.0
-    """Largest request body in MiB; a larger one is answered 413."""
+    """Largest request body in MiB; a larger one gets 413."""
 
     max_pixels: int = MAX_PIXELS
-    """Most pixels (width x height) of a picture; one with more is answered 413 before it is decoded."""
+    """Most pixels (width x height) of an image; a larger one gets 413 before it is decoded."""
 
     metrics: bool = True
     """Keep Prometheus metrics and show them at /metrics."""
@@ -111,25 +108,25 @@ class Settings:
     """Write one line to the log for each request."""
 
     log_format: str = "text"
-    """Form of the log's lines: `text` or `json`."""
+    """Format of the log: `text` or `json`."""
 
     trace_endpoint: str = ""
-    """Where traces go with OTLP over HTTP, such as http://127.0.0.1:4318/v1/traces; empty: no tracing."""
+    """URL that receives traces with OTLP over HTTP, such as http://127.0.0.1:4318/v1/traces; empty: no tracing."""
 
     trace_sample: float = 1.0
-    """Share of the requests to trace, 0 to 1, of those whose `traceparent` header doesn't decide it."""
+    """Share of the requests to trace, 0 to 1; a valid `traceparent` header decides for its request instead."""
 
     max_images: int = 64
-    """Most pictures in one /classify_batch."""
+    """Most images in one /classify_batch."""
 
     admin_token: str = field(default="", repr=False)
-    """Secret that requests to /admin must bear, at least 16 visible ASCII characters; empty: /admin is switched off."""
+    """Token that requests to /admin must have, at least 16 visible ASCII characters; empty: /admin is switched off."""
 
     watch: float = 0.0
-    """Seconds between looks at the bundles' manifests: a changed bundle is loaded; 0: only /admin loads."""
+    """Seconds between checks of the bundles' manifests, to load a changed bundle; 0: only /admin loads one."""
 
     keep_previous: bool = True
-    """Keep a replaced model in memory, so that a rollback takes no time."""
+    """Keep a replaced model in memory, so that a rollback is immediate."""
 
     def __post_init__(self) -> None:
         for name in ("workers", "queue", "max_pixels", "max_images", "connections"):
@@ -141,7 +138,7 @@ class Settings:
         self._check("decoders", self.decoders >= -1, "0 or more, or -1")
         self._check("workers", self.workers <= MOST_WORKERS, f"at most {MOST_WORKERS}")
         names = self.models
-        self._check("model", all(names) and len(set(names)) == len(names), "different names with commas between")
+        self._check("model", all(names) and len(set(names)) == len(names), "different names separated by commas")
         self._check("lame_duck", 0 <= self.lame_duck < math.inf, "0 or a positive number")
         self._check("shadow", 0 <= self.shadow <= 1, "from 0 to 1")
         self._check("log_format", self.log_format in ("text", "json"), "text or json")
@@ -153,8 +150,8 @@ class Settings:
             raise HalftoneError(f"{PREFIX}ADMIN_TOKEN must not be one of {PREFIX}API_KEYS: clients would be operators")
         if self.admin_token and self.workers > 1:
             raise HalftoneError(
-                f"{PREFIX}ADMIN_TOKEN needs {PREFIX}WORKERS=1, as a request to /admin reaches one worker only: with "
-                f"more, let {PREFIX}WATCH load what changes"
+                f"{PREFIX}ADMIN_TOKEN needs {PREFIX}WORKERS=1, because a request to /admin reaches only one worker: "
+                f"with more, set {PREFIX}WATCH to load changed bundles"
             )
         endpoint = self.trace_endpoint
         self._check("trace_endpoint", not endpoint or endpoint.startswith(("http://", "https://")), "an http(s) URL")
@@ -166,12 +163,12 @@ class Settings:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The names of the bundles to serve, at least one."""
+        """Names of the bundles to serve, at least one."""
         return tuple(name.strip() for name in self.model.split(","))
 
     @property
     def keys(self) -> Keys:
-        """The API keys; reads them again where they are in a file."""
+        """The API keys; a file of keys is read at every access."""
         return Keys.read(self.api_keys)
 
     @property
@@ -191,28 +188,28 @@ class Settings:
 
     @property
     def busy_threads(self) -> int:
-        """Threads of each model in a worker that find a core at once, at least 1."""
+        """Threads of each model in a worker that have a core of their own, at least 1."""
         return min(self.worker_threads, max(1, cores() // self.workers))
 
     @property
     def decoder_processes(self) -> int:
-        """Processes that decode where processes do it."""
+        """Processes that decode for a model, if processes decode for it."""
         return self.busy_threads if self.decoders < 0 else self.decoders
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
         """Read the HALFTONE_* variables; an empty one counts as not set.
 
-        What the environment doesn't say is taken from the file that HALFTONE_SETTINGS names, if it does.
+        The file that HALFTONE_SETTINGS names adds the variables that the environment lacks.
 
         Raises:
-            HalftoneError: an unknown variable of that prefix, a value that can't be read or is out of range, or a file
-                that is none of settings.
+            HalftoneError: a variable with this prefix is unknown, a value can't be parsed or is out of range, or the
+                file is not a settings file.
         """
         known = {PREFIX + each.name.upper(): each for each in fields(cls)}
         values: dict[str, Any] = {}
         for variable, text in merged(environment).items():
-            if not variable.startswith(PREFIX) or variable in _ELSEWHERE or not text:
+            if not variable.startswith(PREFIX) or variable in _NO_SETTINGS or not text:
                 continue
             if variable not in known:
                 near = difflib.get_close_matches(variable, known, n=1)
@@ -236,12 +233,12 @@ def _parse(variable: str, text: str, kind: type[Any]) -> Any:
 
 
 def read(path: Path) -> dict[str, str]:
-    """The variables of a file; empty lines and lines that begin with `#` say nothing.
+    """Return the variables of a file; empty lines and lines that start with `#` are skipped.
 
     Raises:
         HalftoneError: the file can't be read, or a line is not a setting; the message names the line.
     """
-    found: dict[str, str] = {}
+    settings: dict[str, str] = {}
     for number, line in enumerate(_text(path).splitlines(), start=1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
@@ -249,16 +246,16 @@ def read(path: Path) -> dict[str, str]:
         where = f"{VARIABLE}: line {number} of {path}"
         if not equals or not name.startswith(PREFIX):
             raise HalftoneError(f"{where} must be HALFTONE_NAME=VALUE, not {line.strip()[:60]!r}")
-        if name in _ELSEWHERE:
+        if name in _NO_SETTINGS:
             raise HalftoneError(f"{where}: {name} can't be set in the file: set it in the environment")
-        if name in found:
+        if name in settings:
             raise HalftoneError(f"{where} sets {name} a second time: keep one of the lines")
-        found[name] = value
-    return found
+        settings[name] = value
+    return settings
 
 
 def merged(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The environment, with the settings of the file that it names where it has none itself (or an empty one).
+    """Return the environment with the settings of its file for variables that are missing or empty.
 
     Raises:
         HalftoneError: see `read`.
@@ -274,12 +271,12 @@ def _text(path: Path) -> str:
             data = file.read(_MAX_BYTES + 1)
     except OSError as error:
         raise HalftoneError(
-            f"{VARIABLE}: {path.resolve()} can't be read ({error.strerror}): name one that is there, such as what "
-            "`python -m loadtest.tune` wrote"
+            f"{VARIABLE}: {path.resolve()} can't be read ({error.strerror}): name an existing file, such as one "
+            "that `python -m loadtest.tune` wrote"
         ) from None
     if len(data) > _MAX_BYTES:
-        raise HalftoneError(f"{VARIABLE}: {path} has more than {_MAX_BYTES} bytes: it is no file of settings")
+        raise HalftoneError(f"{VARIABLE}: {path} has more than {_MAX_BYTES} bytes: it is not a settings file")
     try:
         return data.decode()
     except UnicodeDecodeError:
-        raise HalftoneError(f"{VARIABLE}: {path} is not UTF-8 text: it is no file of settings") from None
+        raise HalftoneError(f"{VARIABLE}: {path} is not UTF-8 text: it is not a settings file") from None

@@ -1,44 +1,74 @@
-"""What every test may use: the default bundle, made once by the command that a user types."""
+"""What every test may use: the default bundle, made once by the command that a user types, and a server of it."""
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
+from tests import order
+from tests.cache import fingerprint, made_once
 from tests.servers import ROOT, Server, serve
 
+if threading.current_thread() is threading.main_thread():
+    # Ctrl-C is ignored in what a shell starts in the background, and by everything that it starts in its turn.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Flags for the daily loop, and for the order of the files."""
+    group = parser.getgroup("halftone")
+    group.addoption("--fast", action="store_true", help=f"leave out files that take over {order.FAST:.0f} s")
+    group.addoption("--record-seconds", action="store_true", help=f"record in {order.FILE.name} how long files take")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Record durations in the process that gives out the tests."""
+    if config.getoption("--record-seconds") and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(order.Recorder())
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests marked `gpu` run where PyTorch finds one."""
-    marked = [item for item in items if item.get_closest_marker("gpu")]
-    if not marked:
-        return
+    """The slowest files first; tests marked `gpu` run where PyTorch finds one."""
+    left_out = order.slow(items) if config.getoption("--fast") else set()
+    on_gpu = {item for item in items if item.get_closest_marker("gpu")}
+    if on_gpu and not _has_gpu():
+        left_out |= on_gpu
+    if left_out:
+        config.hook.pytest_deselected(items=list(left_out))
+        items[:] = [item for item in items if item not in left_out]
+    order.sort(items)
+
+
+def _has_gpu() -> bool:
     import torch
 
-    if not torch.cuda.is_available():
-        config.hook.pytest_deselected(items=marked)
-        items[:] = [item for item in items if item not in marked]
+    return torch.cuda.is_available()
 
 
 @pytest.fixture(scope="session")
-def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of bundles that holds the proven default one; copy it before changing anything in it.
+def artifacts() -> Iterator[Path]:
+    """A folder of bundles that holds the proven default one; copy it before changing anything in it."""
+    folder = made_once("default", _export_default)
+    before = fingerprint(folder)
+    yield folder
+    assert fingerprint(folder) == before, f"a test changed {folder}, which all tests share: remove it"
 
-    All processes of a run share it: making it takes both cores half a minute.
-    """
-    base = tmp_path_factory.getbasetemp()
-    # Each process of pytest-xdist has a folder of its own inside the run's.
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    folder, finished = shared / "artifacts", shared / "artifacts.finished"
-    with FileLock(shared / "artifacts.lock"):
-        if not finished.exists():
-            _export_default(folder)
-            finished.touch()
-    return folder
+
+@pytest.fixture(scope="session")
+def labelled(artifacts: Path) -> Path:
+    """Labelled images on which the default bundle's reference is always right: folders `train` and `val`."""
+    # PyTorch takes seconds to load.
+    from models.bundle.bundle import Bundle
+    from tests.export.pictures import labelled_pictures
+
+    bundle = artifacts / "efficientnet_lite0"
+    return made_once("labelled", lambda folder: labelled_pictures(Bundle.open(bundle), folder))
 
 
 def _export_default(folder: Path) -> None:

@@ -4,20 +4,26 @@ import contextlib
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
+import psutil
 
 ROOT = Path(__file__).parent.parent
 PHOTOS = ROOT / "export" / "photos"
 START_SECONDS = 60
 QUICK = {"HALFTONE_VARIANT": "onnxruntime-fp32", "HALFTONE_BATCH": "8"}
 """For servers whose speed doesn't matter: what needs no measuring starts in half the time."""
+PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""For httpx, which reads the certificates of the world for every client: a fiftieth of a second for plain HTTP."""
 
 
 @dataclass
@@ -26,11 +32,15 @@ class Server:
     process: subprocess.Popen[bytes]
     log: Path
 
-    def post(self, path: str, **kwargs: object) -> httpx.Response:
-        return httpx.post(self.url + path, timeout=60, **kwargs)  # type: ignore[arg-type]
+    def post(self, path: str, **kwargs: Any) -> httpx.Response:
+        return self.request("POST", path, **kwargs)
 
-    def get(self, path: str) -> httpx.Response:
-        return httpx.get(self.url + path, timeout=60)
+    def get(self, path: str, **kwargs: Any) -> httpx.Response:
+        return self.request("GET", path, **kwargs)
+
+    def request(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
+        """Send a request on a connection of its own."""
+        return httpx.request(method, self.url + path, timeout=60, verify=PLAIN, **kwargs)
 
 
 def free_port() -> int:
@@ -42,7 +52,7 @@ def free_port() -> int:
 def environment(artifacts: Path | None, **settings: str) -> dict[str, str]:
     base = {name: value for name, value in os.environ.items() if not name.startswith("HALFTONE_")}
     where = {"HALFTONE_ARTIFACTS": str(artifacts)} if artifacts else {}
-    # Servers of tests stop at once: who tests how they stop says otherwise.
+    # A stop that is not the subject of a test takes no time.
     return base | where | {"BENTOML_DO_NOT_TRACK": "True", "HALFTONE_LAME_DUCK": "0", **settings}
 
 
@@ -60,7 +70,10 @@ def wait_until(ready: Callable[[], bool], what: str) -> None:
 def serve(
     artifacts: Path | None, log: Path, command: list[str] | None = None, cwd: Path = ROOT, **settings: str
 ) -> Iterator[Server]:
-    """`bentoml serve` on a free port until the block ends, ready when the block begins."""
+    """Run `bentoml serve` on a free port, ready when the block begins and killed when it ends.
+
+    Tests of how a service stops send it a signal and wait for its end inside the block.
+    """
     port = free_port()
     command = command or [
         str(Path(sys.executable).parent / "bentoml"),
@@ -70,32 +83,61 @@ def serve(
         "--port",
         "{port}",
     ]
-    with log.open("wb") as output:
+    with tempfile.TemporaryDirectory(prefix="halftone-test-") as temporary, log.open("wb") as output:
         process = subprocess.Popen(
             [part.format(port=port) for part in command],
             cwd=cwd,
-            env=environment(artifacts, **settings),
+            env=environment(artifacts, **{"TMPDIR": temporary, **settings}),
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    server = Server(f"http://127.0.0.1:{port}", process, log)
-    try:
+        server = Server(f"http://127.0.0.1:{port}", process, log)
+        try:
+            wait_until(lambda: _ready(server), "the server was ready")
+            yield server
+        finally:
+            kill(process)
 
-        def ready() -> bool:
-            assert process.poll() is None, log.read_text()
-            return server.get("/readyz").status_code == 200
 
-        wait_until(ready, "the server was ready")
-        yield server
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=20)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+def _ready(server: Server) -> bool:
+    assert server.process.poll() is None, server.log.read_text()
+    return server.get("/readyz").status_code == 200
+
+
+def kill(process: subprocess.Popen[Any]) -> None:
+    """Kill the leader of a session with everything it started; processes in other sessions have to end with it."""
+    family = family_of(process.pid)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    survivors = alive(family, seconds=20)
+    for each in survivors:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            each.kill()
+    assert survivors == [], "processes of the service that outlived it"
+
+
+def family_of(pid: int) -> list[psutil.Process]:
+    """Return a process and everything that descends from it; what ends meanwhile is left out."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        leader = psutil.Process(pid)
+        return [leader, *leader.children(recursive=True)]
+    return []
+
+
+def alive(processes: Iterable[psutil.Process], *, seconds: float = 0) -> list[psutil.Process]:
+    """Return those that have not ended within some seconds; a process that nobody has waited for yet has ended."""
+    end = time.monotonic() + seconds
+    while (running := [each for each in processes if _runs(each)]) and time.monotonic() < end:
+        time.sleep(0.02)
+    return running
+
+
+def _runs(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    return False
 
 
 def bentoml_client(server: Server, calls: str) -> subprocess.CompletedProcess[str]:

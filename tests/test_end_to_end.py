@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import ROOT
+from tests.servers import QUICK, ROOT
 
 SAMPLE = ROOT / "training" / "sample"
 
@@ -49,7 +49,7 @@ def test_sample_pictures_become_a_bundle_with_a_report(trained: Path) -> None:
 def test_the_bundle_is_proved_on_its_held_out_pictures_and_serves(trained: Path) -> None:
     printed = command(trained, "export", "--model", "clothes", "--data", str(SAMPLE))
     picture = SAMPLE / "val" / "Bag" / sorted(path.name for path in (SAMPLE / "val" / "Bag").iterdir())[0]
-    answer = command(trained, "loadtest.ask", "--image", str(picture), HALFTONE_MODEL="clothes")
+    answer = command(trained, "loadtest.ask", "--image", str(picture), HALFTONE_MODEL="clothes", **QUICK)
 
     assert "onnxruntime-fp32" in printed
     record = json.loads((trained / "clothes" / "parity" / "onnxruntime-fp32.json").read_text())

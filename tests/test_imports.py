@@ -1,9 +1,13 @@
-"""The architecture as a test: which package may import which, and what serving must never load."""
+"""The architecture as a test: which package and which room may import which, and what serving must never load."""
 
 import ast
+import functools
 import os
 import subprocess
 import sys
+from collections import defaultdict
+from collections.abc import Mapping, Set
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -24,12 +28,14 @@ ALLOWED = {
 HEAVY = {"torch", "torchvision", "timm", "albumentations", "onnx"}
 
 
+@functools.cache
 def modules() -> dict[str, Path]:
     """Dotted name to file, for every module of ours."""
     files = (path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
     return {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in files}
 
 
+@functools.cache
 def imports(path: Path) -> set[str]:
     """Every dotted name that a file imports, wherever in it."""
     found: set[str] = set()
@@ -59,22 +65,89 @@ def test_packages_import_one_way() -> None:
     assert wrong == []
 
 
-def test_modules_import_in_no_circle() -> None:
+def edges() -> dict[str, set[str]]:
+    """Module to the modules of ours that it imports; packages are empty (a test says so) and left out."""
     known = modules()
-    edges = {name: (imports(path) & set(known)) - {name} for name, path in known.items()}
-    finished: set[str] = set()
+    return {
+        name: {other for other in imports(path) & set(known) if is_module(known[other])} for name, path in known.items()
+    }
 
-    def visit(name: str, trail: tuple[str, ...]) -> None:
-        assert name not in trail, f"circle: {' -> '.join([*trail, name])}"
-        if name not in finished:
-            for other in edges[name]:
-                # A package that is named on the way to its module is empty (see the next test).
-                if not known[other].name.startswith("__init__"):
-                    visit(other, (*trail, name))
-            finished.add(name)
 
-    for name in known:
-        visit(name, ())
+def is_module(path: Path) -> bool:
+    return path.name != "__init__.py"
+
+
+def circle(graph: Mapping[str, Set[str]]) -> list[str]:
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_modules_import_in_no_circle() -> None:
+    assert circle({name: others - {name} for name, others in edges().items()}) == []
+
+
+def room(module: str) -> str:
+    """A file or a folder right under a package; what is below belongs to it."""
+    return ".".join(module.split(".")[:2])
+
+
+def test_rooms_import_in_no_circle() -> None:
+    graph: dict[str, set[str]] = defaultdict(set)
+    for name, others in edges().items():
+        graph[room(name)] |= {room(other) for other in others} - {room(name)}
+
+    assert circle(graph) == []
+
+
+LEVELS = ("telemetry", "http", "settings", "process", "decoding", "batching", "lifecycle", "api")
+"""The rooms of a worker, lowest first: each may import those before it."""
+
+
+def test_a_request_passes_the_rooms_of_serving_in_one_direction() -> None:
+    wrong = [
+        f"{name} imports {other}"
+        for name, others in edges().items()
+        for other in others
+        if (mine := room(name).removeprefix("serving.")) in LEVELS
+        and (theirs := room(other).removeprefix("serving.")) in LEVELS
+        and LEVELS.index(theirs) > LEVELS.index(mine)
+    ]
+
+    assert wrong == []
+
+
+ENTRIES, MENUS = 14, {"export": 16, "loadtest": 20}
+"""Files and folders that a folder may hold; the two menus have an entry for each of many commands."""
+
+
+def test_a_folder_is_seen_at_a_glance() -> None:
+    found = {path.parent for path in modules().values()}
+    entries = {
+        str(folder.relative_to(ROOT)): [
+            entry for entry in folder.iterdir() if entry.suffix == ".py" or any(entry.glob("**/*.py"))
+        ]
+        for folder in found
+    }
+    counts = {name: len([entry for entry in inside if entry.name != "__init__.py"]) for name, inside in entries.items()}
+
+    assert {name: count for name, count in counts.items() if count > MENUS.get(name, ENTRIES)} == {}
+    assert [name for name, count in counts.items() if count < 2] == []
+    assert max(name.count("/") for name in counts) == 2
+
+
+UNRELATED = {("batch", "batching")}
+"""`serving.batch` is a command that scores folders; `serving.batching` is the queue of requests."""
+
+
+def test_no_module_is_named_by_another_form_of_a_neighbour() -> None:
+    """Names such as `compare` next to `comparison` hide in which of the two a part lies."""
+    for folder in {path.parent for path in modules().values()}:
+        names = {entry.stem for entry in folder.iterdir() if entry.suffix == ".py" or entry.is_dir()}
+        forms = {name: {f"{name.removesuffix('e')}ing", f"{name}s", f"{name}ation", f"{name}ison"} for name in names}
+        assert {(name, form) for name in names for form in forms[name] & names} - UNRELATED == set(), folder
 
 
 def test_packages_are_empty_so_that_importing_a_module_loads_nothing_else() -> None:
@@ -86,7 +159,8 @@ def test_packages_are_empty_so_that_importing_a_module_loads_nothing_else() -> N
 
 def test_a_server_needs_no_training_library() -> None:
     script = (
-        "import sys, serving.service, serving.lifecycle.loading, export.runtimes.onnxruntime, export.runtimes.openvino\n"
+        "import sys, serving.service, serving.lifecycle.loading\n"
+        "import export.runtimes.onnxruntime, export.runtimes.openvino\n"
         f"print(*sorted({HEAVY!r} & set(sys.modules)))"
     )
 
@@ -107,7 +181,7 @@ def test_commands_parse_their_flags_before_training_libraries_are_loaded() -> No
 
     result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
 
-    assert {"training.__main__", "export.onnx", "export.parity"} <= set(commands)
+    assert {"training.__main__", "export.onnx.__main__", "export.parity.__main__"} <= set(commands)
     assert result.stdout.split() == []
 
 

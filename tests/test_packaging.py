@@ -1,13 +1,20 @@
 """What a user installs and builds from says the same thing in every place."""
 
+import ast
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
-from importlib.metadata import distributions
+import zipfile
+from importlib.metadata import distributions, packages_distributions
+from pathlib import Path
 
 import yaml
 
-from tests.servers import ROOT
+from tests.servers import PHOTOS, QUICK, ROOT, serve
 
+PACKAGES = {"models", "training", "export", "serving", "loadtest"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PINS = {
     line.partition("==")[0]: line.partition("==")[2]
@@ -25,6 +32,48 @@ def test_every_requirement_is_pinned() -> None:
     names = {canonical(requirement) for requirement in [*PROJECT["dependencies"], *extras]} - {"halftone"}
 
     assert names - set(PINS) == set()
+
+
+CAME_WITH = {
+    "cv2": "albumentations brings one of OpenCV's four packages, which exclude each other",
+}
+"""Imported without being declared, and why."""
+
+
+def imported() -> dict[str, str]:
+    """Top-level name (or, in the namespace of OpenTelemetry, the whole one) to a file that imports it."""
+    found = {}
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
+            # The peers run in environments of their own.
+            if (ROOT / "loadtest" / "peers") not in path.parents:
+                found |= {name: str(path.relative_to(ROOT)) for name in names_imported_by(path)}
+    return found
+
+
+def names_imported_by(path: Path) -> set[str]:
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)}
+    return {name if name.startswith("opentelemetry.instrumentation") else name.partition(".")[0] for name in names}
+
+
+def test_every_import_is_declared() -> None:
+    extras = [requirement for extra in PROJECT["optional-dependencies"].values() for requirement in extra]
+    declared = {canonical(requirement) for requirement in [*PROJECT["dependencies"], *extras]}
+    provided = packages_distributions() | {
+        "opentelemetry": ["opentelemetry-api"],
+        "opentelemetry.instrumentation.asgi": ["opentelemetry-instrumentation-asgi"],
+    }
+    ours = {*PACKAGES, *sys.stdlib_module_names, *CAME_WITH}
+
+    undeclared = {
+        name: path
+        for name, path in imported().items()
+        if name not in ours and not {canonical(each) for each in provided.get(name, [name])} & declared
+    }
+
+    assert undeclared == {}
 
 
 def test_what_is_installed_is_what_is_pinned() -> None:
@@ -47,3 +96,37 @@ def test_serving_alone_needs_no_training_library() -> None:
     names = {canonical(requirement) for requirement in PROJECT["dependencies"]}
 
     assert names & {"torch", "torchvision", "timm", "albumentations", "onnx"} == set()
+
+
+MARK = "<!-- of the wheel -->"
+"""Tells the page of the wheel from that of the working tree."""
+
+
+def test_a_wheel_serves_from_another_folder(artifacts: Path, tmp_path: Path) -> None:
+    source, site = tmp_path / "source", tmp_path / "site"
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    # A copy, as setuptools writes its own files next to pyproject.toml.
+    for name in filter(None, tracked.split("\0")):
+        if (ROOT / name).is_file():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, source / name)
+    with (source / "serving" / "api" / "page.html").open("a") as page_file:
+        page_file.write(MARK)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", tmp_path, source], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    subprocess.run([*pip, "install", "--no-deps", "--target", site, wheel], check=True)
+    command = [str(Path(sys.executable).parent / "bentoml"), "serve", "serving.service:HalftoneService"]
+    command += ["--host", "127.0.0.1", "--port", "{port}"]
+
+    with serve(artifacts, tmp_path / "log", command, cwd=tmp_path, PYTHONPATH=str(site), **QUICK) as server:
+        answer = server.post("/classify", files={"image": (PHOTOS / "cat.jpg").read_bytes()})
+        page = server.get("/ui")
+
+    assert "cat" in answer.json()["predictions"][0]["label"]
+    assert page.text.startswith("<!doctype html>")
+    assert page.text.endswith(MARK)
+    shipped = set(zipfile.ZipFile(wheel).namelist())
+    assert {"loadtest/client/wrk.lua", "export/photos/cat.jpg"} <= shipped
+    assert [name for name in shipped if name.startswith("training/report/") and name.endswith(".html")] != []
+    assert {name.partition("/")[0] for name in shipped if not name.startswith("halftone-")} == PACKAGES

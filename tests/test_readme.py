@@ -73,7 +73,7 @@ def test_every_setting_is_in_the_table_with_its_default() -> None:
 
 
 def test_every_error_code_is_in_the_table() -> None:
-    sources = "".join(path.read_text() for path in (ROOT / "serving").glob("*.py"))
+    sources = "".join(path.read_text() for path in (ROOT / "serving").rglob("*.py"))
     codes = set(re.findall(r'RequestError\(\s*\d{3},\s*"(\w+)"', sources)) | set(
         re.findall(r'\d{3}, "(\w+)"\)', sources)
     )

@@ -1,12 +1,12 @@
-"""`python -m training --data DIR --model NAME --output artifacts/NAME`: pictures to a bundle that can be trusted.
+"""`python -m training --data DIR --model NAME --output artifacts/NAME`: train a classifier and write its bundle.
 
     python -m training --data photos --model efficientnet_lite0 --output artifacts/photos
     python -m training --data photos --model resnet50 --recipe general --epochs 30 --mixup 0.2 --output artifacts/photos
-    python -m training --output artifacts/photos --resume                  an unfinished run, as it was started
+    python -m training --output artifacts/photos --resume                  continue an unfinished run
     torchrun --nproc-per-node 4 -m training --data photos --model vit_b16 --output artifacts/photos
 
-Without a recipe the number of pictures decides: 240 photographs take about a minute on two cores (the head learns on
-frozen ImageNet features). A killed run goes on where it was when the command is repeated. See docs/training.md.
+Without --recipe, the number of images selects the recipe. 240 photographs take about a minute on two cores (the head is
+trained on frozen ImageNet features). If a run is killed, repeat the command to continue it. See docs/training.md.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 from models.bundle.bundle import Bundle
 from models.common.cli import DONE, INTERRUPTED, run
 from training.config.train import TrainConfig
-from training.loop.resume import PROG, requested
+from training.loop.resume import PROG, main_process, resolve
 from training.loop.signals import StoppedError
 
 
@@ -31,16 +31,16 @@ def _summary(bundle: Bundle) -> str:
 
 
 def _main(config: TrainConfig) -> int:
-    config, data = requested(config)
-    # Imported here, as it takes seconds, after all that can be refused without it.
+    request = resolve(config)
+    # Importing PyTorch takes seconds: requests that can be refused without it are refused first.
     from training.loop.run import train
 
     try:
-        bundle = train(config, data)
+        bundle = train(request)
     except StoppedError:
-        if os.environ.get("RANK", "0") == "0":
-            how = "torchrun … -m training" if "WORLD_SIZE" in os.environ else PROG
-            print(f"stopped and saved: go on with `{how} --output {config.output} --resume`", file=sys.stderr)
+        if main_process():
+            command = "torchrun … -m training" if "WORLD_SIZE" in os.environ else PROG
+            print(f"stopped and saved: continue with `{command} --output {config.output} --resume`", file=sys.stderr)
         return INTERRUPTED
     if bundle is not None:
         print(_summary(bundle))

@@ -1,12 +1,12 @@
-"""`python -m training.evaluate --model NAME --data DIR`: how good a trained model is, or several together.
+"""`python -m training.evaluate --model NAME --data DIR`: metrics of trained models and of their ensemble.
 
     python -m training.evaluate --model photos --data photos
     python -m training.evaluate --model photos --model photos_vit --data photos --output both.json --report both
 
-Accuracy with its 95 % interval, top-5, calibration error and per-class figures are printed and written as JSON. Several
-models are judged alone and as an ensemble, whose probabilities are the mean of theirs. Only the FP32 checkpoints are
-run: what is exported from them is judged by `python -m export.parity`. 10,000 pictures at 64 px with efficientnet_lite0
-take about 20 s on two cores.
+The command prints accuracy with its 95 % interval, top-5 accuracy, calibration error and per-class metrics, and writes
+them as JSON. It evaluates several models separately and as an ensemble, whose probabilities are the mean of theirs. It
+runs the FP32 checkpoints only; `python -m export.parity` evaluates exported variants. 10,000 images at 64 px with
+efficientnet_lite0 take about 20 s on two cores.
 """
 
 from __future__ import annotations
@@ -45,38 +45,38 @@ HARDEST = 5
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-    """Judge the FP32 checkpoints of bundles on labelled pictures.
+    """Evaluate the FP32 checkpoints of bundles on labelled pictures.
 
-    Exported variants are judged by `python -m export.parity --model NAME --variant V --data DIR`.
+    `python -m export.parity --model NAME --variant V --data DIR` evaluates exported variants.
     """
 
     model: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
-    """Bundle under artifacts/; several (`--model A --model B`) are also judged as an ensemble."""
+    """Bundle under artifacts/; several (`--model A --model B`) are also evaluated as an ensemble."""
 
     data: str
-    """As for training: a folder, FILE.csv, or torchvision:NAME; its classes must bear the model's names."""
+    """As for training: a folder, FILE.csv, or torchvision:NAME, with the model's class names."""
 
     part: Part = "auto"
-    """`val`: the held-out pictures; `all`: every picture; `auto`: `val` where the data has such a part or the model was
-    trained on this very data, else every picture. Pictures that a model has learnt are left out, but for `all`."""
+    """`val`: the held-out pictures. `all`: every picture. `auto`: `val` if the data has such a part or the model was
+    trained on this very data, else every picture. `val` and `auto` exclude the training pictures of the models."""
 
     output: Path = Path("evaluation.json")
-    """Where every figure goes."""
+    """JSON file for the metrics."""
 
     report: Path | None = None
-    """Folder for an HTML report on these pictures."""
+    """Folder for an HTML report; default: no report."""
 
     batch: int = 64
     """Pictures per forward pass."""
 
     workers: int | None = None
-    """Processes that read pictures; default one a core, at most 16."""
+    """Processes that read pictures; default: one per core, at most 16."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """`auto` takes a GPU where there is one."""
+    """`auto` uses a GPU if there is one."""
 
     max_corrupt_share: float = 0.01
-    """Share of unreadable pictures above which the evaluation stops."""
+    """Largest share of unreadable pictures; above it, the evaluation stops."""
 
     def __post_init__(self) -> None:
         if not self.model:
@@ -92,16 +92,16 @@ class EvaluateConfig:
 
 
 def evaluate(config: EvaluateConfig, progress: Progress) -> dict[str, Any]:
-    """Judge every model, and several as an ensemble; writes the report if one is asked for.
+    """Evaluate every model, and several as an ensemble; write the report if requested.
 
     Args:
         config: the request.
-        progress: where to show how far it is.
+        progress: shows the progress.
 
     Returns:
-        JSON-ready: `data`, `part`, `left_out_as_learnt`, `pictures`, `unreadable`, `models` (name to the figures of
-        `training.evaluation.metrics.classification_metrics`) and, for several, `ensemble` with the same figures and the comparison with its best
-        member.
+        JSON-ready: `data`, `part`, `excluded_training_pictures`, `pictures`, `unreadable`, `models` (name to the result
+        of `classification_metrics`) and, for several models, `ensemble` with the same metrics and a comparison with its
+        best member.
 
     Raises:
         HalftoneError: a bundle or the data can't be used, or their classes differ.
@@ -110,38 +110,39 @@ def evaluate(config: EvaluateConfig, progress: Progress) -> dict[str, Any]:
     check_same_classes(bundles)
     choice = choose_pictures(config.data, config.part, bundles)
     pictures = choice.pictures
-    given, readable = _ask(config, pictures, progress)
-    judged = SelectedPictures(pictures, np.flatnonzero(readable))
+    by_model, readable = _predict(config, pictures, progress)
+    evaluated = SelectedPictures(pictures, np.flatnonzero(readable))
     result: dict[str, Any] = {
         "data": config.data,
-        "part": choice.what,
-        "left_out_as_learnt": choice.learnt,
-        "pictures": len(judged),
+        "part": choice.description,
+        "excluded_training_pictures": choice.excluded,
+        "pictures": len(evaluated),
         "unreadable": [pictures.name(int(index)) for index in np.flatnonzero(~readable)],
         "models": {
-            name: classification_metrics(values, judged.targets, judged.labels) for name, values in given.items()
+            name: classification_metrics(values, evaluated.targets, evaluated.labels)
+            for name, values in by_model.items()
         },
     }
-    together = np.mean(list(given.values()), axis=0)
-    if len(given) > 1:
-        figures = classification_metrics(together, judged.targets, judged.labels)
-        result["ensemble"] = figures | {"against_best_member": _against_best(given, together, judged.targets)}
+    ensemble = np.mean(list(by_model.values()), axis=0)
+    if len(by_model) > 1:
+        metrics = classification_metrics(ensemble, evaluated.targets, evaluated.labels)
+        result["ensemble"] = metrics | {"against_best_member": _against_best(by_model, ensemble, evaluated.targets)}
     if config.report is not None:
-        _write_report(config.report, config, together, judged, bundles[0].manifest.input)
+        _write_report(config.report, config, ensemble, evaluated, bundles[0].manifest.input)
     return result
 
 
-def _ask(
+def _predict(
     config: EvaluateConfig, pictures: Pictures, progress: Progress
 ) -> tuple[dict[str, Probabilities], npt.NDArray[np.bool_]]:
-    """Every model's probabilities for the pictures that could be read, and which those are."""
-    # Imported here, as it takes seconds, after what can be refused without PyTorch.
+    """Return every model's probabilities for the readable images, and bool (N,): True for a readable image."""
+    # Importing PyTorch takes seconds: requests that can be refused without it are refused first.
     from training.data.loader import default_workers
     from training.evaluation.predict import probabilities
 
-    answers, readable = {}, np.ones(len(pictures), dtype=bool)
+    by_model, readable = {}, np.ones(len(pictures), dtype=bool)
     for name in config.model:
-        answers[name], could = probabilities(
+        by_model[name], readable_here = probabilities(
             open_bundle(name),
             pictures,
             batch=config.batch,
@@ -150,46 +151,46 @@ def _ask(
             max_corrupt_share=config.max_corrupt_share,
             progress=progress,
         )
-        readable &= could
-    return {name: values[readable] for name, values in answers.items()}, readable
+        readable &= readable_here
+    return {name: values[readable] for name, values in by_model.items()}, readable
 
 
 def _device(name: str) -> torch.device:
     import torch
 
     if name == "cuda" and not torch.cuda.is_available():
-        raise HalftoneError("--device cuda: torch finds no GPU here; use --device cpu")
+        raise HalftoneError("--device cuda: this machine has no CUDA GPU that torch can use; use --device cpu")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def _against_best(
-    given: dict[str, Probabilities], together: Probabilities, targets: npt.NDArray[np.int64]
+    by_model: dict[str, Probabilities], ensemble: Probabilities, targets: npt.NDArray[np.int64]
 ) -> dict[str, Any]:
-    right = {name: in_best(values, targets, 1) for name, values in given.items()}
-    best = max(right, key=lambda name: int(right[name].sum()))
-    ours = in_best(together, targets, 1)
+    correct = {name: in_best(values, targets, 1) for name, values in by_model.items()}
+    best = max(correct, key=lambda name: int(correct[name].sum()))
+    ours = in_best(ensemble, targets, 1)
     return {
         "model": best,
-        "top1_difference": float(ours.mean() - right[best].mean()),
-        "mcnemar_p": mcnemar_p(int((right[best] & ~ours).sum()), int((~right[best] & ours).sum())),
+        "top1_difference": float(ours.mean() - correct[best].mean()),
+        "mcnemar_p": mcnemar_p(int((correct[best] & ~ours).sum()), int((~correct[best] & ours).sum())),
     }
 
 
 def _write_report(
-    folder: Path, config: EvaluateConfig, together: Probabilities, judged: Pictures, spec: InputSpec
+    folder: Path, config: EvaluateConfig, probabilities: Probabilities, pictures: Pictures, spec: InputSpec
 ) -> None:
     from training.report.page import write_report
 
-    # They are calibrated already: as logits they need no temperature any more.
-    logits = np.log(np.maximum(together, np.finfo(np.float32).tiny)).astype(np.float32)
+    # The probabilities are calibrated already, so their logits need no temperature.
+    logits = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny)).astype(np.float32)
     title = " + ".join(config.model)
     write_report(
         folder,
         history=[],
         logits=logits,
-        targets=judged.targets,
-        labels=judged.labels,
-        pictures=judged,
+        targets=pictures.targets,
+        labels=pictures.labels,
+        pictures=pictures,
         spec=spec,
         temperature=1.0,
         fitted_here=False,
@@ -200,29 +201,29 @@ def _write_report(
 
 def _table(result: dict[str, Any]) -> Table:
     title = f"{result['data']}: {result['pictures']:,} pictures, {result['part']}"
-    # As text: what the user calls the data may hold square brackets, which are rich's markup.
+    # As text: rich would interpret square brackets in the data's name as markup.
     table = Table(title=Text(title), title_justify="left")
     for heading in ("model", "top-1", "95 % interval", "top-5", "macro F1", "NLL", "ECE"):
         table.add_column(heading, no_wrap=heading != "model")
     rows = result["models"] | ({"ensemble": result["ensemble"]} if "ensemble" in result else {})
-    for name, figures in rows.items():
-        top1 = figures["top1"]
+    for name, metrics in rows.items():
+        top1 = metrics["top1"]
         table.add_row(
             Text(name),
             f"{top1['value']:.2%}",
             f"{top1['low']:.2%} to {top1['high']:.2%}",
-            f"{figures['top5']['value']:.2%}",
-            f"{figures['macro_f1']:.3f}",
-            f"{figures['nll']:.4f}",
-            f"{figures['ece']:.2%}",
+            f"{metrics['top5']['value']:.2%}",
+            f"{metrics['macro_f1']:.3f}",
+            f"{metrics['nll']:.4f}",
+            f"{metrics['ece']:.2%}",
         )
     return table
 
 
 def _hardest(result: dict[str, Any]) -> str:
-    """The classes with the lowest F1 of the ensemble, or of the one model."""
-    figures = result.get("ensemble") or next(iter(result["models"].values()))
-    seen = sorted((entry for entry in figures["classes"] if entry["images"]), key=lambda entry: entry["f1"])
+    """List the classes with the lowest F1 of the ensemble, or of the only model."""
+    metrics = result.get("ensemble") or next(iter(result["models"].values()))
+    seen = sorted((entry for entry in metrics["classes"] if entry["images"]), key=lambda entry: entry["f1"])
     return "hardest classes: " + ", ".join(f"{entry['label']} (F1 {entry['f1']:.3f})" for entry in seen[:HARDEST])
 
 
@@ -233,7 +234,7 @@ def _main(config: EvaluateConfig) -> int:
     Console(width=None if sys.stdout.isatty() else 120).print(_table(result))
     print(_hardest(result))
     if result["unreadable"]:
-        print(f"left out, unreadable: {', '.join(result['unreadable'])}")
+        print(f"excluded because they can't be read: {', '.join(result['unreadable'])}")
     print(f"wrote {config.output}" + (f" and {config.report / 'index.html'}" if config.report else ""))
     return DONE
 

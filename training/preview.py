@@ -1,9 +1,9 @@
-"""`python -m training.preview --data DIR --output sheet.png`: a sheet of augmented pictures to look at before training.
+"""`python -m training.preview --data DIR --output sheet.png`: draw a sheet of augmented images before training.
 
     python -m training.preview --data photos --recipe general --output sheet.png
     python -m training.preview --data photos --recipe small --augment.rotate 30 --augment.blur 0.2 --output sheet.png
 
-Each row is one training picture: first as the model is judged on it, then as it learns from it. Half a second.
+Each row is one training image: first as in evaluation, then in augmented versions. Takes half a second.
 """
 
 from __future__ import annotations
@@ -51,22 +51,22 @@ class PreviewConfig:
     """The sheet, a .png file."""
 
     recipe: str = "general"
-    """File name in training/recipes/ whose augmentation and input are shown; --augment.* changes it."""
+    """File name in training/recipes/: the source of augmentation and input size; --augment.* changes it."""
 
     model: str = "efficientnet_lite0"
-    """Architecture whose input is shown."""
+    """Architecture that defines the input."""
 
     size: int | None = None
-    """Side of the input in pixels; default the recipe's, or the model's."""
+    """Side of the input in pixels; default: that of the recipe, or of the model."""
 
     rows: int = 6
-    """Pictures; the classes take turns."""
+    """Number of pictures, spread over the classes."""
 
     columns: int = 7
-    """Augmented versions of each."""
+    """Number of augmented versions of each picture."""
 
     seed: int = 0
-    """Another seed shows other pictures and other versions."""
+    """Seed of the choice of pictures and of their versions."""
 
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
@@ -80,7 +80,7 @@ class PreviewConfig:
 
 
 def with_recipe(config: PreviewConfig, arguments: Sequence[str]) -> PreviewConfig:
-    """The request with the recipe's augmentation where the command line says nothing.
+    """Return the request with the recipe's augmentation as the default of the command line.
 
     Args:
         config: parsed from `arguments`.
@@ -91,28 +91,28 @@ def with_recipe(config: PreviewConfig, arguments: Sequence[str]) -> PreviewConfi
 
 
 def sheet(pictures: Pictures, augment: AugmentConfig, spec: InputSpec, *, rows: int, columns: int, seed: int) -> Pixels:
-    """The sheet, uint8 RGB.
+    """Draw the sheet, uint8 RGB.
 
     Args:
-        pictures: where the rows come from.
-        augment: what is shown.
+        pictures: the images to choose from.
+        augment: the augmentation.
         spec: the network's input.
-        rows: number of pictures.
-        columns: versions of each, beside the one that evaluation sees.
+        rows: number of images.
+        columns: number of augmented versions of each, in addition to the evaluation's.
         seed: of the choice and of the versions.
     """
     view = build_augment(augment, spec)
     chosen = stratified_sample(pictures, min(rows, len(pictures)), seed=seed)
-    lines = []
+    rows_of_pixels = []
     for index in map(int, chosen):
         picture = read_named(pictures, index)
         versions = [view(picture, derived_seed(seed, index, column)) for column in range(columns)]
         caption = f"{pictures.labels[pictures.targets[index]]}    {pictures.name(index)}"
-        lines.append(_line([fit(picture, spec), *versions], caption))
-    return np.concatenate(lines)
+        rows_of_pixels.append(_row([fit(picture, spec), *versions], caption))
+    return np.concatenate(rows_of_pixels)
 
 
-def _line(tiles: Sequence[Pixels], caption: str) -> Pixels:
+def _row(tiles: Sequence[Pixels], caption: str) -> Pixels:
     shown = [_enlarged(tile) for tile in tiles]
     side = shown[0].shape[0]
     canvas = Image.new("RGB", (GAP + len(shown) * (side + GAP) + GAP, side + CAPTION + GAP), "white")
@@ -120,13 +120,13 @@ def _line(tiles: Sequence[Pixels], caption: str) -> Pixels:
     font = ImageFont.load_default(size=13)
     draw.text((GAP, 2), caption, fill=INK, font=font)
     for place, tile in enumerate(shown):
-        # A wider gap sets the evaluation's view apart.
+        # A wider gap separates the evaluation's version.
         canvas.paste(Image.fromarray(tile), (GAP + place * (side + GAP) + (GAP if place else 0), CAPTION))
     return np.asarray(canvas)
 
 
 def _enlarged(tile: npt.NDArray[np.uint8]) -> Pixels:
-    """Small pictures with every pixel as a block, so that one sees what the network sees."""
+    """Enlarge a small image by drawing each pixel as a block, without interpolation."""
     factor = max(1, TILE // tile.shape[0])
     return np.repeat(np.repeat(tile, factor, axis=0), factor, axis=1)
 

@@ -1,15 +1,15 @@
-"""`python -m export.benchmark --model NAME`: every variant of a model side by side: size, speed, parity, verdict.
+"""`python -m export.benchmark --model NAME`: size, speed, parity and verdict of every variant of a model, in one table.
 
     python -m export.benchmark --model efficientnet_lite0
     python -m export.benchmark --model resnet18 --model vit_ti16 --make --output variants.md
-    python -m export.benchmark --all-families                        which architecture to choose, on this machine
+    python -m export.benchmark --all-families                        every architecture, on this machine
     python -m export.benchmark --device cuda --make --model resnet50 --model vit_b16      engines on a GPU
 
-Variants are timed in turns in one run; the ratio is to ONNX Runtime FP32 at its best. With --make what is missing is
-exported and proved first, from random weights where a model has no bundle. About 20 s a model with five variants, and
+Variants are timed in turns in one run; the ratio is to the best rate of ONNX Runtime FP32. --make first exports and
+proves what is missing, from random weights if a model has no bundle. About 20 s for a model with five variants, and
 with --make one to five minutes more on two cores. On a GPU, PyTorch, ONNX Runtime and TensorRT in FP16 are timed from
-pixels to logits in the host's memory, beside the rates of a matrix product, of copies and of decoding; four models take
-less than eight minutes. Exit code 0 whatever the verdicts: they are in the table.
+pixels to logits in the host's memory, next to the rates of a matrix product, of copies and of decoding; four models
+take less than eight minutes. Exit code 0 with any verdict: the verdicts are in the table.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from rich.progress import Progress
 
 from export.benchmark.gpu.table import CUDA_HEADINGS, ceilings_line, cuda_cells
 from export.benchmark.tables import Cells, as_markdown, as_text
-from export.benchmark.variants import Timing, contest
+from export.benchmark.variants import Timing, compare_variants
 from export.parity.prove import provable_variants
-from export.parity.record import UnprovenError, current
-from export.pipeline import make_for_gpu, make_variants
+from export.parity.record import valid_record
+from export.pipeline import make_for_gpu, make_variants, open_or_random
 from export.variants import runtime_of
 from models.bundle.bundle import Bundle
 from models.bundle.store import open_bundle
@@ -50,40 +50,40 @@ HEADINGS: Cells = (
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkConfig:
-    """Time every variant of models on this machine, beside what their proofs say."""
+    """Time every variant of models on this machine, next to the figures of their parity records."""
 
     model: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Bundle under artifacts/, or with --make an architecture of the catalogue; may be repeated."""
 
     make: bool = False
-    """Export and prove what is missing first: FP32, FP16, INT8 and, where the library is installed, a TensorRT plan."""
+    """Export and prove what is missing first: FP32, FP16, INT8 and, if the library is installed, a TensorRT plan."""
 
     all_families: bool = False
     """Compare the architectures of the catalogue instead, with random weights: size, arithmetic, accuracy, time."""
 
     device: Literal["cpu", "cuda"] = "cpu"
-    """`cuda`: the first NVIDIA GPU, in FP16 (needs PyTorch built for it)."""
+    """`cuda`: the first NVIDIA GPU, in FP16 (needs a PyTorch built for CUDA)."""
 
     compiled: bool = True
-    """On a GPU: time `torch.compile` too, which takes half a minute a batch size."""
+    """On a GPU: also time `torch.compile`, which takes half a minute per batch size."""
 
     minutes: float = 8.0
-    """On a GPU: begin nothing new after so many."""
+    """On a GPU: start no further measurement after this time."""
 
     data: Path | None = None
     """With --make: folder of labelled pictures to prove on; default: the sample photographs."""
 
     rounds: int = 3
-    """How often every variant has its turn."""
+    """Number of turns of each variant."""
 
     seconds: float = 0.5
-    """Per batch size and turn."""
+    """Duration of a measurement: one batch size in one turn."""
 
     format: Literal["table", "markdown", "json"] = "table"
-    """What is printed."""
+    """Format of the output."""
 
     output: Path | None = None
-    """File besides: `.md` for Markdown, `.json` for every figure."""
+    """File to write in addition: `.md` for Markdown, `.json` for every figure."""
 
     def __post_init__(self) -> None:
         if self.all_families == bool(self.model):
@@ -91,24 +91,24 @@ class BenchmarkConfig:
         if self.rounds < 1 or not 0 < self.seconds <= 60:
             raise HalftoneError("--rounds must be 1 or more, and --seconds between 0 and 60")
         if self.device == "cuda" and (self.all_families or self.data):
-            raise HalftoneError("--device cuda goes with --model and --make; --all-families and --data are without it")
+            raise HalftoneError("--device cuda takes --model and --make, not --all-families or --data: omit those")
         if self.output is not None and self.output.suffix not in (".md", ".json"):
             raise HalftoneError(f"--output {self.output} must end in .md or .json")
 
 
 def benchmark_model(bundle: Bundle, *, rounds: int, seconds: float, progress: Progress) -> dict[str, Any]:
-    """Every variant of one bundle.
+    """Time every variant of one bundle, and collect its parity records.
 
     Args:
-        bundle: with its parity records.
-        rounds: how often each variant has its turn.
-        seconds: per batch size and turn.
-        progress: where to show how far it is.
+        bundle: the opened bundle.
+        rounds: number of turns of each variant.
+        seconds: duration of a measurement.
+        progress: display that gets a task for the timing.
 
     Returns:
-        JSON-ready: `model`, `trained` and `variants`, by name: `bytes`, `rates` (images/s by way of asking), `best`,
-        `ratio` to ONNX Runtime FP32, `milliseconds` (batch 1), `parity` (verdict, reasons and figures), or `reason`
-        where it can't be run here.
+        JSON-ready: `model`, `trained` and `variants`. For each variant: `bytes`; `parity` (verdict, reasons and
+        figures) or None without a valid record; and `rates` (images/s by batch size and concurrency), `best`, `ratio`
+        to ONNX Runtime FP32 and `milliseconds` (by batch size), or a `reason` if it can't be run here.
 
     Raises:
         HalftoneError: the bundle has nothing to run.
@@ -119,7 +119,9 @@ def benchmark_model(bundle: Bundle, *, rounds: int, seconds: float, progress: Pr
             f"{bundle.folder} has no variants: make them with `{PROG} --model {bundle.manifest.name} --make`"
         )
     task = progress.add_task(f"timing {bundle.manifest.name}", total=rounds * len(here))
-    timings, refused = contest(bundle, here, rounds=rounds, seconds=seconds, advance=lambda: progress.advance(task))
+    timings, refused = compare_variants(
+        bundle, here, rounds=rounds, seconds=seconds, advance=lambda: progress.advance(task)
+    )
     base = timings[BASE].best()[1] if BASE in timings else None
     rows = {
         variant: _row(bundle, variant, timings.get(variant), base) for variant in dict.fromkeys([*here, *elsewhere])
@@ -131,7 +133,7 @@ def benchmark_model(bundle: Bundle, *, rounds: int, seconds: float, progress: Pr
 
 
 def _recorded(bundle: Bundle) -> list[str]:
-    """The variants that have a parity record."""
+    """Return the variants that have a parity record, valid or not."""
     names = (Path(name) for name in bundle.manifest.files if name.startswith("parity/"))
     return sorted(path.stem for path in names if path.suffix == ".json")
 
@@ -154,9 +156,8 @@ def _row(bundle: Bundle, variant: str, timing: Timing | None, base: float | None
 
 
 def _parity(bundle: Bundle, variant: str) -> dict[str, Any] | None:
-    try:
-        record = current(bundle, variant)
-    except UnprovenError:
+    record = valid_record(bundle, variant)
+    if record is None:
         return None
     return {
         "verdict": record.verdict,
@@ -168,7 +169,7 @@ def _parity(bundle: Bundle, variant: str) -> dict[str, Any] | None:
 
 
 def cells(result: dict[str, Any]) -> list[Cells]:
-    """One model's rows under `HEADINGS`."""
+    """Return one model's rows under `HEADINGS`."""
     name = result["model"] if result["trained"] else f"{result['model']} (random weights)"
     return [(name, variant, *_cells(row)) for variant, row in result["variants"].items()]
 
@@ -195,7 +196,7 @@ def _verdict(parity: dict[str, Any] | None) -> Cells:
         return ("", "", "not proved")
     figures = parity["figures"]
     accuracy, agreement = figures.get("accuracy"), figures["top1_agreement"]["value"]
-    # Random weights decide nothing.
+    # With random weights, no image is decided.
     if accuracy is None and figures["decided_images"]:
         agreement = figures["decided_agreement"]["value"]
     verdict = parity["verdict"] if parity["verified_on"] == "runtime" else f"{parity['verdict']} (its graph)"
@@ -205,30 +206,32 @@ def _verdict(parity: dict[str, Any] | None) -> Cells:
 def _results(config: BenchmarkConfig, progress: Progress) -> list[dict[str, Any]]:
     results = []
     for name in config.model:
-        bundle = make_variants(name, data=config.data) if config.make else open_bundle(name)
+        bundle = open_or_random(name) if config.make else open_bundle(name)
+        if config.make:
+            make_variants(bundle, data=config.data, int8=True, plan=True)
         results.append(benchmark_model(bundle, rounds=config.rounds, seconds=config.seconds, progress=progress))
     return results
 
 
 def _on_gpu(config: BenchmarkConfig, progress: Progress) -> tuple[dict[str, Any], list[dict[str, Any]], list[Cells]]:
-    """What is said of the GPU, the rows and their lines."""
-    # Imported here: a comparison on the processor needs no PyTorch.
+    """Return the description of the GPU, the rows as JSON, and the lines of the table."""
+    # Imported here: timing on the CPU needs no PyTorch.
     import torch
 
     from export.benchmark.gpu.ceilings import measured
-    from export.benchmark.gpu.compare import compete
+    from export.benchmark.gpu.compare import compare_engines
 
     if not torch.cuda.is_available():
         raise HalftoneError(
             f"PyTorch {torch.__version__} finds no CUDA GPU here: run this on a machine with an NVIDIA GPU and a "
-            "current driver, or leave --device out"
+            "current driver, or omit --device"
         )
     deadline = time.monotonic() + 60 * config.minutes
     bundles = [make_for_gpu(name) if config.make else open_bundle(name) for name in config.model]
     task = progress.add_task("ceilings", total=None)
     setting: dict[str, Any] = {"device": "cuda", "dtype": torch.float16}
     ceilings = measured(bundles[0].manifest.input, **setting)
-    rows = compete(
+    rows = compare_engines(
         bundles,
         ceilings,
         **setting,
@@ -251,7 +254,7 @@ def _main(config: BenchmarkConfig) -> int:
             extra, found, lines = _on_gpu(config, progress)
             headings = CUDA_HEADINGS
         elif config.all_families:
-            # Imported here: what is there already is compared without PyTorch.
+            # Imported here: timing existing bundles needs no PyTorch.
             from export.benchmark.families import FAMILY_HEADINGS, family_rows
 
             rows = family_rows(rounds=config.rounds, seconds=config.seconds, progress=progress)

@@ -1,7 +1,7 @@
-"""Which architecture to choose: parameters, arithmetic, published accuracy and the time of a picture on this machine.
+"""Comparison of the architectures: parameters, arithmetic, published accuracy, and speed on this machine.
 
-Weights are random, which changes no speed. Networks of over 400 MB of FP32 weights are left out, and those of over 400
-pixels, whose batches in three runtimes at once took over 24 GB (EfficientNet-B7).
+The weights are random; speed does not depend on them. Networks with over 400 MB of FP32 weights are left out, and those
+with an input of over 400 pixels: batches of EfficientNet-B7 in three runtimes at once took over 24 GB.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 from rich.progress import Progress
 
 from export.benchmark.tables import Cells
-from export.benchmark.variants import contest
-from export.onnx.export import export_onnx
+from export.benchmark.variants import compare_variants
 from export.parity.prove import provable_variants
+from export.pipeline import make_graphs
 from models.bundle.bundle import Bundle
 from models.bundle.manifest import Manifest
 from models.catalog import catalogue
@@ -36,7 +37,7 @@ FAMILY_HEADINGS: Cells = (
 
 @dataclass(frozen=True, kw_only=True)
 class FamilyRow:
-    """One architecture."""
+    """Figures of one architecture."""
 
     name: str
     parameters: int
@@ -46,19 +47,19 @@ class FamilyRow:
     """Published ImageNet-1k accuracy in per cent."""
 
     milliseconds: float
-    """Of one picture on all cores, in the fastest variant."""
+    """Latency of one image on all cores, in the fastest variant."""
 
     images_per_second: float
-    """At best, in the same variant."""
+    """Highest rate of the same variant."""
 
     variant: str
     gpu_milliseconds: float | None
-    """Of one picture in FP16 on the GPU, by torch; None without a GPU."""
+    """Latency of one image in FP16 on the GPU with torch; None without a GPU."""
 
     scenario: str
 
     def cells(self) -> Cells:
-        """The row under `FAMILY_HEADINGS`."""
+        """Return the row under `FAMILY_HEADINGS`."""
         return (
             self.name,
             f"{self.parameters / 1e6:.1f}",
@@ -74,12 +75,12 @@ class FamilyRow:
 
 
 def family_rows(*, rounds: int, seconds: float, progress: Progress) -> list[FamilyRow]:
-    """All architectures that are not too large, in the catalogue's order.
+    """Measure all architectures that are not too large, in the catalogue's order.
 
     Args:
-        rounds: how often every variant has its turn.
-        seconds: per batch size and turn.
-        progress: where to show how far it is.
+        rounds: number of turns of each variant.
+        seconds: duration of a measurement: one batch size in one turn.
+        progress: display that gets a task for the comparison.
     """
     chosen = [each for each in catalogue().values() if each.parameters <= LARGEST and each.input.size <= LARGEST_SIDE]
     task = progress.add_task("comparing architectures", total=len(chosen))
@@ -94,8 +95,9 @@ def family_rows(*, rounds: int, seconds: float, progress: Progress) -> list[Fami
 def _measured(network: Architecture, folder: Path, rounds: int, seconds: float) -> FamilyRow:
     module = build(network, classes=IMAGENET_CLASSES)
     bundle = _bundle(network, module, folder)
-    export_onnx(bundle, "fp32")
-    timings, _ = contest(bundle, provable_variants(bundle), rounds=rounds, seconds=seconds, advance=lambda: None)
+    make_graphs(bundle, ("fp32",), Console(quiet=True))
+    variants = provable_variants(bundle)
+    timings, _ = compare_variants(bundle, variants, rounds=rounds, seconds=seconds, advance=lambda: None)
     variant = max(timings, key=lambda name: timings[name].best()[1])
     return FamilyRow(
         name=network.name,
@@ -128,7 +130,7 @@ def _bundle(network: Architecture, module: torch.nn.Module, folder: Path) -> Bun
 
 @torch.inference_mode()
 def _on_gpu(module: torch.nn.Module, network: Architecture) -> float:
-    """Milliseconds of one picture in FP16, with the GPU's own clock."""
+    """Return the milliseconds of one image in FP16, measured by the GPU's clock."""
     graph = ServingGraph(module.half(), network.input).eval().cuda()
     size = network.input.size
     pixels = torch.zeros(1, size, size, 3, dtype=torch.uint8, device="cuda")

@@ -1,7 +1,6 @@
-"""Which variant answers fastest on a machine: measured once, kept in the bundle with the machine it holds for.
+"""Throughput of the variants on one machine, `speed.json`: measured by `python -m export`, read by serving.
 
-`speed.json` is written by `python -m export`; serving trusts it only where processor, libraries and files are the
-same, and measures anew anywhere else.
+Serving uses the table only if processor, libraries and files are the same; otherwise it measures again.
 """
 
 from __future__ import annotations
@@ -32,10 +31,10 @@ WARM_UP = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """One variant's rate."""
+    """Throughput of one variant."""
 
     images_per_second: float
-    """Single pictures, as many at once as there are cores, without decoding."""
+    """Rate of single images, one thread per core, without decoding."""
 
     source_sha256: str
     """Hash of the file that the variant was loaded from."""
@@ -50,24 +49,24 @@ class Speed:
 
 @dataclass(frozen=True, kw_only=True)
 class SpeedTable:
-    """The rates of a bundle's variants on one machine."""
+    """Throughput of a bundle's variants on one machine."""
 
     host: dict[str, Any]
-    """As `models.common.host.host()` gave it."""
+    """Result of `models.common.host.host()`."""
 
     variants: dict[str, Speed]
-    """Variant to rate."""
+    """Variant to throughput."""
 
     def to_json(self) -> bytes:
-        """The table as readable UTF-8 JSON."""
+        """Return the table as indented UTF-8 JSON."""
         return (json.dumps({"schema": SCHEMA} | asdict(self), indent=1) + "\n").encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> Self:
-        """Read what `to_json` wrote.
+        """Parse the output of `to_json`.
 
         Raises:
-            HalftoneError: not a table of this schema.
+            HalftoneError: the data is not a table of this schema.
         """
         try:
             values = json_object(data)
@@ -80,16 +79,16 @@ class SpeedTable:
 
 
 def rate(runtime: Runtime, streams: int, seconds: float = SECONDS, *, batch: int = 1) -> float:
-    """Images/s of `runtime.run` on batches from `streams` threads at once, after a warm-up.
+    """Return the images/s of `runtime.run` called by `streams` threads at once, after a warm-up.
 
     Args:
-        runtime: loaded for so many streams.
-        streams: threads.
-        seconds: how long to measure.
-        batch: pictures in a batch.
+        runtime: loaded for this number of streams.
+        streams: number of threads.
+        seconds: duration.
+        batch: images per batch.
 
     Raises:
-        Exception: what `runtime.run` raised.
+        Exception: as `runtime.run`.
     """
     pictures = np.random.default_rng(0).integers(0, 256, (batch, *runtime.shape), dtype=np.uint8)
     counts = [0] * streams
@@ -107,7 +106,7 @@ def rate(runtime: Runtime, streams: int, seconds: float = SECONDS, *, batch: int
                 runtime.run(pictures)
                 counts[thread] += 1
         except threading.BrokenBarrierError:
-            # Another thread failed, and says why.
+            # Another thread failed and reports the reason.
             return
         except Exception as error:
             failures.append(error)
@@ -116,7 +115,7 @@ def rate(runtime: Runtime, streams: int, seconds: float = SECONDS, *, batch: int
     threads = [threading.Thread(target=work, args=(thread,)) for thread in range(streams)]
     for thread in threads:
         thread.start()
-    # Broken where a thread failed: its reason is raised below.
+    # Broken if a thread failed: its exception is raised below.
     with contextlib.suppress(threading.BrokenBarrierError):
         barrier.wait()
     start = time.perf_counter()
@@ -128,10 +127,10 @@ def rate(runtime: Runtime, streams: int, seconds: float = SECONDS, *, batch: int
 
 
 def measure(bundle: Bundle, runtimes: Mapping[str, Callable[[], Runtime]]) -> SpeedTable:
-    """Load one variant after the other and measure it.
+    """Load and measure one variant after the other.
 
     Args:
-        bundle: that the variants belong to.
+        bundle: bundle of the variants.
         runtimes: variant to a function that loads it for `cores()` threads and streams.
     """
     speeds = {}
@@ -146,7 +145,7 @@ def measure(bundle: Bundle, runtimes: Mapping[str, Callable[[], Runtime]]) -> Sp
 
 
 def recorded(bundle: Bundle, variants: list[str]) -> dict[str, float] | None:
-    """Images/s of each of the variants from the bundle's table; None where it does not hold here and now.
+    """Return the images/s of each variant from the bundle's table; None if it is not valid for machine and files.
 
     Raises:
         BundleError: the table was tampered with.

@@ -1,4 +1,4 @@
-"""Rows as an aligned table or as Markdown, with the machine and the date below."""
+"""Format rows as an aligned table or as Markdown, with the machine and the date below."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from models.common.tables import markdown_table
+
 Cells = tuple[str, ...]
 
 PIPED_WIDTH = 180
 
 
 def as_text(headings: Cells, rows: Sequence[Cells], about: dict[str, Any]) -> str:
-    """An aligned table; numbers stand to the right."""
+    """Return an aligned table; columns of numbers are aligned to the right."""
     console = Console(highlight=False)
     if not console.is_terminal:
-        # Rich takes a pipe to be 80 columns wide and would fold the rows.
+        # Rich assumes that a pipe is 80 columns wide and would fold the rows.
         console.width = PIPED_WIDTH
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for place, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if _numeric(rows, place) else "left")
+    for column, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if _numeric(rows, column) else "left")
     for row in rows:
         table.add_row(*map(Text, row))
     with console.capture() as capture:
@@ -33,14 +35,13 @@ def as_text(headings: Cells, rows: Sequence[Cells], about: dict[str, Any]) -> st
 
 
 def as_markdown(headings: Cells, rows: Sequence[Cells], about: dict[str, Any]) -> str:
-    """A GitHub-flavoured table."""
-    rule = "|".join("---:" if _numeric(rows, place) else "---" for place in range(len(headings)))
-    head, *body = (f"| {' | '.join(cell.replace('|', '∣') for cell in row)} |" for row in (headings, *rows))
-    return "\n".join((head, f"|{rule}|", *body, "", _footnote(about)))
+    """Return a GitHub-flavoured table; columns of numbers are aligned to the right."""
+    numeric = [column for column in range(len(headings)) if _numeric(rows, column)]
+    return "\n".join((markdown_table(headings, rows, right=numeric), "", _footnote(about)))
 
 
-def _numeric(rows: Sequence[Cells], place: int) -> bool:
-    filled = [row[place] for row in rows if row[place]]
+def _numeric(rows: Sequence[Cells], column: int) -> bool:
+    filled = [row[column] for row in rows if row[column]]
     return bool(filled) and all(cell[0].isdigit() for cell in filled)
 
 

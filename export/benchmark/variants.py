@@ -1,4 +1,4 @@
-"""Variants of a bundle side by side on this machine: how long a picture takes, and how many a second at best.
+"""Latency and throughput of a bundle's variants on this machine.
 
 All variants are loaded before the first is timed, and take turns, so that a machine that slows down slows all of them.
 """
@@ -21,30 +21,30 @@ from models.common.host import cores
 
 BATCHES = (1, 8, 32)
 CONCURRENT_BATCHES = (1, 8)
-"""From several threads at once, as the service asks."""
+"""Batch sizes to run from several threads at once, as the service does."""
 
 WARM_UP = 2
 
 
 @dataclass(kw_only=True)
 class Timing:
-    """What one variant did, round by round."""
+    """Measurements of one variant, round by round."""
 
     milliseconds: dict[int, list[float]] = field(default_factory=dict)
-    """Batch size to the median duration of one call in each round."""
+    """Batch size to the median duration of a call in each round."""
 
     concurrent: dict[int, list[float]] = field(default_factory=dict)
-    """Batch size to the images/s from as many threads as there are cores, in each round."""
+    """Batch size to the images/s of one thread per core, in each round."""
 
     def rates(self) -> dict[str, float]:
-        """Images/s by way of asking, the median over the rounds: `batch 1`, …, `1 x THREADS`, `8 x THREADS`."""
+        """Return the images/s, medians over the rounds: `batch 1`, …, and concurrently `1 x THREADS`, …."""
         found = {
             f"batch {batch}": 1000 * batch / statistics.median(values) for batch, values in self.milliseconds.items()
         }
         return found | {f"{batch} x {cores()}": statistics.median(values) for batch, values in self.concurrent.items()}
 
     def best(self) -> tuple[str, float]:
-        """The way of asking with the most images/s, and those."""
+        """Return the key of `rates` with the highest rate, and that rate."""
         rates = self.rates()
         way = max(rates, key=lambda name: rates[name])
         return way, rates[way]
@@ -53,26 +53,26 @@ class Timing:
 @dataclass(frozen=True, kw_only=True)
 class _Loaded:
     whole: Runtime
-    """All threads work on one call."""
+    """Runs one call at a time on all threads."""
 
     shared: Runtime
-    """As many calls at once as there are cores."""
+    """Runs one call per core at once."""
 
 
-def contest(
+def compare_variants(
     bundle: Bundle, variants: list[str], *, rounds: int, seconds: float, advance: Callable[[], None]
 ) -> tuple[dict[str, Timing], dict[str, str]]:
     """Time variants in turn.
 
     Args:
-        bundle: that they belong to.
-        variants: `RUNTIME-PRECISION`, files there.
-        rounds: how often each has its turn.
-        seconds: per batch size and turn.
-        advance: is called after every turn.
+        bundle: holds the files of the variants.
+        variants: `RUNTIME-PRECISION`.
+        rounds: number of turns of each variant.
+        seconds: duration of a measurement: one batch size in one turn.
+        advance: called after every turn.
 
     Returns:
-        The timings by variant, and for those that can't be loaded here the reason.
+        The timings by variant, and the reason for each variant that can't be loaded here.
     """
     loaded, refused = {}, {}
     for variant in variants:
@@ -97,12 +97,12 @@ def _turn(timing: Timing, runtimes: _Loaded, seconds: float) -> None:
     for batch in BATCHES:
         timing.milliseconds.setdefault(batch, []).append(_call(runtimes.whole, batch, seconds))
     for batch in CONCURRENT_BATCHES:
-        found = speed.rate(runtimes.shared, cores(), seconds, batch=batch)
-        timing.concurrent.setdefault(batch, []).append(found)
+        rate = speed.rate(runtimes.shared, cores(), seconds, batch=batch)
+        timing.concurrent.setdefault(batch, []).append(rate)
 
 
 def _call(runtime: Runtime, batch: int, seconds: float) -> float:
-    """Median milliseconds of `run` on a batch."""
+    """Return the median milliseconds of `run` on a batch."""
     pixels = np.random.default_rng(0).integers(0, 256, (batch, *runtime.shape), dtype=np.uint8)
     for _ in range(WARM_UP):
         runtime.run(pixels)

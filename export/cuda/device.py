@@ -1,4 +1,4 @@
-"""The GPU that plans run on, through CUDA's own Python bindings."""
+"""The first visible GPU and checked CUDA calls, through CUDA's Python bindings."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ class Gpu:
 
 
 class GpuError(RuntimeError):
-    """The GPU failed at what it was asked for; the message is CUDA's or the library's."""
+    """A GPU operation failed; the message is CUDA's or the library's."""
 
 
 class GpuLostError(GpuError):
-    """The GPU failed so that nothing works any more in this process, while another one may go on."""
+    """The GPU no longer works in this process; it may still work in another process."""
 
 
-# Of `cudaError_t`: those of which the CUDA Runtime API says that "to continue using CUDA, the process must be
-# terminated and relaunched", such as an illegal address or instruction; and an error of the GPU's memory that could not
-# be corrected (214), as what lies there can't be trusted any more.
+# Values of `cudaError_t` after which, according to the CUDA Runtime API, "to continue using CUDA, the process must be
+# terminated and relaunched", such as an illegal address or instruction. Also an uncorrectable error of the GPU's memory
+# (214), as its content is then unreliable.
 _LOST = frozenset({214, 226, 700, 702, 710, 714, 715, 716, 717, 718, 719, 721, 810, 911})
 
 
 def cudart() -> Any:
-    """The CUDA runtime API.
+    """Import the CUDA runtime API.
 
     Raises:
         HalftoneError: the bindings are not installed.
@@ -48,23 +48,23 @@ def cudart() -> Any:
         raise HalftoneError(f"CUDA's Python bindings can't be imported ({error}): `pip install '{BINDINGS}'`") from None
 
 
-def checked(answer: tuple[Any, ...]) -> Any:
-    """The value of a CUDA call, which returns (status, value).
+def checked(result: tuple[Any, ...]) -> Any:
+    """Return the value of a CUDA call's result (status, value).
 
     Raises:
-        GpuError: the call failed; GpuLostError where no other one will work in this process.
+        GpuError: the call failed; GpuLostError if every later call in this process will fail too.
     """
-    status, *values = answer
+    status, *values = result
     if int(status):
         raise (GpuLostError if int(status) in _LOST else GpuError)(f"CUDA: {status.name}")
     return values[0] if values else None
 
 
 def gpu() -> Gpu:
-    """The first visible GPU.
+    """Return the first visible GPU.
 
     Raises:
-        HalftoneError: there is none, or its driver or the bindings are missing.
+        HalftoneError: there is no GPU, or its driver or the bindings are missing.
     """
     api = cudart()
     try:
@@ -73,14 +73,14 @@ def gpu() -> Gpu:
         properties = checked(api.cudaGetDeviceProperties(0))
     except RuntimeError as error:
         raise HalftoneError(
-            f"this machine has no CUDA GPU that can be used ({error}): run on a machine with an NVIDIA GPU and a "
-            "current driver, or choose a variant of onnxruntime or openvino"
+            f"this machine has no CUDA GPU that is usable ({error}): use a machine with an NVIDIA GPU and a current "
+            "driver, or choose a variant of onnxruntime or openvino"
         ) from None
     return Gpu(name=_text(properties.name), compute_capability=f"{properties.major}.{properties.minor}")
 
 
 def has_gpu() -> bool:
-    """Whether `gpu()` would succeed."""
+    """Return True if `gpu()` would succeed."""
     try:
         gpu()
     except HalftoneError:

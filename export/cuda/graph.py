@@ -1,4 +1,4 @@
-"""A CUDA graph: what a stream did once, launched again as a whole, without the host's cost of every single kernel.
+"""Record the work on a stream as a CUDA graph and launch it as a whole, which avoids the host's cost per kernel.
 
 Source: CUDA C++ Programming Guide, "CUDA Graphs"; TensorRT's developer guide, "CUDA Graphs" under performance.
 """
@@ -14,57 +14,59 @@ from typing import Any
 from export.cuda.device import checked
 
 undisturbed = threading.RLock()
-"""Held while work is recorded, and by what must not happen meanwhile anywhere in the process: libraries that make or
-free their handles wait for the whole GPU, which fails while anything is recorded, and ends the recording (cuBLAS,
-`cublasDestroy`; CUDA Runtime API, `cudaErrorStreamCaptureUnsupported`). What only runs disturbs nobody."""
+"""Lock held while recording, and by operations that must not run anywhere in the process meanwhile.
+
+Libraries that create or destroy their handles synchronise the whole GPU. During a recording this fails and invalidates
+the recording (cuBLAS, `cublasDestroy`; CUDA Runtime API, `cudaErrorStreamCaptureUnsupported`). Executing a model does
+not need the lock."""
 
 
 class Recording:
-    """The work that a function puts on a stream; its addresses and shapes are fixed.
+    """Recorded work of a stream, with fixed addresses and shapes.
 
     Args:
         api: the CUDA runtime API.
-        stream: that the work is put on; nothing is executed while it is recorded.
-        work: puts it there.
+        stream: the stream to record; it executes nothing while recording.
+        work: enqueues the work on the stream.
 
     Raises:
-        RuntimeError: the work can't be recorded; the stream is usable as before.
+        RuntimeError: the work can't be recorded; the stream remains usable.
     """
 
     def __init__(self, api: Any, stream: Any, work: Callable[[], None]) -> None:
         self._api, self._stream = api, stream
         with undisturbed:
-            graph = self._recorded(work)
+            graph = self._record(work)
         try:
             self._executable = checked(api.cudaGraphInstantiate(graph, 0))
         finally:
             checked(api.cudaGraphDestroy(graph))
         weakref.finalize(self, api.cudaGraphExecDestroy, self._executable).atexit = False
 
-    def _recorded(self, work: Callable[[], None]) -> Any:
-        """The graph of the work."""
+    def _record(self, work: Callable[[], None]) -> Any:
+        """Capture the work as a graph."""
         api, stream = self._api, self._stream
-        # In another mode than this one no other thread might allocate memory meanwhile.
+        # In any other mode, no other thread might allocate memory meanwhile.
         checked(api.cudaStreamBeginCapture(stream, api.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal))
-        worked, collects = False, gc.isenabled()
-        # What the collector finalises in this thread would be a part of it.
+        succeeded, gc_enabled = False, gc.isenabled()
+        # CUDA calls of finalisers that the collector runs in this thread would be recorded.
         gc.disable()
         try:
             work()
-            worked = True
+            succeeded = True
         finally:
-            if collects:
+            if gc_enabled:
                 gc.enable()
-            # Also after a failure, so that the stream works again; the error must not be taken for a later call's.
+            # Also after a failure, so that the stream works again. A later call must not report the same error.
             status, graph = api.cudaStreamEndCapture(stream)
-            if int(status) == 0 and not worked:
+            if int(status) == 0 and not succeeded:
                 api.cudaGraphDestroy(graph)
-            if int(status) or not worked:
+            if int(status) or not succeeded:
                 api.cudaGetLastError()
         return checked((status, graph))
 
     def launch(self) -> None:
-        """Put all of it on the stream again.
+        """Enqueue the recorded work on the stream.
 
         Raises:
             RuntimeError: the GPU reports an error.

@@ -1,4 +1,4 @@
-"""Batches on a GPU: each in flight has a stream, an execution context and page-locked memory of its own."""
+"""Execute batches on a GPU; each batch in flight has its own stream, execution context and page-locked memory."""
 
 from __future__ import annotations
 
@@ -20,41 +20,41 @@ from export.runtime import Logits, Pixels
 logger = logging.getLogger("bentoml.halftone")
 
 RECORDED_SIZES = 16
-"""Batch sizes whose work each stream keeps as CUDA graphs."""
+"""Number of batch sizes whose work each stream keeps as CUDA graphs."""
 
-_UNTIL_RECORDED = 2
+_RUNS_UNTIL_RECORDED = 2
 
 
 class Context(Protocol):
-    """What executes a model on a stream; TensorRT's `IExecutionContext` is one."""
+    """Executes a model on a stream, as TensorRT's `IExecutionContext` does."""
 
     def set_tensor_address(self, name: str, address: int) -> bool:
-        """Where in the GPU's memory `pixels` lie, or where `logits` go."""
+        """Set the GPU address of `pixels` or `logits`."""
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
-        """The shape of the next batch; False where it can't be."""
+        """Set the shape of the next batch; return False if the shape is not supported."""
 
     def execute_async_v3(self, stream: int) -> bool:
-        """Put the work on the stream; False where that failed."""
+        """Enqueue the work on the stream; return False on failure."""
 
 
 class Slot:
-    """What one call at a time needs: an execution context, a stream and staging memory for the largest batch.
+    """Resources of one call at a time: an execution context, a stream and staging memory for the largest batch.
 
-    A size that comes for the second time is recorded as a CUDA graph, copies included, and launched as one from then
-    on. Right before a recording the same shape is executed: TensorRT does work after a change of shape that must not be
-    part of it (TensorRT's developer guide, "CUDA Graphs").
+    When a batch size occurs for the second time, its work is recorded as a CUDA graph, copies included, and launched as
+    a graph from then on. The same shape is executed right before a recording: after a change of shape, TensorRT does
+    work that must not be recorded (TensorRT's developer guide, "CUDA Graphs").
 
     Args:
-        context: given the stream, makes an execution context of nobody else's, None where there is no room; and says
-            how many sizes to keep recorded, the latest ones, 0 for none.
-        shape: of one picture.
+        context: creates an execution context for a stream, or None if the GPU has no memory for it. Also returns how
+            many of the latest batch sizes to keep recorded, 0 for none.
+        shape: of one image.
         classes: number of logits.
         maximum: largest batch.
-        filled_up: how large a batch becomes before it is executed, at most `maximum`.
+        padded: returns the size, at most `maximum`, that a batch is padded to.
 
     Raises:
-        RuntimeError: the GPU has no room for it; GpuLostError where it is lost.
+        RuntimeError: the GPU has no memory for it; GpuLostError if the GPU is lost.
     """
 
     def __init__(
@@ -64,36 +64,36 @@ class Slot:
         classes: int,
         *,
         maximum: int,
-        filled_up: Callable[[int], int],
+        padded: Callable[[int], int],
     ) -> None:
-        self._api, self._shape, self.maximum, self._filled_up = cudart(), shape, maximum, filled_up
+        self._api, self._shape, self.maximum, self._padded = cudart(), shape, maximum, padded
         owner = Stream(self._api)
         self._stream = owner.handle
         try:
             with undisturbed:
-                made, self._recorded = context(owner)
+                created, self._max_recorded = context(owner)
         except Exception:
             self._raise_if_lost()
             raise
-        if made is None:
+        if created is None:
             raise RuntimeError("no execution context")
-        self._context = made
+        self._context = created
         self._pixels = Staging(self._api, (maximum, *shape), np.uint8)
         self._logits = Staging(self._api, (maximum, classes), np.float32)
         self._context.set_tensor_address("pixels", self._pixels.address)
         self._context.set_tensor_address("logits", self._logits.address)
-        # None: seen once.
+        # Batch size to recording; None: executed once, not yet recorded.
         self._recordings: OrderedDict[int, Recording | None] = OrderedDict()
-        self._plain: set[int] = set()
-        self._made: set[int] = set()
-        # The last of the attributes: they are given back in their order, and what used the stream before it.
+        self._unrecordable: set[int] = set()
+        self._executed: set[int] = set()
+        # The last attribute: attributes are released in order, and the stream must outlive its users.
         self._owner = owner
 
     def run(self, pixels: Pixels) -> Logits:
-        """Execute on uint8 (N, S, S, 3) with N at most the largest batch: float32 (N, classes).
+        """Execute the model on uint8 (N, S, S, 3), N up to `maximum`; return float32 (N, classes).
 
         Raises:
-            GpuError: the GPU reports an error; GpuLostError where it will report nothing else.
+            GpuError: the GPU reports an error; GpuLostError if the GPU is lost.
         """
         try:
             return self._run(pixels)
@@ -102,12 +102,12 @@ class Slot:
             raise error if isinstance(error, GpuError) else GpuError(str(error)) from error
 
     def _raise_if_lost(self) -> None:
-        """Ask for what CUDA said again, as libraries put it in words of their own."""
+        """Raise GpuLostError if the GPU is lost: the status comes from CUDA, as libraries reword its errors."""
         checked(self._api.cudaStreamSynchronize(self._stream))
 
     def _run(self, pixels: Pixels) -> Logits:
         count = len(pixels)
-        rows = self._filled_up(count)
+        rows = self._padded(count)
         self._pixels.array[:count] = pixels
         self._pixels.array[count:rows] = 0
         self._launch(rows)
@@ -116,57 +116,57 @@ class Slot:
 
     def __del__(self) -> None:
         if sys.is_finalizing():
-            # Whoever holds the lock will not give it back any more.
+            # The thread that holds the lock will never release it.
             return
-        # Also where the constructor failed.
+        # Attributes may be missing, if the constructor failed.
         with undisturbed:
             for name in ("_recordings", "_context"):
                 self.__dict__.pop(name, None)
 
     def keep(self, size: int) -> None:
-        """Run a batch of this size until all is compiled and recorded that it needs."""
+        """Run batches of this size until its kernels are compiled and its CUDA graph is recorded."""
         with undisturbed:
-            for _ in range(_UNTIL_RECORDED):
+            for _ in range(_RUNS_UNTIL_RECORDED):
                 self.run(np.zeros((size, *self._shape), np.uint8))
 
     def _launch(self, rows: int) -> None:
-        """Put the batch that lies in the staging memory on the stream."""
+        """Enqueue the batch in the staging memory on the stream."""
         recording = self._recordings.get(rows)
         if recording is not None:
             recording.launch()
             self._recordings.move_to_end(rows)
             return
-        if rows in self._made:
+        if rows in self._executed:
             self._enqueue(rows)
         else:
-            # A library makes what it still lacks when a size comes first.
+            # At the first batch of a size, the library creates the handles that it still lacks.
             with undisturbed:
                 self._enqueue(rows)
-            self._made.add(rows)
+            self._executed.add(rows)
         if rows in self._recordings:
             self._record(rows)
-        elif self._recorded and rows not in self._plain:
+        elif self._max_recorded and rows not in self._unrecordable:
             self._remember(rows, None)
 
     def _record(self, rows: int) -> None:
-        # Where something is made or freed just now, which can take seconds, the next batch of this size comes soon.
+        # If the lock is taken, possibly for seconds, leave the recording to the next batch of this size.
         if not undisturbed.acquire(blocking=False):
             return
         try:
-            # This batch is answered without it: what TensorRT does after a change of shape is over when it is.
+            # The present batch runs unrecorded; after it, TensorRT has done its work for the change of shape.
             checked(self._api.cudaStreamSynchronize(self._stream))
             self._remember(rows, Recording(self._api, self._stream, lambda: self._enqueue(rows)))
         except RuntimeError as error:
             logger.warning("batches of %d are not launched as a CUDA graph: %s", rows, error)
             del self._recordings[rows]
-            self._plain.add(rows)
+            self._unrecordable.add(rows)
         finally:
             undisturbed.release()
 
     def _remember(self, rows: int, recording: Recording | None) -> None:
         self._recordings[rows] = recording
         self._recordings.move_to_end(rows)
-        while len(self._recordings) > self._recorded:
+        while len(self._recordings) > self._max_recorded:
             self._recordings.popitem(last=False)
 
     def _enqueue(self, rows: int) -> None:
@@ -178,29 +178,31 @@ class Slot:
 
 
 class Slots:
-    """The slots of a model; as many calls run at once, and others wait for one.
+    """Pool of a model's slots; a call waits until a slot is free.
 
     Args:
-        make: makes a slot.
-        count: how many.
+        create: creates a slot.
+        count: number of slots.
 
     Raises:
-        RuntimeError: the GPU has no room for them.
+        RuntimeError: the GPU has no memory for the slots.
     """
 
-    def __init__(self, make: Callable[[], Slot], count: int) -> None:
+    def __init__(self, create: Callable[[], Slot], count: int) -> None:
         self._free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
         self._count = count
-        # Two that take slots one by one could each wait for the other's.
+        # Two callers that each take the slots one by one could deadlock.
         self._taking_all = threading.Lock()
         for _ in range(count):
-            self._free.put(make())
+            self._free.put(create())
 
     def run(self, pixels: Pixels) -> Logits:
-        """Execute on uint8 (N, S, S, 3), cut into batches that fit: float32 (N, classes); thread-safe.
+        """Execute the model on uint8 (N, S, S, 3), split into batches that fit; return float32 (N, classes).
+
+        Thread-safe.
 
         Raises:
-            GpuError: the GPU reports an error; GpuLostError where it will report nothing else.
+            GpuError: the GPU reports an error; GpuLostError if the GPU is lost.
         """
         slot = self._free.get()
         try:
@@ -210,7 +212,7 @@ class Slots:
             self._free.put(slot)
 
     def keep(self, sizes: Collection[int]) -> None:
-        """Run batches of these sizes in every slot until all is compiled and recorded that they need.
+        """Run batches of these sizes in every slot until their kernels are compiled and their CUDA graphs recorded.
 
         Raises:
             GpuError: as `run`.

@@ -1,6 +1,4 @@
-"""A CUDA stream: work that is put on it is done in its order."""
-
-# MERGED-DOC """Memory that a plan reads and writes: page-locked on the host, its twin on the GPU, and the stream between them."""
+"""CUDA streams, and page-locked staging memory with a copy on the GPU."""
 
 from __future__ import annotations
 
@@ -15,17 +13,17 @@ from export.cuda.device import checked
 
 
 class Stream:
-    """A stream that lasts as long as anything holds this object; `int` gives its handle.
+    """A CUDA stream, which executes its work in order; it exists as long as this object, and `int` gives its handle.
 
     Args:
         api: the CUDA runtime API.
 
     Raises:
-        RuntimeError: there is no room for it.
+        RuntimeError: the GPU has no memory for it.
     """
 
     def __init__(self, api: Any) -> None:
-        # One that the legacy default stream does not wait for: while it is recorded, work there would be an error.
+        # Independent of the legacy default stream, where work would fail while this stream is recorded.
         self.handle = checked(api.cudaStreamCreateWithFlags(api.cudaStreamNonBlocking))
         weakref.finalize(self, api.cudaStreamDestroy, self.handle).atexit = False
 
@@ -34,9 +32,9 @@ class Stream:
 
 
 class Staging:
-    """An array in page-locked host memory with room for it on the GPU.
+    """An array in page-locked host memory with a buffer of the same size on the GPU.
 
-    Page-locked memory is what copies that run beside the GPU's work need (CUDA C++ Programming Guide, 6.2.6).
+    Copies that run concurrently with the GPU's work need page-locked memory (CUDA C++ Programming Guide, 6.2.6).
 
     Args:
         api: the CUDA runtime API.
@@ -52,18 +50,18 @@ class Staging:
         pinned = int(checked(api.cudaHostAlloc(size, api.cudaHostAllocDefault)))
         weakref.finalize(self, api.cudaFreeHost, pinned).atexit = False
         self.address = int(checked(api.cudaMalloc(size)))
-        """Of the GPU's copy."""
+        """GPU address of the buffer."""
         weakref.finalize(self, api.cudaFree, self.address).atexit = False
         self.array = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(pinned)).view(dtype).reshape(shape)
-        """The host's copy; valid as long as this object lives."""
+        """The host's array; valid as long as this object exists."""
         self._api = api
 
     def to_gpu(self, rows: int, stream: Any) -> None:
-        """Copy the first rows to the GPU when the stream gets there."""
+        """Enqueue a copy of the first rows to the GPU on the stream."""
         self._copy(self.address, self.array.ctypes.data, rows, self._api.cudaMemcpyKind.cudaMemcpyHostToDevice, stream)
 
     def to_host(self, rows: int, stream: Any) -> None:
-        """Copy the first rows back when the stream gets there."""
+        """Enqueue a copy of the first rows to the host on the stream."""
         self._copy(self.array.ctypes.data, self.address, rows, self._api.cudaMemcpyKind.cudaMemcpyDeviceToHost, stream)
 
     def _copy(self, target: int, source: int, rows: int, kind: Any, stream: Any) -> None:

@@ -1,1 +1,1 @@
-"""Ways in and out for models: folders in Hugging Face layout, and the model store of BentoML."""
+"""Import and export of models: folders in Hugging Face layout, and the model store of BentoML."""

@@ -1,6 +1,6 @@
-"""The BentoML model store: a whole bundle as `name:version`, proofs included.
+"""Bundles in the BentoML model store: the whole bundle as `name:version`, with its parity records.
 
-The bundle lies in a folder of its own name inside the stored model, so that it can also be served from the store:
+The bundle is a sub-folder of the stored model, with the bundle's name, so that it can be served from the store:
 `HALFTONE_ARTIFACTS=$(bentoml models get NAME:VERSION -o path) HALFTONE_MODEL=NAME bentoml serve`.
 """
 
@@ -26,11 +26,11 @@ from bentoml.exceptions import BentoMLException, NotFound
 
 
 def push_bento(bundle: Bundle) -> str:
-    """Store the whole bundle, every file checked against its hash; returns the tag, `name:version`.
+    """Store the whole bundle, with every file checked against its hash, and return the tag `name:version`.
 
     Raises:
-        HalftoneError: the tag is taken, or BentoML does not accept the name.
-        BundleError: a file is missing or not what the manifest says.
+        HalftoneError: the tag exists, or BentoML does not accept the name.
+        BundleError: a file is missing or differs from the manifest.
     """
     manifest = bundle.manifest
     tag = _tag(manifest.name, manifest.version)
@@ -43,7 +43,7 @@ def push_bento(bundle: Bundle) -> str:
     except BentoMLException as error:
         raise HalftoneError(f"the model store did not take {tag} ({error}): see `bentoml models list`") from None
     except KeyboardInterrupt:
-        # After an error BentoML removes what it has copied so far, after Ctrl-C it does not.
+        # BentoML removes a partial copy after an error, but not after Ctrl-C.
         with contextlib.suppress(BentoMLException):
             bentoml.models.delete(tag)
         raise
@@ -51,15 +51,15 @@ def push_bento(bundle: Bundle) -> str:
 
 
 def pull_bento(tag: str, target: Path) -> Bundle:
-    """Make a bundle from a stored one, every file checked against its hash.
+    """Make a bundle from a stored one, with every file checked against its hash.
 
     Args:
-        tag: `NAME`, for the version stored last, or `NAME:VERSION`.
+        tag: `NAME` for the latest version, or `NAME:VERSION`.
         target: folder of the new bundle, missing or empty; its name becomes the bundle's.
 
     Raises:
         HalftoneError: there is no such model, or it holds no bundle.
-        BundleError: a file is missing or not what the manifest says, or the target holds something.
+        BundleError: a file is missing or differs from the manifest, or the target is not empty.
     """
     name = target.name
     try:
@@ -73,8 +73,8 @@ def pull_bento(tag: str, target: Path) -> Bundle:
     folders = [path.parent for path in Path(stored.path).glob(f"*/{FILE_NAME}")]
     if len(folders) != 1:
         raise HalftoneError(
-            f"{stored.tag} of the model store holds no bundle of Halftone's: choose one that "
-            "`python -m export.push --to bentoml` stored"
+            f"{stored.tag} of the model store is not a bundle of Halftone: choose a model that was stored with "
+            "`python -m export.push --to bentoml`"
         )
     source = Bundle.open(folders[0])
     copy(source, target, _renamed(source.manifest, name, f"`python -m export.pull --from bentoml:{tag} --name {name}`"))
@@ -82,12 +82,12 @@ def pull_bento(tag: str, target: Path) -> Bundle:
 
 
 def copy(source: Bundle, folder: Path, manifest: Manifest) -> None:
-    """A new bundle with the checked bytes of every file, all of them or nothing.
+    """Write a new bundle with the checked bytes of every file, all of them or nothing.
 
     Args:
         source: the opened bundle.
         folder: must be missing or empty.
-        manifest: the new bundle's; it lists the same files.
+        manifest: of the new bundle; lists the same files.
     """
     with Bundle.creating(folder, manifest) as bundle:
         for name in manifest.files:
@@ -95,7 +95,7 @@ def copy(source: Bundle, folder: Path, manifest: Manifest) -> None:
 
 
 def _tag(name: str, version: str | None = None) -> Any:
-    """BentoML's tag; its names are lower case."""
+    """Return BentoML's tag; its names are lower case."""
     try:
         return bentoml.Tag(name.lower(), version)
     except ValueError as error:
@@ -103,12 +103,12 @@ def _tag(name: str, version: str | None = None) -> Any:
 
 
 def _labels(manifest: Manifest) -> dict[str, str]:
-    """What `bentoml models list` can be filtered by."""
+    """Return the labels by which `bentoml models list` filters."""
     return {"made-by": "halftone", "architecture": manifest.architecture}
 
 
 def _metadata(manifest: Manifest) -> dict[str, Any]:
-    """What `bentoml models get` shows."""
+    """Return the metadata that `bentoml models get` shows."""
     return {
         "architecture": manifest.architecture,
         "classes": len(manifest.labels),
@@ -120,9 +120,9 @@ def _metadata(manifest: Manifest) -> dict[str, Any]:
 
 
 def _renamed(manifest: Manifest, name: str, command: str) -> Manifest:
-    """The manifest under another name, with commands that repair the files under that name.
+    """Return the manifest under another name, with the repair commands (`made_by`) for that name.
 
-    An export comes back by exporting again, everything else by pulling again.
+    Exporting again repairs an exported file; pulling again (`command`) repairs the others.
     """
     option = re.compile(rf"--model {re.escape(manifest.name)}(?=[ `])")
 

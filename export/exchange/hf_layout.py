@@ -1,4 +1,4 @@
-"""The Hugging Face layout as timm 1.0 writes it: file names, and what Halftone keeps beside timm's own settings.
+"""Hugging Face layout as timm 1.0 writes it: file names, and Halftone's section of the configuration.
 
 config.json         architecture, labels, `pretrained_cfg` (input, mean, std, …), and the section `halftone`
 model.safetensors   the weights under timm's names
@@ -22,10 +22,10 @@ SECTION = "halftone"
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """`config.json`'s section `halftone`: what a manifest holds and timm has no place for."""
+    """Section `halftone` of `config.json`: fields of the manifest that timm's configuration lacks."""
 
     weights_sha256: str
-    """Hash of `model.safetensors`, to notice weights that were exchanged without their description."""
+    """Hash of `model.safetensors`, to detect weights that were replaced without their description."""
 
     source: str
     """As `Manifest.source`."""
@@ -44,7 +44,7 @@ class Section:
 
     @classmethod
     def of(cls, manifest: Manifest, weights: bytes) -> Self:
-        """The section for a bundle."""
+        """Return the section for a bundle."""
         return cls(
             weights_sha256=sha256(weights),
             source=manifest.source,
@@ -56,7 +56,7 @@ class Section:
 
     @classmethod
     def read(cls, values: dict[str, Any]) -> Self:
-        """Read what `asdict` gave.
+        """Parse the output of `to_dict`.
 
         Raises:
             HalftoneError: a field is missing or unknown.
@@ -70,5 +70,5 @@ class Section:
             ) from None
 
     def to_dict(self) -> dict[str, Any]:
-        """The values as JSON-ready types."""
+        """Return the values as JSON-ready types."""
         return asdict(self)

@@ -1,7 +1,7 @@
-"""A folder in Hugging Face layout, written by `export.push` or by timm itself, to a new bundle.
+"""Read a folder in Hugging Face layout, written by `export.push` or by timm, into a new bundle.
 
-Nothing in the folder is executed: the network is the catalogue's, the weights are safetensors and never pickle, and
-settings that would make timm build another network are refused.
+Nothing in the folder is executed: the network comes from the catalogue, and the weights are safetensors, never pickle.
+Settings with which timm would build another network are refused.
 """
 
 from __future__ import annotations
@@ -30,39 +30,39 @@ from models.common.files import sha256
 from models.spec import Architecture, InputSpec
 
 _LICENSE = re.compile(r"[A-Za-z0-9.+-]{1,60}")
-# What says how a network was trained or is loaded, and not which network it is.
+# Arguments for training or loading, which do not change the network.
 _HARMLESS = frozenset({"drop_rate", "drop_path_rate", "pretrained"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """What a folder says about its model, checked."""
+    """Checked description of the model in a folder."""
 
     network: Architecture
-    """The catalogue's network."""
+    """Network of the catalogue."""
 
     manifest: Manifest
-    """Of the bundle to be made, without files."""
+    """Manifest of the new bundle, without files."""
 
     section: Section | None
-    """What `export.push` added; None for a folder of timm's."""
+    """Section of `export.push`; None for a folder written by timm."""
 
     config: dict[str, Any]
     """The whole of `config.json`."""
 
 
 def pull_folder(folder: Path, target: Path, labels: Path | None = None) -> Bundle:
-    """Make a bundle from a folder, all of it or nothing.
+    """Make a bundle from a folder; an error leaves nothing behind.
 
     Args:
         folder: holds `config.json` and `model.safetensors`.
         target: folder of the new bundle, missing or empty; its name becomes the bundle's.
-        labels: file with one class name a line, for a folder whose `config.json` has none.
+        labels: file with one class name per line, for a folder whose `config.json` has none.
 
     Raises:
         HalftoneError: a file is missing, damaged or does not fit the others, the network is not in the catalogue, or
-            it would see its pictures otherwise than Halftone shows them.
-        BundleError: the target holds something.
+            it needs a preprocessing that Halftone does not have.
+        BundleError: the target is not empty.
     """
     source = describe(folder, target.name, labels)
     weights = _weights(folder, source.section)
@@ -73,7 +73,7 @@ def pull_folder(folder: Path, target: Path, labels: Path | None = None) -> Bundl
     command = f"`python -m export.pull --from {folder} --name {target.name}`"
     with Bundle.creating(target, source.manifest) as bundle:
         if source.section:
-            # The very bytes, so that the version stays the same.
+            # The same bytes, so that the version stays the same.
             bundle.write(WEIGHTS, weights, made_by=command)
         else:
             save_weights(bundle, module, made_by=command)
@@ -82,7 +82,7 @@ def pull_folder(folder: Path, target: Path, labels: Path | None = None) -> Bundl
 
 
 def describe(folder: Path, name: str, labels: Path | None) -> Source:
-    """Read and check `config.json`; `name` is the new bundle's, the rest and the errors as for `pull_folder`."""
+    """Read and check `config.json`; `name` is the new bundle's, other arguments and errors are as for `pull_folder`."""
     config = _config(folder)
     settings = config["pretrained_cfg"]
     network = _network(str(config.get("architecture")), str(settings.get("tag") or ""), folder / CONFIG)
@@ -117,20 +117,20 @@ def _config(folder: Path) -> dict[str, Any]:
         raise HalftoneError(f"{path} is not JSON ({error}): push or save the model again") from None
     if not isinstance(config, dict) or not isinstance(config.get("pretrained_cfg"), dict):
         raise HalftoneError(
-            f"{path} is not a configuration of timm's (no `pretrained_cfg`): save the model with timm's `save_for_hf`"
+            f"{path} is not a configuration of timm (no `pretrained_cfg`): save the model with timm's `save_for_hf`"
         )
     if not isinstance(config.get(SECTION, {}), dict):
-        raise HalftoneError(f"the section {SECTION!r} of {path} is no object: push the bundle again")
+        raise HalftoneError(f"the section {SECTION!r} of {path} is not an object: push the bundle again")
     return config
 
 
 def _network(architecture: str, tag: str, path: Path) -> Architecture:
-    """The catalogue's entry that timm builds under that name, by preference the one with the same weights' tag."""
+    """Return the catalogue's entry that timm builds under that name, preferably with the same tag of weights."""
     entries = [entry for entry in catalogue().values() if entry.timm_name.partition(".")[0] == architecture]
     if not entries:
         raise HalftoneError(
             f"{path} names timm's architecture {architecture!r}, which is not in the catalogue (`python -m models` "
-            "lists it): add it there, or choose a model of one of its architectures"
+            "lists it): choose a model of one of its architectures, or add this one to the catalogue"
         )
     return next((entry for entry in entries if entry.timm_name == f"{architecture}.{tag}"), entries[0])
 
@@ -169,13 +169,13 @@ def _weights(folder: Path, section: Section | None) -> bytes:
     if section and sha256(data) != section.weights_sha256:
         raise HalftoneError(
             f"{path} holds other weights than {CONFIG} describes (SHA-256 differs): push the bundle again, or remove "
-            f"the section {SECTION!r} from {CONFIG} if the weights were exchanged on purpose"
+            f"the section {SECTION!r} from {CONFIG} if the weights were replaced on purpose"
         )
     return data
 
 
 def _load(module: torch.nn.Module, weights: bytes, path: Path) -> None:
-    """Load weights whose names, shapes and kinds of numbers are those of the network."""
+    """Load the weights; refuse names, shapes or element types that are not those of the network."""
     try:
         state = safetensors.torch.load(weights)
     except safetensors.SafetensorError as error:
@@ -208,7 +208,7 @@ def _check_network(source: Source, module: torch.nn.Module, path: Path) -> None:
 
 
 def _same(value: Any, expected: Any) -> bool:
-    """Whether two arguments mean the same; a square's side may be written once or twice."""
+    """Return True if two arguments mean the same; the side of a square may be given once or twice."""
     if isinstance(expected, list) and not isinstance(value, list):
         return all(value == each for each in expected)
     return bool(value == expected)

@@ -1,4 +1,4 @@
-"""A bundle's checkpoint to a folder in Hugging Face layout that `timm.create_model("local-dir:FOLDER")` loads."""
+"""Write a bundle's checkpoint to a folder in Hugging Face layout, for `timm.create_model("local-dir:FOLDER")`."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ or with Halftone: `python -m export.pull --from FOLDER --name {name}`.
 
 
 def push_folder(bundle: Bundle, folder: Path) -> None:
-    """Write the bundle's checkpoint, its description and its card into a new folder, all of it or nothing.
+    """Write the bundle's checkpoint, configuration and model card into a new folder, or nothing.
 
-    Before the folder appears, timm loads it and must answer exactly as the bundle does.
+    Before the folder appears, timm loads it and must compute exactly the logits of the bundle.
 
     Args:
         bundle: the opened bundle.
         folder: must be missing or empty.
 
     Raises:
-        HalftoneError: the folder holds something, or timm does not rebuild the same network from it.
-        BundleError: the weights are missing or not what the manifest says.
+        HalftoneError: the folder is not empty, or timm does not rebuild the same network from it.
+        BundleError: the weights are missing or differ from the manifest.
     """
     manifest, weights, module = bundle.manifest, bundle.read(WEIGHTS), load_module(bundle)
     with _staged(folder) as stage:
@@ -91,7 +91,7 @@ def _check_round_trip(folder: Path, module: torch.nn.Module, size: int) -> None:
 
 @contextlib.contextmanager
 def _staged(folder: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `folder` on success and is gone on an error."""
+    """Yield a temporary folder that becomes `folder` on success and is removed on an error."""
     taken = f"{folder} is not empty: remove it, or choose another place with --to"
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise HalftoneError(taken)
@@ -103,7 +103,7 @@ def _staged(folder: Path) -> Iterator[Path]:
         try:
             stage.replace(folder)
         except OSError:
-            # Another command wrote there in the meantime.
+            # Another command has written there since.
             raise HalftoneError(taken) from None
     finally:
         shutil.rmtree(stage, ignore_errors=True)

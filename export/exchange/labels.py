@@ -1,4 +1,4 @@
-"""The classes of a folder in Hugging Face layout: timm's settings, a file of the user's, or ImageNet's."""
+"""Class names of a folder in Hugging Face layout: from timm's settings, from a file, or those of ImageNet."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ Names = tuple[str, ...]
 def class_names(
     config: dict[str, Any], settings: dict[str, Any], ids: list[str] | None, file: Path | None, origin: Path
 ) -> tuple[Names, Names]:
-    """The labels and label ids, by output index.
+    """Return the labels and label ids, by output index.
 
-    Where there are 1,000 classes without names they are ImageNet's, as timm takes them to be.
+    1,000 classes without names are ImageNet's, as in timm.
 
     Args:
         config: the whole configuration.
-        settings: its `pretrained_cfg`, where older versions of timm keep the names.
+        settings: `pretrained_cfg` of the configuration, which holds the names in older versions of timm.
         ids: label ids from the section `halftone`; None without that section.
-        file: one class name a line, in place of what the configuration says.
-        origin: the configuration's path, for the messages.
+        file: one class name per line; overrides the names of the configuration.
+        origin: path of the configuration, for messages.
 
     Raises:
-        HalftoneError: there are no names, or not as many as classes.
+        HalftoneError: there are no names, or their number is not that of the outputs.
     """
     count = config.get("num_classes", settings.get("num_classes"))
     names = _from_file(file) if file else _listed(config.get("label_names") or settings.get("label_names"), origin)
@@ -34,18 +34,18 @@ def class_names(
         return imagenet_labels(), imagenet_ids()
     if not names:
         raise HalftoneError(
-            f"{origin} names none of its {count} classes: give a file with one name a line, by output index, with "
-            "--labels FILE"
+            f"{origin} names none of its {count} classes: give a file with one name per line, in the order of the "
+            "outputs, with --labels FILE"
         )
     if len(names) != count:
-        raise HalftoneError(f"{file or origin} has {len(names)} class names for {count} outputs: give as many")
+        raise HalftoneError(f"{file or origin} has {len(names)} class names for {count} outputs: give {count} names")
     if ids is not None or file:
         return names, tuple(ids or ())
     return _described(names, config.get("label_descriptions") or settings.get("label_descriptions"))
 
 
 def _listed(values: Any, origin: Path) -> Names:
-    """Names from a list, or from an object of index to name without a gap."""
+    """Return names from a list, or from an object that maps every index to a name."""
     if isinstance(values, dict):
         if sorted(values) != sorted(map(str, range(len(values)))):
             raise HalftoneError(f"{origin}: label_names has gaps: name every output index from 0 to {len(values) - 1}")
@@ -54,7 +54,7 @@ def _listed(values: Any, origin: Path) -> Names:
 
 
 def _described(names: Names, descriptions: Any) -> tuple[Names, Names]:
-    """timm's names are ids (WordNet's for ImageNet) where there is a distinct description of each."""
+    """Return the descriptions as labels and timm's names as ids (WordNet's for ImageNet), if all are distinct."""
     if not isinstance(descriptions, dict) or not set(names) <= descriptions.keys():
         return names, ()
     described = tuple(str(descriptions[name]) for name in names)
@@ -63,5 +63,5 @@ def _described(names: Names, descriptions: Any) -> tuple[Names, Names]:
 
 def _from_file(path: Path) -> Names:
     if not path.is_file():
-        raise HalftoneError(f"--labels {path}: no such file; it must hold one class name a line, by output index")
+        raise HalftoneError(f"--labels {path}: no such file; it must have one class name per line, by output index")
     return tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())

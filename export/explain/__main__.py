@@ -1,7 +1,7 @@
-"""`python -m export.explain --model NAME --image X [--class LABEL] [--output X.png]`: what the network looked at.
+"""`python -m export.explain --model NAME --image X [--class LABEL] [--output X.png]`: heat map of a classification.
 
-Writes a PNG with the picture as the network sees it, the heat map over it and the best classes: Grad-CAM for
-convolutional networks, Swin and PVT, attention rollout for ViT and DeiT. About 8 s, most of it to load torch. As a
+Writes a PNG with the image as the network sees it, the heat map over it and the best classes: Grad-CAM for
+convolutional networks, Swin and PVT, attention rollout for ViT and DeiT. About 8 s, mostly for loading torch. As a
 library: `export.explain.explainer`.
 """
 
@@ -38,13 +38,13 @@ class ExplainConfig:
     """A JPEG, PNG or WebP file."""
 
     class_: Annotated[str | None, tyro.conf.arg(name="class")] = None
-    """Label (or label id) of the class to explain; default: the one that the model finds most probable."""
+    """Label (or label id) of the class to explain; default: the most probable class."""
 
     output: Path | None = None
-    """The PNG to write; default: the picture's name with `.explained.png`, in the current folder."""
+    """PNG file to write; default: the image's name with `.explained.png`, in the current folder."""
 
     top_k: int = 5
-    """How many of the best classes to list, besides the one asked for."""
+    """Number of best classes to list, in addition to the class of --class."""
 
     def __post_init__(self) -> None:
         if self.top_k < 1:
@@ -56,12 +56,12 @@ class ExplainConfig:
 
     @property
     def target(self) -> Path:
-        """Where the PNG goes."""
+        """Path of the PNG."""
         return self.output or Path(f"{self.image.stem}.explained.png")
 
 
 def class_index(manifest: Manifest, label: str) -> int:
-    """The output index of a label or label id.
+    """Return the output index of a label or label id.
 
     Raises:
         HalftoneError: the model has no such class; the message suggests the nearest names.
@@ -94,8 +94,8 @@ def _picture(path: Path, manifest: Manifest) -> Pixels:
 
 
 def _explained(bundle: Bundle, picture: Pixels, index: int | None, top_k: int) -> tuple[bytes, str]:
-    """The PNG, and what it shows in words."""
-    # Imported here, as it loads torch: a wrong label or picture is answered at once.
+    """Return the PNG and its content in words."""
+    # Imported here, as it loads torch: a wrong label or image is reported at once.
     from export.explain.explainer import Explainer
     from export.explain.overlay import render
 

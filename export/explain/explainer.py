@@ -1,8 +1,8 @@
-"""Heat maps for any bundle: attention rollout where the network is a Vision Transformer, else Grad-CAM.
+"""Heat maps for any bundle: attention rollout for Vision Transformers, Grad-CAM for other networks.
 
     maps = explain(open_bundle("efficientnet_lite0"), pixels)      # float32 (N, S, S) in 0..1
 
-Loads the FP32 checkpoint with torch (1 s for EfficientNet-Lite0) and then takes about as long as a forward pass.
+Loading the FP32 checkpoint with torch takes 1 s for EfficientNet-Lite0; a map takes about as long as a forward pass.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ Maps = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """What one call found."""
+    """Result of one call."""
 
     method: Method
-    """How the maps were made; attention rollout gives the same map for every class."""
+    """Method of the maps; attention rollout gives the same map for every class."""
 
     maps: Maps
-    """float32 (N, S, S) in 0..1: the hottest pixel of a picture is 1; all 0 where nothing speaks for the class."""
+    """float32 (N, S, S) in 0..1: the hottest pixel of an image is 1; all are 0 if nothing speaks for the class."""
 
     logits: npt.NDArray[np.float32]
     """float32 (N, classes) of the FP32 network that was explained."""
 
 
 class Explainer:
-    """A bundle's network, ready to explain; calls from several threads do not disturb one another.
+    """A bundle's network, loaded to explain its logits; thread-safe.
 
     Args:
         bundle: the opened bundle.
@@ -61,15 +61,15 @@ class Explainer:
         self.method: Method = "attention rollout" if self._rollout else "Grad-CAM"
 
     def explain(self, pixels: Pixels, class_index: int | None = None) -> Explanation:
-        """Maps and answers for pictures.
+        """Compute heat maps and logits of images.
 
         Args:
             pixels: uint8 RGB of shape (N, S, S, 3) with N >= 1.
-            class_index: the output to explain; None for each picture's best one.
+            class_index: output to explain; None for the best class of each image.
 
         Raises:
             ValueError: the pixels have another type or shape.
-            HalftoneError: no such class, or the network's features do not lie on a grid.
+            HalftoneError: there is no such class, or the network's features do not lie on a grid.
         """
         if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != self._shape or not len(pixels):
             raise ValueError(
@@ -88,7 +88,7 @@ class Explainer:
 
 
 def explain(bundle: Bundle, pixels: Pixels, class_index: int | None = None) -> Maps:
-    """Heat maps float32 (N, S, S) in 0..1 for pixels uint8 (N, S, S, 3); as `Explainer.explain`, for a single call.
+    """Return heat maps float32 (N, S, S) in 0..1 for pixels uint8 (N, S, S, 3), as a single `Explainer.explain`.
 
     Raises:
         ValueError, HalftoneError: as `Explainer`.
@@ -97,8 +97,8 @@ def explain(bundle: Bundle, pixels: Pixels, class_index: int | None = None) -> M
 
 
 def _enlarge(maps: torch.Tensor, size: int) -> Maps:
-    """(N, H, W) of zero or more to (N, size, size) in 0..1."""
+    """Scale non-negative (N, H, W) to (N, size, size) in 0..1."""
     large = torch.nn.functional.interpolate(maps[:, None], (size, size), mode="bilinear", align_corners=False)[:, 0]
     highest = large.amax(dim=(1, 2), keepdim=True)
-    # A map of nothing but zeros stays one.
+    # A map of zeros stays zero.
     return np.asarray((large / highest.clamp(min=torch.finfo(large.dtype).tiny)).clamp(0, 1).numpy())

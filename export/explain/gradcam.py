@@ -1,4 +1,4 @@
-"""Grad-CAM: where in the picture the last stage's features speak for a class.
+"""Grad-CAM: heat map of the image regions whose last-stage features speak for a class.
 
 Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", 2017
 (arXiv:1610.02391), equations 1 and 2.
@@ -14,12 +14,12 @@ from models.common.errors import HalftoneError
 
 
 def grad_cam(module: torch.nn.Module, planes: torch.Tensor, classes: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
-    """Class-discriminative maps from the features that the last stage hands to the head.
+    """Compute class-discriminative maps from the features that the last stage passes to the head.
 
     Args:
         module: a timm network with `forward_features` and `forward_head`, in evaluation mode.
         planes: float32 (N, 3, S, S), normalised.
-        classes: int64 (N,) output index to explain for each picture; None for the best one.
+        classes: int64 (N,) output index to explain for each image; None for the best class.
 
     Returns:
         Maps float32 (N, H, W), zero or more, on the grid of the last stage; logits float32 (N, classes).
@@ -35,7 +35,7 @@ def grad_cam(module: torch.nn.Module, planes: torch.Tensor, classes: torch.Tenso
             f"Grad-CAM needs features on a grid, and {type(module).__name__} ends in {tuple(features.shape[1:])}: "
             "choose a convolutional network, Swin, PVT, or a ViT (attention rollout)"
         )
-    # Everything before the last stage's output is a constant here, so that only the head is differentiated.
+    # Everything before the last stage's output is a constant, so that only the head is differentiated.
     features.requires_grad_()
     with torch.enable_grad():
         logits = network.forward_head(features)

@@ -1,4 +1,4 @@
-"""The picture that shows an explanation: what the network saw, the heat over it, and the best classes with bars."""
+"""Render an explanation as a PNG: the network's input, the heat map over it, and the best classes as bars."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _HEAT = np.array([(0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 
 def render(
     picture: Pixels, heat: npt.NDArray[np.float32], predictions: Sequence[tuple[str, float]], title: str
 ) -> bytes:
-    """A PNG of the picture, the picture under its heat map, and the predictions.
+    """Return a PNG of the image, the image under its heat map, and the predictions.
 
     Args:
         picture: uint8 RGB (S, S, 3), as the network saw it.
         heat: float32 (S, S) in 0..1.
         predictions: label and probability in 0..1, best first.
-        title: one line above them.
+        title: one line above the predictions.
 
     Returns:
         The PNG file's bytes.
@@ -55,7 +55,7 @@ def render(
 
 
 def overlay(picture: Pixels, heat: npt.NDArray[np.float32]) -> Pixels:
-    """The picture mixed with the colours of its heat.
+    """Return the image blended with the colours of its heat map.
 
     Args:
         picture: uint8 RGB (S, S, 3).

@@ -1,7 +1,7 @@
-"""Attention rollout: how much of each patch reaches the token that decides, through all blocks.
+"""Attention rollout: the share of each patch in the token that the head reads, through all blocks.
 
-Abnar and Zuidema, "Quantifying Attention Flow in Transformers", 2020 (arXiv:2005.00928), section 3. It follows the
-attention and not the class: the map is the same for every class.
+Abnar and Zuidema, "Quantifying Attention Flow in Transformers", 2020 (arXiv:2005.00928), section 3. It depends
+on the attention, not on the class: the map is the same for every class.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from models.common.errors import HalftoneError
 
 
 def rollout(attentions: Iterable[torch.Tensor]) -> torch.Tensor:
-    """Multiply the blocks' attention, each averaged over its heads and mixed half and half with the identity.
+    """Multiply the attention of the blocks, each averaged over its heads and mixed half and half with the identity.
 
     Args:
         attentions: float (N, heads, T, T) for every block from the first to the last; rows sum to one.
@@ -28,7 +28,7 @@ def rollout(attentions: Iterable[torch.Tensor]) -> torch.Tensor:
     """
     total: torch.Tensor | None = None
     for attention in attentions:
-        # The half is the residual connection that goes past the attention.
+        # The identity is the residual connection around the attention.
         mixed = (attention.mean(dim=1) + torch.eye(attention.shape[-1], device=attention.device)) / 2
         total = mixed if total is None else mixed @ total
     if total is None:
@@ -40,8 +40,8 @@ class AttentionRollout:
     """The rollout maps of one Vision Transformer.
 
     Args:
-        module: the network, in evaluation mode; its attention is switched to the implementation that keeps the
-            weights (timm's fused one never has them in memory). Other networks of the process stay as they are.
+        module: the network, in evaluation mode. Its attention is switched to the implementation that keeps the weights,
+            which timm's fused attention never has in memory. Other networks of the process are not changed.
     """
 
     def __init__(self, module: VisionTransformer) -> None:
@@ -52,7 +52,7 @@ class AttentionRollout:
         self._extract = AttentionExtract(module, method="fx")
 
     def __call__(self, planes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The share of each patch in what the head sees.
+        """Compute the share of each patch in the head's input.
 
         Args:
             planes: float32 (N, 3, S, S), normalised.

@@ -1,4 +1,7 @@
-"""`model.PRECISION.json`: what was tried to make a graph of lower precision pass its gate, and what each step cost."""
+"""`model.PRECISION.json`: the attempts to make a graph of lower precision pass its gate, and the cost of each.
+
+The file is a record for people: no code reads it.
+"""
 
 from __future__ import annotations
 
@@ -14,65 +17,65 @@ from export.onnx.metadata import precision_histogram
 from export.parity.record import ParityRecord, Verdict
 from models.bundle.bundle import WEIGHTS, Bundle
 
-SCHEMA = 1
+SCHEMA = 2
 NAMES_KEPT = 100
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """One attempt."""
+    """One graph of lower precision: which nodes stayed in FP32, and how far that was from passing."""
 
     kept: str
-    """What stayed in FP32, in words."""
+    """Nodes that stayed in FP32, in words."""
 
-    judged_by: str
-    """`search` on a few pictures, or the `parity gate`."""
+    evaluated_by: str
+    """`search` on a few images, or the `parity gate`."""
 
     verdict: Verdict
-    """Whether that was enough."""
+    """PASSED if that was enough."""
 
     reasons: list[str]
-    """By how much it failed; empty where it passed."""
+    """Missed thresholds with their figures; empty if it passed."""
 
     fp32_nodes: int
-    """Number of nodes kept in FP32, without the normalisation of the input."""
+    """Number of nodes in FP32, without the normalisation of the input."""
 
     fp32_operators: dict[str, int]
-    """Those nodes by operator."""
+    """Number of those nodes by operator."""
 
     fp32_names: list[str]
-    """Their names, the first hundred."""
+    """Names of the first hundred of those nodes."""
 
     weight_bytes: dict[str, int]
     """Bytes of weights by element type."""
 
     figures: dict[str, Any]
-    """What was measured."""
+    """Figures of `export.parity.metrics.compare`; by variant for the parity gate."""
 
 
-def rung(
+def describe_attempt(
     graph: onnx.ModelProto,
     kept: Collection[str],
     words: str,
     *,
-    judged_by: str,
+    evaluated_by: str,
     reasons: list[str],
     figures: dict[str, Any],
 ) -> Attempt:
-    """Describe an attempt.
+    """Return the record of an attempt.
 
     Args:
         graph: the graph of lower precision.
         kept: names of its FP32 nodes.
-        words: what they are.
-        judged_by: as in `Attempt`.
-        reasons: by how much it failed.
-        figures: what was measured.
+        words: these nodes in words.
+        evaluated_by: as in `Attempt`.
+        reasons: missed thresholds with their figures.
+        figures: as in `Attempt`.
     """
     nodes = [node for node in graph.graph.node if node.name in kept]
     return Attempt(
         kept=words,
-        judged_by=judged_by,
+        evaluated_by=evaluated_by,
         verdict="FAILED" if reasons else "PASSED",
         reasons=reasons,
         fp32_nodes=len(nodes),
@@ -83,30 +86,32 @@ def rung(
     )
 
 
-def proved_rung(graph: onnx.ModelProto, kept: Collection[str], words: str, records: Sequence[ParityRecord]) -> Attempt:
-    """Describe an attempt that went through the gate: one record for each runtime that ran the graph."""
+def describe_proof(
+    graph: onnx.ModelProto, kept: Collection[str], words: str, records: Sequence[ParityRecord]
+) -> Attempt:
+    """Return the record of an attempt that the parity gate evaluated, from one parity record for each runtime."""
     reasons = [f"{record.variant}: {reason}" for record in records for reason in record.reasons]
     figures = {record.variant: record.figures for record in records}
-    return rung(graph, kept, words, judged_by="parity gate", reasons=reasons, figures=figures)
+    return describe_attempt(graph, kept, words, evaluated_by="parity gate", reasons=reasons, figures=figures)
 
 
-def save_ladder(bundle: Bundle, precision: str, rungs: Sequence[Attempt], *, calibration: str) -> str:
-    """Write the attempts beside the graph; returns the file's name.
+def save_attempts(bundle: Bundle, precision: str, attempts: Sequence[Attempt], *, calibration: str) -> str:
+    """Write the attempts into the bundle and return the file's name.
 
     Args:
-        bundle: that holds `model.PRECISION.onnx`.
+        bundle: holds `model.PRECISION.onnx`.
         precision: of the graph.
-        rungs: the attempts in order; the last one is the graph that is there now.
-        calibration: the pictures that ranges were measured on, in words.
+        attempts: in order; the last one made the graph that the bundle holds now.
+        calibration: the images that ranges were measured on, in words.
     """
     name, graph = f"model.{precision}.json", f"model.{precision}.onnx"
     values = {
         "schema": SCHEMA,
         "precision": precision,
-        "verdict": rungs[-1].verdict,
+        "verdict": attempts[-1].verdict,
         "graph_sha256": bundle.manifest.files[graph].sha256,
         "calibration": calibration,
-        "ladder": [asdict(each) for each in rungs],
+        "attempts": [asdict(each) for each in attempts],
     }
     command = f"`python -m export.onnx --model {bundle.manifest.name} --precision {precision}`"
     data = (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode()

@@ -1,4 +1,4 @@
-"""Pictures to measure ranges on: from the training split, never among those that a proof is made on."""
+"""Calibration images: from the training split, never among the images of a parity proof."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ MIN_PICTURES = 16
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationPictures:
-    """Pictures as the model sees them."""
+    """Preprocessed images to measure ranges on."""
 
     description: str
-    """What they are, for the record."""
+    """Origin of the images, for the record."""
 
     pixels: npt.NDArray[np.uint8]
     """uint8 RGB (N, S, S, 3)."""
@@ -36,18 +36,17 @@ class CalibrationPictures:
 def calibration_pictures(
     spec: InputSpec, data: Path | None, calibrate_on: Path | None, *, count: int
 ) -> CalibrationPictures:
-    """Up to `count` pictures, evenly spread over the folder or the sample photographs.
+    """Return up to `count` images, evenly spread over the folder or the sample photographs.
 
     Args:
         spec: the model's input.
-        data: the folder that the proof is made on; its `train` is taken. None for the sample photographs, of which
-            other windows are taken than a proof's.
-        calibrate_on: a folder to take the pictures from instead.
-        count: how many.
+        data: folder of the proof; its sub-folder `train` is used. None for windows of the sample photographs that no
+            proof uses.
+        calibrate_on: folder to use instead.
+        count: number of images.
 
     Raises:
-        HalftoneError: there is no folder to take them from, it holds pictures that the proof is made on, or too few
-            of them can be read.
+        HalftoneError: the folder is missing, shares images with the proof, or too few of its images can be read.
     """
     folder = _folder(data, calibrate_on)
     if folder is None:
@@ -79,19 +78,19 @@ def _folder(data: Path | None, calibrate_on: Path | None) -> Path | None:
             "name the training pictures with --calibrate-on DIR"
         )
     if data is not None:
-        judged = next((data / name for name in HELD_OUT if (data / name).is_dir()), data).resolve()
+        held_out = next((data / name for name in HELD_OUT if (data / name).is_dir()), data).resolve()
         ours = folder.resolve()
         # DATA/train lies in DATA, yet apart from DATA/val.
-        if judged == ours or ours in judged.parents or judged in ours.parents:
+        if held_out == ours or ours in held_out.parents or held_out in ours.parents:
             raise HalftoneError(
-                f"{folder} and {judged} share pictures, and calibration must not see those that the proof is made on: "
-                "name a folder apart from them with --calibrate-on DIR"
+                f"{folder} and {held_out} share pictures, and calibration must not see those that the proof is made "
+                "on: name a folder apart from them with --calibrate-on DIR"
             )
     return folder
 
 
 def _spread(folder: Path, count: int) -> list[Path]:
-    """`count` pictures at even distances in the order of their paths, which takes from every class its share."""
+    """Return `count` files at even distances in the order of their paths, so that each class gets its share."""
     files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES and path.is_file()]
     return [files[index * len(files) // count] for index in range(count)] if len(files) > count else files
 
@@ -101,5 +100,5 @@ def _readable(files: list[Path], spec: InputSpec) -> Iterator[Pixels]:
         try:
             yield load(path.read_bytes(), spec)
         except ImageError:
-            # Training counts and reports broken pictures; here another one serves as well.
+            # Training counts and reports broken images; here the next image will do.
             continue

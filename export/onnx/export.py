@@ -1,17 +1,9 @@
-"""`python -m export.onnx --model NAME [--precision fp32|fp16|int8]`: a bundle's weights to an ONNX graph and its proof.
+"""Export a bundle's weights to `model.PRECISION.onnx`, after a check that the graph fits into one file.
 
-Writes `model.PRECISION.onnx` into the bundle and runs `export.parity` on the ONNX Runtime variant. FP16 is made by
-halving the torch module before tracing (normalisation stays FP32), because TensorRT 11 takes the precision from the
-graph; where that fails its gate, what needs FP32 is found and kept (`export.onnx.fp16.repair`). INT8 is calibrated on training
-pictures (`export.onnx.int8`). For EfficientNet-Lite0 on two cores about 10 s, for INT8 two minutes. Exit code 1 where the
-gate says no.
+An ONNX file is one protobuf message and therefore smaller than 2 GiB (https://protobuf.dev/programming-guides/encoding/,
+"Size Limits"). Larger graphs would keep their tensors in separate files, which the runtimes here refuse. The size is
+estimated before minutes are spent on tracing.
 """
-
-# MERGED-DOC """Whether a graph fits into one ONNX file, known before minutes are spent on tracing it.
-#
-# An ONNX file is one protobuf message and therefore smaller than 2 GiB (https://protobuf.dev/programming-guides/encoding/,
-# "Size Limits"). Larger graphs would keep their tensors in files beside them, which the runtimes here refuse.
-# """
 
 from __future__ import annotations
 
@@ -27,19 +19,27 @@ Precision = Literal["fp32", "fp16"]
 
 MIN_FP16_SHARE = 0.99
 
+PROTOBUF_LIMIT = 2**31 - 1
+
+STRUCTURE = 32 * 2**20
+"""Bytes allowed for nodes, names, labels, and what tracing folds into constants (masks, position tables)."""
+
+BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
+"""Bytes of a weight by precision."""
+
 
 def export_onnx(bundle: Bundle, precision: Precision) -> str:
-    """Trace the bundle's network into `model.PRECISION.onnx`; returns that name.
+    """Trace the bundle's network into `model.PRECISION.onnx` and return that name.
 
     Raises:
-        HalftoneError: an unknown precision, a graph too large for one file, or weights that did not come out in the
-            precision asked for.
+        HalftoneError: the precision is unknown, the graph is too large for one file, or its weights are not in the
+            requested precision.
     """
     if precision not in get_args(Precision):
         raise HalftoneError(f"precision must be one of {', '.join(get_args(Precision))}, not {precision!r}")
     check_graph_size(bundle, precision)
     manifest = bundle.manifest
-    # Imported here, as it takes seconds: neither help nor a request that is refused needs PyTorch.
+    # Imported here, as PyTorch takes seconds to load: neither help nor a refused request needs it.
     from export.onnx.tracing import traced
 
     graph = traced(bundle, precision)
@@ -59,28 +59,19 @@ def _check_fp16(graph: onnx.ModelProto) -> None:
     share = floats.get("FLOAT16", 0) / max(1, sum(floats.values()))
     if share < MIN_FP16_SHARE:
         raise HalftoneError(
-            f"FP16 was asked for, but only {share:.1%} of the graph's weights came out FP16 ({floats}): "
+            f"FP16 was requested, but only {share:.1%} of the graph's weights are FP16 ({floats}): "
             "export with --precision fp32 instead"
         )
 
 
 def ensure_fp32(bundle: Bundle) -> None:
-    """Make `model.fp32.onnx` where it is missing or stale."""
+    """Export `model.fp32.onnx` if it is missing or stale."""
     if not bundle.has("model.fp32.onnx"):
         export_onnx(bundle, "fp32")
 
 
-PROTOBUF_LIMIT = 2**31 - 1
-
-STRUCTURE = 32 * 2**20
-
-"""Room in bytes for nodes, names, labels, and what tracing folds into constants (masks, position tables)."""
-
-BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
-
-
 def graph_bytes(bundle: Bundle, precision: str) -> int:
-    """How long the ONNX file will be, at most, estimated from the FP32 checkpoint.
+    """Return an upper estimate of the ONNX file's size in bytes, from the size of the FP32 checkpoint.
 
     Raises:
         FileMissingError: the bundle has no weights.
@@ -95,10 +86,10 @@ def check_graph_size(bundle: Bundle, precision: str, limit: int = PROTOBUF_LIMIT
     Args:
         bundle: the opened bundle.
         precision: `fp32`, `fp16` or `int8`.
-        limit: of a file, in bytes.
+        limit: largest file in bytes.
 
     Raises:
-        HalftoneError: it would not; the message names the precision that does, if there is one.
+        HalftoneError: the graph would be larger; the message names FP16 if that fits.
     """
     size = graph_bytes(bundle, precision)
     if size <= limit:

@@ -1,10 +1,10 @@
-"""INT8 for ONNX Runtime and OpenVINO: `model.fp32.onnx` to `model.int8.onnx`, calibrated, proved, or not promoted.
+"""INT8 quantisation for ONNX Runtime and OpenVINO: `model.fp32.onnx` to a calibrated and proved `model.int8.onnx`.
 
 `python -m export.onnx --model NAME --precision int8` and `python -m export.openvino --model NAME --precision int8`
 call it. NNCF (https://github.com/openvinotoolkit/nncf) quantises weights per channel and activations per tensor to
 8 bits by QuantizeLinear/DequantizeLinear pairs, and corrects the biases (Finkelstein et al. 2019). First and last layer
-stay FP32, which cost EfficientNet-Lite0 most of its lost accuracy; where that is not enough, the next rung keeps the
-layers that are known to suffer as well. About two minutes for EfficientNet-Lite0 on two cores.
+stay FP32: they cost EfficientNet-Lite0 most of its lost accuracy. If that is not enough, the next attempt also keeps
+layers that are known to lose accuracy in FP32. About two minutes for EfficientNet-Lite0 on two cores.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import onnx
 from rich.console import Console
 from rich.progress import Progress
 
-from export.onnx.attempts import Attempt, proved_rung, save_ladder
+from export.onnx.attempts import Attempt, describe_proof, save_attempts
 from export.onnx.calibration import CalibrationPictures, calibration_pictures
 from export.onnx.metadata import WEIGHTED, describe, layers
 from export.onnx.quiet import suppress_output
@@ -41,39 +41,39 @@ TRANSFORMERS = frozenset({"vit", "deit", "swin", "pvt"})
 def export_int8(
     bundle: Bundle, *, data: Path | None, calibrate_on: Path | None, report: Callable[[Attempt], None]
 ) -> list[Attempt]:
-    """Put an INT8 graph into the bundle and prove it by every runtime here that runs it, rung by rung until it passes.
+    """Write an INT8 graph into the bundle and prove it on every runtime that runs it here, until an attempt passes.
 
     Args:
         bundle: holds a valid `model.fp32.onnx`.
-        data: labelled pictures to prove on, with a folder `train` to calibrate on; None for the sample photographs.
-        calibrate_on: folder of pictures to calibrate on instead.
-        report: is told of every attempt.
+        data: labelled images to prove on, with a folder `train` to calibrate on; None for the sample photographs.
+        calibrate_on: folder of images to calibrate on instead.
+        report: called with every attempt.
 
     Returns:
-        The attempts in order, also written to `model.int8.json`. The last one tells whether it worked; where it did
-        not, the bundle holds its graph with records that failed.
+        The attempts in order, also written to `model.int8.json`. The verdict of the last one is the result; if it is
+        FAILED, the bundle holds that graph with failed records.
 
     Raises:
-        HalftoneError: NNCF is not installed, a file is missing or stale, or the pictures can't be used.
+        HalftoneError: NNCF is not installed, a file is missing or stale, or the images can't be used.
     """
     bundle.fresh(SOURCE)
     graph = onnx.load_from_string(bundle.read(SOURCE))
     pictures = calibration_pictures(bundle.manifest.input, data, calibrate_on, count=CALIBRATION_PICTURES)
     transformer = architecture(bundle.manifest.architecture).family in TRANSFORMERS
-    rungs: list[Attempt] = []
-    for words, kept in _rungs(graph):
+    attempts: list[Attempt] = []
+    for words, kept in _candidates(graph):
         quantised = quantise(graph, pictures.pixels, kept, transformer=transformer)
         _write(bundle, quantised)
-        rungs.append(proved_rung(quantised, kept, words, _prove(bundle, data)))
-        report(rungs[-1])
-        if rungs[-1].verdict == "PASSED":
+        attempts.append(describe_proof(quantised, kept, words, _prove(bundle, data)))
+        report(attempts[-1])
+        if attempts[-1].verdict == "PASSED":
             break
-    save_ladder(bundle, "int8", rungs, calibration=_words(pictures))
-    return rungs
+    save_attempts(bundle, "int8", attempts, calibration=_describe(pictures))
+    return attempts
 
 
 def export_int8_and_print(bundle: Bundle, *, data: Path | None, calibrate_on: Path | None) -> int:
-    """`export_int8`, with a line on stderr for each attempt; returns the exit code."""
+    """Run `export_int8` with a line on stderr for each attempt, and return the exit code."""
     console = Console(stderr=True, soft_wrap=True)
     console.print(f"calibrating and proving {bundle.manifest.name} in INT8")
 
@@ -86,7 +86,7 @@ def export_int8_and_print(bundle: Bundle, *, data: Path | None, calibrate_on: Pa
         )
 
     last = export_int8(bundle, data=data, calibrate_on=calibrate_on, report=report)[-1]
-    size, ladder = bundle.manifest.files[TARGET].size / 1e6, bundle.folder / "model.int8.json"
+    size, record = bundle.manifest.files[TARGET].size / 1e6, bundle.folder / "model.int8.json"
     for variant, figures in last.figures.items():
         agreement, same = figures["decided_agreement"], figures["top1_agreement"]["value"]
         print(
@@ -94,22 +94,22 @@ def export_int8_and_print(bundle: Bundle, *, data: Path | None, calibrate_on: Pa
             f"mean KL {figures['mean_kl']:.2e}"
         )
     if last.verdict == "FAILED":
-        print(f"FAILED: INT8 is not promoted ({'; '.join(last.reasons)}); see {ladder}")
+        print(f"FAILED: INT8 is not promoted ({'; '.join(last.reasons)}); see {record}")
         return ANSWER_IS_NO
-    print(f"PASSED: {bundle.folder / TARGET} ({size:.1f} MB); see {ladder}")
+    print(f"PASSED: {bundle.folder / TARGET} ({size:.1f} MB); see {record}")
     return DONE
 
 
 def quantise(
     graph: onnx.ModelProto, pixels: npt.NDArray[np.uint8], kept: Sequence[str], *, transformer: bool
 ) -> onnx.ModelProto:
-    """The graph with 8-bit weights and activations.
+    """Return the graph with 8-bit weights and activations.
 
     Args:
         graph: FP32 graph of the contract; it is not changed.
         pixels: uint8 (N, S, S, 3) to measure the activations' ranges on.
         kept: names of the nodes that stay FP32.
-        transformer: whether attention is the network's main part, which smooths activations into the weights
+        transformer: True if the network is mainly attention; the activations are then smoothed into the weights
             (Xiao et al. 2023, SmoothQuant).
 
     Raises:
@@ -119,8 +119,8 @@ def quantise(
         return _quantised(graph, pixels, kept, transformer=True, fast=True)
     try:
         return _quantised(graph, pixels, kept, transformer=False, fast=False)
-    # The thorough correction of biases runs parts of the graph, and of some networks ONNX Runtime can't run every part
-    # (a ResNet-18 of 64 px: "Failed to find node output"). The gate judges what comes of the other one.
+    # The thorough correction of biases runs parts of the graph, and ONNX Runtime can't run every part of some networks
+    # (a ResNet-18 of 64 px: "Failed to find node output"). The gate evaluates the result of the fast correction.
     except RuntimeError:
         return _quantised(graph, pixels, kept, transformer=False, fast=True)
 
@@ -141,7 +141,7 @@ def _quantised(
             model_type=nncf.ModelType.TRANSFORMER if transformer else None,
             fast_bias_correction=fast,
             advanced_parameters=nncf.AdvancedQuantizationParameters(
-                # ONNX Runtime's QLinearConv takes one range an input, and NNCF would have one a channel in front of
+                # ONNX Runtime's QLinearConv takes one range per input, but NNCF's default is one range per channel for
                 # depthwise convolutions.
                 activations_quantization_params=nncf.quantization.advanced_parameters.QuantizationParameters(
                     per_channel=False
@@ -152,7 +152,7 @@ def _quantised(
 
 
 def int8_variants() -> list[str]:
-    """The variants that run `model.int8.onnx` on this machine."""
+    """Return the variants that run `model.int8.onnx` on this machine."""
     found = []
     for name in ("onnxruntime", "openvino"):
         with contextlib.suppress(HalftoneError):
@@ -161,8 +161,8 @@ def int8_variants() -> list[str]:
     return found
 
 
-def _rungs(graph: onnx.ModelProto) -> Iterator[tuple[str, list[str]]]:
-    """What to keep in FP32: more and more."""
+def _candidates(graph: onnx.ModelProto) -> Iterator[tuple[str, list[str]]]:
+    """Yield sets of nodes to keep in FP32, in words and by name, each larger than the one before."""
     weighted = [layer[0] for layer in layers(graph)]
     ends = [weighted[0], weighted[-1]]
     yield "the first and the last layer", ends
@@ -195,13 +195,13 @@ def _prove(bundle: Bundle, data: Path | None) -> list[Any]:
         return list(prove(bundle, gates, data, progress))
 
 
-def _words(pictures: CalibrationPictures) -> str:
+def _describe(pictures: CalibrationPictures) -> str:
     with suppress_output():
         return f"{pictures.description}, by NNCF {_nncf().__version__}"
 
 
 def _nncf() -> Any:
-    # Its usage statistics stay off (https://github.com/openvinotoolkit/nncf, environment variable NNCF_CI).
+    # NNCF's usage statistics stay off (https://github.com/openvinotoolkit/nncf, environment variable NNCF_CI).
     os.environ.setdefault("NNCF_CI", "1")
     try:
         import nncf

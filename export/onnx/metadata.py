@@ -1,4 +1,4 @@
-"""What an ONNX graph of ours says about itself, and questions that every precision asks of it; needs no torch."""
+"""Metadata and structure of the exported ONNX graphs: labels and lineage, element types, layers. Needs no torch."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _NORMALISING = {"Cast", "Transpose", "Mul", "Add"}
 
 
 def describe(graph: onnx.ModelProto, bundle: Bundle, precision: str) -> None:
-    """Write labels, input and lineage into the graph's metadata, so that the file explains itself."""
+    """Write labels, input and lineage into the graph's metadata, so that the file describes itself."""
     manifest = bundle.manifest
-    # The exporter leaves the paths of its source files on every node.
+    # torch writes the paths of its source files into the metadata of every node.
     for node in graph.graph.node:
         del node.metadata_props[:]
     del graph.graph.metadata_props[:]
@@ -38,7 +38,7 @@ def describe(graph: onnx.ModelProto, bundle: Bundle, precision: str) -> None:
 
 
 def precision_histogram(graph: onnx.ModelProto) -> dict[str, int]:
-    """Bytes of weights per element type of the graph, such as {"FLOAT16": 9300000, "FLOAT": 48}."""
+    """Return the bytes of weights by element type, such as {"FLOAT16": 9300000, "FLOAT": 48}."""
     sizes: Counter[str] = Counter()
     for tensor in graph.graph.initializer:
         sizes[onnx.TensorProto.DataType.Name(tensor.data_type)] += onnx.numpy_helper.to_array(tensor).nbytes
@@ -46,11 +46,11 @@ def precision_histogram(graph: onnx.ModelProto) -> dict[str, int]:
 
 
 def float_tensors(model: onnx.ModelProto, kind: int = onnx.TensorProto.FLOAT) -> set[str]:
-    """Names of all tensors of the graph of a floating-point type, weights among them.
+    """Return the names of all tensors of an element type, weights included.
 
     Args:
         model: the graph.
-        kind: FP32 unless told otherwise.
+        kind: element type; FP32 by default.
 
     Raises:
         onnx.shape_inference.InferenceError: the graph's types do not fit together.
@@ -62,7 +62,7 @@ def float_tensors(model: onnx.ModelProto, kind: int = onnx.TensorProto.FLOAT) ->
 
 
 def consumers(model: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:
-    """The nodes that read each tensor."""
+    """Return the nodes that read each tensor, by the tensor's name."""
     found: dict[str, list[onnx.NodeProto]] = {}
     for node in model.graph.node:
         for name in node.input:
@@ -71,7 +71,7 @@ def consumers(model: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:
 
 
 def normalisation(model: onnx.ModelProto) -> set[str]:
-    """Names of the nodes that turn `pixels` into the planes that the network sees: cast, transpose, scale, shift."""
+    """Return the names of the nodes that turn `pixels` into the network's input: cast, transpose, scale, shift."""
     readers, names, waiting = consumers(model), set[str](), ["pixels"]
     while waiting:
         for node in readers.get(waiting.pop(), []):
@@ -82,9 +82,10 @@ def normalisation(model: onnx.ModelProto) -> set[str]:
 
 
 def layers(model: onnx.ModelProto) -> list[list[str]]:
-    """The node names in layers: each starts with a node that holds a weight matrix or kernel, in execution order.
+    """Return the node names by layer, in execution order.
 
-    Normalisation comes before the first layer and belongs to none.
+    A layer starts with a node that has a weight matrix or kernel. Normalisation comes before the first layer and
+    belongs to none.
     """
     kernels = {tensor.name for tensor in model.graph.initializer if len(tensor.dims) >= 2}
     found: list[list[str]] = []
@@ -97,14 +98,14 @@ def layers(model: onnx.ModelProto) -> list[list[str]]:
 
 
 def squeeze_excite(model: onnx.ModelProto) -> set[str]:
-    """Names of the nodes from a pooling over the whole plane to the product that it scales (Hu et al. 2018)."""
+    """Return the names of squeeze-excite nodes: from a global pooling to the product that scales (Hu et al. 2018)."""
     readers = consumers(model)
     pools = (node for node in model.graph.node if node.op_type in ("GlobalAveragePool", "ReduceMean"))
     return {name for pool in pools for name in _gate_below(pool, readers)}
 
 
 def _gate_below(pool: onnx.NodeProto, readers: dict[str, list[onnx.NodeProto]]) -> Iterator[str]:
-    """The pool and what follows it up to a `Mul`; nothing where it leads to the logits instead."""
+    """Yield the pooling and the nodes after it up to a `Mul`; nothing if it leads to the logits."""
     inside, waiting = {pool.name}, list(pool.output)
     while waiting:
         name = waiting.pop()

@@ -1,4 +1,4 @@
-"""Silence for libraries that write about their own internals on the user's screen."""
+"""Suppress the output of libraries that print and log their internals."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def suppress_output() -> Iterator[None]:
-    """Drop what is printed, warned of and logged up to the level of a warning."""
+    """Drop standard output, warnings, and log messages up to WARNING."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         previous = logging.root.manager.disable

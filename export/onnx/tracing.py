@@ -1,4 +1,4 @@
-"""A bundle's network as an ONNX graph, traced by PyTorch."""
+"""Trace a bundle's network into an ONNX graph with PyTorch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DTYPE = {"fp32": torch.float32, "fp16": torch.float16}
 
 
 def traced(bundle: Bundle, precision: Literal["fp32", "fp16"]) -> onnx.ModelProto:
-    """The graph of the bundle's network by `torch.onnx.export`, with uint8 pixels in and FP32 logits out.
+    """Return the ONNX graph of the bundle's network, with uint8 pixels in and FP32 logits out.
 
     FP16 is made by halving the module; normalisation stays FP32.
 
@@ -32,11 +32,11 @@ def traced(bundle: Bundle, precision: Literal["fp32", "fp16"]) -> onnx.ModelProt
 
 
 def _exported(graph: ServingGraph, size: int) -> onnx.ModelProto:
-    # Traced at batch 2 because a batch of 1 would be taken for a constant.
+    # Batch 2, because torch would treat a batch of 1 as a constant.
     example = torch.zeros(TRACE_BATCH, size, size, 3, dtype=torch.uint8)
     _plain_attention(graph.network)
-    # Planes that are pixels turned round in place would make torch keep that layout after pooling, which comes out as a
-    # Gather by indices that the batch's size is read back for.
+    # If pixels are only permuted, not copied, torch keeps that memory layout after pooling. It exports this as a Gather
+    # by indices that need the batch size at run time.
     planes = graph.network.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(),))
     with planes, suppress_output(), torch.no_grad():
         program = torch.onnx.export(
@@ -54,10 +54,10 @@ def _exported(graph: ServingGraph, size: int) -> onnx.ModelProto:
 
 
 def _plain_attention(network: torch.nn.Module) -> None:
-    """Write attention out as products and softmax.
+    """Export attention as products and softmax.
 
-    torch's fused operator is exported with a dozen operators on shapes in each block, which the processor computes
-    between the GPU's work.
+    torch's fused operator is exported with a dozen shape operators in each block, which run on the CPU in between the
+    GPU's kernels.
     """
     attention: Any
     for attention in network.modules():

@@ -1,4 +1,9 @@
-"""NEEDS A DOCSTRING."""
+"""`python -m export.parity --model NAME --variant V --data DIR`: proof that a variant computes what the reference does.
+
+The variant, run by the runtime that serves it, is compared with the FP32 torch reference on real images; the figures
+and the verdict go to `parity/V.json`. Exit code 1 if a gate fails. About 20 s for EfficientNet-Lite0 on the 320 crops
+of the sample photographs on two cores.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from export.parity.gate import Gate
-from export.parity.prove import _prove_and_print, provable_variants
+from export.parity.prove import provable_variants, prove_and_print
 from models.bundle.store import open_bundle
 from models.common.cli import run
 from models.common.errors import HalftoneError
@@ -20,7 +25,7 @@ class ParityConfig:
     """Bundle under artifacts/."""
 
     variant: tuple[str, ...] = ()
-    """One or more of RUNTIME-PRECISION, such as openvino-bf16; default: all that the bundle has files for."""
+    """One or more of RUNTIME-PRECISION, such as openvino-bf16; default: all that can run here."""
 
     data: Path | None = None
     """Folder of labelled pictures, one folder per class (or with val/ or test/); default: the sample photographs."""
@@ -39,7 +44,7 @@ class ParityConfig:
 
 
 def gate_for(variant: str, config: ParityConfig) -> Gate:
-    """The default gate of the variant's precision with the thresholds that the user set."""
+    """Return the default gate of the variant's precision with the thresholds that the user set."""
     chosen = {
         "min_accuracy_ratio": config.min_accuracy_ratio,
         "min_agreement": config.min_agreement,
@@ -58,7 +63,8 @@ def _main(config: ParityConfig) -> int:
         raise HalftoneError(
             f"{bundle.folder} has nothing to prove yet: export it with `python -m export --model {config.model}`"
         )
-    return _prove_and_print(bundle, {variant: gate_for(variant, config) for variant in variants}, config.data)
+    gates = {variant: gate_for(variant, config) for variant in variants}
+    return prove_and_print(bundle, variants, data=config.data, gates=gates)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The gate: which figures a variant must reach before it may serve."""
+"""Parity gate: thresholds that a variant must reach before it may serve."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any, Self
 from models.common.errors import HalftoneError
 
 MIN_DECIDED = 64
-"""With fewer decided pictures than this an agreement says nothing."""
+"""Lowest number of decided images; the agreement on fewer says nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
-    """Thresholds of the parity gate; the defaults for FP32, FP16 and bfloat16.
+    """Thresholds of the parity gate; the defaults hold for FP32, FP16 and bfloat16.
 
     Raises:
         HalftoneError: a threshold is outside its range.
@@ -24,19 +24,19 @@ class Gate:
     """With labels: accuracy as a share of the reference's (MLPerf Inference's rule)."""
 
     min_agreement: float = 0.98
-    """With labels: share of pictures with the reference's top-1 class."""
+    """With labels: share of images with the reference's top-1 class."""
 
     min_decided_agreement: float = 0.99
-    """Without labels: the same share among the pictures where the reference is decided."""
+    """Without labels: share of the images on which the reference is decided that have its top-1 class."""
 
     max_mean_kl: float = 0.01
     """Without labels: mean KL divergence from the reference, in nats."""
 
     min_images: int = 256
-    """Without labels: number of pictures."""
+    """Without labels: number of images."""
 
     min_correlation: float = 0.99
-    """For untrained weights, which decide nothing: correlation of the logits with the reference's."""
+    """For untrained weights, whose top-1 class means nothing: correlation of the logits with the reference's."""
 
     def __post_init__(self) -> None:
         for name in ("min_accuracy_ratio", "min_agreement", "min_decided_agreement", "min_correlation"):
@@ -47,13 +47,13 @@ class Gate:
 
     @classmethod
     def for_precision(cls, precision: str) -> Self:
-        """The default gate of a precision; INT8 may differ more."""
+        """Return the default gate of a precision; INT8 may differ more."""
         if precision == "int8":
             return cls(min_agreement=0.96, min_decided_agreement=0.97, max_mean_kl=0.05)
         return cls()
 
     def reasons_to_fail(self, figures: dict[str, Any], *, trained: bool) -> list[str]:
-        """What the figures of `export.parity.metrics.compare` miss, in words; empty where the variant passes."""
+        """Return the thresholds that the figures of `export.parity.metrics.compare` miss, in words; [] if they pass."""
         checks = [_none_broken(figures)]
         if "accuracy" in figures:
             checks += [
@@ -74,7 +74,7 @@ class Gate:
         if figures["decided_images"] < MIN_DECIDED:
             return (
                 f"the reference is decided on only {figures['decided_images']} of {figures['images']} pictures "
-                f"(at least {MIN_DECIDED} are needed): prove on pictures of the model's own kind with --data DIR"
+                f"(at least {MIN_DECIDED} are needed): prove on pictures like those of its training with --data DIR"
             )
         return _at_least(
             "top-1 agreement on decided pictures", figures["decided_agreement"]["value"], self.min_decided_agreement

@@ -1,4 +1,4 @@
-"""Real pictures to prove a variant on: a labelled folder, or crops of the sample photographs."""
+"""Images for a parity proof: a labelled folder, or crops of the sample photographs."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ Batch = tuple[Pixels, npt.NDArray[np.int64] | None]
 
 @dataclass(kw_only=True)
 class ProofImages:
-    """Pictures in batches; iterate it once."""
+    """Images in batches; can be iterated once."""
 
     description: str
-    """What they are, for the record."""
+    """Origin of the images, for the record."""
 
     count: int
-    """How many there are."""
+    """Number of images, unreadable ones included."""
 
     labelled: bool
-    """Whether the batches carry class indices."""
+    """True if the batches carry class indices."""
 
     source: Iterator[tuple[Pixels, int | None]]
-    """One picture after the other: uint8 (S, S, 3), and its class."""
+    """The images one by one: uint8 (S, S, 3), and the class index or None."""
 
     unreadable: list[str] = field(default_factory=list)
-    """Names of pictures that could not be decoded, filled while iterating."""
+    """Names of files that can't be decoded, added while iterating."""
 
     def batches(self, size: int) -> Iterator[Batch]:
-        """Batches of up to `size` pictures: uint8 (N, S, S, 3), and int64 (N,) classes or None."""
+        """Yield batches of up to `size` images: uint8 (N, S, S, 3), and int64 (N,) classes or None."""
         pixels: list[Pixels] = []
         classes: list[int] = []
-        for picture, label in self.source:
-            pixels.append(picture)
+        for image, label in self.source:
+            pixels.append(image)
             if label is not None:
                 classes.append(label)
             if len(pixels) == size:
@@ -60,10 +60,10 @@ class ProofImages:
 
 
 def proof_images(manifest: Manifest, data: Path | None) -> ProofImages:
-    """The labelled pictures of `data`, or else crops of the sample photographs.
+    """Return the labelled images of `data`, or crops of the sample photographs if it is None.
 
     Raises:
-        HalftoneError: the folder can't be used, or over 1 % of its pictures can't be read (raised while iterating).
+        HalftoneError: the folder can't be used, or over 1 % of its images can't be read (raised while iterating).
     """
     if data is None:
         photos = sorted(PHOTOS.glob("*.jpg"))
@@ -73,24 +73,28 @@ def proof_images(manifest: Manifest, data: Path | None) -> ProofImages:
             labelled=False,
             source=sample_crops(manifest.input),
         )
-    files = held_out_images(data, manifest)
+    paths = held_out_images(data, manifest)
     unreadable: list[str] = []
     return ProofImages(
         description=f"labelled pictures of the folder {data.name}",
-        count=len(files),
+        count=len(paths),
         labelled=True,
-        source=_labelled(files, manifest.input, unreadable),
+        source=_labelled(paths, manifest.input, unreadable),
         unreadable=unreadable,
     )
 
 
 def sample_crops(spec: InputSpec, per_photo: int = CROPS_PER_PHOTO, *, first: int = 1) -> Iterator[tuple[Pixels, None]]:
-    """Distinct square windows of the sample photographs, the same on every machine.
-
-    A proof takes the windows from 1 on; `first` beyond `CROPS_PER_PHOTO` gives windows that no proof is made on.
+    """Yield distinct square windows of the sample photographs, the same on every machine.
 
     Side (40 to 100 % of the short side) and position follow a Halton sequence (bases 2, 3, 5), which covers the
     range evenly without a random number generator.
+
+    Args:
+        spec: the model's input.
+        per_photo: number of windows of each photograph.
+        first: number of the first window. A proof uses windows 1 to `CROPS_PER_PHOTO`; higher numbers give windows
+            that no proof uses.
     """
     for path in sorted(PHOTOS.glob("*.jpg")):
         photo = decode(path.read_bytes())
@@ -103,16 +107,16 @@ def sample_crops(spec: InputSpec, per_photo: int = CROPS_PER_PHOTO, *, first: in
 
 
 def _labelled(
-    files: list[tuple[Path, int]], spec: InputSpec, unreadable: list[str]
+    paths: list[tuple[Path, int]], spec: InputSpec, unreadable: list[str]
 ) -> Iterator[tuple[Pixels, int | None]]:
-    for path, label in files:
+    for path, label in paths:
         try:
             yield load(path.read_bytes(), spec), label
         except ImageError as error:
             unreadable.append(path.name)
-            if len(unreadable) > max(1, MAX_UNREADABLE * len(files)):
+            if len(unreadable) > max(1, MAX_UNREADABLE * len(paths)):
                 raise HalftoneError(
-                    f"{len(unreadable)} of the pictures can't be read, over {MAX_UNREADABLE:.0%} of {len(files)}: "
+                    f"{len(unreadable)} of the pictures can't be read, over {MAX_UNREADABLE:.0%} of {len(paths)}: "
                     f"repair or remove {', '.join(unreadable[:5])} ({error})"
                 ) from None
 
@@ -122,7 +126,7 @@ def _stack(pixels: list[Pixels], classes: list[int]) -> Batch:
 
 
 def _halton(index: int, base: int) -> float:
-    """The radical inverse of `index` (Halton 1960), in (0, 1)."""
+    """Return the radical inverse of `index` (Halton 1960), in (0, 1)."""
     value, fraction = 0.0, 1.0
     while index:
         fraction /= base

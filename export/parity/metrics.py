@@ -1,4 +1,4 @@
-"""How far a variant's logits are from the reference's: every figure that a parity record keeps."""
+"""Figures of a parity record: differences between a variant's logits and the reference's."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from models.common.statistics import mcnemar_p, rate, softmax
 Classes = npt.NDArray[np.int64]
 
 DECIDED_MARGIN = 0.05
-"""A picture is decided where the reference's two best probabilities differ by more than this."""
+"""An image is decided if the reference's two best probabilities differ by more than this."""
 
 
 def compare(reference: Logits, variant: Logits, labels: Classes | None, *, temperature: float = 1.0) -> dict[str, Any]:
-    """Compare two sets of logits for the same pictures.
+    """Compare two sets of logits for the same images.
 
     Args:
         reference: float32 (N, C) of the FP32 reference.
@@ -31,7 +31,7 @@ def compare(reference: Logits, variant: Logits, labels: Classes | None, *, tempe
         KL(reference || variant) in nats; logit differences are in the logits' own unit.
     """
     finite = np.asarray(np.isfinite(variant).all(axis=1))
-    # A NaN would spread into every mean: judge the rest, and count what was left out.
+    # A NaN would spread into every mean: average the other images, and count those left out.
     reference_ok, variant_ok = reference[finite], variant[finite]
     probabilities = softmax(reference_ok, temperature)
     decided = _margin(probabilities) > DECIDED_MARGIN
@@ -73,9 +73,9 @@ def _labelled(reference: Logits, variant: Logits, labels: Classes) -> dict[str, 
 
 
 def _correct(logits: Logits, labels: Classes, k: int) -> npt.NDArray[np.bool_]:
-    """Whether the true class is among the k best; an answer that is not finite is wrong."""
+    """Return for each image if its true class is among the k best; logits that are not finite are wrong."""
     true = np.take_along_axis(logits, labels[:, None], axis=1)
-    # Equal logits rank by index, as argmax has it: a constant answer is not right everywhere.
+    # Equal logits rank by index, as argmax does: constant logits are not correct for every image.
     earlier = np.arange(logits.shape[1]) < labels[:, None]
     rank = ((logits > true) | ((logits == true) & earlier)).sum(axis=1)
     return np.asarray((rank < k) & np.isfinite(logits).all(axis=1))
@@ -111,14 +111,14 @@ def _kl(reference: Logits, variant: Logits, temperature: float) -> npt.NDArray[n
 
 
 def _top5_overlap(reference: Logits, variant: Logits) -> float:
-    """Mean share of the reference's five best classes that are among the variant's five best."""
+    """Return the mean share of the reference's five best classes that are among the variant's five best."""
     k = min(5, reference.shape[1])
     ours, theirs = np.argsort(-reference, axis=1)[:, :k], np.argsort(-variant, axis=1)[:, :k]
     return _mean((ours[:, :, None] == theirs[:, None, :]).any(axis=2))
 
 
 def _correlation(reference: Logits, variant: Logits) -> float:
-    """Pearson correlation over all logits, each picture's mean taken off; 0 where one of them is constant."""
+    """Return Pearson's correlation over all logits, without each image's mean; 0 if one of the two is constant."""
     a = (reference - reference.mean(axis=1, keepdims=True)).ravel().astype(np.float64)
     b = (variant - variant.mean(axis=1, keepdims=True)).ravel().astype(np.float64)
     norm = math.sqrt(float(a @ a) * float(b @ b))

@@ -1,14 +1,12 @@
-"""`python -m export.parity --model NAME --variant V --data DIR`: proof that a variant answers as the reference does.
+"""Parity proof: run variants and the FP32 torch reference on the same images, apply the gate, write the records.
 
-The variant, run by the very runtime that will serve it, is compared with the FP32 torch reference on real pictures;
-the figures and the verdict go to `parity/V.json`. Exit code 1 where the gate fails. About 20 s for EfficientNet-Lite0
-on the 320 crops of the sample photographs on two cores.
+Each variant is run by the runtime that serves it. The figures and the verdict go to `parity/VARIANT.json`.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,12 +32,11 @@ from models.common.host import cores, host
 BATCH = 32
 
 SETTLED = 3
-
-"""Runs of a batch of one size until it is executed as it will be when it serves."""
+"""Number of runs after which a batch size is executed as it is in serving."""
 
 
 def provable_variants(bundle: Bundle) -> list[str]:
-    """Every variant whose file the bundle holds and that an installed runtime runs here, but the reference."""
+    """Return the variants that this machine can run and whose file the bundle holds, without the reference."""
     found: list[str] = []
     for name in runtime_names():
         if name == REFERENCE.rpartition("-")[0]:
@@ -64,22 +61,25 @@ def prove(
     *,
     graphs: Mapping[str, str] = MappingProxyType({}),
 ) -> list[ParityRecord]:
-    """Compare variants with the reference on the same pictures, and write each one's record into the bundle.
+    """Compare variants with the reference on the same images, and write a record of each into the bundle.
 
     Args:
         bundle: the opened bundle.
         gates: variant to gate.
-        data: folder of labelled pictures, or None for the sample photographs.
-        progress: where to show how far it is.
-        graphs: for a variant that this machine can't run, the variant that runs the graph it was built from; its
-            record says so and does not let it serve.
+        data: folder of labelled images, or None for the sample photographs.
+        progress: display that gets a task for the comparison.
+        graphs: for a variant that this machine can't run, the variant that runs the graph it was built from; the
+            record says so (`verified_on`), and serving refuses it.
+
+    Returns:
+        The records, in the order of `gates`.
 
     Raises:
-        HalftoneError: a variant can't be loaded, or the pictures can't be used.
+        HalftoneError: a variant can't be loaded, or the images can't be used.
     """
     images = proof_images(bundle.manifest, data)
     threads = cores()
-    # First, for what is refused here is refused before PyTorch takes seconds to load.
+    # Before the reference: a variant that is refused is refused before PyTorch takes seconds to load.
     runtimes = {variant: load(bundle, graphs.get(variant, variant), threads=threads) for variant in gates}
     reference = load(bundle, REFERENCE, threads=threads)
     logits, labels = _run_all({REFERENCE: reference} | runtimes, images, progress)
@@ -100,19 +100,30 @@ def prove(
 
 
 def prove_and_print(
-    bundle: Bundle, variants: list[str], *, data: Path | None, graphs: Mapping[str, str] = MappingProxyType({})
+    bundle: Bundle,
+    variants: Sequence[str],
+    *,
+    data: Path | None,
+    gates: Mapping[str, Gate] = MappingProxyType({}),
+    graphs: Mapping[str, str] = MappingProxyType({}),
 ) -> int:
-    """`prove` with the default gates, a progress bar and a table; returns the exit code."""
-    return _prove_and_print(bundle, {v: Gate.for_precision(v.rpartition("-")[2]) for v in variants}, data, graphs)
+    """Run `prove` with a progress bar, print the figures as a table, and return the exit code.
 
+    Args:
+        bundle: the opened bundle.
+        variants: `RUNTIME-PRECISION`.
+        data: folder of labelled images, or None for the sample photographs.
+        gates: variant to gate; the others have the default gate of their precision.
+        graphs: as for `prove`.
 
-def _prove_and_print(
-    bundle: Bundle, gates: dict[str, Gate], data: Path | None, graphs: Mapping[str, str] = MappingProxyType({})
-) -> int:
+    Raises:
+        HalftoneError: as `prove`.
+    """
     console = Console(stderr=True)
-    # A bar that is piped into a file would leave an empty line there.
+    chosen = {each: gates.get(each) or Gate.for_precision(each.rpartition("-")[2]) for each in variants}
+    # A progress bar that is piped into a file would leave an empty line there.
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        records = prove(bundle, gates, data, progress, graphs=graphs)
+        records = prove(bundle, chosen, data, progress, graphs=graphs)
     Console(width=None if sys.stdout.isatty() else 120).print(_table(bundle, records))
     for record in records:
         for reason in record.reasons:
@@ -121,25 +132,25 @@ def _prove_and_print(
 
 
 def _singly_and_together(runtime: Runtime, pixels: Pixels) -> Logits:
-    """The logits of a batch, half of it run picture by picture: a runtime may compile the two differently."""
+    """Run the first half of a batch image by image and the rest at once: a runtime may compile the two differently."""
     half = len(pixels) // 2
     parts = [runtime.run(pixels[place : place + 1]) for place in range(half)]
     return np.concatenate([*parts, runtime.run(pixels[half:])])
 
 
 def _in_batches_of(runtime: Runtime, pixels: Pixels, size: int) -> Logits:
-    """The logits of a batch in parts of a size, each as it comes when it was run twice before: it is recorded then."""
+    """Run a batch in parts of one size, each `SETTLED` times; the logits are those of the last run, a recorded one."""
     parts = [pixels[start : start + size] for start in range(0, len(pixels), size)]
     return np.concatenate([[runtime.run(part) for _ in range(SETTLED)][-1] for part in parts])
 
 
-def _answers(variant: str, runtime: Runtime, pixels: Pixels, number: int) -> Logits:
+def _logits(variant: str, runtime: Runtime, pixels: Pixels, number: int) -> Logits:
     try:
         if runtime.sizes:
             return _in_batches_of(runtime, pixels, runtime.sizes[number % len(runtime.sizes)])
         return _singly_and_together(runtime, pixels)
     except Exception as error:
-        # Every runtime has exceptions of its own; their first line says what the graph asked for.
+        # Each runtime raises its own exceptions; their first line says what the graph asked for.
         raise HalftoneError(f"{variant} loads, but can't run: {str(error).partition(chr(10))[0]}") from error
 
 
@@ -151,7 +162,7 @@ def _run_all(
     labels: list[npt.NDArray[np.int64]] = []
     for number, (pixels, classes) in enumerate(images.batches(BATCH)):
         for variant, runtime in runtimes.items():
-            parts[variant].append(_answers(variant, runtime, pixels, number))
+            parts[variant].append(_logits(variant, runtime, pixels, number))
         if classes is not None:
             labels.append(classes)
         progress.advance(task, len(pixels))

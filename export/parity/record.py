@@ -1,4 +1,4 @@
-"""`parity/VARIANT.json`: the proof of one variant, as it is written and as serving reads it."""
+"""Parity record of one variant, `parity/VARIANT.json`: written by a proof, read by serving."""
 
 from __future__ import annotations
 
@@ -6,23 +6,26 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self, get_args
 
+from export.cuda.device import gpu
+from export.variants import runtime_of
 from models.bundle.bundle import WEIGHTS, Bundle
 from models.common.errors import HalftoneError
 from models.common.strict_json import json_object
 
 SCHEMA = 1
+CPU = "CPU"
 
 Verdict = Literal["PASSED", "FAILED"]
 VerifiedOn = Literal["runtime", "graph"]
 
 
 class UnprovenError(HalftoneError):
-    """The variant has no valid proof, so it may not serve."""
+    """The variant has no valid parity record, so it may not serve."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ParityRecord:
-    """What was compared with what, on which pictures, with which result."""
+    """Result of one comparison with the reference: verdict, figures, images, files and runtime."""
 
     variant: str
     """`RUNTIME-PRECISION`."""
@@ -31,44 +34,44 @@ class ParityRecord:
     """PASSED or FAILED."""
 
     reasons: list[str]
-    """Why it failed, each with the figure and the threshold; empty where it passed."""
+    """Missed thresholds, each with its figure; empty if the variant passed."""
 
     version: str
     """The model's version (`Manifest.version`)."""
 
     weights_sha256: str
-    """Hash of the weights that the reference ran."""
+    """Hash of the weights of the reference."""
 
     source: str
-    """The bundle's file that the variant is loaded from."""
+    """File of the bundle that the variant is loaded from."""
 
     source_sha256: str
-    """Its hash."""
+    """Hash of that file."""
 
     runtime: dict[str, str]
     """`name`, `version` and `executed_as` of the runtime that ran the variant."""
 
     reference: str
-    """The reference's variant and library version."""
+    """Variant and library version of the reference."""
 
     data: dict[str, Any]
-    """`description` of the pictures, whether they are `labelled`, and which were `unreadable`."""
+    """`description` of the images, `labelled` (true or false), and the names of the `unreadable` files."""
 
     gate: dict[str, float]
-    """The thresholds that were applied."""
+    """Thresholds of the gate."""
 
     figures: dict[str, Any]
     """Every figure of `export.parity.metrics.compare`."""
 
     host: dict[str, Any]
-    """The machine that it was proved on."""
+    """Machine that the proof ran on."""
 
     date: str
-    """When, in UTC, ISO 8601."""
+    """Time of the proof in UTC, ISO 8601."""
 
     verified_on: VerifiedOn = "runtime"
     """`runtime`: the variant itself was run. `graph`: another runtime (`runtime` above) ran the graph that the variant
-    was built from, as this machine can't run the variant; it may not serve before it was run itself."""
+    was built from, because that machine can't run the variant; serving refuses it until the variant itself is run."""
 
     def __post_init__(self) -> None:
         texts = (self.variant, self.version, self.weights_sha256, self.source, self.source_sha256, self.reference)
@@ -78,27 +81,25 @@ class ParityRecord:
             raise ValueError(f"the verdict is {self.verdict!r} for {len(self.reasons)} reasons")
         if self.verified_on not in get_args(VerifiedOn):
             raise ValueError(f"verified on {self.verified_on!r}")
-        told = isinstance(self.runtime, dict) and all(isinstance(text, str) for text in self.runtime.values())
-        if (
-            not told
-            or not {"name", "version", "executed_as"} <= set(self.runtime)
-            or not isinstance(self.figures, dict)
-        ):
-            raise ValueError("the runtime or its figures are missing")
+        texts_only = isinstance(self.runtime, dict) and all(isinstance(text, str) for text in self.runtime.values())
+        if not texts_only or not {"name", "version", "executed_as"} <= set(self.runtime):
+            raise ValueError("the runtime is missing")
+        if not isinstance(self.figures, dict):
+            raise ValueError("the figures are missing")
 
     def to_json(self) -> bytes:
-        """The record as readable UTF-8 JSON."""
+        """Return the record as indented UTF-8 JSON."""
         return (json.dumps({"schema": SCHEMA} | asdict(self), indent=1, ensure_ascii=False) + "\n").encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> Self:
-        """Read what `to_json` wrote.
+        """Parse the output of `to_json`.
 
         Raises:
-            HalftoneError: not a parity record of this schema.
+            HalftoneError: the data is not a parity record of this schema.
         """
         try:
-            # A variant that answered NaN has figures that are none: they are kept, and it failed.
+            # A variant whose logits are NaN has NaN figures: the record keeps them, and its verdict is FAILED.
             values = json_object(data, finite=False)
             if values.get("verdict") == "PASSED":
                 values = json_object(data)
@@ -111,15 +112,15 @@ class ParityRecord:
 
 
 def record_name(variant: str) -> str:
-    """The record's place in the bundle."""
+    """Return the path of a variant's record in the bundle."""
     return f"parity/{variant}.json"
 
 
 def current(bundle: Bundle, variant: str) -> ParityRecord:
-    """The record of a variant for the bundle's present files, whatever its verdict.
+    """Return the record of a variant for the bundle's present files, with either verdict.
 
     Raises:
-        UnprovenError: there is none, or it was made for other files; the message names the command.
+        UnprovenError: there is none, or it is for other files; the message names the command that makes one.
         BundleError: the record was tampered with.
     """
     model, name = bundle.manifest.name, record_name(variant)
@@ -139,11 +140,11 @@ def current(bundle: Bundle, variant: str) -> ParityRecord:
 
 
 def proof(bundle: Bundle, variant: str) -> ParityRecord:
-    """The valid, passed proof of a variant for the bundle's present files.
+    """Return the passed record of a variant for the bundle's present files.
 
     Raises:
-        UnprovenError: there is none, it failed, it was made for other files, or only the variant's graph was checked;
-            the message names the command.
+        UnprovenError: there is none, it failed, it is for other files, or only the variant's graph was checked; the
+            message names the command that makes one.
         BundleError: the record was tampered with.
     """
     record = current(bundle, variant)
@@ -162,20 +163,60 @@ def proof(bundle: Bundle, variant: str) -> ParityRecord:
     return record
 
 
+def valid_record(bundle: Bundle, variant: str) -> ParityRecord | None:
+    """Return the record of a variant for the bundle's present files and this machine, with either verdict.
+
+    This is the check of `check_runtime`, as far as it can be made without loading the variant.
+
+    Returns:
+        None if there is no such record, or if another version of its library or another GPU is here. A record whose
+        library or GPU this machine lacks is valid, and so is one of the variant's graph, which serving verifies anyway.
+
+    Raises:
+        BundleError: the record was tampered with.
+    """
+    try:
+        record = current(bundle, variant)
+    except UnprovenError:
+        return None
+    return record if record.verified_on == "graph" or _same_machine(record) else None
+
+
+def verdict(bundle: Bundle, variant: str) -> Verdict | None:
+    """Return the verdict on the variant itself by `valid_record`; None without one, or if only its graph was checked.
+
+    Raises:
+        BundleError: the record was tampered with.
+    """
+    record = valid_record(bundle, variant)
+    return record.verdict if record and record.verified_on == "runtime" else None
+
+
+def _same_machine(record: ParityRecord) -> bool:
+    """Return False if another version of the record's library, or another GPU than the record's, is here."""
+    device = record.runtime["executed_as"].partition(" on ")[2]
+    try:
+        if runtime_of(record.variant)[0].version() != record.runtime["version"]:
+            return False
+        return device == CPU or gpu().name == device
+    except HalftoneError:
+        # The library or the GPU is missing.
+        return True
+
+
 def _fix(model: str, variant: str) -> str:
     return f"run `python -m export.parity --model {model} --variant {variant}`"
 
 
 def check_runtime(record: ParityRecord, version: str, executed_as: str, model: str) -> None:
-    """Refuse a proof that another library version, or another arithmetic, gave.
+    """Refuse a record made with another library version, or with other arithmetic, than the loaded runtime has.
 
     Raises:
-        UnprovenError: they differ from the record's.
+        UnprovenError: `version` or `executed_as` differs from the record's.
     """
     proved = record.runtime["version"], record.runtime["executed_as"]
     if proved != (version, executed_as):
         raise UnprovenError(
             f"{record.variant} of {model} was proved with {record.runtime['name']} {proved[0]} ({proved[1]}), and here "
-            f"it would run on {version} ({executed_as}): "
-            f"run `python -m export.parity --model {model} --variant {record.variant}` on this machine"
+            f"it would run on {version} ({executed_as}): {_fix(model, record.variant)} on this machine"
         )

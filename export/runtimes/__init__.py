@@ -1,1 +1,1 @@
-"""One file a runtime; found by name and imported only when asked for (`export.variants`)."""
+"""One file a runtime, discovered by name and imported on demand (`export.variants`)."""

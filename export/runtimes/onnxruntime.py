@@ -1,9 +1,9 @@
-"""ONNX Runtime on the CPU: the reference among the runtimes that serve."""
+"""ONNX Runtime on the CPU: the reference runtime for serving."""
 
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed_version
+from importlib.metadata import version as package_version
 from typing import ClassVar
 
 import numpy as np
@@ -14,15 +14,15 @@ from models.bundle.bundle import Bundle
 from models.common.errors import HalftoneError
 
 
-def _installed() -> str:
+def _installed_version() -> str:
     try:
-        return installed_version("onnxruntime-gpu")
+        return package_version("onnxruntime-gpu")
     except PackageNotFoundError:
-        return installed_version("onnxruntime")
+        return package_version("onnxruntime")
 
 
-# The library itself is loaded on opening a model only: its rates are compared where another runtime serves.
-_VERSION = _installed()
+# Does not import the library: speed records are compared by version even if another runtime serves.
+_VERSION = _installed_version()
 
 
 class OnnxRuntime(Runtime):
@@ -33,17 +33,17 @@ class OnnxRuntime(Runtime):
 
     @classmethod
     def source(cls, precision: str) -> str:
-        """The ONNX graph of that precision."""
+        """Return the ONNX graph of that precision."""
         return f"model.{precision}.onnx"
 
     @classmethod
     def version(cls) -> str:
-        """ONNX Runtime's version, read without loading it."""
+        """Return ONNX Runtime's version, without importing the library."""
         return _VERSION
 
     @property
     def executed_as(self) -> str:
-        """Precision of the graph, and the execution provider in charge."""
+        """Precision of the graph and the active execution provider."""
         return f"{self.precision} on {self._session.get_providers()[0].removesuffix('ExecutionProvider')}"
 
     def _open(self, source: bytes, bundle: Bundle, threads: int, streams: int) -> None:
@@ -54,7 +54,7 @@ class OnnxRuntime(Runtime):
         options.intra_op_num_threads = max(1, threads // streams)
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        # Spinning threads would take the processor from the threads that decode pictures.
+        # Spinning threads would take processor time from the threads that decode images.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0" if streams > 1 else "1")
         try:
             self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])

@@ -1,4 +1,4 @@
-"""ONNX Runtime on an NVIDIA GPU: serves where there is no TensorRT, and is what TensorRT is compared with.
+"""ONNX Runtime on an NVIDIA GPU: the alternative to TensorRT, and its baseline in benchmarks.
 
 Source of the options: ONNX Runtime, "CUDA Execution Provider" and "I/O Binding".
 """
@@ -32,25 +32,25 @@ _FATAL = 4
 _CUDNN = "libcudnn.so.9"
 
 _FASTEST = {"prefer_nhwc": "1", "cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}
-"""Measured on an H200 with MobileNetV3-Large in batches of 1, 8 and 64, images/s: these 765, 4,941 and 16,598;
-EXHAUSTIVE, which is the default, 825, 3,737 and 11,519; NCHW 589, 4,511 and 11,420."""
+"""Measured on an H200 with MobileNetV3-Large in batches of 1, 8 and 64: these options 765, 4,941 and 16,598 images/s;
+EXHAUSTIVE, the default, 825, 3,737 and 11,519; NCHW 589, 4,511 and 11,420."""
 
 _INSTALL = "`pip install 'onnxruntime-gpu[cuda,cudnn]'`"
 
 MAX_STAGING = 64 * 2**20
-"""Bytes of pixels that each slot has room for."""
+"""Limit on the bytes of pixels in each slot."""
 
 MAX_SLOTS = 2
-"""Each has sessions, and with them the weights, of its own: while one batch is computed another one is copied."""
+"""Two: one batch is copied while another is computed. Each slot has its own sessions and copy of the weights."""
 
 
 class OnnxRuntimeCuda(Runtime):
-    """`model.PRECISION.onnx` on the first visible GPU; each batch in flight has sessions, a stream and staging memory.
+    """`model.PRECISION.onnx` on the first visible GPU; each slot has its own sessions, stream and staging memory.
 
-    Pictures are copied to page-locked memory once, and nothing is done for a single one in Python. A batch is filled up
-    to a power of two, and each of these sizes has a session: one that sees another size than the last time prepares
-    all its convolutions anew, which took two seconds on an H200 with MobileNetV3-Large, and what was recorded of it
-    before may not be launched any more.
+    Images are copied to page-locked memory once; no Python code runs for a single image. A batch is padded to a power
+    of two, and each of these sizes has its own session. A session that gets another size than before prepares all its
+    convolutions again, which took two seconds on an H200 with MobileNetV3-Large, and its recorded CUDA graphs become
+    invalid.
     """
 
     name: ClassVar[str] = "onnxruntime_cuda"
@@ -59,29 +59,29 @@ class OnnxRuntimeCuda(Runtime):
 
     @classmethod
     def source(cls, precision: str) -> str:
-        """The ONNX graph of that precision."""
+        """Return the ONNX graph of that precision."""
         return OnnxRuntime.source(precision)
 
     @classmethod
     def version(cls) -> str:
-        """ONNX Runtime's version."""
+        """Return ONNX Runtime's version."""
         return OnnxRuntime.version()
 
     @classmethod
     def supported(cls, precision: str) -> bool:
-        """Whether a GPU is here, the library was built for it, and CUDA's libraries and cuDNN can be loaded."""
-        return precision in cls.precisions and has_gpu() and _built_for_it() and _loadable()
+        """Return True if there is a GPU, the library supports CUDA, and CUDA's libraries and cuDNN can be loaded."""
+        return precision in cls.precisions and has_gpu() and _built_for_cuda() and _loadable()
 
     @property
     def executed_as(self) -> str:
-        """Precision of the graph, and the GPU."""
+        """Precision of the graph and the GPU."""
         return f"{self.precision} on {self._gpu.name}"
 
     def _open(self, source: bytes, bundle: Bundle, threads: int, streams: int) -> None:
         self._gpu = gpu()
-        if not _built_for_it():
-            raise HalftoneError(f"this ONNX Runtime was not built for GPUs: {_INSTALL}")
-        # Where they can't be loaded it would take the processor instead and only log that.
+        if not _built_for_cuda():
+            raise HalftoneError(f"the installed ONNX Runtime does not support GPUs: {_INSTALL}")
+        # Without these libraries, ONNX Runtime would run on the CPU and only log that.
         if not _loadable():
             raise HalftoneError(f"ONNX Runtime can't load CUDA's libraries or cuDNN: {_INSTALL}")
         largest = max(1, min(self.sizes[-1], MAX_STAGING // math.prod(self.shape)))
@@ -91,7 +91,7 @@ class OnnxRuntimeCuda(Runtime):
             self.shape,
             self.classes,
             maximum=largest,
-            filled_up=partial(_filled_up, largest=largest),
+            padded=partial(_padded, largest=largest),
         )
         self.streams = min(streams, MAX_SLOTS)
         try:
@@ -100,16 +100,17 @@ class OnnxRuntimeCuda(Runtime):
             raise
         except RuntimeError as error:
             raise HalftoneError(
-                f"{self._gpu.name} can't hold {self.source(self.precision)}: {error}; stop what else uses the GPU"
+                f"{self._gpu.name} has no memory for {self.source(self.precision)}: {error}; stop other programs that "
+                "use the GPU"
             ) from None
 
     def _context(self, source: bytes, bundle: Bundle, stream: Stream) -> tuple[Sessions, int]:
-        """Sessions that put their work on the stream, and how many batch sizes may be recorded."""
+        """Create sessions that enqueue their work on the stream; also return how many batch sizes may be recorded."""
         import onnxruntime
 
-        # The library's logger for the whole process, not a session's, reports which of cuDNN's plans can't be used.
+        # The process-wide logger of the library, not the session's, reports which of cuDNN's plans are unusable.
         onnxruntime.set_default_logger_severity(_FATAL)
-        # TF32 would round FP32 to ten bits without saying so; a graph of FP16 may hold some, too.
+        # TF32 would silently round FP32 to ten bits; an FP16 graph may also contain FP32 layers.
         settings = {"use_tf32": "0", "user_compute_stream": str(int(stream))} | _FASTEST
         try:
             first, recorded = _recordable(source, settings), slots.RECORDED_SIZES
@@ -124,25 +125,25 @@ class OnnxRuntimeCuda(Runtime):
                 f"{bundle.manifest.files[self.source(self.precision)].made_by}"
             ) from None
         if first.get_providers()[0] != _PROVIDER:
-            raise HalftoneError(f"ONNX Runtime runs {self.source(self.precision)} on the processor: {_INSTALL}")
+            raise HalftoneError(f"ONNX Runtime runs {self.source(self.precision)} on the CPU: {_INSTALL}")
         settings |= {"enable_cuda_graph": "1"} if recorded else {}
         return Sessions(first, partial(_session, source, settings), self.classes, stream), recorded
 
     def keep(self, sizes: Collection[int]) -> None:
-        """Run batches of these sizes in every slot: a size's session is made when it first comes."""
+        """Run batches of these sizes in every slot, as the first batch of a size creates its session."""
         self._slots.keep(sizes)
 
     def _infer(self, pixels: Pixels) -> npt.NDArray[np.floating]:
         return self._slots.run(pixels)
 
 
-def _filled_up(count: int, *, largest: int) -> int:
-    """The power of two that a batch is filled up to."""
+def _padded(count: int, *, largest: int) -> int:
+    """Return the power of two that a batch is padded to."""
     return min(largest, 1 << (count - 1).bit_length())
 
 
 def _session(source: bytes, settings: dict[str, str], rows: int) -> Any:
-    """A session for batches of one size."""
+    """Create a session for batches of one size."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -154,19 +155,19 @@ def _session(source: bytes, settings: dict[str, str], rows: int) -> Any:
 
 
 def _recordable(source: bytes, settings: dict[str, str]) -> Any:
-    """A session whose work may be recorded, None where the library finds parts of the graph that may not.
+    """Create a session whose work may be recorded; return None if the library finds that parts of the graph may not.
 
-    The library would record as well, but forbid all other threads to use the GPU meanwhile; it is told not to in every
-    run, and the check that it makes beforehand is what is wanted.
+    The setting is used only for that check. The library's own recording would keep all other threads from using the
+    GPU, so every run disables it (`gpu_graph_id` in `export.cuda.ort_session`).
     """
     try:
         return _session(source, settings | {"enable_cuda_graph": "1"}, 1)
-    # Another reason to fail comes again without this setting.
+    # Any other error occurs again without this setting.
     except Exception:
         return None
 
 
-def _built_for_it() -> bool:
+def _built_for_cuda() -> bool:
     import onnxruntime
 
     return _PROVIDER in onnxruntime.get_available_providers()
@@ -174,15 +175,15 @@ def _built_for_it() -> bool:
 
 @functools.cache
 def _loadable() -> bool:
-    """Whether what the provider needs is here; found out without making a session, which would print."""
+    """Return True if the provider's libraries can be loaded; does not create a session, which would print errors."""
     import onnxruntime
 
-    # CUDA and cuDNN as pip installs them; where the system has them, there is nothing to load.
+    # CUDA and cuDNN from pip packages; does nothing if the system provides them.
     onnxruntime.preload_dlls()
     provider = Path(onnxruntime.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"
     try:
         ctypes.CDLL(str(provider), mode=os.RTLD_LAZY)
-        # Not linked with it: it is looked for when the first convolution comes.
+        # The provider is not linked with cuDNN: it loads cuDNN at the first convolution.
         ctypes.CDLL(_CUDNN)
     except OSError:
         return False

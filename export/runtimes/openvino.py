@@ -1,6 +1,6 @@
-"""OpenVINO on the CPU: FP32, bfloat16 arithmetic where the processor has it (AVX-512 BF16, AMX), or a quantised graph.
+"""OpenVINO on the CPU: FP32, bfloat16 if the processor supports it (AVX-512 BF16, AMX), or a quantised graph.
 
-In a graph with QuantizeLinear/DequantizeLinear pairs OpenVINO runs the layers between them in 8-bit integers, and the
+In a graph with QuantizeLinear/DequantizeLinear pairs, OpenVINO runs the layers between them in 8-bit integers and the
 others in FP32.
 """
 
@@ -26,27 +26,26 @@ from models.common.host import cores
 
 _TYPES = {"fp32": openvino.Type.f32, "bf16": openvino.Type.bf16}
 _QUANTISED = "int8"
-# As the compiled model's own description names its layers.
+# Layer types in the description of a compiled model.
 _WEIGHTED = ("Convolution", "FullyConnected", "MatMul")
 _SIZES = (8, 4, 2, 1)
-"""Batches are compiled for these numbers of pictures; others are put together from them."""
+"""Batch sizes that the graph is compiled for; other batches are composed of them."""
 
-MOST_COPIED = 512 * 2**20
-"""Bytes of weights that the streams' own copies may add up to, by the size of the file."""
+MAX_COPIED = 512 * 2**20
+"""Limit on the total bytes of weights if each stream has its own copy, computed from the size of the file."""
 
-_MOST_MODELS = 32
-"""Compiled for streams apart, as each takes its time at the start: those of eight streams."""
-
+_MAX_MODELS = 32
+"""Limit on the models compiled for separate streams (those of eight streams), as each one delays the start."""
 
 Compiled = dict[int, openvino.CompiledModel]
-"""Number of pictures to the graph for batches of them."""
+"""Batch size to the graph compiled for it."""
 
 
 class Slot:
-    """What one call at a time needs.
+    """Inference requests of one call at a time.
 
     Args:
-        compiled: graphs, its own or all slots' together.
+        compiled: compiled graphs, owned by this slot or shared by all slots.
     """
 
     def __init__(self, compiled: Compiled) -> None:
@@ -55,11 +54,11 @@ class Slot:
 
 
 class OpenVino(Runtime):
-    """The bundle's graph compiled for this CPU and each size of batches.
+    """The bundle's graph, compiled for this CPU and each batch size.
 
-    With several streams, a model that was compiled for one of them runs in the thread that calls; compiled for all of
-    them, in threads of OpenVINO's that are woken for it, at a tenth less throughput of the service on two cores. Small
-    models are therefore compiled for each stream by itself. Large ones share their weights.
+    A model compiled for one stream runs in the calling thread. A model compiled for several streams runs in threads of
+    OpenVINO, and waking them costs a tenth of the service's throughput on two cores. Small models are therefore
+    compiled for each stream separately; large models share their weights.
     """
 
     name: ClassVar[str] = "openvino"
@@ -67,23 +66,23 @@ class OpenVino(Runtime):
 
     @classmethod
     def source(cls, precision: str) -> str:
-        """The quantised graph for INT8, else the FP32 graph: OpenVINO lowers it while compiling."""
+        """Return the quantised graph for INT8, else the FP32 graph, which OpenVINO converts while compiling."""
         return "model.int8.onnx" if precision == _QUANTISED else "model.fp32.onnx"
 
     @classmethod
     def supported(cls, precision: str) -> bool:
-        """Whether this processor has the arithmetic of the precision."""
+        """Return True if this processor supports the arithmetic of the precision."""
         capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         return precision in cls.precisions and precision.upper() in capabilities
 
     @classmethod
     def version(cls) -> str:
-        """OpenVINO's version without its build number."""
+        """Return OpenVINO's version without its build number."""
         return str(openvino.__version__).split("-")[0]
 
     @property
     def executed_as(self) -> str:
-        """The precision that the compiled model reports: of its layers for INT8, else of its arithmetic."""
+        """Precision that the compiled model reports: of its layers for INT8, else of its arithmetic."""
         if self.precision == _QUANTISED:
             return f"{_QUANTISED if self._integer_layers() else 'fp32'} on CPU"
         chosen = self._models[0][1].get_property(hint.inference_precision)
@@ -94,20 +93,20 @@ class OpenVino(Runtime):
         core = openvino.Core()
         self._compiling = threading.Lock()
         models = streams * len(_SIZES)
-        apart = streams > 1 and models <= _MOST_MODELS and models * len(source) <= MOST_COPIED
-        self.inline = threads <= streams and (apart or streams == 1)
+        separate = streams > 1 and models <= _MAX_MODELS and models * len(source) <= MAX_COPIED
+        self.inline = threads <= streams and (separate or streams == 1)
         self._streams = streams
         try:
             self._graph = core.read_model(io.BytesIO(source))
-            options = self._options(max(1, threads // streams), 1) if apart else self._options(threads, streams)
-            # Pinned threads start from the first core in every process and every model: several processes that share
-            # the cores, or several models, would all compute on the same ones.
-            options[hint.enable_cpu_pinning] = threads >= cores() and not apart
+            options = self._options(max(1, threads // streams), 1) if separate else self._options(threads, streams)
+            # In every process and every model, pinning starts at the first core: several processes or models would
+            # all compute on the same cores.
+            options[hint.enable_cpu_pinning] = threads >= cores() and not separate
             self._compile = partial(core.compile_model, self._graph, "CPU", options)
-            self._models: list[Compiled] = [{} for _ in range(streams if apart else 1)]
+            self._models: list[Compiled] = [{} for _ in range(streams if separate else 1)]
             self._free: queue.LifoQueue[Slot] = queue.LifoQueue()
             for stream in range(streams):
-                self._free.put(Slot(self._models[stream if apart else 0]))
+                self._free.put(Slot(self._models[stream if separate else 0]))
             self._prepare(1)
         except RuntimeError as error:
             reason = " ".join(str(error).split())
@@ -117,12 +116,12 @@ class OpenVino(Runtime):
             ) from None
         if not self.executed_as.startswith(self.precision):
             raise HalftoneError(
-                f"this processor has no {self.precision} arithmetic (OpenVINO would run {self.executed_as}): "
+                f"this processor does not support {self.precision} arithmetic (OpenVINO would run {self.executed_as}): "
                 "use the variant openvino-fp32"
             )
 
     def _options(self, threads: int, streams: int) -> dict[str, Any]:
-        """How to compile, for so many threads in all."""
+        """Return the compile options for a total number of threads."""
         return {
             hint.inference_precision: _TYPES.get(self.precision, openvino.Type.f32),
             hint.performance_mode: hint.PerformanceMode.LATENCY,
@@ -131,7 +130,7 @@ class OpenVino(Runtime):
         }
 
     def keep(self, sizes: Collection[int]) -> None:
-        """Free what was compiled for batches of other sizes, when no call is running any more."""
+        """Free the graphs compiled for other batch sizes, once no call is running."""
         kept = {1, *sizes}
         slots = [self._free.get() for _ in range(self._streams)]
         with self._compiling:
@@ -143,7 +142,7 @@ class OpenVino(Runtime):
             self._free.put(slot)
 
     def _prepare(self, size: int) -> None:
-        """Compile the graph for batches of exactly this size, for all streams, where that was not done."""
+        """Compile the graph for batches of exactly this size, for all streams that lack it."""
         with self._compiling:
             for compiled in self._models:
                 if size not in compiled:
@@ -151,7 +150,7 @@ class OpenVino(Runtime):
                     compiled[size] = self._compile()
 
     def _integer_layers(self) -> int:
-        """How many convolutions and matrix products the compiled model runs in 8-bit integers."""
+        """Count the convolutions and matrix products that the compiled model runs in 8-bit integers."""
         layers = (node.get_rt_info() for node in self._models[0][1].get_runtime_model().get_ops())
         return sum(
             str(layer["layerType"].value) in _WEIGHTED and str(layer["runtimePrecision"].value) in ("i8", "u8")
@@ -159,17 +158,17 @@ class OpenVino(Runtime):
         )
 
     def _infer(self, pixels: Pixels) -> npt.NDArray[np.floating]:
-        # Fixed shapes run about a tenth faster than one graph for any number of pictures, and answer a picture alike
-        # whatever the batch that it is in.
-        parts, place = [], 0
-        while place < len(pixels):
-            size = next(size for size in _SIZES if size <= len(pixels) - place)
-            parts.append(self._run_exactly(pixels[place : place + size]))
-            place += size
+        # Fixed shapes run a tenth faster than one graph for any batch size, and an image gets the same logits in every
+        # batch.
+        parts, start = [], 0
+        while start < len(pixels):
+            size = next(size for size in _SIZES if size <= len(pixels) - start)
+            parts.append(self._run_exactly(pixels[start : start + size]))
+            start += size
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _run_exactly(self, pixels: Pixels) -> npt.NDArray[np.floating]:
-        # The last one that was given back: its memory is the likeliest to be in the processor's caches.
+        # The slot that was returned last: its memory is most likely in the processor's caches.
         slot, size = self._free.get(), len(pixels)
         try:
             if size not in slot.requests:

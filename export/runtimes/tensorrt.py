@@ -1,4 +1,4 @@
-"""TensorRT on an NVIDIA data-centre GPU: plans that were built on the same kind of GPU."""
+"""TensorRT on an NVIDIA data-centre GPU; it runs plans that were built on the same kind of GPU."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from export.trt.engine import TensorRt
 
 
 class TensorRtDataCentre(TensorRt):
-    """The edition `tensorrt`, version 11 or newer."""
+    """Plans of the edition `tensorrt`, version 11 or newer."""
 
     name: ClassVar[str] = "tensorrt"
 

@@ -1,4 +1,4 @@
-"""PyTorch in FP32 on the CPU: the reference that every other variant is compared with; never used to serve."""
+"""PyTorch in FP32 on the CPU: the reference for all other variants; never used for serving."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from models.graph import ServingGraph
 
 
 class Torch(Runtime):
-    """The bundle's checkpoint behind the same graph contract as its exports."""
+    """The bundle's checkpoint with the same graph contract as its exports."""
 
     name: ClassVar[str] = "torch"
     precisions: ClassVar[tuple[str, ...]] = ("fp32",)
 
     @classmethod
     def source(cls, precision: str) -> str:
-        """The checkpoint itself."""
+        """Return the checkpoint."""
         return WEIGHTS
 
     @classmethod
     def version(cls) -> str:
-        """PyTorch's version without its build tag."""
+        """Return PyTorch's version without its build tag."""
         return str(torch.__version__).split("+", maxsplit=1)[0]
 
     @property

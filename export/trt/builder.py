@@ -1,6 +1,7 @@
-"""One builder for both editions of TensorRT: an ONNX graph to a strongly typed network to a plan."""
+"""Build a plan from an ONNX graph with either edition of TensorRT.
 
-# MERGED-DOC """TensorRT's own progress reports as bars."""
+The network is strongly typed: its precision is that of the graph. Bars show the progress that TensorRT reports.
+"""
 
 from __future__ import annotations
 
@@ -18,43 +19,43 @@ from export.trt.profile import Profile
 from models.common.errors import HalftoneError
 
 TURING = "7.5"
-
-"""Left out unless asked for: a plan that also runs on Turing is over a third larger."""
+"""Not a default target: a plan that also runs on Turing is over a third larger."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a build gave."""
+    """Result of a build."""
 
     data: bytes
     """The serialised engine."""
 
     compute_capabilities: tuple[str, ...]
-    """The GPUs that it runs on."""
+    """The GPUs that the plan runs on."""
 
     histogram: Histogram
-    """Number formats of the network that it was built from."""
+    """Number formats of the network that the plan was built from."""
 
     seconds: float
-    """How long the build took, parsing included."""
+    """Duration of the build, including parsing."""
 
 
 def targets(library: Library, wanted: tuple[str, ...]) -> tuple[str, ...]:
-    """The compute capabilities to build for, such as ("8.6", "8.9").
+    """Return the compute capabilities to build for, such as ("8.6", "8.9").
 
     Args:
-        library: TensorRT-RTX builds for GPUs that are not there, TensorRT for the one that is.
-        wanted: what the user named; empty for all that TensorRT-RTX knows but Turing, or for the present GPU.
+        library: TensorRT-RTX builds for any RTX GPU, TensorRT only for the GPU of this machine.
+        wanted: requested by the user; empty for all that TensorRT-RTX knows except Turing, or for the present GPU.
 
     Raises:
-        HalftoneError: the library can't build for one of them here.
+        HalftoneError: the library can't build for a requested GPU on this machine.
     """
     if library.name == "tensorrt":
         present = gpu().compute_capability
         if set(wanted) - {present}:
             raise HalftoneError(
-                f"TensorRT builds for the GPU of the machine alone (compute capability {present}), not for "
-                f"{', '.join(wanted)}: build there, leave --compute-capability out, or use --runtime tensorrt_rtx"
+                f"TensorRT builds only for the GPU of this machine (compute capability {present}), not for "
+                f"{', '.join(wanted)}: build on a machine with that GPU, omit --compute-capability, or use --runtime "
+                "tensorrt_rtx"
             )
         return (present,)
     known = known_capabilities(library)
@@ -82,13 +83,13 @@ def build(
         library: the edition of TensorRT.
         graph: an ONNX model with the graph contract of `models.graph`.
         name: of the graph, for messages.
-        precision: `fp16` or `fp32`, which the graph must already be in.
+        precision: `fp16` or `fp32`; the graph must already have it.
         profile: batch sizes.
         capabilities: from `targets`.
-        progress: where to show how far it is.
+        progress: shows the progress of the build.
 
     Raises:
-        HalftoneError: the graph can't be parsed or built, or is of another precision.
+        HalftoneError: the graph can't be parsed or built, or has another precision.
     """
     start = time.perf_counter()
     builder = library.api.Builder(library.logger)
@@ -98,7 +99,7 @@ def build(
     config = _config(library, builder, network, profile, capabilities)
     plan = _serialise(library, builder, network, config, progress)
     if plan is None:
-        raise HalftoneError(f"{library.name} {library.version} can't build {name}: {library.complaints()}")
+        raise HalftoneError(f"{library.name} {library.version} can't build {name}: {library.last_errors()}")
     return Plan(
         data=bytes(memoryview(plan)),
         compute_capabilities=capabilities,
@@ -116,7 +117,7 @@ def _parse(library: Library, builder: Any, graph: bytes, name: str) -> Any:
     if not parser.parse(graph) or not network.num_inputs or not network.num_outputs:
         errors = "; ".join(_described(parser.get_error(index)) for index in range(parser.num_errors))
         raise HalftoneError(
-            f"{library.name} {library.version} can't read {name}: {errors or 'there is no network in it'}; "
+            f"{library.name} {library.version} can't read {name}: {errors or 'it contains no network'}; "
             "export it again with `python -m export.onnx`"
         )
     return network
@@ -130,23 +131,23 @@ def _described(error: Any) -> str:
 def _config(library: Library, builder: Any, network: Any, profile: Profile, capabilities: tuple[str, ...]) -> Any:
     config = builder.create_builder_config()
     source = network.get_input(0)
-    picture = tuple(source.shape)[1:]
+    image = tuple(source.shape)[1:]
     shapes = builder.create_optimization_profile()
-    shapes.set_shape(source.name, *((size, *picture) for size in (profile.minimum, profile.optimum, profile.maximum)))
+    shapes.set_shape(source.name, *((size, *image) for size in (profile.minimum, profile.optimum, profile.maximum)))
     config.add_optimization_profile(shapes)
     if library.name == "tensorrt_rtx":
-        # Where the number is not set first, the library ignores the targets and only returns False.
+        # Set the number first: otherwise the library ignores the targets and only returns False.
         config.num_compute_capabilities = len(capabilities)
         for index, each in enumerate(capabilities):
             target = getattr(library.api.ComputeCapability, f"SM{each.replace('.', '')}")
             if not config.set_compute_capability(target, index):
-                raise HalftoneError(f"{library.name} {library.version} refuses compute capability {each}")
+                raise HalftoneError(f"{library.name} {library.version} rejects compute capability {each}")
     return config
 
 
 def _serialise(library: Library, builder: Any, network: Any, config: Any, progress: Progress) -> Any:
     bars = config.progress_monitor = monitor(library.api, progress)
-    # In a thread of its own: an interrupt reaches Python only between the library's calls back into it.
+    # In another thread: in this one, an interrupt would be handled only when the library calls back into Python.
     with ThreadPoolExecutor(1) as pool:
         task = pool.submit(builder.build_serialized_network, network, config)
         try:
@@ -157,10 +158,10 @@ def _serialise(library: Library, builder: Any, network: Any, config: Any, progre
 
 
 def monitor(api: Any, progress: Progress) -> Any:
-    """An `IProgressMonitor` that draws each phase of a build as a bar; set its `cancelled` to stop the build."""
+    """Create an `IProgressMonitor` that shows each phase of a build as a bar; set its `cancelled` to stop the build."""
 
     class Bars(api.IProgressMonitor):  # type: ignore[misc]
-        """Called by the library, from the thread that builds."""
+        """Progress bars; the library calls the methods from the thread that builds."""
 
         def __init__(self) -> None:
             api.IProgressMonitor.__init__(self)
@@ -169,17 +170,17 @@ def monitor(api: Any, progress: Progress) -> Any:
             self._depth: dict[str | None, int] = {None: 0}
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            """A phase begins."""
+            """Add a bar for a phase."""
             depth = self._depth[phase_name] = self._depth.get(parent_phase, 0) + 1
             self._tasks[phase_name] = progress.add_task("  " * (depth - 1) + phase_name, total=num_steps)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            """A step of it is done; False stops the build."""
+            """Advance the phase's bar; return False to stop the build."""
             progress.update(self._tasks[phase_name], completed=step + 1)
             return not self.cancelled
 
         def phase_finish(self, phase_name: str) -> None:
-            """The phase is over."""
+            """Remove the phase's bar."""
             progress.remove_task(self._tasks.pop(phase_name))
 
     return Bars()

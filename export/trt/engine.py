@@ -1,4 +1,4 @@
-"""Running a plan, the same for both editions of TensorRT; `export.runtimes` names them."""
+"""Base class of the two runtimes that execute a TensorRT plan (`export.runtimes`)."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from models.common.errors import HalftoneError
 
 
 class TensorRt(Runtime):
-    """`engines/VARIANT.plan` on the first visible GPU; each stream has its own context and staging memory."""
+    """`engines/VARIANT.plan` on the first visible GPU; each stream has its own execution context and staging memory."""
 
     precisions: ClassVar[tuple[str, ...]] = ("fp16", "fp32")
 
     sizes: ClassVar[tuple[int, ...]] = (1, 2, 4, 8, 16, 32)
 
-    recorded: ClassVar[bool] = True
-    """Whether batches are launched as CUDA graphs that are recorded here; not where the library records its own."""
+    records_graphs: ClassVar[bool] = True
+    """True if `export.cuda` records CUDA graphs of the batches; False if the library records its own."""
 
     @classmethod
     def load(cls, bundle: Bundle, *, precision: str, threads: int, streams: int = 1) -> Self:
-        """Look for the library, the GPU and the plan, in this order, before anything is read."""
+        """Check the library, the GPU and the plan's existence, in this order, before reading any file."""
         cls.check_precision(precision)
         cls.require()
         if cls.source(precision) not in bundle.manifest.files:
@@ -42,28 +42,28 @@ class TensorRt(Runtime):
 
     @classmethod
     def require(cls) -> None:
-        """Raise HalftoneError where the library or a GPU is missing."""
+        """Raise HalftoneError if the library or a GPU is missing."""
         library(cls.name)
         gpu()
 
     @classmethod
     def supported(cls, precision: str) -> bool:
-        """Whether the library and a GPU are here."""
+        """Return True if the library is installed and this machine has a GPU."""
         return precision in cls.precisions and installed(cls.name) and has_gpu()
 
     @classmethod
     def source(cls, precision: str) -> str:
-        """The plan of that precision."""
+        """Return the plan of that precision."""
         return plan_name(cls.name, precision)
 
     @classmethod
     def version(cls) -> str:
-        """TensorRT's version."""
+        """Return TensorRT's version."""
         return library(cls.name).version
 
     @property
     def executed_as(self) -> str:
-        """The precision that the plan's network was read back as, and the GPU."""
+        """Precision that was read back from the built network, and the GPU."""
         return f"{self.precision} on {self._gpu.name}"
 
     def _open(self, source: bytes, bundle: Bundle, threads: int, streams: int) -> None:
@@ -76,16 +76,16 @@ class TensorRt(Runtime):
             version=edition.version,
             compute_capability=self._gpu.compute_capability,
         ).profile
-        # The engine must not outlive the runtime that made it.
+        # The engine must not outlive the runtime that created it.
         self._runtime = edition.api.Runtime(edition.logger)
         engine = self._deserialise(edition, source, bundle)
         slot = partial(
             Slot,
-            lambda _: (self._context(edition, engine), slots.RECORDED_SIZES if self.recorded else 0),
+            lambda _: (self._context(edition, engine), slots.RECORDED_SIZES if self.records_graphs else 0),
             self.shape,
             self.classes,
             maximum=profile.maximum,
-            filled_up=partial(max, profile.minimum),
+            padded=partial(max, profile.minimum),
         )
         try:
             self._slots = Slots(slot, streams)
@@ -93,16 +93,16 @@ class TensorRt(Runtime):
             raise
         except RuntimeError as error:
             raise HalftoneError(
-                f"{self._gpu.name} can't hold {self.source(self.precision)} for {streams} calls at once ({error}; "
-                f"{edition.complaints()}): use fewer threads, or build it with a smaller --max-batch"
+                f"{self._gpu.name} has no memory for {self.source(self.precision)} with {streams} concurrent calls "
+                f"({error}; {edition.last_errors()}): use fewer threads, or build it with a smaller --max-batch"
             ) from None
 
     def _context(self, edition: Library, engine: Any) -> Any:
-        """An execution context of the engine, None where the GPU has no room."""
+        """Create an execution context of the engine; return None if the GPU has no memory for it."""
         return engine.create_execution_context()
 
     def keep(self, sizes: Collection[int]) -> None:
-        """Run batches of these sizes on every stream until all is compiled and recorded that they need."""
+        """Run batches of these sizes on every stream until their kernels are compiled and their graphs recorded."""
         self._slots.keep(sizes)
 
     def _deserialise(self, edition: Library, source: bytes, bundle: Bundle) -> Any:
@@ -113,7 +113,7 @@ class TensorRt(Runtime):
             command = build_command(bundle.manifest.name, self.name, self.precision)
             raise HalftoneError(
                 f"{self.name} {edition.version} can't load {bundle.folder / self.source(self.precision)} on "
-                f"{self._gpu.name}: {edition.complaints()}; build it again here with {command}"
+                f"{self._gpu.name}: {edition.last_errors()}; build it again here with {command}"
             )
         return engine
 

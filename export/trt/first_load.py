@@ -1,8 +1,8 @@
-"""The last step of a plan's proof: run it on a GPU before it serves for the first time.
+"""Complete a plan's proof on a GPU before the plan serves for the first time.
 
-A plan can be built where it can't be run. Its record then says that only the graph was checked (`verified_on`), and
-`export.parity.record.proof` refuses it. Where there is a GPU, `verify_on_first_load` runs the plan itself and replaces the
-record.
+A plan can be built on a machine that can't run it. Its parity record then says that only the graph was proved
+(`verified_on`), and `export.parity.record.proof` rejects it. On a machine with a GPU, `verify_on_first_load` runs the
+plan and replaces the record.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from models.common.errors import HalftoneError
 
 
 def verify_on_first_load(bundle: Bundle, variant: str, *, data: Path | None = None) -> ParityRecord:
-    """The passed proof of a variant, made now where so far only its graph was checked and a GPU is here.
+    """Return the passed proof of a variant; if only its graph was proved so far, prove the plan now.
 
-    It raises what `export.parity.record.proof` raises and so can stand in its place. The comparison runs in a process of its
-    own, as it needs torch, which a server does not load.
+    A replacement for `export.parity.record.proof`, with the same errors. The comparison runs in another process, as it
+    needs torch, which a server does not load.
 
     Args:
         bundle: the opened bundle; its manifest is read again after the comparison.
         variant: `RUNTIME-PRECISION`.
-        data: labelled pictures to prove on, or None for the sample photographs.
+        data: labelled images to prove on, or None for the sample photographs.
 
     Raises:
-        UnprovenError: there is no record, it failed, it is for other files, or the plan can't be run here; the message
-            says why and the fix.
-        BundleError: the record was tampered with.
+        UnprovenError: there is no record, the record failed or is for other files, or this machine can't run the plan;
+            the message names the cause and the fix.
+        BundleError: the record does not match its hash in the manifest.
     """
     record = current(bundle, variant)
     if record.verdict == "PASSED" and record.verified_on == "graph":
@@ -45,14 +45,14 @@ def verify_on_first_load(bundle: Bundle, variant: str, *, data: Path | None = No
         bundle.manifest = Bundle.open(bundle.folder).manifest
         if current(bundle, variant) == record:
             raise UnprovenError(
-                f"only the graph of {variant} of {bundle.manifest.name} was checked so far, and {record.source} can't "
+                f"only the graph of {variant} of {bundle.manifest.name} was proved so far, and {record.source} can't "
                 f"be verified here: {problem}"
             )
     return proof(bundle, variant)
 
 
 def _prove(bundle: Bundle, variant: str, data: Path | None) -> str:
-    """Run `export.parity`, which replaces the record; returns the last line of its complaints."""
+    """Run `export.parity`, which replaces the record; return the last line of its standard error."""
     runtime, _ = runtime_of(variant)
     if issubclass(runtime, TensorRt):
         runtime.require()

@@ -1,7 +1,7 @@
-"""Which number formats a TensorRT network really computes in, read back from its layers.
+"""Number formats of a TensorRT network, read back from its layers.
 
-A tool that was asked for FP16 and quietly builds FP32 is a known failure; TensorRT 11 takes the precision from the
-graph alone, so what counts is what the parsed network says.
+Tools that silently build FP32 when FP16 was requested are a known failure. TensorRT 11 takes the precision from the
+graph alone, so the parsed network decides.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from typing import Any
 from models.common.errors import HalftoneError
 
 ARITHMETIC = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY", "EINSUM", "ATTENTION_OUTPUT")
-"""The layers that do the work; the others move, shape or bound it."""
+"""Layer types that do the arithmetic; the others move, reshape or bound values."""
 
 DTYPES = {"fp16": "HALF", "fp32": "FLOAT"}
 """Precision to TensorRT's name of the number format."""
 
 Histogram = dict[str, dict[str, int]]
-"""Kind of layer to number format of its first output to number of layers."""
+"""Layer type to number format of the first output to number of layers."""
 
 
 def precision_histogram(network: Any) -> Histogram:
-    """Count an `INetworkDefinition`'s layers by kind and number format, such as {"CONVOLUTION": {"HALF": 49}}."""
+    """Count an `INetworkDefinition`'s layers by type and number format, such as {"CONVOLUTION": {"HALF": 49}}."""
     counts: dict[str, Counter[str]] = {}
     for index in range(network.num_layers):
         layer = network.get_layer(index)
@@ -32,7 +32,7 @@ def precision_histogram(network: Any) -> Histogram:
 
 
 def arithmetic(histogram: Histogram) -> dict[str, int]:
-    """Number format to number of layers, of the layers that do the work."""
+    """Count the layers that do the arithmetic by number format."""
     total: Counter[str] = Counter()
     for kind in ARITHMETIC:
         total.update(histogram.get(kind, {}))
@@ -40,23 +40,23 @@ def arithmetic(histogram: Histogram) -> dict[str, int]:
 
 
 def check_precision(histogram: Histogram, precision: str, graph: str) -> None:
-    """Refuse a network that computes mostly in another format than was asked for.
+    """Reject a network that computes mainly in another format than requested.
 
     A graph may keep single layers in FP32 on purpose, so the majority decides.
 
     Args:
         histogram: of the parsed network.
         precision: `fp16` or `fp32`.
-        graph: name of the graph, for the message.
+        graph: name of the graph, for the error message.
 
     Raises:
-        HalftoneError: half of the arithmetic or more is not in `precision`.
+        HalftoneError: at least half of the arithmetic layers are not in `precision`.
     """
     formats = arithmetic(histogram)
     if 2 * formats.get(DTYPES[precision], 0) <= sum(formats.values()):
-        found = ", ".join(f"{count} {name}" for name, count in sorted(formats.items())) or "none at all"
+        counts = ", ".join(f"{count} {name}" for name, count in sorted(formats.items())) or "none at all"
         raise HalftoneError(
-            f"{precision.upper()} was asked for, but the convolutions and matrix products that TensorRT read from "
-            f"{graph} are {found}: export the graph again with `python -m export.onnx --precision {precision}`, or "
+            f"{precision.upper()} was requested, but the convolutions and matrix products that TensorRT read from "
+            f"{graph} are {counts}: export the graph again with `python -m export.onnx --precision {precision}`, or "
             "choose the other --precision"
         )

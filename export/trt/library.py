@@ -1,4 +1,4 @@
-"""TensorRT in its two editions, one API: which of them is here, its version, and what it complained about.
+"""Import either edition of TensorRT and keep its last errors; both editions have the same API.
 
 `tensorrt` builds and runs on NVIDIA's data-centre GPUs; `tensorrt_rtx` runs on RTX GPUs and builds on any machine.
 """
@@ -14,12 +14,10 @@ from typing import Any
 from models.common.errors import HalftoneError
 
 PACKAGES = {"tensorrt": "tensorrt>=11", "tensorrt_rtx": "tensorrt-rtx-cu13"}
-
-"""Runtime, which is also the module, to what `pip install` needs."""
+"""Runtime, which is also the name of the module, to the argument of `pip install`."""
 
 FIRST_STRONGLY_TYPED = 11
-
-"""The first TensorRT in which the graph alone decides on the precision."""
+"""First major version of TensorRT whose precision depends on the graph alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,18 +28,18 @@ class Library:
     """`tensorrt` or `tensorrt_rtx`."""
 
     api: Any
-    """The module; both editions have the same names in it."""
+    """The module; both editions define the same names."""
 
     logger: Any
-    """An `ILogger` that keeps the last errors; a process has one, as the library ignores every other."""
+    """An `ILogger` that keeps the last errors; one per process, as the library ignores any further logger."""
 
     @property
     def version(self) -> str:
-        """As the library gives it, such as `1.7.1.116`; plans hold for this version alone."""
+        """Version reported by the library, such as `1.7.1.116`; a plan loads in this version only."""
         return str(self.api.__version__)
 
-    def complaints(self) -> str:
-        """The errors since the last call in one line."""
+    def last_errors(self) -> str:
+        """Return the errors since the last call in one line."""
         messages = "; ".join(" ".join(message.split()) for message in self.logger.errors)
         self.logger.errors.clear()
         return messages or "it gave no reason"
@@ -55,7 +53,7 @@ def library(name: str) -> Library:
         name: `tensorrt` or `tensorrt_rtx`.
 
     Raises:
-        HalftoneError: it is not installed, can't be loaded, or is too old.
+        HalftoneError: the library is not installed, can't be loaded, or is too old.
     """
     install = f"`pip install '{PACKAGES[name]}'`"
     try:
@@ -72,7 +70,7 @@ def library(name: str) -> Library:
 
 
 def installed(name: str) -> bool:
-    """Whether `library(name)` would succeed."""
+    """Return True if `library(name)` would succeed."""
     try:
         library(name)
     except HalftoneError:
@@ -80,27 +78,27 @@ def installed(name: str) -> bool:
     return True
 
 
-def _logger(api: Any) -> Any:
-    class Errors(api.ILogger):  # type: ignore[misc]
-        """Keeps errors for our own messages and drops the rest."""
-
-        def __init__(self) -> None:
-            api.ILogger.__init__(self)
-            self.errors: deque[str] = deque(maxlen=5)
-
-        def log(self, severity: Any, message: str) -> None:
-            """Called by the library, from any thread."""
-            if severity <= api.ILogger.ERROR:
-                self.errors.append(message)
-
-    return Errors()
-
-
 def known_capabilities(library: Library) -> list[str]:
-    """The compute capabilities that TensorRT-RTX can build for, lowest first."""
+    """Return the compute capabilities that TensorRT-RTX can build for, lowest first."""
     numbers = sorted(
         int(name.removeprefix("SM"))
         for name in library.api.ComputeCapability.__members__
         if name.removeprefix("SM").isdigit()
     )
     return [f"{number // 10}.{number % 10}" for number in numbers]
+
+
+def _logger(api: Any) -> Any:
+    class Errors(api.ILogger):  # type: ignore[misc]
+        """Logger that keeps errors for our own messages and drops everything else."""
+
+        def __init__(self) -> None:
+            api.ILogger.__init__(self)
+            self.errors: deque[str] = deque(maxlen=5)
+
+        def log(self, severity: Any, message: str) -> None:
+            """Keep an error; the library calls this from any thread."""
+            if severity <= api.ILogger.ERROR:
+                self.errors.append(message)
+
+    return Errors()

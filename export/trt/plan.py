@@ -1,11 +1,4 @@
-"""`python -m export.trt --model vit_b16 [--precision fp16|fp32]`: a bundle's ONNX graph to a TensorRT plan.
-
-Writes `engines/RUNTIME-PRECISION.plan` and beside it a `.json` with versions, GPUs, batch sizes, the graph's hash and
-the precision histogram read back from the built network. With TensorRT for RTX this needs no GPU. The build itself
-takes seconds (ViT-B/16: 5 s on two cores), a missing ONNX graph is exported first. Where there is a GPU the plan is
-proved on it; elsewhere its graph is, on ONNX Runtime, which takes as long as `export.parity`, and the plan may not
-serve before it was run itself (`export.trt.first_load`). Exit code 1 where the parity gate fails.
-"""
+"""Choose an edition of TensorRT, build a bundle's plan with it, and prove the plan."""
 
 from __future__ import annotations
 
@@ -16,7 +9,7 @@ from rich.progress import Progress
 
 from export.cuda.device import has_gpu
 from export.parity.prove import prove_and_print
-from export.trt.builder import Plan, build, targets
+from export.trt.builder import Plan, build
 from export.trt.library import PACKAGES, Library, installed, library
 from export.trt.profile import Profile
 from export.trt.sidecar import Sidecar, build_command, plan_name, sidecar_name
@@ -26,15 +19,14 @@ from models.bundle.onnx_external import external_locations
 from models.common.errors import HalftoneError
 
 Precision = Literal["fp16", "fp32"]
-
 Edition = Literal["auto", "tensorrt", "tensorrt_rtx"]
 
 
 def choose(edition: Edition) -> Library:
-    """Import the edition of TensorRT that was asked for; for `auto` the one that can build on this machine.
+    """Import the requested edition of TensorRT; for `auto`, the edition that can build on this machine.
 
     Raises:
-        HalftoneError: it is not installed.
+        HalftoneError: the edition is not installed.
     """
     if edition != "auto":
         return library(edition)
@@ -56,23 +48,23 @@ def export_plan(
     *,
     profile: Profile,
     capabilities: tuple[str, ...],
+    requested: tuple[str, ...] = (),
     progress: Progress,
 ) -> Sidecar:
-    """Build a plan from the bundle's graph and write it, with its description, into the bundle.
+    """Build a plan from the bundle's graph and write the plan and its description to the bundle.
 
     Args:
-        bundle: the opened bundle; a graph that is missing or stale is exported first.
+        bundle: the opened bundle; a missing or stale graph is exported first.
         edition: of TensorRT, from `choose`.
-        precision: of the graph and so of the plan.
+        precision: of the graph and therefore of the plan.
         profile: batch sizes.
-        capabilities: GPUs to build for; empty for the default of `export.trt.builder.targets`.
-        progress: where to show how far it is.
+        capabilities: GPUs to build for, from `export.trt.builder.targets`.
+        requested: GPUs that the user named, for the recorded command.
+        progress: shows the progress of the build.
 
     Raises:
-        HalftoneError: the library can't build for these GPUs or from this graph, or the network that came out is of
-            another precision.
+        HalftoneError: the library can't build from this graph, or the built network has another precision.
     """
-    gpus = targets(edition, capabilities)
     graph = f"model.{precision}.onnx"
     if not bundle.has(graph):
         progress.console.print(f"exporting {bundle.manifest.name} to ONNX {precision.upper()}")
@@ -80,13 +72,15 @@ def export_plan(
 
         export_onnx(bundle, precision)
     data = bundle.read(graph)
-    if outer := external_locations(data):
+    if external := external_locations(data):
         raise HalftoneError(
-            f"{graph} of {bundle.folder} keeps tensors in {outer[0]}, and plans are built from whole graphs: "
+            f"{graph} of {bundle.folder} stores tensors in {external[0]}, and plans are built from whole graphs only: "
             f"export it again with {bundle.manifest.files[graph].made_by}"
         )
-    plan = build(edition, data, name=graph, precision=precision, profile=profile, capabilities=gpus, progress=progress)
-    command = build_command(bundle.manifest.name, edition.name, precision, profile=profile, capabilities=capabilities)
+    plan = build(
+        edition, data, name=graph, precision=precision, profile=profile, capabilities=capabilities, progress=progress
+    )
+    command = build_command(bundle.manifest.name, edition.name, precision, profile=profile, capabilities=requested)
     return _write(bundle, edition, precision, profile, graph, plan, command)
 
 
@@ -115,13 +109,13 @@ def _write(
 
 
 def prove_plan(bundle: Bundle, sidecar: Sidecar, data: Path | None) -> int:
-    """Prove a plan, or without its GPU the graph that it was built from; returns the exit code."""
+    """Prove a plan, or its graph if this machine can't run the plan; return the exit code."""
     variant = f"{sidecar.runtime}-{sidecar.precision}"
     if runtime_class(sidecar.runtime).supported(sidecar.precision):
         return prove_and_print(bundle, [variant], data=data)
     code = prove_and_print(bundle, [variant], data=data, graphs={variant: f"onnxruntime-{sidecar.precision}"})
     print(
-        f"this machine can't run {variant}, so its graph was checked on ONNX Runtime: the plan serves after "
+        f"this machine can't run {variant}, so its graph was proved on ONNX Runtime: before the plan can serve, run "
         f"`python -m export.parity --model {bundle.manifest.name} --variant {variant}` on a machine with the GPU"
     )
     return code

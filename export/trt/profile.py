@@ -1,4 +1,4 @@
-"""The batch sizes that a plan is made for."""
+"""Batch sizes that a plan is built for."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ class Profile:
     """Smallest, most important and largest batch of a plan.
 
     Raises:
-        HalftoneError: they are not 1 <= minimum <= optimum <= maximum.
+        HalftoneError: the sizes are not 1 <= minimum <= optimum <= maximum.
     """
 
     minimum: int = 1
-    """Smallest batch; smaller ones are filled up to it."""
+    """Smallest batch; smaller batches are padded to it."""
 
     optimum: int = 8
     """The batch that the plan is optimised for."""
 
     maximum: int = 64
-    """Largest batch; larger ones are cut into several."""
+    """Largest batch; larger batches are split."""
 
     def __post_init__(self) -> None:
         sizes = (self.minimum, self.optimum, self.maximum)

@@ -1,4 +1,4 @@
-"""`engines/VARIANT.json`: what a plan is, where it runs and what is in it, readable before the plan is deserialised."""
+"""`engines/VARIANT.json`: description of a plan, checked before the plan is deserialised."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Sidecar:
     """`tensorrt` or `tensorrt_rtx`."""
 
     version: str
-    """The library's version, the only one that loads the plan."""
+    """The library's version; no other version loads the plan."""
 
     precision: str
     """`fp16` or `fp32`."""
@@ -34,10 +34,10 @@ class Sidecar:
     """Batch sizes."""
 
     onnx: str
-    """The bundle's graph that it was built from."""
+    """The bundle's graph that the plan was built from."""
 
     onnx_sha256: str
-    """Its hash."""
+    """Hash of the graph."""
 
     plan_sha256: str
     """Hash of the plan."""
@@ -46,24 +46,24 @@ class Sidecar:
     """The model's version (`Manifest.version`)."""
 
     histogram: Histogram
-    """Layers of the built network by kind and number format."""
+    """Layers of the built network by type and number format."""
 
     build_seconds: float
-    """How long the build took."""
+    """Duration of the build."""
 
     size: int
-    """Of the plan, in bytes."""
+    """Size of the plan in bytes."""
 
     def to_json(self) -> bytes:
-        """The description as readable UTF-8 JSON."""
+        """Return the description as indented UTF-8 JSON."""
         return (json.dumps({"schema": SCHEMA} | asdict(self), indent=1) + "\n").encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> Self:
-        """Read what `to_json` wrote.
+        """Parse the result of `to_json`.
 
         Raises:
-            HalftoneError: not a description of this schema.
+            HalftoneError: the data is not a description of this schema.
         """
         try:
             values: dict[str, Any] = json.loads(data)
@@ -77,26 +77,26 @@ class Sidecar:
 
 
 def plan_name(runtime: str, precision: str) -> str:
-    """The plan's place in the bundle."""
+    """Return the plan's path in the bundle."""
     return f"engines/{runtime}-{precision}.plan"
 
 
 def sidecar_name(runtime: str, precision: str) -> str:
-    """The description's place in the bundle."""
+    """Return the description's path in the bundle."""
     return f"engines/{runtime}-{precision}.json"
 
 
 def build_command(
     model: str, runtime: str, precision: str, *, profile: Profile | None = None, capabilities: tuple[str, ...] = ()
 ) -> str:
-    """What makes the plan, to be named where it is of no use.
+    """Return the command that builds the plan, for records and error messages.
 
     Args:
         model: name of the bundle.
         runtime: `tensorrt` or `tensorrt_rtx`.
         precision: `fp16` or `fp32`.
         profile: batch sizes, if they matter.
-        capabilities: GPUs, if they were named.
+        capabilities: GPUs, if the user named them.
     """
     words = [f"python -m export.trt --model {model} --precision {precision} --runtime {runtime}"]
     if profile is not None and profile != Profile():
@@ -107,18 +107,18 @@ def build_command(
 
 
 def checked_sidecar(bundle: Bundle, runtime: str, precision: str, *, version: str, compute_capability: str) -> Sidecar:
-    """The description of a plan that this machine can load; the plan itself is not touched.
+    """Read a plan's description and check that this machine can load the plan; do not read the plan.
 
     Args:
         bundle: the opened bundle.
         runtime: `tensorrt` or `tensorrt_rtx`.
         precision: `fp16` or `fp32`.
-        version: of the library here.
-        compute_capability: of the GPU here.
+        version: of the installed library.
+        compute_capability: of this machine's GPU.
 
     Raises:
-        HalftoneError: the plan is another's, or for another library version or GPU; the message names the command.
-        BundleError: the description is missing or was tampered with.
+        HalftoneError: the description is for another plan, library version or GPU; the message names the command.
+        BundleError: the description is missing or does not match its hash in the manifest.
     """
     name, plan = sidecar_name(runtime, precision), plan_name(runtime, precision)
     rebuild = f"build it again here with {build_command(bundle.manifest.name, runtime, precision)}"
@@ -131,13 +131,13 @@ def checked_sidecar(bundle: Bundle, runtime: str, precision: str, *, version: st
         raise HalftoneError(f"{bundle.folder / name} describes another plan than {plan}: {rebuild}")
     if sidecar.version != version:
         raise HalftoneError(
-            f"{bundle.folder / plan} was built by {runtime} {sidecar.version} and loads in no other version, "
+            f"{bundle.folder / plan} was built by {runtime} {sidecar.version} and loads in that version only, "
             f"and {version} is installed: {rebuild}"
         )
     if compute_capability not in sidecar.compute_capabilities:
         raise HalftoneError(
             f"{bundle.folder / plan} was built for GPUs of compute capability "
-            f"{', '.join(sidecar.compute_capabilities)}, and the one here has {compute_capability}: {rebuild} "
+            f"{', '.join(sidecar.compute_capabilities)}, and this machine's GPU has {compute_capability}: {rebuild} "
             f"(--compute-capability {compute_capability})"
         )
     return sidecar

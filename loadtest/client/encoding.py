@@ -1,4 +1,4 @@
-"""A picture as the bytes of an HTTP request, in the form that each server takes."""
+"""Encode a picture as an HTTP request, in the form that each server takes."""
 
 from __future__ import annotations
 
@@ -9,25 +9,27 @@ from enum import StrEnum
 
 from PIL import Image
 
+from loadtest.client.http1 import encode_request
+
 PIXELS_SIZE = 224
 _SHORT_SIDE = 256
 _BOUNDARY = b"----compare-8f14e45fceea167a"
 
 
 class Wire(StrEnum):
-    """Forms of a request."""
+    """Form of a request."""
 
     RAW = "raw"
-    """The body is the picture."""
+    """The body is the file."""
 
     IMAGE_FIELD = "image"
-    """A multipart form whose file field is called `image`."""
+    """A multipart form with the file in the field `image`."""
 
     IMAGES_FIELD = "images"
-    """The same, called `images`."""
+    """The same, with the field `images`."""
 
     REQUEST_FIELD = "request"
-    """The same, called `request`."""
+    """The same, with the field `request`."""
 
     V2_BASE64 = "v2-base64"
     """Open Inference Protocol: a BYTES tensor `image` of shape (1, 1) as base64 text in JSON."""
@@ -37,19 +39,13 @@ class Wire(StrEnum):
 
     V2_PIXELS = "v2-pixels"
     """Open Inference Protocol: a UINT8 tensor `pixels` of shape (1, 224, 224, 3) as bytes behind the JSON, so that the
-    client decodes and the server doesn't; the answer is the best class. For models with an input of that size."""
+    client decodes and the server doesn't; the response is the best class. For models with an input of that size."""
 
 
 def request(wire: Wire, path: str, picture: bytes, port: int) -> bytes:
-    """The whole request, head and body, for a JPEG file."""
+    """Return the whole request for a JPEG file."""
     headers, body = _content(wire, picture)
-    head = [
-        f"POST {path} HTTP/1.1",
-        f"Host: 127.0.0.1:{port}",
-        *(f"{name}: {value}" for name, value in headers.items()),
-        f"Content-Length: {len(body)}",
-    ]
-    return "\r\n".join(head).encode() + b"\r\n\r\n" + body
+    return encode_request("POST", path, body, host=f"127.0.0.1:{port}", headers=headers)
 
 
 def _content(wire: Wire, picture: bytes) -> tuple[dict[str, str], bytes]:
@@ -105,14 +101,14 @@ def _v2_pixels(picture: bytes) -> tuple[dict[str, str], bytes]:
         "datatype": "UINT8",
         "parameters": {"binary_data_size": len(pixels)},
     }
-    wanted = {"name": "logits", "parameters": {"classification": 1}}
-    return _v2_with_binary({"inputs": [tensor], "outputs": [wanted]}, pixels)
+    output = {"name": "logits", "parameters": {"classification": 1}}
+    return _v2_with_binary({"inputs": [tensor], "outputs": [output]}, pixels)
 
 
 def _pixels(picture: bytes) -> bytes:
-    """The middle of the picture, as it is usual for ImageNet."""
-    with Image.open(io.BytesIO(picture)) as opened:
-        image = opened.convert("RGB")
+    """Return the center crop of the picture at the size that is usual for ImageNet."""
+    with Image.open(io.BytesIO(picture)) as file:
+        image = file.convert("RGB")
     scale = _SHORT_SIDE / min(image.size)
     image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
     left, top = (image.width - PIXELS_SIZE) // 2, (image.height - PIXELS_SIZE) // 2

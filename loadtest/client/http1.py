@@ -1,99 +1,132 @@
-"""The client's half of HTTP/1.1: bytes from a socket to responses, as they come."""
+"""HTTP/1.1 for load generators: build requests as bytes, and parse the bytes of a connection into responses."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-_END = b"\r\n"
-_HEAD_END = b"\r\n\r\n"
+import httptools
+
 _MAX_HEAD = 64 * 1024
+_NO_CONTENT, _NOT_MODIFIED = 204, 304
 
 
-@dataclass(frozen=True)
+def encode_request(method: str, path: str, body: bytes = b"", *, host: str, headers: Mapping[str, str]) -> bytes:
+    """Return a whole request; `Host` is added to the headers, and `Content-Length` if the method takes a body."""
+    length = {} if method in ("GET", "HEAD") else {"Content-Length": str(len(body))}
+    fields = {"Host": host, **headers, **length}
+    lines = (f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", "")
+    return "\r\n".join(lines).encode() + body
+
+
+def get(path: str, *, host: str = "127.0.0.1") -> bytes:
+    """Return a whole GET request."""
+    return encode_request("GET", path, host=host, headers={})
+
+
+def post(
+    path: str,
+    body: bytes = b"",
+    *,
+    host: str = "127.0.0.1",
+    media_type: str = "application/octet-stream",
+    keep_alive: bool = True,
+) -> bytes:
+    """Return a whole POST request; without `keep_alive` it tells the server to close the connection."""
+    headers = {"Content-Type": media_type} | ({} if keep_alive else {"Connection": "close"})
+    return encode_request("POST", path, body, host=host, headers=headers)
+
+
+@dataclass(frozen=True, slots=True)
 class Response:
     """A complete response."""
 
     status: int
     body: bytes
     keep_alive: bool
-    """Whether the connection may carry the next request."""
+    """True if the connection may carry the next request."""
+
+    headers: Mapping[bytes, bytes] = field(default_factory=dict, compare=False)
+    """By name in lower case; of a repeated header the last value."""
 
 
-class MalformedResponseError(Exception):
+class MalformedResponseError(ConnectionError):
     """The bytes are no HTTP/1.1 response with a length or chunks."""
 
 
 class Responses:
-    """Takes the bytes of one connection in pieces of any size."""
+    """Incremental parser of the responses on one connection, around llhttp.
 
-    def __init__(self) -> None:
-        self._buffer = bytearray()
+    Interim responses (1xx) are skipped. A response without a length is malformed, because its end would look
+    like a connection that broke.
+
+    Args:
+        bodiless: the request was a HEAD, so that the response has no body, whatever length it announces.
+    """
+
+    def __init__(self, *, bodiless: bool = False) -> None:
+        self._parser = httptools.HttpResponseParser(self)
+        self._bodiless = bodiless
+        self._complete: list[Response] = []
+        self._last = False
+        self._in_head = False
 
     def feed(self, data: bytes) -> list[Response]:
-        """The responses that are complete with these bytes.
+        """Return the responses that are complete with these bytes.
+
+        Bytes after the last response of a connection are ignored.
 
         Raises:
             MalformedResponseError: see there.
         """
-        self._buffer += data
-        responses = []
-        while (response := self._next()) is not None:
-            responses.append(response)
-        return responses
-
-    def _next(self) -> Response | None:
-        head_end = self._buffer.find(_HEAD_END)
-        if head_end < 0:
-            if len(self._buffer) > _MAX_HEAD:
+        if self._last:
+            return []
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            raise MalformedResponseError("the server switched to another protocol") from None
+        except httptools.HttpParserError as error:
+            if not self._last:
+                raise MalformedResponseError(str(error.__context__ or error)) from None
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > _MAX_HEAD:
                 raise MalformedResponseError("a response head without an end")
-            return None
-        status, headers = _head(bytes(self._buffer[:head_end]))
-        found = self._body(headers, head_end + len(_HEAD_END))
-        if found is None:
-            return None
-        body, end = found
-        del self._buffer[:end]
-        return Response(status, body, headers.get(b"connection", b"").lower() != b"close")
+        complete, self._complete = self._complete, []
+        return complete
 
-    def _body(self, headers: dict[bytes, bytes], start: int) -> tuple[bytes, int] | None:
-        """The body and where it ends in the buffer; None while it is incomplete."""
-        if headers.get(b"transfer-encoding", b"").lower() == b"chunked":
-            return self._chunks(start)
-        if b"content-length" not in headers:
+    def on_message_begin(self) -> None:
+        """Start a response (called by the parser, as the methods below)."""
+        self._headers: dict[bytes, bytes] = {}
+        self._body: list[bytes] = []
+        self._in_head, self._head_bytes = True, 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header."""
+        self._headers[name.lower()] = value
+
+    def on_headers_complete(self) -> None:
+        """Complete a response without a body, or check that the body has an end."""
+        self._in_head = False
+        status = self._parser.get_status_code()
+        if self._bodiless and status >= 200:
+            self._finish(status, keep_alive=False)
+            return
+        if status < 200 or status in (_NO_CONTENT, _NOT_MODIFIED) or b"content-length" in self._headers:
+            return
+        if not self._headers.get(b"transfer-encoding", b"").lower().endswith(b"chunked"):
             raise MalformedResponseError("a response without a length")
-        end = start + _number(headers[b"content-length"], 10)
-        return (bytes(self._buffer[start:end]), end) if len(self._buffer) >= end else None
 
-    def _chunks(self, position: int) -> tuple[bytes, int] | None:
-        body = bytearray()
-        while True:
-            line_end = self._buffer.find(_END, position)
-            if line_end < 0:
-                return None
-            size = _number(bytes(self._buffer[position:line_end]).partition(b";")[0], 16)
-            start = line_end + len(_END)
-            position = start + size + len(_END)
-            if len(self._buffer) < position:
-                return None
-            if size == 0:
-                return bytes(body), position
-            body += self._buffer[start : start + size]
+    def on_body(self, body: bytes) -> None:
+        """Keep a piece of the body."""
+        self._body.append(body)
 
+    def on_message_complete(self) -> None:
+        """Complete a response."""
+        status = self._parser.get_status_code()
+        if status >= 200 and not self._last:
+            self._finish(status, keep_alive=self._parser.should_keep_alive())
 
-def _head(head: bytes) -> tuple[int, dict[bytes, bytes]]:
-    first, *lines = head.split(_END)
-    parts = first.split(b" ", 2)
-    if len(parts) < 2 or not parts[0].startswith(b"HTTP/1."):
-        raise MalformedResponseError(f"a response that begins with {first[:50]!r}")
-    pairs = (line.partition(b":") for line in lines)
-    return _number(parts[1], 10), {name.strip().lower(): value.strip() for name, _, value in pairs}
-
-
-def _number(text: bytes, base: int) -> int:
-    try:
-        value = int(text, base)
-    except ValueError:
-        raise MalformedResponseError(f"{text[:50]!r} where a number was expected") from None
-    if value < 0:
-        raise MalformedResponseError(f"the negative length {value}")
-    return value
+    def _finish(self, status: int, *, keep_alive: bool) -> None:
+        self._complete.append(Response(status, b"".join(self._body), keep_alive, self._headers))
+        self._last = not keep_alive

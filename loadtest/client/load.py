@@ -1,4 +1,4 @@
-"""What a generator is asked to do and what it reports: one cell of the comparison."""
+"""Input and output of a closed-loop load generator: one server at one number of clients for some seconds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """A closed loop: every client sends its next request when the answer to its last one has arrived."""
+    """A closed loop: every client sends its next request when the response to its last one has arrived."""
 
     port: int
     requests: Sequence[bytes]
@@ -20,8 +20,8 @@ class Load:
     """The right class index for each of them."""
 
     answer: str
-    """Regular expression whose group is the class index in the body of an answer; of Python and, with `%` for the
-    backslash, of Lua."""
+    """Regular expression whose group is the class index in the body of a response; it must be valid in Python and, with
+    `%` for the backslash, in Lua."""
 
     clients: int
     seconds: float
@@ -29,43 +29,43 @@ class Load:
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """What a generator counted."""
+    """Counts and latencies of one load."""
 
     clients: int
     seconds: float
     requests: int
-    """Answered with 200."""
+    """Requests with status 200."""
 
     errors: int
-    """Answered otherwise, or not at all."""
+    """Requests with another status, or without a response."""
 
     wrong: int
-    """Answered with 200 and another class than the expected one."""
+    """Requests with status 200 and another class than the expected one."""
 
     p50_ms: float
-    """Of the time from the first byte sent to the last one received, of those answered with 200."""
+    """Median latency from the first byte sent to the last one received, of the requests with status 200."""
 
     p99_ms: float
-    """Likewise."""
+    """99th percentile of the same latency."""
 
     seen: frozenset[int] = frozenset()
-    """Positions of the requests of the load that were answered with 200 at least once."""
+    """Positions in `Load.requests` that got status 200 at least once."""
 
     missed: frozenset[int] = frozenset()
-    """Those of them that were answered wrongly at least once."""
+    """Positions in `seen` that got a wrong class at least once."""
 
     @property
     def rate(self) -> float:
-        """Requests answered with 200 a second."""
+        """Requests with status 200 a second."""
         return self.requests / self.seconds
 
 
 @dataclass
 class Tally:
-    """Counts of one cell; the same for every generator, so that their figures mean the same."""
+    """Counts of one cell, kept in the same way by every generator, so that their figures are comparable."""
 
     latencies: list[float] = field(default_factory=list)
-    """Seconds from the first byte sent to the last byte received, of the requests answered with 200."""
+    """Seconds from the first byte sent to the last byte received, of the requests with status 200."""
 
     errors: int = 0
     wrong: int = 0
@@ -73,7 +73,15 @@ class Tally:
     missed: set[int] = field(default_factory=set)
 
     def count(self, status: int, index: int | None, seconds: float, position: int, load: Load) -> None:
-        """Add one response with this class index to the load's request at this position."""
+        """Add one response.
+
+        Args:
+            status: HTTP status.
+            index: class index in the response; None: it has none.
+            seconds: latency.
+            position: of the request in `load.requests`.
+            load: the load that it belongs to.
+        """
         if status != 200:
             self.errors += 1
             return
@@ -84,7 +92,7 @@ class Tally:
             self.missed.add(position)
 
     def cell(self, clients: int, seconds: float) -> Cell:
-        """The figures."""
+        """Return the figures."""
         return Cell(
             clients=clients,
             seconds=seconds,
@@ -99,7 +107,7 @@ class Tally:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest value that at least `percent` of all values don't exceed (nearest rank); NaN of nothing."""
+    """Return the smallest value that at least `percent` of all values don't exceed (nearest rank); NaN of no values."""
     if not values:
         return math.nan
     rank = max(1, math.ceil(len(values) * percent / 100))
@@ -107,6 +115,6 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 def class_index(answer: str, body: bytes) -> int | None:
-    """The class index in an answer's body."""
+    """Return the class index in a response's body; None: it has none."""
     found = re.search(answer.encode(), body)
     return int(found[1]) if found else None

@@ -1,4 +1,4 @@
-"""The photos that every server gets: real ones, at the size of a web thumbnail."""
+"""Prepare the photos that every server gets: real ones, at the size of a web thumbnail."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from loadtest.reporting.cli import CompareError
 SIZE = (500, 375)
 BYTES = 47_000
 VIEWS = 3
-"""Of each photo, where answers are not judged."""
+"""Views of each photo for measurements that don't compare classes with those of a reference."""
+
 _MOST_CUT = 0.3
 _STEPS = (0.8191725, 0.6710436, 0.5497005)
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
@@ -22,8 +23,8 @@ _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 def prepare(source: Path, target: Path, views: int) -> None:
     """Write 4:3 views of every photo of `source` into `target`, as JPEGs of 500x375 pixels and about 47 KB.
 
-    The first is the whole photo, the others are crops of 70 to 100 % of its sides, every second one mirrored; the same
-    ones each time.
+    The first view is the whole photo. The others are crops of 70 to 100 % of its sides, every second one mirrored. The
+    same photos give the same views.
 
     Raises:
         CompareError: there is no photo.
@@ -40,7 +41,7 @@ def prepare(source: Path, target: Path, views: int) -> None:
 
 
 def prepared(source: Path, views: int) -> dict[str, bytes]:
-    """The same views in memory, by file name.
+    """Return the views that `prepare` writes, by file name.
 
     Raises:
         CompareError: there is no photo.
@@ -51,7 +52,7 @@ def prepared(source: Path, views: int) -> dict[str, bytes]:
 
 
 def _view(photo: Image.Image, number: int) -> Image.Image:
-    """The crop of this number: sizes and places of a Kronecker sequence, which never repeat and spread evenly."""
+    """Return the crop of this number; sizes and places are a Kronecker sequence: evenly spread without repetition."""
     size, left, top = (number * step % 1 for step in _STEPS)
     scale = (1 - _MOST_CUT * size) * min(photo.width / SIZE[0], photo.height / SIZE[1])
     width, height = scale * SIZE[0], scale * SIZE[1]
@@ -62,7 +63,7 @@ def _view(photo: Image.Image, number: int) -> Image.Image:
 
 
 def _jpeg(image: Image.Image) -> bytes:
-    """At the quality whose size comes nearest to BYTES."""
+    """Encode at the quality whose size comes nearest to BYTES."""
     low, high, best = 20, 98, b""
     while low <= high:
         quality = (low + high) // 2

@@ -1,9 +1,9 @@
--- Posts prepared requests in turn and writes a line for every answer.
+-- Post prepared requests in turn and write a line for every response.
 -- wrk -s wrk.lua URL -- FOLDER PATTERN COUNT THREADS: FOLDER holds the files 0, 1, … (COUNT whole HTTP requests). Each
 -- thread takes every THREADS-th of them, so that all together hold each about once, and writes to FOLDER/answers-N a
--- line of position, status, class index (-1: none) and microseconds. An answer is matched with its request, so each
--- thread must have exactly one connection. wrk's own percentiles aren't used: they include answers other than 200 and
--- samples that wrk adds for requests which it would have sent but for a slow answer.
+-- line of position, status, class index (-1: none) and microseconds. A response is matched with its request, so each
+-- thread must have exactly one connection. wrk's own percentiles aren't used: they include responses other than 200
+-- and samples that wrk adds for requests which it did not send in time because of a slow response.
 
 local ffi = require("ffi")
 ffi.cdef [[

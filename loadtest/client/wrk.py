@@ -1,4 +1,4 @@
-"""wrk (the Debian package) as the load generator."""
+"""Closed-loop load generator that runs wrk (the Debian package)."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _GRACE_SECONDS = 60
 
 
 def installed() -> bool:
-    """Whether there is a wrk."""
+    """Return True if wrk is on the PATH."""
     return shutil.which("wrk") is not None
 
 
 def run(load: Load) -> Cell:
-    """Put the load on the server and count; wrk knows whole seconds only, so the time is rounded up.
+    """Put the load on the server and count; the time is rounded up, because wrk takes whole seconds only.
 
     Raises:
         PeerError: wrk failed.
@@ -53,7 +53,7 @@ def _prepare(folder: Path, load: Load) -> None:
 
 def _command(folder: str, load: Load) -> list[str]:
     clients, seconds = str(load.clients), str(math.ceil(load.seconds))
-    # One connection a thread, for only so can the script tell which request an answer belongs to.
+    # One connection a thread: the script could not match responses with requests otherwise.
     script = str(files("loadtest.client") / "wrk.lua")
     options = ["-t", clients, "-c", clients, "-d", f"{seconds}s", "--timeout", "30s", "-s", script]
     arguments = [folder, load.answer.replace("\\", "%"), str(len(load.requests)), clients]

@@ -1,9 +1,9 @@
-"""`python -m loadtest.compare`: our service and other servers, measured with the same photos in one run.
+"""`python -m loadtest.compare`: benchmark our service against other servers, with the same photos in one run.
 
-Every server is started, warmed, loaded by 1, 8 and 32 clients in a closed loop and stopped again, one after the other,
-in two or more interleaved rounds; each answer's class is compared with that of the FP32 reference. Peers get
-environments of their own under --peers-folder the first time (minutes, some gigabytes for all); then the default run
-takes about 8 minutes on two cores. Only 127.0.0.1 is used, and the machine should have nothing else to do.
+Starts, warms up, loads (1, 8 and 32 clients in a closed loop) and stops every server in turn, in two or more
+interleaved rounds, and compares the class in each response with that of the FP32 reference. The first run installs the
+peers into virtual environments under --peers-folder (minutes, some gigabytes for all); the default run then takes
+about 8 minutes on two cores. Only 127.0.0.1 is used, and the machine should be idle otherwise.
 
 The report goes to loadtest/reports/DATE-compare.md and .json; a peer that can't run is a row with the reason.
 `--noop` compares the HTTP sides with a model that does nothing, `--batching` our service's settings of batching.
@@ -19,27 +19,26 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Literal
 
 import tyro
 from rich.console import Console
 
-from loadtest.client import connection as generator
-from loadtest.client import wrk
+from loadtest.client import closed_loop, wrk
 from loadtest.client.pictures import prepared
-from loadtest.compare import reference, report, study, summary
+from loadtest.compare import report, summary
 from loadtest.compare.goals import failed, goals
 from loadtest.compare.notes import notes
-from loadtest.compare.reference import Reference
-from loadtest.compare.rounds import Generator, Plan, Result, load_of, measure
-from loadtest.compare.study import Study
-from loadtest.reporting.cli import CompareError
-from loadtest.reporting.tables import hardware, versions
+from loadtest.compare.reference import Reference, from_file, from_service, service_responses
+from loadtest.compare.rounds import ComparisonPlan, Generator, PeerResult, load_of, measure
+from loadtest.compare.study import Study, batching, noop, servers
+from loadtest.reporting.cli import CompareError, run
+from loadtest.reporting.host import hardware, versions
 from loadtest.servers import environments
 from loadtest.servers.catalogue import BARE
-from loadtest.servers.process import running
+from loadtest.servers.peer import running
 
-DONE, ANSWER_IS_NO, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
+DONE, ANSWER_IS_NO = 0, 1
 MAX_CLIENTS, MAX_LEVELS, MAX_SECONDS, MAX_ROUNDS, MAX_VIEWS = 256, 8, 60, 50, 100
 _NO_MODEL_CLIENTS = 32
 _PIPE_WIDTH = 220
@@ -47,7 +46,7 @@ _PIPE_WIDTH = 220
 
 @dataclass(frozen=True, kw_only=True)
 class Compare:
-    """Measure our service beside other servers.
+    """Benchmark our service against other servers.
 
     Raises:
         CompareError: a value is out of its range.
@@ -57,16 +56,16 @@ class Compare:
     """Names separated by commas; empty: all. See loadtest/servers/catalogue.py."""
 
     model: str = ""
-    """Bundle that all of them serve; empty: the service's default."""
+    """Bundle that all servers serve; empty: the service's default."""
 
     variant: str = ""
-    """Variant that our service uses, and the peers with our engine; empty: the one that the service chooses."""
+    """Variant for our service and the peers with our engine; empty: the one that the service chooses."""
 
     noop: bool = False
     """Compare the HTTP sides with a model that does nothing, at 32 clients."""
 
     batching: bool = False
-    """Compare our service's batching off, on and automatic, for each of --batching-variants."""
+    """Compare our service with batching off, on and automatic, for each of --batching-variants."""
 
     batching_variants: tuple[str, ...] = ("openvino-fp32", "openvino-bf16")
     """Variants for --batching."""
@@ -78,13 +77,13 @@ class Compare:
     """Views of each photo."""
 
     strict: bool = False
-    """Exit with 1 for a missed goal of speed too, not only where our service fails or answers wrongly."""
+    """Exit with 1 for a missed goal of speed too, not only if our service fails or gives wrong predictions."""
 
     labels: Path | None = None
-    """JSON file of right answers, {picture: class index}; without it our service's --reference variant is asked."""
+    """JSON file of right classes, {picture: class index}; without it they come from the --reference variant."""
 
     reference: str = "onnxruntime-fp32"
-    """Variant of our service whose answers count as right."""
+    """Variant of our service whose predictions count as right."""
 
     clients: tuple[int, ...] = (1, 8, 32)
     """Numbers of clients."""
@@ -96,17 +95,17 @@ class Compare:
     """Interleaved rounds."""
 
     together: bool = False
-    """Let all servers run at once, idle but for their turn, which then come within seconds of each other (--batching
-    does so anyhow). Not for peers that use processors or much memory while they wait."""
+    """Run all servers at once and alternate between them within seconds; --batching always does. Not for peers that
+    use CPU time or much memory while idle."""
 
     generator: Literal["auto", "wrk", "own"] = "auto"
-    """Load generator; auto: wrk where it is installed."""
+    """Load generator; auto: wrk if it is installed."""
 
     peers_folder: Path = environments.DEFAULT_FOLDER
-    """Folder of the peers' environments."""
+    """Folder of the peers' virtual environments."""
 
     output: Path | None = None
-    """The report's files without their ending; by default loadtest/reports/DATE-compare (-noop, -batching)."""
+    """Path of the report's files without suffix; default: loadtest/reports/DATE-compare (-noop, -batching)."""
 
     def __post_init__(self) -> None:
         _check(not (self.noop and self.batching), "--noop and --batching are two runs: give one of them")
@@ -116,13 +115,13 @@ class Compare:
         _check(1 <= self.views <= MAX_VIEWS, f"--views must be 1 to {MAX_VIEWS}")
         _check(0.5 <= self.seconds <= MAX_SECONDS, f"--seconds must be 0.5 to {MAX_SECONDS}")
         _check(1 <= self.rounds <= MAX_ROUNDS, f"--rounds must be 1 to {MAX_ROUNDS}")
-        _check(self.generator != "wrk" or wrk.installed(), "there is no wrk: install it, or use --generator own")
+        _check(self.generator != "wrk" or wrk.installed(), "wrk is not installed: install it, or use --generator own")
 
     def study(self) -> Study:
-        """Which question is asked."""
+        """Return the study that the flags select."""
         if self.noop:
-            return study.noop()
-        return study.batching(self.batching_variants) if self.batching else study.servers(self.peers)
+            return noop()
+        return batching(self.batching_variants) if self.batching else servers(self.peers)
 
 
 def _check(holds: bool, message: str) -> None:
@@ -131,66 +130,68 @@ def _check(holds: bool, message: str) -> None:
 
 
 def main(config: Compare) -> int:
-    """Measure, write and print; the exit code."""
+    """Measure, write and print the report; return the exit code."""
     console = Console(stderr=True)
-    asked = config.study()
+    study = config.study()
     date = datetime.now(UTC)
     if config.model:
         os.environ["HALFTONE_MODEL"] = config.model
     if config.variant:
         os.environ["HALFTONE_VARIANT"] = config.variant
-    pictures = prepared(config.images, config.views if asked.model else 1)
-    known = _reference(config, asked, pictures)
-    plan = _plan(config, asked, pictures, known, console)
+    pictures = prepared(config.images, config.views if study.model else 1)
+    reference = _reference(config, study, pictures)
+    plan = _plan(config, study, pictures, reference, console)
     ceiling = _ceiling(plan)
     results = measure(plan)
-    finished = _report(config, asked, plan, known, results, ceiling, date)
-    _write(finished, config.output or Path("loadtest/reports") / f"{date:%Y-%m-%d}-{asked.name}", console)
-    return ANSWER_IS_NO if failed(finished.rows, finished.goals, strict=config.strict) else DONE
+    result = _report(study, plan, reference, results, ceiling, date)
+    _write(result, config.output or Path("loadtest/reports") / f"{date:%Y-%m-%d}-{study.name}", console)
+    return ANSWER_IS_NO if failed(result.rows, result.goals, strict=config.strict) else DONE
 
 
-def _reference(config: Compare, asked: Study, pictures: Mapping[str, bytes]) -> Reference:
-    if not asked.model:
+def _reference(config: Compare, study: Study, pictures: Mapping[str, bytes]) -> Reference:
+    if not study.model:
         return Reference(labels=dict.fromkeys(pictures, 0), origin="a constant")
     if config.labels is None:
-        return reference.from_service(pictures, config.reference)
-    known = reference.from_file(config.labels)
-    if not known.labels.keys() & pictures.keys():
+        return from_service(pictures, config.reference)
+    reference = from_file(config.labels)
+    if not reference.labels.keys() & pictures.keys():
         raise CompareError(f"--labels {config.labels} names none of the pictures {', '.join(list(pictures)[:3])}, …")
-    return known
+    return reference
 
 
-def _variant(config: Compare, asked: Study, pictures: Mapping[str, bytes]) -> str:
-    """The variant that our service chooses, where a row depends on it."""
-    mentioned = any("{variant}" in text for peer in asked.peers for text in (peer.engine, *peer.settings.values()))
+def _variant(config: Compare, study: Study, pictures: Mapping[str, bytes]) -> str:
+    """Return the variant that our service chooses; empty if no row depends on it."""
+    mentioned = any("{variant}" in text for peer in study.peers for text in (peer.engine, *peer.settings.values()))
     if config.variant or not mentioned:
         return config.variant
     name, picture = next(iter(pictures.items()))
-    return str(reference.answers_of_service({name: picture})[name]["variant"])
+    return str(service_responses({name: picture})[name]["variant"])
 
 
-def _plan(config: Compare, asked: Study, pictures: Mapping[str, bytes], known: Reference, console: Console) -> Plan:
+def _plan(
+    config: Compare, study: Study, pictures: Mapping[str, bytes], reference: Reference, console: Console
+) -> ComparisonPlan:
     def say(text: str) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     use_wrk = config.generator == "wrk" or (config.generator == "auto" and wrk.installed())
-    return Plan(
-        peers=asked.peers,
-        pictures={name: picture for name, picture in pictures.items() if name in known.labels},
-        labels=known.labels,
-        clients=config.clients if asked.model else (_NO_MODEL_CLIENTS,),
+    return ComparisonPlan(
+        peers=study.peers,
+        pictures={name: picture for name, picture in pictures.items() if name in reference.labels},
+        labels=reference.labels,
+        clients=config.clients if study.model else (_NO_MODEL_CLIENTS,),
         seconds=config.seconds,
         rounds=config.rounds,
-        variant=_variant(config, asked, pictures),
-        generate=wrk.run if use_wrk else generator.run,
+        variant=_variant(config, study, pictures),
+        generate=wrk.run if use_wrk else closed_loop.run,
         interpreter=partial(environments.interpreter, folder=config.peers_folder, say=say),
         say=say,
-        together=config.together or asked.together,
+        together=config.together or study.together,
     )
 
 
-def _ceiling(plan: Plan) -> float:
-    """Requests a second that the generator reaches against a server that does nothing."""
+def _ceiling(plan: ComparisonPlan) -> float:
+    """Return the requests per second of the generator against a server that does nothing."""
     plan.say("the generator against a server that does nothing")
     first = next(iter(plan.pictures.values()))
     with running(BARE, Path(sys.executable), first, plan.variant) as server:
@@ -198,23 +199,22 @@ def _ceiling(plan: Plan) -> float:
 
 
 def _report(
-    config: Compare,
-    asked: Study,
-    plan: Plan,
-    known: Reference,
-    results: list[Result],
+    study: Study,
+    plan: ComparisonPlan,
+    reference: Reference,
+    results: list[PeerResult],
     ceiling: float,
     date: datetime,
 ) -> report.Report:
-    rows = summary.rows(results, plan.clients, plan.variant, asked.references)
+    rows = summary.rows(results, plan.clients, plan.variant, study.references)
     return report.Report(
-        title=asked.title,
+        title=study.title,
         date=date,
         command=shlex.join(["python", "-m", "loadtest.compare", *sys.argv[1:]]),
         rows=rows,
-        goals=goals(asked.name, rows),
-        ratios=list(asked.references),
-        notes=notes(plan, known, results, generator=_name(plan.generate), ceiling=ceiling),
+        goals=goals(study.name, rows),
+        ratios=list(study.references),
+        notes=notes(plan, reference, results, generator=_name(plan.generate), ceiling=ceiling),
         facts={
             "hardware": hardware(),
             "clients": list(plan.clients),
@@ -224,38 +224,25 @@ def _report(
             "generator": _name(plan.generate),
             "generator_ceiling_per_second": round(ceiling),
             "versions": versions([peer.requirements for peer in plan.peers if peer.requirements]),
-            "labels": dict(known.labels),
+            "labels": dict(reference.labels),
         },
     )
 
 
 def _name(generate: Generator) -> str:
-    return "wrk" if generate is wrk.run else "the own one"
+    return "wrk" if generate is wrk.run else "built-in"
 
 
-def _write(finished: report.Report, path: Path, console: Console) -> None:
+def _write(result: report.Report, path: Path, console: Console) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    for suffix, text in ((".json", finished.to_json()), (".md", finished.markdown())):
+    for suffix, text in ((".json", result.to_json()), (".md", result.markdown())):
         Path(f"{path}{suffix}").write_text(text)
-    # Into a file or a pipe the table goes unfolded.
-    Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(finished.table())
-    for goal in finished.goals:
+    # A file or pipe gets the table without line breaks in its rows.
+    Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(result.table())
+    for goal in result.goals:
         console.print(goal.line(), highlight=False, markup=False, soft_wrap=True)
     console.print(f"written: {path}.md and {path}.json", highlight=False)
 
 
-def command() -> NoReturn:
-    """The command line: mistakes become one line."""
-    try:
-        code = main(tyro.cli(Compare, prog="python -m loadtest.compare"))
-    except CompareError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = WRONG_REQUEST
-    except KeyboardInterrupt:
-        print("interrupted: the servers were stopped, and no report was written", file=sys.stderr)
-        code = INTERRUPTED
-    sys.exit(code)
-
-
 if __name__ == "__main__":
-    command()
+    run(main, lambda: tyro.cli(Compare, prog="python -m loadtest.compare"))

@@ -1,4 +1,4 @@
-"""The goals of each comparison, each with its figure and whether it was reached."""
+"""Goals of each study: the measured figure, its limit, and the result."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ class Goal:
     """One figure and its limit."""
 
     text: str
-    """Of what, with the limit."""
+    """Name of the figure, with the limit."""
 
     figure: float | None
-    """None: not measured."""
+    """Measured value; None: not measured."""
 
     reached: bool
     speed: bool = True
-    """Whether it is one of speed, which other work on the machine may spoil; else one of right answers."""
+    """True for a goal of speed, which other load on the machine may spoil; False for one of correctness."""
 
     def line(self) -> str:
-        """For a reader."""
+        """Return the goal and its result as a line of text."""
         if self.figure is None:
             return f"not measured: {self.text}"
         return f"{'reached' if self.reached else 'not reached'}: {self.text}: {self.figure:.4g}"
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return the goal, ready for JSON."""
         return asdict(self)
 
 
 def goals(name: str, rows: Sequence[Row]) -> list[Goal]:
-    """Those of the study of this name, for the rows of our service."""
+    """Return the goals of the study `name` for the rows of our service."""
     found: list[Goal] = []
     for row in (row for row in rows if row.ours):
         if name == "compare":
@@ -49,15 +49,15 @@ def goals(name: str, rows: Sequence[Row]) -> list[Goal]:
             found += _noop(row)
         elif row.name.endswith("-auto"):
             found += _ratios(row, _BETTER, (1, *_BUSY))
-        found += _answers(row)
+        found += _correctness(row)
     return found
 
 
-def failed(rows: Sequence[Row], asked: Sequence[Goal], *, strict: bool) -> bool:
-    """Whether our service failed or answered wrongly; where strict, also whether it was too slow or not measured."""
+def failed(rows: Sequence[Row], evaluated: Sequence[Goal], *, strict: bool) -> bool:
+    """Return True if our service failed or gave wrong predictions; if strict, also if it missed a goal of speed."""
     if any(row.ours and row.reason for row in rows):
         return True
-    return any(not goal.reached and (strict or (not goal.speed and goal.figure is not None)) for goal in asked)
+    return any(not goal.reached and (strict or (not goal.speed and goal.figure is not None)) for goal in evaluated)
 
 
 def _at_least(text: str, figure: float | None, limit: float, *, speed: bool = True) -> Goal:
@@ -97,7 +97,7 @@ def _noop(row: Row) -> list[Goal]:
     ]
 
 
-def _answers(row: Row) -> list[Goal]:
+def _correctness(row: Row) -> list[Goal]:
     errors = float(sum(level.errors for level in row.levels)) if row.levels else None
     share = row.same / row.pictures if row.pictures else None
     return [

@@ -1,4 +1,4 @@
-"""The right answers: what our service says with its reference variant, or a file that says so."""
+"""Right classes of the images: predictions of our service's reference variant, or a file of labels."""
 
 from __future__ import annotations
 
@@ -9,31 +9,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loadtest.client.encoding import request
 from loadtest.reporting.cli import CompareError
 from loadtest.servers.catalogue import ours
-from loadtest.servers.process import ask, running
+from loadtest.servers.peer import running
 
 DECIDED = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """Right answers, and where they come from."""
+    """Right class of each image, and its origin."""
 
     labels: Mapping[str, int]
     """Picture's file name to class index."""
 
     origin: str
     undecided: tuple[str, ...] = ()
-    """Pictures set aside because the two best classes are nearly as probable: any rounding may flip them."""
+    """Images left out because their two best classes are nearly as probable: rounding may swap them."""
 
 
 def from_file(path: Path) -> Reference:
     """Read `{"NAME.jpg": class index, …}`.
 
     Raises:
-        CompareError: the file can't be read as that.
+        CompareError: the file has another content or can't be read.
     """
     try:
         labels = {str(name): int(index) for name, index in json.loads(path.read_text()).items()}
@@ -45,13 +44,13 @@ def from_file(path: Path) -> Reference:
 
 
 def from_service(pictures: Mapping[str, bytes], variant: str) -> Reference:
-    """Ask our service, started with that variant.
+    """Return the predictions of our service, started with `variant`.
 
     Raises:
-        PeerError: it can't be started or doesn't answer.
+        PeerError: the service can't be started or doesn't respond.
     """
-    answers = answers_of_service(pictures, variant)
-    best = {name: answer["predictions"] for name, answer in answers.items()}
+    responses = service_responses(pictures, variant)
+    best = {name: response["predictions"] for name, response in responses.items()}
     decided = {
         name: predictions
         for name, predictions in best.items()
@@ -64,16 +63,13 @@ def from_service(pictures: Mapping[str, bytes], variant: str) -> Reference:
     )
 
 
-def answers_of_service(pictures: Mapping[str, bytes], variant: str = "") -> dict[str, dict[str, Any]]:
-    """What our service answers to each picture; without a variant, with the one that it chooses itself.
+def service_responses(pictures: Mapping[str, bytes], variant: str = "") -> dict[str, dict[str, Any]]:
+    """Return our service's response to each image; empty `variant`: the service chooses one.
 
     Raises:
-        PeerError: it can't be started or doesn't answer.
+        PeerError: the service can't be started or doesn't respond.
     """
     service = ours(HALFTONE_VARIANT=variant) if variant else ours()
     first = next(iter(pictures.values()))
     with running(service, Path(sys.executable), first, variant) as server:
-        return {
-            name: json.loads(ask(server, request(service.wire, service.path, picture, server.port)))
-            for name, picture in pictures.items()
-        }
+        return {name: json.loads(server.classify(picture)) for name, picture in pictures.items()}

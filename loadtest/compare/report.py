@@ -1,4 +1,4 @@
-"""The report: one table for the terminal, the same in Markdown, and every figure in JSON."""
+"""Report of a comparison: a table for the terminal and in Markdown, and every figure in JSON."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from rich.table import Table
 
 from loadtest.compare.goals import Goal
 from loadtest.compare.summary import Level, Row, Spread
-from loadtest.reporting.tables import _NOTHING, _plain, finite, markdown_table
+from loadtest.reporting.tables import NOTHING, finite, markdown_table, plain
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Everything that a run found out."""
+    """All results of a run."""
 
     title: str
     date: datetime
@@ -30,13 +30,13 @@ class Report:
     """Sentences below the table."""
 
     goals: Sequence[Goal]
-    """What was to be reached."""
+    """Limits that the figures should keep."""
 
     facts: Mapping[str, Any]
     """Hardware, versions and conditions, JSON-ready."""
 
     def markdown(self) -> str:
-        """The whole report."""
+        """Return the whole report."""
         header, body = self._cells()
         lines = [
             f"# {self.title}, {self.date:%Y-%m-%d}",
@@ -48,12 +48,12 @@ class Report:
             *(f"- {goal.line()}" for goal in self.goals),
             "",
             *(f"- {note}" for note in self.notes),
-            *(f"- {name}: {_plain(value)}" for name, value in self.facts.items() if name != "labels"),
+            *(f"- {name}: {plain(value)}" for name, value in self.facts.items() if name != "labels"),
         ]
         return "\n".join(lines) + "\n"
 
     def table(self) -> Table:
-        """For the terminal."""
+        """Return the table for the terminal."""
         header, body = self._cells()
         table = Table(title=self.title)
         for position, name in enumerate(header):
@@ -63,7 +63,7 @@ class Report:
         return table
 
     def to_json(self) -> str:
-        """Every figure."""
+        """Return every figure."""
         document = {
             "title": self.title,
             "date": self.date.isoformat(timespec="seconds"),
@@ -94,7 +94,7 @@ class Report:
 def _row(row: Row, clients: Sequence[int], ratios: Sequence[str]) -> list[str]:
     if not row.levels:
         width = len(clients) + 5 + len(ratios)
-        return [row.title, row.engine, f"not measured: {row.reason}", *[_NOTHING] * (width - 1)]
+        return [row.title, row.engine, f"not measured: {row.reason}", *[NOTHING] * (width - 1)]
     middle = next(level for level in row.levels if level.clients == _middle(clients))
     title = f"{row.title} (not all rounds: {row.reason})" if row.reason else row.title
     return [
@@ -105,8 +105,8 @@ def _row(row: Row, clients: Sequence[int], ratios: Sequence[str]) -> list[str]:
         *(" / ".join(_ratio(level.ratios[heading]) for level in row.levels) for heading in ratios),
         f"{row.same} of {row.pictures} pictures",
         str(_sum(row.levels, "errors")),
-        _NOTHING if row.peak_mib is None else f"{row.peak_mib.median:.0f}",
-        _NOTHING if row.cold_start_s is None else f"{row.cold_start_s.median:.1f}",
+        NOTHING if row.peak_mib is None else f"{row.peak_mib.median:.0f}",
+        NOTHING if row.cold_start_s is None else f"{row.cold_start_s.median:.1f}",
     ]
 
 
@@ -124,4 +124,4 @@ def _spread(value: Spread) -> str:
 
 
 def _ratio(value: float | None) -> str:
-    return _NOTHING if value is None else f"{value:.2f}"
+    return NOTHING if value is None else f"{value:.2f}"

@@ -1,8 +1,8 @@
-"""Interleaved rounds: every peer is started, warmed, measured and stopped in turn, and then all of them again.
+"""Interleaved rounds: each round starts, warms up, measures and stops every peer in turn.
 
-A machine's speed drifts within minutes, so only figures of one round are divided by each other; every second round
-goes through the peers in the opposite order. Servers that differ by less than that drift can take turns within
-seconds: all are started first, and each number of clients then goes round.
+A machine's speed drifts within minutes, so ratios are taken within a round, and every second round goes through the
+peers in the opposite order. For servers that differ by less than that drift, `together` starts all of them first and
+alternates between them within seconds.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from typing import Any
 from loadtest.client.encoding import request
 from loadtest.client.load import Cell, Load, percentile
 from loadtest.reporting.cli import CompareError, PeerError
-from loadtest.servers.peer import Peer
-from loadtest.servers.process import ROOT, Running, expand, running, usable_cores
+from loadtest.reporting.host import usable_cores
+from loadtest.servers.peer import Peer, Running, expand, running
+from loadtest.servers.process import ROOT
 
 Generator = Callable[[Load], Cell]
 
@@ -29,67 +30,67 @@ _LOOP_GRACE_SECONDS = 90
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What one run does.
+class ComparisonPlan:
+    """Peers, images and conditions of one run.
 
     Raises:
-        CompareError: no picture has a right answer.
+        CompareError: no image has a right class.
     """
 
     peers: Sequence[Peer]
     pictures: Mapping[str, bytes]
     labels: Mapping[str, int]
-    """Right class index of each picture."""
+    """Right class index of each image; undecided ones are missing."""
 
     clients: Sequence[int]
     seconds: float
     rounds: int
     variant: str
-    """What `{variant}` stands for."""
+    """Replaces `{variant}` in the settings of the peers."""
 
     generate: Generator
     interpreter: Callable[[Peer], Path]
-    """Finds a peer's Python; raises PeerError."""
+    """Returns a peer's Python; raises PeerError."""
 
     say: Callable[[str], None]
     together: bool = False
-    """Let all servers run during all rounds, so that their turns come close after each other; for those that cost
-    nothing while they wait."""
+    """Let all servers run during all rounds, so that they alternate within seconds; for servers that use
+    neither CPU time nor much memory while idle."""
 
     def __post_init__(self) -> None:
         if not self.decided:
             raise CompareError(
-                f"no decided picture: of {len(self.pictures)} pictures none has a right answer, as their two best "
-                "classes are nearly as probable: name other photos with --images, or right answers with --labels"
+                f"no decided picture: none of {len(self.pictures)} pictures has a right class, because their two best "
+                "classes are nearly as probable: name other photos with --images, or the right classes with --labels"
             )
 
     @property
     def decided(self) -> list[str]:
-        """The pictures that have a right answer: those that are sent, in this order."""
+        """Names of the images that have a right class; these are sent, in this order."""
         return [name for name in self.pictures if name in self.labels]
 
 
 @dataclass
-class Result:
-    """What was measured of one peer."""
+class PeerResult:
+    """Measurements of one peer."""
 
     peer: Peer
     cells: list[dict[int, Cell]] = field(default_factory=list)
-    """A round each: number of clients to figures. A loop without HTTP has one cell for every number."""
+    """Per round: number of clients to figures. A loop without HTTP has the same cell for every number."""
 
     cold_starts: list[float] = field(default_factory=list)
     peaks_mib: list[float] = field(default_factory=list)
     reason: str = ""
-    """Why there are no figures, or not all."""
+    """Reason why figures are missing."""
 
 
-def measure(plan: Plan) -> list[Result]:
-    """All rounds; a peer that fails keeps its place with the reason and is left out of the later rounds."""
-    results = [Result(peer) for peer in plan.peers]
+def measure(plan: ComparisonPlan) -> list[PeerResult]:
+    """Measure all rounds; a peer that fails is left out of later rounds and keeps its place, with the reason."""
+    results = [PeerResult(peer) for peer in plan.peers]
     if plan.together:
         with contextlib.ExitStack() as stack:
             servers = _start_all(plan, [result for result in results if not result.peer.loop], stack)
-            _take_turns(plan, servers, [result for result in results if result.peer.loop])
+            _measure_in_turn(plan, servers, [result for result in results if result.peer.loop])
         return results
     for number in range(plan.rounds):
         for result in results if number % 2 == 0 else reversed(results):
@@ -97,15 +98,17 @@ def measure(plan: Plan) -> list[Result]:
                 continue
             plan.say(f"round {number + 1} of {plan.rounds}: {result.peer.name}")
             try:
-                (_loop if result.peer.loop else _serve)(plan, result)
+                (_measure_loop if result.peer.loop else _measure_server)(plan, result)
             except PeerError as error:
                 result.reason = str(error)
                 plan.say(f"{result.peer.name}: {error}")
     return results
 
 
-def _start_all(plan: Plan, results: Sequence[Result], stack: contextlib.ExitStack) -> list[tuple[Result, Running]]:
-    """Those that answer, warmed up; they run until the stack is left."""
+def _start_all(
+    plan: ComparisonPlan, results: Sequence[PeerResult], stack: contextlib.ExitStack
+) -> list[tuple[PeerResult, Running]]:
+    """Start and warm up the servers, and return those that serve; they run until the stack is closed."""
     servers = []
     first = next(iter(plan.pictures.values()))
     for result in results:
@@ -122,7 +125,7 @@ def _start_all(plan: Plan, results: Sequence[Result], stack: contextlib.ExitStac
     return servers
 
 
-def _take_turns(plan: Plan, servers: list[tuple[Result, Running]], loops: list[Result]) -> None:
+def _measure_in_turn(plan: ComparisonPlan, servers: list[tuple[PeerResult, Running]], loops: list[PeerResult]) -> None:
     for number in range(plan.rounds):
         plan.say(f"round {number + 1} of {plan.rounds}")
         for result, _ in servers:
@@ -131,12 +134,12 @@ def _take_turns(plan: Plan, servers: list[tuple[Result, Running]], loops: list[R
             for result, server in servers if number % 2 == 0 else reversed(servers):
                 result.cells[-1][clients] = plan.generate(load_of(plan, server, clients, plan.seconds))
         for result in loops:
-            _loop(plan, result)
+            _measure_loop(plan, result)
     for result, server in servers:
         result.peaks_mib.append(server.peak_mib())
 
 
-def _serve(plan: Plan, result: Result) -> None:
+def _measure_server(plan: ComparisonPlan, result: PeerResult) -> None:
     first = next(iter(plan.pictures.values()))
     with running(result.peer, plan.interpreter(result.peer), first, plan.variant) as server:
         _warm_up(plan, server)
@@ -146,12 +149,12 @@ def _serve(plan: Plan, result: Result) -> None:
         result.peaks_mib.append(server.peak_mib())
 
 
-def _warm_up(plan: Plan, server: Running) -> None:
+def _warm_up(plan: ComparisonPlan, server: Running) -> None:
     plan.generate(load_of(plan, server, min(_WARM_UP_CLIENTS, max(plan.clients)), max(1.0, plan.seconds / 2)))
 
 
-def load_of(plan: Plan, server: Running, clients: int, seconds: float) -> Load:
-    """The pictures that have a right answer, in the form that the server takes."""
+def load_of(plan: ComparisonPlan, server: Running, clients: int, seconds: float) -> Load:
+    """Return the load of a server: the images with a right class, in the encoding that the server takes."""
     names = plan.decided
     peer = server.peer
     return Load(
@@ -164,7 +167,7 @@ def load_of(plan: Plan, server: Running, clients: int, seconds: float) -> Load:
     )
 
 
-def _loop(plan: Plan, result: Result) -> None:
+def _measure_loop(plan: ComparisonPlan, result: PeerResult) -> None:
     command, environment = expand(result.peer, plan.interpreter(result.peer), 0, plan.variant)
     with tempfile.TemporaryDirectory() as folder:
         for name in plan.decided:
@@ -183,12 +186,12 @@ def _loop(plan: Plan, result: Result) -> None:
         except subprocess.TimeoutExpired:
             raise PeerError(f"not done within {plan.seconds + _LOOP_GRACE_SECONDS:g} s") from None
     if done.returncode != 0:
-        raise PeerError(f"ended with {done.returncode}; it said: {' '.join(done.stderr.split())[-300:]}")
+        raise PeerError(f"ended with {done.returncode}; last output: {' '.join(done.stderr.split())[-300:]}")
     cell = _loop_cell(json.loads(done.stdout.splitlines()[-1]), plan)
     result.cells.append(dict.fromkeys(plan.clients, cell))
 
 
-def _loop_cell(figures: Mapping[str, Any], plan: Plan) -> Cell:
+def _loop_cell(figures: Mapping[str, Any], plan: ComparisonPlan) -> Cell:
     positions = {name: position for position, name in enumerate(plan.decided)}
     missed = [name for name, index in figures["answers"] if plan.labels[name] != index]
     return Cell(

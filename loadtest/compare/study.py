@@ -1,4 +1,4 @@
-"""The three questions that can be asked, each with its peers and what they are compared with."""
+"""The three studies that `loadtest.compare` can run: their peers, and the references of the ratios."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from loadtest.servers.peer import Peer
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """One comparison."""
+    """One comparison of servers."""
 
     name: str
     """Part of the report's file name."""
@@ -28,17 +28,17 @@ class Study:
     title: str
     peers: Sequence[Peer]
     references: References
-    """What the rows are divided by."""
+    """Peers whose rates the rows are divided by."""
 
     model: bool = True
-    """Whether answers come from a model."""
+    """True if predictions come from a model; False: the peers respond with a constant."""
 
     together: bool = False
-    """Whether all servers run at once and take turns."""
+    """Run all servers at once and load them in turn."""
 
 
 def servers(peers: str) -> Study:
-    """Our service against other servers; `peers` as `catalogue.chosen`."""
+    """Return the study of our service against other servers; `peers` as in `catalogue.chosen`."""
     return Study(
         name="compare",
         title="Servers compared",
@@ -52,7 +52,7 @@ def servers(peers: str) -> Study:
 
 
 def noop() -> Study:
-    """What the HTTP side alone can do, with a model that does nothing."""
+    """Return the study of the HTTP side alone, with a model that does nothing."""
     return Study(
         name="noop",
         title="Servers compared, with a model that does nothing",
@@ -63,7 +63,7 @@ def noop() -> Study:
 
 
 def batching(variants: Sequence[str]) -> Study:
-    """Our service with batching off, on and automatic."""
+    """Return the study of our service with batching off, on and automatic."""
     return Study(
         name="batching",
         title="Batching off, on and automatic",

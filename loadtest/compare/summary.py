@@ -1,4 +1,4 @@
-"""From measured rounds to rows: medians, spreads, and ratios taken within a round."""
+"""Summarise measured rounds as rows: medians, spreads, and ratios taken within a round."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from loadtest.compare.rounds import Result
+from loadtest.compare.rounds import PeerResult
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """Several measurements of one quantity."""
+    """Median and range of several measurements of one quantity."""
 
     median: float
     low: float
@@ -20,17 +20,17 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """Of at least one value."""
+        """Return the spread of at least one value."""
         return cls(median=statistics.median(values), low=min(values), high=max(values))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Level:
-    """A row's figures at one number of clients."""
+    """Figures of one row at one number of clients."""
 
     clients: int
     rate: Spread
-    """Requests a second."""
+    """Requests per second."""
 
     p50_ms: Spread
     p99_ms: Spread
@@ -38,12 +38,12 @@ class Level:
     errors: int
     wrong: int
     ratios: Mapping[str, float | None]
-    """Reference's name to the times that its rate is reached: median over the rounds, each divided within itself."""
+    """Heading of a reference to rate / reference's rate: median over the rounds, each ratio taken within a round."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One peer."""
+    """Summary of one peer."""
 
     name: str
     title: str
@@ -51,10 +51,10 @@ class Row:
     loop: bool
     ours: bool
     pictures: int
-    """Different pictures that were answered."""
+    """Number of different images with a response."""
 
     same: int
-    """Those whose class was the right one in every answer."""
+    """Number of images whose class was right in every response."""
 
     levels: tuple[Level, ...]
     cold_start_s: Spread | None
@@ -62,22 +62,22 @@ class Row:
     reason: str
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return the row, ready for JSON."""
         return asdict(self)
 
 
 References = Mapping[str, Callable[[str], Sequence[str]]]
-"""What rows are divided by: a heading to a function from a row's name to the peers of which the better one counts."""
+"""Ratios of the table: heading to a function from a row's name to the reference peers, of which the fastest counts."""
 
 
-def rows(results: Sequence[Result], clients: Sequence[int], variant: str, references: References) -> list[Row]:
-    """A row for each result, measured or not, in the given order.
+def rows(results: Sequence[PeerResult], clients: Sequence[int], variant: str, references: References) -> list[Row]:
+    """Return a row for each result, measured or not, in the given order.
 
     Args:
-        results: all that was measured in the run.
+        results: measurements of the run.
         clients: numbers of clients.
-        variant: that our service chose.
-        references: see there.
+        variant: variant that our service chose.
+        references: peers whose rates the rows are divided by.
     """
     return [
         Row(
@@ -97,11 +97,11 @@ def rows(results: Sequence[Result], clients: Sequence[int], variant: str, refere
     ]
 
 
-def _union(result: Result, name: str) -> set[int]:
+def _union(result: PeerResult, name: str) -> set[int]:
     return {position for cells in result.cells for cell in cells.values() for position in getattr(cell, name)}
 
 
-def _level(result: Result, clients: int, results: Sequence[Result], references: References) -> Level:
+def _level(result: PeerResult, clients: int, results: Sequence[PeerResult], references: References) -> Level:
     cells = [cells[clients] for cells in result.cells]
     rates = [cell.rate for cell in cells]
     return Level(
@@ -119,10 +119,10 @@ def _level(result: Result, clients: int, results: Sequence[Result], references: 
     )
 
 
-def _best(results: Sequence[Result], names: Sequence[str], clients: int) -> list[float]:
-    """The rates, round by round, of that one of the named peers whose median is the highest.
+def _best(results: Sequence[PeerResult], names: Sequence[str], clients: int) -> list[float]:
+    """Return the rates, round by round, of the named peer with the highest median.
 
-    Not the highest of each round: the better of two equals is faster than both, by luck alone.
+    The maximum of each round would be biased: the better of two equal peers exceeds both by chance.
     """
     named = [[cells[clients].rate for cells in result.cells] for result in results if result.peer.name in names]
     return max(filter(None, named), key=statistics.median, default=[])

@@ -1,4 +1,4 @@
-"""Picture files as an enemy or a broken disk would send them: mutations of real JPEG, PNG and WebP files."""
+"""Mutations of real JPEG, PNG and WebP files, as an attacker or a broken disk would produce them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from PIL import Image
 
 _SIZES = (0, 1, 2, 7_000, 8_000, 16_383, 30_000, 65_500, 65_535)
 _LARGE = 2**20
-"""A file larger than this is sent as it is alone: a mutated one says nothing that a small one doesn't."""
+"""Larger files are sent as they are and not mutated: small ones test the same code."""
 
 
-def sources(photo: Path) -> list[bytes]:
-    """Sound files of many kinds, made from a photograph."""
+def valid_files(photo: Path) -> list[bytes]:
+    """Return valid files of many formats and modes, encoded from a photograph."""
     with Image.open(photo) as opened:
         image = opened.convert("RGB").resize((160, 120))
     exif = Image.Exif()
@@ -43,20 +43,20 @@ def sources(photo: Path) -> list[bytes]:
     ]
 
 
-def odd_files(sound: Sequence[bytes], folder: Path | None, count: int, seed: int) -> Iterator[bytes]:
-    """So many files: first those of the folder as they are, then mutations of all.
+def malformed_files(valid: Sequence[bytes], folder: Path | None, count: int, seed: int) -> Iterator[bytes]:
+    """Yield `count` files: first those of the folder as they are, then mutations of all.
 
     Args:
-        sound: of `sources`.
-        folder: with further pictures, at any depth; None: there are none.
-        count: how many to make.
-        seed: of the mutations.
+        valid: files to mutate, from `valid_files`.
+        folder: additional files, at any depth; None: no folder.
+        count: number of files.
+        seed: seed of the mutations.
     """
     random_ = random.Random(seed)
     paths = sorted(path for path in folder.rglob("*") if path.is_file()) if folder else []
     for path in paths[:count]:
         yield path.read_bytes()
-    bases = [*sound, *(path.read_bytes() for path in paths if 0 < path.stat().st_size <= _LARGE)]
+    bases = [*valid, *(path.read_bytes() for path in paths if 0 < path.stat().st_size <= _LARGE)]
     for _ in range(count - len(paths)):
         data = bytearray(random_.choice(bases))
         for _ in range(random_.choice((1, 1, 1, 2, 3))):
@@ -90,7 +90,7 @@ def _flip_head(data: bytearray, random_: random.Random) -> bytearray:
 
 
 def _splice(data: bytearray, random_: random.Random) -> bytearray:
-    """A piece of the file again at another place."""
+    """Insert a copy of a piece of the file at another place."""
     start = random_.randrange(len(data))
     piece = data[start : start + random_.randrange(1, 4096)]
     at = random_.randrange(len(data))
@@ -115,7 +115,7 @@ def _junk(data: bytearray, random_: random.Random) -> bytearray:
 
 
 def _resize(data: bytearray, random_: random.Random) -> bytearray:
-    """Another size in the header, right in every other respect."""
+    """Change the size in the header and keep the rest valid."""
     width, height = random_.choice(_SIZES), random_.choice(_SIZES)
     if data.startswith(b"\x89PNG") and len(data) > 33:
         data[16:24] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
@@ -132,11 +132,11 @@ def _resize(data: bytearray, random_: random.Random) -> bytearray:
     return data
 
 
-def _lie(data: bytearray, random_: random.Random) -> bytearray:
-    """A wrong length: four bytes somewhere become a large number."""
+def _wrong_length(data: bytearray, random_: random.Random) -> bytearray:
+    """Overwrite up to four bytes with an extreme length."""
     at = random_.randrange(max(1, len(data) - 4))
     data[at : at + 4] = random_.choice((b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\x00\x00\x00\x00", b"\xff\xff"))
     return data
 
 
-_MUTATIONS: tuple[Mutation, ...] = (_cut, _flip, _flip_head, _splice, _drop, _fill, _junk, _resize, _lie)
+_MUTATIONS: tuple[Mutation, ...] = (_cut, _flip, _flip_head, _splice, _drop, _fill, _junk, _resize, _wrong_length)

@@ -1,4 +1,4 @@
-"""From a run's samples to figures, and whether these can be trusted."""
+"""Figures of one run: latency percentiles, drift, and the checks that tell if the figures are the server's."""
 
 from __future__ import annotations
 
@@ -19,67 +19,67 @@ _LATE_SHARE, _LATE_SECONDS, _BUSY = 0.2, 0.002, 0.9
 
 @dataclass(frozen=True, kw_only=True)
 class Level:
-    """The figures of one run; latencies in milliseconds, counted from the intended time of sending.
+    """Figures of one run; latencies in milliseconds, counted from the intended time of sending.
 
-    A request that failed or was answered wrongly counts as infinitely slow.
+    A request that failed or got a wrong class counts as infinitely slow.
     """
 
     offered: float
-    """Requests a second that were to be sent."""
+    """Intended requests a second."""
 
     achieved: float
-    """Right answers a second."""
+    """Right responses a second."""
 
     requests: int
     failed: int
-    """Answered otherwise than with 200, or not at all."""
+    """Requests with another status than 200, or without a response."""
 
     wrong: int
-    """Answered with 200 and another class than expected."""
+    """Requests with status 200 and another class than expected."""
 
     latency_ms: dict[str, float]
-    """Percentile, such as `99`, to latency."""
+    """Latency by percentile, such as `99`."""
 
     p99_interval_ms: tuple[float, float]
-    """95 % interval of the 99th percentile, from order statistics: it holds for any distribution."""
+    """95 % confidence interval of the 99th percentile, from order statistics: it holds for any distribution."""
 
     drift: float
-    """Median latency of the second half of the run by that of the first."""
+    """Median latency of the second half of the run, divided by that of the first."""
 
     steady: bool
-    """Whether latency neither grew nor fell from one half of the run to the other."""
+    """True if latency neither grew nor fell from one half of the run to the other."""
 
     late_ms: float
-    """99th percentile of how late the generator sent its requests."""
+    """99th percentile of the generator's delay in sending a request."""
 
     client_cpu: float
-    """Share of a core that the generator used."""
+    """Share of one core that the generator used."""
 
     client_bound: bool
-    """Whether the generator itself was too slow, so that the figures are not the server's."""
+    """True if the generator itself was too slow, so that the figures are not the server's."""
 
     def ms(self, percent: float) -> float:
-        """A latency of `PERCENTILES`."""
+        """Return the latency of a percentile in `PERCENTILES`."""
         return self.latency_ms[f"{percent:g}"]
 
     def holds(self, percent: float, target_ms: float) -> bool:
-        """Whether the percentile is within the target, by a queue that isn't growing."""
+        """Return True if the percentile is within the target and the queue does not grow."""
         return self.ms(percent) <= target_ms and (self.steady or self.drift < 1)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready but for infinite latencies."""
+        """Return the fields, JSON-ready except for infinite latencies."""
         return asdict(self)
 
 
 def level(run: Run, *, offered: float, begin: float, end: float, target_ms: float) -> Level:
-    """The figures of the requests that were to be sent from `begin` on and before `end`.
+    """Return the figures of the requests with an intended time from `begin` on and before `end`.
 
     Args:
-        run: what was seen.
-        offered: requests a second; 0 in a closed loop, where the generator can't be late.
+        run: the samples.
+        offered: intended requests a second; 0 in a closed loop, in which the generator can't be late.
         begin: end of the ramp, in seconds from the start of the run.
         end: in seconds from the start of the run.
-        target_ms: latency by which drift and lateness are judged.
+        target_ms: latency target; drift and lateness are compared with it.
     """
     samples = [sample for sample in run.samples if begin <= sample.intended < end]
     latencies = [1000 * sample.latency if sample.right else math.inf for sample in samples]
@@ -104,10 +104,10 @@ def level(run: Run, *, offered: float, begin: float, end: float, target_ms: floa
 
 
 def interval(values: Sequence[float], percent: float) -> tuple[float, float]:
-    """95 % confidence interval of a percentile, without any assumption on the distribution.
+    """Return the 95 % confidence interval of a percentile, for any distribution.
 
     The number of values below the true percentile is binomial; its normal approximation gives the ranks (Hahn and
-    Meeker, Statistical Intervals, section 5.2). Where there are too few values for the upper rank, it is infinite.
+    Meeker, Statistical Intervals, section 5.2). With too few values for the upper rank, the upper end is infinite.
     """
     if not values:
         return math.nan, math.nan
@@ -119,10 +119,10 @@ def interval(values: Sequence[float], percent: float) -> tuple[float, float]:
 
 
 def stationarity(latencies: Sequence[float], target_ms: float) -> tuple[float, bool]:
-    """Median of the second half by that of the first, and whether the two are about the same.
+    """Return the median of the second half divided by that of the first, and True if the two halves agree.
 
-    A queue that grows shows as a second half that is slower by half and by a fifth of the target; a server that was not
-    warm as one that is faster by as much.
+    They disagree if one median is above 1.5 times the other and the difference is above a fifth of the target: the
+    second half is slower if a queue grows, and faster if the server was not warm.
     """
     half = len(latencies) // 2
     if not half:
@@ -135,5 +135,5 @@ def stationarity(latencies: Sequence[float], target_ms: float) -> tuple[float, b
 
 
 def throughput(samples: Sequence[Sample], seconds: float) -> float:
-    """Right answers a second that arrived within the first `seconds`."""
+    """Return the right responses a second, of those that arrived within the first `seconds`."""
     return sum(sample.right and sample.done <= seconds for sample in samples) / seconds

@@ -1,11 +1,9 @@
-"""The load generator: open and closed loops over keep-alive connections, on asyncio.
+"""Open-loop and closed-loop load over keep-alive connections, on asyncio.
 
-In the open loop every request goes off at its own time, however many are still unanswered, on a connection that is free
-or on a new one. In the closed loop each client waits for its answer before it asks again: with one client that is the
-latency of an idle server, but at no number of clients does it show what happens to users who don't wait for each other.
+In the open loop every request is sent at its own time, however many are still unanswered, over a free connection or a
+new one. In the closed loop each client waits for its response before it sends the next request: with one client that is
+the latency of an idle server, but no number of clients shows the latency of users who don't wait for each other.
 """
-
-# MERGED-DOC """When requests arrive: a Poisson process, as many independent users make it."""
 
 from __future__ import annotations
 
@@ -15,147 +13,112 @@ import random
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
-from loadtest.client.connection import Connection
+from loadtest.client.connection import ConnectionPool
 from loadtest.client.http1 import Response
 from loadtest.openloop.samples import Run, Sample, Target
 
-PATIENCE = 10.0
-
-"""Seconds after which a request counts as failed."""
+TIMEOUT_SECONDS = 10.0
+"""After this time a request counts as failed."""
 
 MAX_CONNECTIONS = 900
-
 """Below the usual limit of 1024 open files."""
 
 _RETRY_SECONDS = 0.05
 
 
-@dataclass
-class _Session:
-    """One run's connections and what came of its requests."""
-
-    target: Target
-    start: float
-    free: list[Connection] = field(default_factory=list)
-    open: int = 0
-    unsent: int = 0
-    samples: list[Sample] = field(default_factory=list)
-
-    def now(self) -> float:
-        return time.perf_counter() - self.start
-
-    async def one(self, turn: int, intended: float) -> bool:
-        """Send one request and note what came of it; whether there was an answer."""
-        position = turn % len(self.target.requests)
-        if not self.free and self.open >= MAX_CONNECTIONS:
-            self.unsent += 1
-            self.samples.append(Sample(intended, self.now(), self.now(), 0, False))
-            return False
-        sent = self.now()
-        try:
-            response = await asyncio.wait_for(self._ask(self.target.requests[position]), PATIENCE)
-        except (OSError, TimeoutError):
-            self.samples.append(Sample(intended, sent, self.now(), 0, False))
-            return False
-        done = self.now()
-        right = response.status == 200 and self._right(position, response)
-        self.samples.append(Sample(intended, sent, done, response.status, right))
-        return True
-
-    async def _ask(self, request: bytes) -> Response:
-        connection = await self._connection()
-        try:
-            response = await connection.ask(request)
-        except BaseException:
-            # Whatever comes later on this connection belongs to a request that nobody waits for any more.
-            self._drop(connection)
-            raise
-        if connection.closed:
-            self._drop(connection)
-        else:
-            self.free.append(connection)
-        return response
-
-    async def _connection(self) -> Connection:
-        while self.free:
-            connection = self.free.pop()
-            if not connection.closed:
-                return connection
-            self.open -= 1
-        self.open += 1
-        try:
-            loop = asyncio.get_running_loop()
-            _, connection = await loop.create_connection(Connection, self.target.host, self.target.port)
-        except BaseException:
-            self.open -= 1
-            raise
-        return connection
-
-    def _drop(self, connection: Connection) -> None:
-        self.open -= 1
-        connection.close()
-
-    def _right(self, position: int, response: Response) -> bool:
-        expected = self.target.expected[position]
-        found = re.findall(self.target.answer.encode(), response.body)
-        return len(found) == len(expected) and all(
-            wanted in (-1, int(index)) for wanted, index in zip(expected, found, strict=True)
-        )
-
-    def close(self) -> None:
-        for connection in self.free:
-            connection.close()
-
-
 async def open_loop(target: Target, times: Sequence[float]) -> Run:
-    """Send a request at each of the times (seconds from now, ascending), and wait for all answers."""
-    session, cpu = _Session(target, time.perf_counter()), time.process_time()
+    """Send a request at each of the times (seconds from now, ascending), and wait for all responses."""
+    session = _Session(target)
     async with asyncio.TaskGroup() as group:
         for turn, intended in enumerate(times):
-            # Also with nothing to wait for: the tasks that were made get their turn.
+            # Sleep even for 0 s, so that the tasks made so far get their turn.
             await asyncio.sleep(max(0.0, intended - session.now()))
-            group.create_task(session.one(turn, intended))
-    return _finished(session, cpu)
+            group.create_task(session.send(turn, intended))
+    return session.finish()
 
 
 async def closed_loop(target: Target, clients: int, seconds: float) -> Run:
-    """Let each client ask again and again, and wait for what is under way when the time is up."""
-    session, cpu = _Session(target, time.perf_counter()), time.process_time()
+    """Let each client send one request after the other, and wait for those in flight at the end."""
+    session = _Session(target)
 
     async def client(first: int) -> None:
         for turn in itertools.count(first):
             if session.now() >= seconds:
                 return
-            if not await session.one(turn, session.now()):
-                # A server that refuses at once would else turn the loop into a storm.
+            if not await session.send(turn, session.now()):
+                # Keeps a server that refuses at once from being flooded with attempts.
                 await asyncio.sleep(_RETRY_SECONDS)
 
     async with asyncio.TaskGroup() as group:
         for number in range(clients):
             group.create_task(client(number))
-    return _finished(session, cpu)
+    return session.finish()
 
 
-def _finished(session: _Session, cpu: float) -> Run:
-    session.close()
-    return Run(
-        samples=sorted(session.samples, key=lambda sample: sample.intended),
-        cpu_share=(time.process_time() - cpu) / max(session.now(), 1e-9),
-        unsent=session.unsent,
-    )
+class _Session:
+    """The connections and samples of one run."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._pool = ConnectionPool(target.host, target.port, limit=MAX_CONNECTIONS)
+        self._samples: list[Sample] = []
+        self._unsent = 0
+        self._cpu, self._start = time.process_time(), time.perf_counter()
+
+    def now(self) -> float:
+        """Return the seconds since the start of the run."""
+        return time.perf_counter() - self._start
+
+    async def send(self, turn: int, intended: float) -> bool:
+        """Send one request and record a sample; return True if there was a response."""
+        position = turn % len(self._target.requests)
+        sent = self.now()
+        if self._pool.exhausted:
+            self._unsent += 1
+            self._samples.append(Sample(intended, sent, sent, 0, False))
+            return False
+        try:
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                response = await self._pool.request(self._target.requests[position])
+        except OSError:
+            # Also TimeoutError.
+            self._samples.append(Sample(intended, sent, self.now(), 0, False))
+            return False
+        done = self.now()
+        right = response.status == 200 and self._right(position, response)
+        self._samples.append(Sample(intended, sent, done, response.status, right))
+        return True
+
+    def _right(self, position: int, response: Response) -> bool:
+        expected = self._target.expected[position]
+        found = re.findall(self._target.answer.encode(), response.body)
+        return len(found) == len(expected) and all(
+            wanted in (-1, int(index)) for wanted, index in zip(expected, found, strict=True)
+        )
+
+    def finish(self) -> Run:
+        """Close the connections and return the samples."""
+        self._pool.close()
+        return Run(
+            samples=sorted(self._samples, key=lambda sample: sample.intended),
+            cpu_share=(time.process_time() - self._cpu) / max(self.now(), 1e-9),
+            unsent=self._unsent,
+        )
 
 
 def poisson(rate: float, seconds: float, seed: int) -> list[float]:
-    """Times of the arrivals, in seconds from the start, ascending and below `seconds`; the same for the same seed.
+    """Return arrival times of a Poisson process, as many independent users make it; the same for the same seed.
 
-    The gaps are exponentially distributed with the mean 1 / `rate`, independent of each other.
+    The gaps are independent and exponentially distributed with the mean 1 / `rate`.
 
     Args:
-        rate: arrivals a second on average, positive.
+        rate: mean arrivals a second, positive.
         seconds: length of the schedule.
         seed: of the random numbers.
+
+    Returns:
+        Seconds from the start, ascending and below `seconds`.
     """
     numbers = random.Random(seed)
     times: list[float] = []

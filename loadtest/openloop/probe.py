@@ -17,31 +17,31 @@ _FEW_REQUESTS, _LONGER = 400, 2
 
 @dataclass(frozen=True, kw_only=True)
 class WarmUp:
-    """What the server did before it was measured."""
+    """Throughput of the server before it was measured."""
 
     rates: tuple[float, ...]
     """Requests a second in one window after the other."""
 
     steady: bool
-    """Whether the last two windows are within 5 %."""
+    """True if the last two windows are within 5 %."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """Measures with a load generator.
+    """Measures servers with a load generator.
 
     Args: see the fields.
     """
 
     generator: Generator
     seconds: float
-    """Length of a measurement, beside its ramp."""
+    """Length of a measurement, in addition to its ramp."""
 
     target_ms: float
-    """Latency that is aimed at; drift and lateness are judged by it."""
+    """Latency target; drift and lateness are compared with it."""
 
     seeds: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
-    """Every open loop gets arrivals of its own."""
+    """Each open loop takes the next seed for its arrivals."""
 
     @property
     def ramp(self) -> float:
@@ -49,22 +49,22 @@ class Probe:
         return min(_RAMP_SHARE * self.seconds, _LONGEST_RAMP)
 
     def open(self, target: Target, rate: float) -> Level:
-        """Poisson arrivals at a rate.
+        """Measure Poisson arrivals at a rate.
 
-        At a low rate it takes up to twice as long, for a 99th percentile needs some hundred requests.
+        At a low rate it takes up to twice as long, because a 99th percentile needs hundreds of requests.
         """
         end = self.ramp + min(max(self.seconds, _FEW_REQUESTS / rate), _LONGER * self.seconds)
         run = self.generator.poisson(target, rate=rate, seconds=end, seed=next(self.seeds))
         return level(run, offered=rate, begin=self.ramp, end=end, target_ms=self.target_ms)
 
     def closed(self, target: Target, clients: int) -> Level:
-        """Clients that wait for their answers."""
+        """Measure clients that wait for their responses."""
         end = self.ramp + self.seconds
         run = self.generator.closed(target, clients=clients, seconds=end)
         return level(run, offered=0.0, begin=self.ramp, end=end, target_ms=self.target_ms)
 
     def warm_up(self, target: Target) -> WarmUp:
-        """Ask until two windows in a row have the same rate, or for eight windows."""
+        """Send requests until two windows in a row have the same rate, or for eight windows."""
         seconds = max(0.3, min(1.0, self.seconds / 3))
         rates: list[float] = []
         while len(rates) < _WINDOWS:

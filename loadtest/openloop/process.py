@@ -1,4 +1,4 @@
-"""The load generator in a process of its own, so that reports, plots and progress never delay a request."""
+"""The load generator in a separate process, so that reports, plots and progress never delay a request."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, Self
 
+from loadtest.client.connection import loop_factory
 from loadtest.openloop.load import closed_loop, open_loop, poisson
 from loadtest.openloop.samples import Run, Target
 
 
 class Generator:
-    """A context manager; each of its methods waits until its run is over."""
+    """A context manager around the process; each method waits for the end of its run."""
 
     def __enter__(self) -> Self:
         # Spawned and not forked: the parent has threads.
@@ -27,11 +28,11 @@ class Generator:
         self._pool.shutdown(cancel_futures=True)
 
     def poisson(self, target: Target, *, rate: float, seconds: float, seed: int) -> Run:
-        """Requests at random times, `rate` a second on average."""
+        """Send requests at random times, `rate` a second on average."""
         return self._pool.submit(_open, target, rate, seconds, seed).result()
 
     def closed(self, target: Target, *, clients: int, seconds: float) -> Run:
-        """As many requests as `clients` clients make that each wait for their answers."""
+        """Let clients send requests that each wait for their responses."""
         return self._pool.submit(_closed, target, clients, seconds).result()
 
 
@@ -50,19 +51,11 @@ def _closed(target: Target, clients: int, seconds: float) -> Run:
 
 
 def _run(make: Callable[[], Coroutine[Any, Any, Run]]) -> Run:
-    # A collection amid the run would look like a slow server.
+    # A garbage collection during the run would look like a slow server.
     gc.collect()
     gc.disable()
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
             return runner.run(make())
     finally:
         gc.enable()
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    try:
-        import uvloop
-    except ModuleNotFoundError:
-        return asyncio.new_event_loop
-    return uvloop.new_event_loop

@@ -1,4 +1,4 @@
-"""The highest rate that holds a latency target."""
+"""Search for the highest request rate that holds a latency target."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ _HOPELESS, _ENDLESS = 0.02, 20
 
 
 def highest_rate(holds: Callable[[float], bool], capacity: float, *, resolution: float) -> float:
-    """The highest rate that holds, to within a share `resolution` of it; 0 where not even a fiftieth of capacity does,
-    and the last one that was tried where twenty times the capacity does too.
+    """Return the highest rate that holds, to within a share `resolution` of it.
 
-    Chance breaks a level now and then, so a rate is given up only when it broke twice.
+    Chance breaks a level now and then, so a rate is given up only after it broke twice.
 
     Args:
         holds: measures one rate.
-        capacity: requests a second of a closed loop, near which the answer is expected.
+        capacity: requests a second of a closed loop; the result is expected near it.
         resolution: such as 0.03.
+
+    Returns:
+        Requests a second; 0 if not even a fiftieth of `capacity` holds, and the last rate tried if twenty times
+        `capacity` holds.
     """
     low, high = 0.0, 0.0
     rate = _FIRST * capacity

@@ -1,4 +1,4 @@
-"""What a generator is asked to do, and what it saw: plain values that go between processes."""
+"""Input and output of the load generator: plain values that go between processes."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A server and what it is asked, in turn."""
+    """A server and the requests for it."""
 
     host: str
     port: int
     requests: Sequence[bytes]
-    """Whole HTTP requests."""
+    """Whole HTTP requests, sent in turn."""
 
     expected: Sequence[tuple[int, ...]]
-    """The right class indices for each of them, one for each picture in it; -1: any class will do."""
+    """For each request the right class index of each picture in it; -1: any class counts as right."""
 
     answer: str
-    """Regular expression whose group is the class index of a picture in the body of an answer."""
+    """Regular expression whose group is the class index of a picture in the body of a response."""
 
     @property
     def pictures(self) -> int:
@@ -32,25 +32,25 @@ class Sample:
     """One request; times in seconds from the start of the run."""
 
     intended: float
-    """When it should have been sent; in a closed loop, when it was."""
+    """Intended time of sending; in a closed loop the real one."""
 
     sent: float
     done: float
     status: int
-    """0: there was no answer."""
+    """HTTP status; 0: there was no response."""
 
     right: bool
-    """Answered with 200 and the expected classes."""
+    """True if the status is 200 and the classes are the expected ones."""
 
     @property
     def latency(self) -> float:
-        """Seconds from the intended time of sending to the last byte of the answer."""
+        """Seconds from the intended time of sending to the last byte of the response."""
         return self.done - self.intended
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What the generator saw."""
+    """All requests of a run."""
 
     samples: Sequence[Sample]
     """In the order of the intended times."""
@@ -59,4 +59,4 @@ class Run:
     """Share of one core that the generator used."""
 
     unsent: int = 0
-    """Requests without a connection to go on, which count as failed."""
+    """Requests that found no connection within the limit; they count as failed."""

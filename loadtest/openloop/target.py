@@ -1,30 +1,30 @@
-"""The server under test: what it says about itself, and the requests to send it with their right answers."""
+"""The server under test: its description, and the requests for it with their right classes."""
 
 from __future__ import annotations
 
-import http.client
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from loadtest.client.blocking import fetch
+from loadtest.client.http1 import MalformedResponseError, encode_request, get, post
 from loadtest.openloop.samples import Target
 from loadtest.reporting.cli import CompareError
 from loadtest.servers.peer import INDEX
 
 DECIDED = 0.05
-"""Between the two best probabilities: nearer classes may swap with any rounding, so either is right."""
+"""Least difference of the two best probabilities: rounding may swap nearer classes, so that either is right."""
 
-# One prediction a picture, so that every index in an answer is the class of one picture.
+# One prediction a picture, so that every index in a response is the class of one picture.
 _SINGLE, _BATCH = "/classify?top_k=1", "/classify_batch?top_k=1"
 _BOUNDARY = "----halftone-5d0c3b7e"
-_SECONDS = 30
 
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A server that answers."""
+    """A server that serves a model, and pictures with the classes that it gave them."""
 
     host: str
     port: int
@@ -33,38 +33,39 @@ class Subject:
     variant: str
     pictures: Mapping[str, bytes]
     classes: Mapping[str, int]
-    """Picture's name to its class, or -1 where the two best are about as probable."""
+    """Class by the picture's name; -1 if the two best are nearly as probable."""
 
     def single(self) -> Target:
-        """One picture a request."""
+        """Return requests of one picture."""
         return self._target(_SINGLE, "image/jpeg", [[name] for name in self.pictures])
 
     def batch(self, size: int) -> Target:
-        """Several pictures a request, each request beginning with another picture."""
+        """Return requests of several pictures, each beginning with another picture."""
         names = list(self.pictures)
         groups = [[names[(first + step) % len(names)] for step in range(size)] for first in range(len(names))]
         return self._target(_BATCH, f"multipart/form-data; boundary={_BOUNDARY}", groups)
 
     def describe(self) -> dict[str, str]:
-        """For the report."""
+        """Return model, version and variant for the report."""
         return {"model": self.model, "version": self.version, "variant": self.variant}
 
     def _target(self, path: str, content_type: str, groups: Sequence[Sequence[str]]) -> Target:
+        host, headers = _host_header(self.host, self.port), {"Content-Type": content_type}
         bodies = [_body(content_type, [self.pictures[name] for name in group]) for group in groups]
         return Target(
             host=self.host,
             port=self.port,
-            requests=[_request(self.host, self.port, path, content_type, body) for body in bodies],
+            requests=[encode_request("POST", path, body, host=host, headers=headers) for body in bodies],
             expected=[tuple(self.classes[name] for name in group) for group in groups],
             answer=INDEX,
         )
 
 
 def address(url: str) -> tuple[str, int]:
-    """Host and port of `http://HOST:PORT`.
+    """Return host and port of `http://HOST:PORT`.
 
     Raises:
-        CompareError: it is another kind of URL.
+        CompareError: the URL has another form.
     """
     parts = urlsplit(url)
     try:
@@ -77,14 +78,14 @@ def address(url: str) -> tuple[str, int]:
 
 
 def meet(url: str, pictures: Mapping[str, bytes]) -> Subject:
-    """Ask the server what it is, and for the class of each picture; its later answers have to agree.
+    """Read the server's model and its class of each picture; its later responses have to agree.
 
     Raises:
-        CompareError: it can't be reached, or doesn't answer as our service does.
+        CompareError: the server can't be reached, or doesn't respond as our service does.
     """
     host, port = address(url)
     try:
-        model = _ask(host, port, "GET", "/models", b"")["models"][0]
+        model = _json(host, port, get("/models", host=_host_header(host, port)))["models"][0]
         classes = {name: _class(host, port, picture) for name, picture in pictures.items()}
         return Subject(
             host=host,
@@ -95,35 +96,29 @@ def meet(url: str, pictures: Mapping[str, bytes]) -> Subject:
             pictures=pictures,
             classes=classes,
         )
+    except (MalformedResponseError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise CompareError(f"--url {url}: the server doesn't respond as Halftone does ({error!r})") from None
     except OSError as error:
         raise CompareError(f"--url {url}: no server answers there ({error}): start it with `bentoml serve`") from None
-    except (http.client.HTTPException, ValueError, KeyError, TypeError, IndexError) as error:
-        raise CompareError(f"--url {url}: it doesn't answer as Halftone does ({error!r})") from None
 
 
 def _class(host: str, port: int, picture: bytes) -> int:
-    first, *others = _ask(host, port, "POST", "/classify?top_k=2", picture)["predictions"]
+    request = post("/classify?top_k=2", picture, host=_host_header(host, port), media_type="image/jpeg")
+    first, *others = _json(host, port, request)["predictions"]
     undecided = any(first["probability"] - other["probability"] <= DECIDED for other in others)
     return -1 if undecided else int(first["index"])
 
 
-def _ask(host: str, port: int, method: str, path: str, body: bytes) -> Any:
-    connection = http.client.HTTPConnection(host, port, timeout=_SECONDS)
-    try:
-        connection.request(method, path, body or None, {"Content-Type": "image/jpeg"} if body else {})
-        response = connection.getresponse()
-        answer = response.read()
-    finally:
-        connection.close()
+def _host_header(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _json(host: str, port: int, request: bytes) -> Any:
+    response = fetch(port, request, host=host)
     if response.status != 200:
-        raise ValueError(f"{method} {path} answered {response.status} {answer[:200].decode(errors='replace')}")
-    return json.loads(answer)
-
-
-def _request(host: str, port: int, path: str, content_type: str, body: bytes) -> bytes:
-    shown = f"[{host}]" if ":" in host else host
-    lines = (f"Host: {shown}:{port}", f"Content-Type: {content_type}", f"Content-Length: {len(body)}")
-    return "\r\n".join((f"POST {path} HTTP/1.1", *lines, "", "")).encode() + body
+        line = request.partition(b"\r\n")[0].decode()
+        raise ValueError(f"{line}: status {response.status} {response.body[:200].decode(errors='replace')}")
+    return json.loads(response.body)
 
 
 def _body(content_type: str, pictures: Sequence[bytes]) -> bytes:

@@ -1,6 +1,6 @@
-"""A server that does nothing, to find how fast a load generator can be: `python -m loadtest.peers.bare_socket PORT`.
+"""Server that does nothing, to measure a load generator's own limit: `python -m loadtest.peers.bare_socket PORT`.
 
-It counts the bytes of each request's body and answers a constant; no HTTP library is involved.
+It counts the bytes of each request's body and sends a constant response; no HTTP library is involved.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ class Constant(asyncio.Protocol):
         self._missing = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport to answer on."""
+        """Keep the transport."""
         # A cast: uvloop's transports don't derive from asyncio's.
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        """Answer when the announced body is complete; requests are not pipelined."""
+        """Respond when the announced body is complete; requests are not pipelined."""
         if self._missing:
             self._missing -= len(data)
         else:

@@ -1,7 +1,7 @@
 """BentoML's adaptive batching: `batchable=True` over uploaded files, batches of at most 8.
 
-A worker runs one batch at a time. With PEER_THREADS it decodes a batch in that many threads and runs it on as many
-cores; with PEER_WORKERS there are that many workers, each with one core.
+A worker runs one batch at a time. PEER_THREADS is the number of threads that decode a batch, and of cores that run it;
+PEER_WORKERS is the number of workers, each with one core.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ WORKERS = int(os.environ.get("PEER_WORKERS", "1"))
 
 @bentoml.service(workers=WORKERS, traffic={"timeout": 60})
 class Batchable:
-    """A list of files a request; BentoML joins the lists of several requests."""
+    """Takes a list of files a request; BentoML joins the lists of several requests."""
 
     def __init__(self) -> None:
         self.model = Model(cores=threads())

@@ -1,4 +1,4 @@
-"""BentoML as its documentation introduces it: a typed API with a PIL picture, in `threads` threads."""
+"""BentoML as its documentation introduces it: a typed API that takes a PIL image, in PEER_THREADS threads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from models.preprocess.transform import fit
 
 @bentoml.service(threads=threads(), traffic={"timeout": 60})
 class Typed:
-    """One picture a request."""
+    """Takes one picture a request."""
 
     def __init__(self) -> None:
         self.model = Model(threads())

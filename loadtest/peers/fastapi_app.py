@@ -1,7 +1,7 @@
-"""FastAPI with uvicorn: the body is the picture, and the answer skips the response model.
+"""FastAPI with uvicorn: the body is the picture, and no response model checks the response.
 
-With PEER_THREADS=1 the work is done in the event loop (to be run with several uvicorn workers), with more in a pool of
-threads of one process.
+With PEER_THREADS=1 the event loop does the work (to be run with several uvicorn workers), with more a thread pool in
+one process.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""FastAPI with uvicorn and no model: the body is read and a constant answered."""
+"""FastAPI with uvicorn and no model: reads the body and sends a constant response."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ ANSWER = {"predictions": [{"label": "nothing", "index": 0, "probability": 1.0}]}
 
 @app.post("/classify")
 async def classify(request: Request) -> JSONResponse:
-    """Answer the constant once the body has arrived."""
+    """Send the constant once the body has arrived."""
     await request.body()
     return JSONResponse(ANSWER)

@@ -1,28 +1,33 @@
-"""Our service's HTTP side under BentoML with a model that answers a constant: no decoding, no queue, no engine."""
+"""Our service's HTTP side under BentoML with constant predictions: no decoding, no queue, no engine."""
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import bentoml
 
 from models.bundle.store import DEFAULT_MODEL, open_bundle
 from serving.api.app import Api
-from serving.api.gateway import BENTOML_FOLDERS, BENTOML_PATHS, ASGIApp, Gateway
-from serving.http.connections import install
+from serving.api.gateway import BENTOML_FOLDERS, BENTOML_PATHS, Gateway
+from serving.http.connections import with_limits
 from serving.http.errors import RequestError
 from serving.lifecycle.predictions import Prediction
 from serving.lifecycle.served_model import ServedModel
-from serving.process.bentoml_compat import fronted
+from serving.process import shutdown
+from serving.process.bentoml_compat import service_class
 from serving.settings import Settings
 from serving.telemetry.middleware import Monitor, Routes
 from serving.telemetry.request_log import RequestLog
 
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
 
 class NoModel(ServedModel):
-    """Answers at once. Labels and version are those of the default bundle."""
+    """Returns constant predictions at once. Labels and version are those of the default bundle."""
 
     def __init__(self) -> None:
         self.name = DEFAULT_MODEL
@@ -33,26 +38,31 @@ class NoModel(ServedModel):
     async def classify(
         self, images: Sequence[bytes], top_k: int, *, seconds: float
     ) -> list[list[Prediction] | RequestError]:
-        """The constant for each picture."""
+        """Return the constant for each picture."""
         return [[Prediction(label="nothing", index=0, probability=1.0)] for _ in images]
 
     def check_room(self, seconds: float) -> None:
-        """There is always room."""
+        """Accept every picture."""
 
     def announce(self) -> None:
-        """It has no metrics."""
+        """Publish nothing: there are no metrics of the model."""
 
     def close(self) -> None:
-        """There is nothing to end."""
+        """Do nothing: there are no threads."""
 
 
 SETTINGS = Settings()
 API = Api(SETTINGS)
-install(SETTINGS, API.recorder.rejected)
+LIMITED = with_limits(
+    most=SETTINGS.connections,
+    head_seconds=SETTINGS.header_timeout,
+    body_seconds=SETTINGS.body_timeout,
+    rejected=API.recorder.rejected,
+)
 
 
 def wrapped(app: ASGIApp, log: RequestLog | None = None) -> ASGIApp:
-    """The service's HTTP side and metrics around BentoML's application."""
+    """Return the service's HTTP side and metrics around BentoML's application."""
     routes = Routes([*API.paths, *BENTOML_PATHS], BENTOML_FOLDERS)
     return Monitor(Gateway(app, API), recorder=API.recorder, routes=routes, log=log)
 
@@ -63,10 +73,10 @@ def wrapped(app: ASGIApp, log: RequestLog | None = None) -> ASGIApp:
     traffic={"timeout": 600},
     logging={"access": {"enabled": False}},
     metrics={"enabled": False},
-    service_class=fronted(wrapped),
+    service_class=service_class(wrapped, install_server=partial(shutdown.install, connection=LIMITED)),
 )
 class Noop:
-    """What `serving.service` is, without a model."""
+    """Counterpart of `serving.service` without a model."""
 
     def __init__(self) -> None:
         API.models.publish(NoModel())
@@ -75,5 +85,5 @@ class Noop:
 
     @bentoml.api  # type: ignore[untyped-decorator]
     async def classify(self, top_k: int = 1) -> dict[str, Any]:
-        """Gives BentoML's application the path; over HTTP the gateway answers it."""
+        """Give BentoML's application the path; over HTTP the gateway serves it."""
         return await API.classify([b""], top_k)

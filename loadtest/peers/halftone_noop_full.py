@@ -1,6 +1,6 @@
-"""Our whole service with a model that answers a constant: HTTP, metrics, request log, queue and threads.
+"""Our whole service with constant predictions: HTTP, metrics, request log, queue and threads.
 
-Only decoding and the engine are left out: a body goes to the threads as it came.
+Only decoding and the engine are left out: a body reaches the threads as it arrived.
 """
 
 from __future__ import annotations
@@ -13,20 +13,21 @@ from typing import Any
 import bentoml
 import numpy as np
 
-from loadtest.peers.halftone_noop import API, SETTINGS, NoModel, wrapped
+from loadtest.peers.halftone_noop import API, LIMITED, SETTINGS, NoModel, wrapped
 from loadtest.peers.shared import threads
 from serving.batching.batcher import Batcher
 from serving.batching.cost_model import AlwaysUpTo
 from serving.http.errors import RequestError
-from serving.lifecycle.predictions import Prediction, best
-from serving.process.bentoml_compat import fronted
+from serving.lifecycle.predictions import Prediction, top_predictions
+from serving.process import shutdown
+from serving.process.bentoml_compat import service_class
 from serving.telemetry.request_log import RequestLog
 
 LOG = RequestLog(SETTINGS.log_format)
 
 
 class Queued(NoModel):
-    """The service's queue and threads in front of constant logits."""
+    """The service's queue and threads before constant logits."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,13 +46,13 @@ class Queued(NoModel):
     async def classify(
         self, images: Sequence[bytes], top_k: int, *, seconds: float
     ) -> list[list[Prediction] | RequestError]:
-        """The classes of the constant logits for each picture."""
-        finish = best(self.manifest, top_k)
+        """Return the classes of the constant logits for each picture."""
+        finish = top_predictions(self.manifest, top_k)
         trace = self._telemetry.begin(len(images))
         return await self._batcher.submit(images, seconds=seconds, finish=finish, trace=trace)
 
     def check_room(self, seconds: float) -> None:
-        """Whether the queue would take a picture."""
+        """Raise RequestError if the queue would not take a picture."""
         self._batcher.check_room(seconds)
 
     def close(self) -> None:
@@ -65,10 +66,12 @@ class Queued(NoModel):
     traffic={"timeout": 600},
     logging={"access": {"enabled": False}},
     metrics={"enabled": False},
-    service_class=fronted(partial(wrapped, log=LOG)),
+    service_class=service_class(
+        partial(wrapped, log=LOG), install_server=partial(shutdown.install, connection=LIMITED)
+    ),
 )
 class Noop:
-    """What `serving.service` is, without decoding and an engine."""
+    """Counterpart of `serving.service` without decoding and an engine."""
 
     def __init__(self) -> None:
         API.models.publish(Queued())
@@ -77,5 +80,5 @@ class Noop:
 
     @bentoml.api  # type: ignore[untyped-decorator]
     async def classify(self, top_k: int = 1) -> dict[str, Any]:
-        """Gives BentoML's application the path; over HTTP the gateway answers it."""
+        """Give BentoML's application the path; over HTTP the gateway serves it."""
         return await API.classify([b""], top_k)

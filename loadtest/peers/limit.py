@@ -1,4 +1,4 @@
-"""The limit that no server can pass: decoding and the model in a loop on every core, without HTTP or a queue.
+"""Upper limit of every server: decoding and the model in a loop on every core, without HTTP or a queue.
 
 `python -m loadtest.peers.limit --pictures FOLDER --seconds 4 --batch 1` prints one line of JSON. Each of PEER_THREADS
 threads takes the pictures in turn, decodes `batch` of them and runs them through the engine PEER_VARIANT.
@@ -18,7 +18,7 @@ from loadtest.peers.shared import Model, threads
 
 
 class Loop(threading.Thread):
-    """One thread's share of the work.
+    """Thread that decodes and classifies pictures until the end.
 
     Args:
         model: shared by the threads.
@@ -47,7 +47,7 @@ class Loop(threading.Thread):
 
 
 def loop(model: Model, pictures: list[bytes], batch: int, seconds: float) -> tuple[list[Loop], float]:
-    """The finished threads, and the seconds that they took."""
+    """Run the threads; return them and the seconds that they took."""
     start = time.monotonic()
     loops = [Loop(model, pictures, batch, start + seconds) for _ in range(threads())]
     for each in loops:

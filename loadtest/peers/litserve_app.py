@@ -1,6 +1,6 @@
 """LitServe with dynamic batching (8), one worker process a core: `python -m loadtest.peers.litserve_app PORT`."""
 
-# Without `from __future__ import annotations`: LitServe reads the annotation of decode_request itself.
+# Without `from __future__ import annotations`: LitServe evaluates the annotation of decode_request.
 import sys
 from typing import Any
 
@@ -14,18 +14,18 @@ BATCH_SECONDS = 0.002
 
 
 class Classify(litserve.LitAPI):
-    """Multipart field `request`, since LitServe takes JSON or forms."""
+    """Takes the multipart field `request`, because LitServe takes JSON or forms."""
 
     def setup(self, device: str) -> None:
         """Load the model in the worker."""
         self.model = Model()
 
     def decode_request(self, request: Request) -> bytes:
-        """The uploaded file's bytes."""
+        """Return the uploaded file's bytes."""
         return bytes(request["request"].file.read())
 
     def batch(self, inputs: list[bytes]) -> list[bytes]:
-        """Keep the pictures as a list: they are stacked after decoding."""
+        """Keep the pictures as a list, because they are stacked after decoding."""
         return inputs
 
     def predict(self, x: list[bytes]) -> list[dict[str, Any]]:
@@ -33,11 +33,11 @@ class Classify(litserve.LitAPI):
         return self.model.classify_batch(x)
 
     def unbatch(self, output: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """One answer a request."""
+        """Return one response a request."""
         return output
 
     def encode_response(self, output: dict[str, Any]) -> dict[str, Any]:
-        """The answer is JSON-ready."""
+        """Return the response, which is JSON-ready."""
         return output
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import sys
 
 import mlserver
@@ -11,16 +10,16 @@ import numpy as np
 from mlserver.codecs import Base64Codec, NumpyCodec
 from mlserver.types import InferenceRequest, InferenceResponse
 
-from loadtest.peers.shared import Model, threads
+from loadtest.peers.shared import Model, free_port, threads
 
 MAX_BATCH = 8
 BATCH_SECONDS = 0.002
 IMPLEMENTATION = "loadtest.peers.mlserver_app.Classify"
-"""By name, since the inference processes import it."""
+"""Name under which the inference processes import the model."""
 
 
 class Classify(mlserver.MLModel):
-    """Open Inference Protocol: base64 pictures of shape (N, 1) in, class indices (N, 1) out."""
+    """Maps base64 pictures of shape (N, 1) to class indices (N, 1), over the Open Inference Protocol."""
 
     async def load(self) -> bool:
         """Load the model in the inference process."""
@@ -34,18 +33,12 @@ class Classify(mlserver.MLModel):
         return InferenceResponse(model_name=self.name, outputs=[NumpyCodec.encode_output("index", indices)])
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 async def _serve(port: int) -> None:
     settings = mlserver.Settings(
         host="127.0.0.1",
         http_port=port,
-        grpc_port=_free_port(),
-        metrics_port=_free_port(),
+        grpc_port=free_port(),
+        metrics_port=free_port(),
         parallel_workers=threads(),
         debug=False,
     )

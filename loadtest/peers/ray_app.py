@@ -18,7 +18,7 @@ BATCH_SECONDS = 0.002
 
 @serve.deployment(num_replicas=threads(), max_ongoing_requests=64, ray_actor_options={"num_cpus": 1})
 class Classify:
-    """The body is the picture."""
+    """Takes the picture as the body."""
 
     def __init__(self) -> None:
         self.model = Model()
@@ -29,7 +29,7 @@ class Classify:
         return self.model.classify_batch(pictures)
 
     async def __call__(self, request: Request) -> Any:
-        """Answer one request."""
+        """Respond to one request."""
         return await self.classify(await request.body())
 
 

@@ -1,13 +1,14 @@
-"""What every peer does in the same way, so that only the servers differ: the repository's preprocessing, the same FP32
-graph in ONNX Runtime (or an engine of `export.runtimes`), and the same answer.
+"""Preprocessing, model and response that all peers share, so that only the servers differ.
 
-Settings, as environment variables: HALFTONE_ARTIFACTS and HALFTONE_MODEL name the bundle, PEER_VARIANT an engine of
-the bundle instead of plain ONNX Runtime, PEER_THREADS the pictures that are worked on at once.
+The preprocessing is the repository's; the model is the FP32 graph in ONNX Runtime, or an engine of `export.runtimes`.
+Environment variables: HALFTONE_ARTIFACTS and HALFTONE_MODEL name the bundle, PEER_VARIANT an engine of the bundle
+instead of plain ONNX Runtime, PEER_THREADS the number of pictures processed at once.
 """
 
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -25,16 +26,23 @@ TOP_K = 5
 
 
 def threads() -> int:
-    """Pictures that the peer works on at once: its threads, worker processes or replicas."""
+    """Return the number of pictures processed at once: threads, worker processes or replicas."""
     return int(os.environ.get("PEER_THREADS", "1"))
 
 
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that is not in use."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 class Model:
-    """The bundle's classifier; may be called from several threads at once.
+    """The bundle's classifier; several threads may call it at once.
 
     Args:
-        streams: calls expected at once.
-        cores: that one call of ONNX Runtime may use.
+        streams: expected number of calls at once.
+        cores: number of cores for one call of ONNX Runtime.
     """
 
     def __init__(self, streams: int = 1, cores: int = 1) -> None:
@@ -47,19 +55,19 @@ class Model:
         )
 
     def pixels(self, picture: bytes) -> Pixels:
-        """One JPEG, PNG or WebP file to uint8 (S, S, 3)."""
+        """Return a JPEG, PNG or WebP file as uint8 (S, S, 3)."""
         return load(picture, self.bundle.manifest.input)
 
     def classify(self, picture: bytes) -> dict[str, Any]:
-        """The answer to one picture."""
+        """Return the response to one picture."""
         return self.answer(self.run(self.pixels(picture)[np.newaxis])[0])
 
     def classify_batch(self, pictures: list[bytes]) -> list[dict[str, Any]]:
-        """The answers to several pictures that go through the graph together."""
+        """Return the responses to several pictures, which run as one batch."""
         return [self.answer(row) for row in self.run(np.stack([self.pixels(picture) for picture in pictures]))]
 
     def answer(self, logits: Logits) -> dict[str, Any]:
-        """The most probable classes, best first, from one row of logits."""
+        """Return the most probable classes, best first, from one row of logits."""
         exponents = np.exp(logits - logits.max())
         probabilities = exponents / exponents.sum()
         best = np.argsort(-probabilities, kind="stable")[:TOP_K]

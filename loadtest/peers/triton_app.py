@@ -1,10 +1,10 @@
-"""Triton Inference Server's core through nvidia-pytriton, dynamic batching (8), one instance a core:
-`python -m loadtest.peers.triton_app PORT`.
+"""Triton Inference Server's core through nvidia-pytriton, dynamic batching (8), one instance a core.
+
+`python -m loadtest.peers.triton_app PORT` serves it.
 """
 
 from __future__ import annotations
 
-import socket
 import sys
 
 import numpy as np
@@ -13,7 +13,7 @@ from pytriton.decorators import batch
 from pytriton.model_config import DynamicBatcher, ModelConfig, Tensor
 from pytriton.triton import Triton, TritonConfig
 
-from loadtest.peers.shared import Model, threads
+from loadtest.peers.shared import Model, free_port, threads
 
 MAX_BATCH = 8
 BATCH_MICROSECONDS = 2000
@@ -23,15 +23,9 @@ model = Model(threads())
 
 @batch
 def classify(image: npt.NDArray[np.object_]) -> dict[str, npt.NDArray[np.int64]]:
-    """Pictures as bytes (N, 1) to class indices (N, 1)."""
+    """Map pictures as bytes (N, 1) to class indices (N, 1)."""
     pixels = np.stack([model.pixels(picture) for (picture,) in image])
     return {"index": model.run(pixels).argmax(axis=1)[:, np.newaxis].astype(np.int64)}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":
@@ -39,7 +33,7 @@ if __name__ == "__main__":
         http_address="127.0.0.1",
         http_port=int(sys.argv[1]),
         grpc_address="127.0.0.1",
-        grpc_port=_free_port(),
+        grpc_port=free_port(),
         allow_metrics=False,
     )
     with Triton(config=config) as triton:

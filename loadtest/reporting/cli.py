@@ -1,6 +1,4 @@
-"""How a measurement that starts servers begins and ends as a command: mistakes become one line."""
-
-# MERGED-DOC """What can go wrong, as far as a user can do something about it."""
+"""Errors and exit codes of the commands that measure: a mistake of the user becomes one line."""
 
 from __future__ import annotations
 
@@ -11,6 +9,14 @@ from typing import NoReturn, TypeVar
 WRONG_REQUEST, INTERRUPTED = 2, 130
 
 Config = TypeVar("Config")
+
+
+class CompareError(Exception):
+    """A request that can't be carried out; the message says what happened and what to do."""
+
+
+class PeerError(CompareError):
+    """A server that can't be installed, started or measured; in a comparison it becomes a row with this reason."""
 
 
 def run(main: Callable[[Config], int], parse: Callable[[], Config]) -> NoReturn:
@@ -26,14 +32,6 @@ def run(main: Callable[[Config], int], parse: Callable[[], Config]) -> NoReturn:
         print(f"error: {error}", file=sys.stderr)
         code = WRONG_REQUEST
     except KeyboardInterrupt:
-        print("interrupted: what was started was stopped, and no report was written", file=sys.stderr)
+        print("interrupted: the servers were stopped, and no report was written", file=sys.stderr)
         code = INTERRUPTED
     sys.exit(code)
-
-
-class CompareError(Exception):
-    """A request that can't be carried out; the message says what happened and what to do."""
-
-
-class PeerError(CompareError):
-    """One peer can't be installed, started or measured; it becomes a row with this reason."""

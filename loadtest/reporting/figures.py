@@ -1,4 +1,4 @@
-"""What a measurement found: figures with goals, hardware, versions and date; printed, kept as JSON and Markdown."""
+"""Figures of one measurement with their goals, hardware, versions and date: printed, and kept as JSON and Markdown."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from loadtest.reporting.tables import hardware, versions
+from loadtest.reporting.host import hardware, versions
+from loadtest.reporting.tables import finite, markdown_table
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured value and what it had to be."""
+    """One measured value and its goal."""
 
     name: str
-    """What was measured, with its unit."""
+    """The measured quantity, with its unit."""
 
     value: Any
-    """What came out."""
+    """The result."""
 
     goal: str = ""
-    """What it had to be, for people; empty: nothing was asked of it."""
+    """The goal in words; empty: there is none."""
 
     holds: bool = True
-    """Whether it was so."""
+    """True if the goal is met."""
 
 
 @dataclass(frozen=True)
@@ -34,38 +35,38 @@ class Findings:
     """All figures of one command."""
 
     title: str
-    """What was done."""
+    """Name of the measurement."""
 
     figures: list[Figure]
     """In the order in which they are shown."""
 
     setting: Mapping[str, Any] = field(default_factory=dict)
-    """Under which conditions: variant, seconds, seeds."""
+    """Conditions of the measurement: variant, seconds, seeds."""
 
     date: str = field(default_factory=lambda: datetime.now(UTC).isoformat("T", "seconds"))
-    """When."""
+    """Time of the measurement (UTC, ISO 8601)."""
 
     @property
     def exit_code(self) -> int:
-        """0 where something was measured and every goal was met, else 1."""
+        """0 if there are figures and every goal is met, else 1."""
         return int(not self.figures or not all(figure.holds for figure in self.figures))
 
     def report(self, output: Path | None) -> int:
-        """Print; write `output`.json and `output`.md where it is given; return the exit code."""
+        """Print the figures, write `output`.json and `output`.md if `output` is given, and return the exit code."""
         text = self._markdown()
         print(text, end="")
         if output is not None:
             output.parent.mkdir(parents=True, exist_ok=True)
             values = asdict(self) | {"met": not self.exit_code} | self._machine()
-            output.with_suffix(".json").write_text(json.dumps(values, indent=1, default=str) + "\n")
+            output.with_suffix(".json").write_text(json.dumps(finite(values), indent=1, default=str) + "\n")
             output.with_suffix(".md").write_text(text)
         return self.exit_code
 
     def _markdown(self) -> str:
-        rows = [f"| {each.name} | {each.value} | {each.goal} | {_verdict(each)} |" for each in self.figures]
+        rows = [[each.name, str(each.value), each.goal, _verdict(each)] for each in self.figures]
         machine = self._machine()
         facts = {"date": self.date, **self.setting, **machine["hardware"], **machine["versions"]}
-        lines = [f"# {self.title}", "", "| | measured | goal | |", "|---|---|---|---|", *rows, ""]
+        lines = [f"# {self.title}", "", *markdown_table(["", "measured", "goal", ""], rows, texts=4), ""]
         return "\n".join([*lines, *(f"- {name}: {value}" for name, value in facts.items()), ""])
 
     @staticmethod

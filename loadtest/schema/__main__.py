@@ -1,15 +1,16 @@
-"""`python -m loadtest.schema`: schemathesis asks the service what its OpenAPI description allows, and what it forbids.
+"""`python -m loadtest.schema`: test the service against its OpenAPI description with schemathesis.
 
-Starts `bentoml serve` on a free port of 127.0.0.1 and lets schemathesis generate requests for every operation of
-/docs.json until there were as many as wanted: an answer of 500, one that the description doesn't tell of, a request
-that it allows and the service refuses, or one that it forbids and the service takes is a failure. 20,000 cases in about
-10 minutes. Exit code 1 where there was a failure. Needs the package `schemathesis`.
+Starts `bentoml serve` on a free port of 127.0.0.1 and lets schemathesis generate at least `--cases` requests for the
+operations of /docs.json. A failure is a 500, a response that the description does not contain, a valid request that
+the service refuses, or an invalid one that it accepts. 20,000 cases take about 10 minutes. Exit code 1 after a
+failure. Needs the package `schemathesis`.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,10 +24,10 @@ from loadtest.reporting.figures import Figure, Findings
 from loadtest.servers.halftone import started
 
 OPERATIONS = 18
-"""How many operations the description has, about."""
+"""Approximate number of operations in the description."""
 
-# A generated deadline of a millisecond is a 504; what shape and data have to do with each other can't be described,
-# so that a well-formed tensor may still be refused; a version is a hash that no generator guesses (404).
+# A generated deadline of a millisecond yields a 504. OpenAPI can't describe how shape and data depend on each other, so
+# the service may refuse a well-formed tensor. A version is a hash that no generator guesses (404).
 CONFIG = """\
 hooks = "loadtest.schema.hooks"
 
@@ -43,35 +44,39 @@ checks.positive_data_acceptance.enabled = false
 
 @dataclass(frozen=True, kw_only=True)
 class Schema:
-    """Hold the service to its OpenAPI description with schemathesis."""
+    """Test the service against its OpenAPI description with schemathesis."""
 
     cases: int = 20_000
-    """Least requests to send."""
+    """Minimum number of requests."""
 
     seed: int = 1
-    """Of the first run; each further one takes the next."""
+    """Seed of the first run; each further run uses the next number."""
 
     output: Path | None = None
-    """Path without ending for the figures as .json and .md, besides what is printed."""
+    """Path without suffix for the figures as .json and .md, in addition to the printed ones."""
 
 
 def main(config: Schema) -> int:
-    """Run and print; returns the exit code."""
+    """Measure and report; return the exit code."""
     if config.cases < 1:
         print("error: --cases must be 1 or more", file=sys.stderr)
         return 2
+    tool = shutil.which("schemathesis", path=str(Path(sys.executable).parent))
+    if tool is None:
+        print("error: schemathesis is not installed: run `pip install 'halftone[loadtest]'`", file=sys.stderr)
+        return 2
     sent = failures = runs = 0
     with started(HALFTONE_LOG_REQUESTS="0") as server, tempfile.TemporaryDirectory() as folder:
-        server.until_ready()
+        server.wait_until_ready()
         (Path(folder) / "schemathesis.toml").write_text(CONFIG)
         while sent < config.cases and not failures:
             wanted = max(10, (config.cases - sent) // OPERATIONS)
-            text, code = _run(folder, server.port, wanted, config.seed + runs)
+            text, code = _run(tool, folder, server.port, wanted, config.seed + runs)
             sent, failures, runs = sent + _cases(text), failures + int(code != 0), runs + 1
             if code:
                 print(text, file=sys.stderr)
             if not _cases(text):
-                print(f"error: schemathesis does not say how many requests it made:\n{text}", file=sys.stderr)
+                print(f"error: the output of schemathesis has no number of requests:\n{text}", file=sys.stderr)
                 return 1
     figures = [
         Figure("requests", sent, f"at least {config.cases:,}", sent >= config.cases),
@@ -81,10 +86,9 @@ def main(config: Schema) -> int:
     return Findings("The service against its OpenAPI description", figures, setting).report(config.output)
 
 
-def _run(folder: str, port: int, most: int, seed: int) -> tuple[str, int]:
-    """One run of schemathesis, with so many requests an operation; its output and exit code."""
-    tool = Path(sys.executable).parent / "schemathesis"
-    command = [str(tool), "--config-file", str(Path(folder) / "schemathesis.toml"), "run"]
+def _run(tool: str, folder: str, port: int, most: int, seed: int) -> tuple[str, int]:
+    """Run schemathesis with at most `most` requests per operation; return its output and exit code."""
+    command = [tool, "--config-file", str(Path(folder) / "schemathesis.toml"), "run"]
     command += [f"http://127.0.0.1:{port}/docs.json", "--max-examples", str(most), "--seed", str(seed)]
     command += ["--phases", "examples,coverage,fuzzing", "--continue-on-failure", "--generation-database", "none"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])}

@@ -1,4 +1,4 @@
-"""Hooks of schemathesis for `loadtest.schema`: where the description says "binary", real pictures are sent."""
+"""Hooks of schemathesis for `loadtest.schema`: real images for every field of format "binary"."""
 
 from __future__ import annotations
 

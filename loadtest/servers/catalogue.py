@@ -1,8 +1,8 @@
-"""The peers, each with the best setting that its documentation offers for a processor without a GPU.
+"""The servers that can be compared, each with the best setting that its documentation offers without a GPU.
 
-A new one is an entry here, a script in loadtest/peers and the packages that it needs in loadtest/peers/requirements.
-All of them get the repository's resizing; what differs is the server, the engine where it is named, and the decoder of
-BentoML's typed API, which hands over pictures that Pillow has decoded.
+To add a server, add an entry here, a script in loadtest/peers, and its packages in loadtest/peers/requirements. All
+servers resize with the repository's code. They differ in the server, in the engine if one is named, and in the decoder
+of BentoML's typed API, which hands over pictures that Pillow has decoded.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _WORKERS = ("--workers", "{cores}")
 _ALL_CORES = {"PEER_THREADS": "{cores}"}
 _OUR_ENGINE = {"PEER_VARIANT": "{variant}"}
 _BATCHING = {"off": "1", "on": "8", "auto": "0"}
-# nvidia-pytriton's back end is linked against the shared library of the system's interpreter.
+# The back end of nvidia-pytriton is linked against the shared library of the system's interpreter.
 _SYSTEM_PYTHON = "/usr/bin/python3.11"
 
 
@@ -35,7 +35,7 @@ def _script(module: str) -> tuple[str, ...]:
 
 
 def ours(name: str = OURS, title: str = "Halftone", engine: str = "{variant}", **settings: str) -> Peer:
-    """Our service with these HALFTONE_* settings."""
+    """Return our service with these HALFTONE_* settings."""
     return Peer(name=name, title=title, engine=engine, command=_BENTOML, settings=settings, ours=True)
 
 
@@ -45,7 +45,7 @@ def _limit(name: str, title: str, batch: int, engine: str, settings: dict[str, s
 
 
 PEERS = (
-    # Pinned to what its row says.
+    # Pinned to the engine in its row.
     ours(HALFTONE_VARIANT="{variant}"),
     ours("halftone-workers", "Halftone, a worker a core", HALFTONE_VARIANT="{variant}", HALFTONE_WORKERS="{cores}"),
     Peer(
@@ -189,10 +189,10 @@ BARE = Peer(name="bare", title="a server that does nothing", engine="none", comm
 
 
 def chosen(names: str) -> list[Peer]:
-    """The peers of a comma-separated list; empty: all but those that must be named.
+    """Return the peers of a comma-separated list; empty: all except those that must be named.
 
     Raises:
-        CompareError: there is no such peer, or one is named twice.
+        CompareError: there is no such peer, or a peer is named twice.
     """
     known = {peer.name: peer for peer in PEERS}
     usual = [name for name, peer in known.items() if not peer.named]
@@ -206,13 +206,13 @@ def chosen(names: str) -> list[Peer]:
 
 
 def batching_baselines(name: str) -> list[str]:
-    """What a row of `batching_peers` is compared with: batching off and on, for the same variant."""
+    """Return the baselines of a row of `batching_peers`: batching off and on, for the same variant."""
     variant = name.rpartition("-")[0]
     return [f"{variant}-off", f"{variant}-on"]
 
 
 def batching_peers(variants: Sequence[str]) -> list[Peer]:
-    """Our service with batching off, on and chosen by itself, for each variant."""
+    """Return our service with batching off, on and automatic, for each variant."""
     return [
         ours(
             f"{variant}-{batching}",

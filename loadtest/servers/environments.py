@@ -1,4 +1,4 @@
-"""Virtual environments of the peers: made once from pinned requirements, kept, and made anew when these change."""
+"""Virtual environments of the peers, built from pinned requirements, kept, and rebuilt if the requirements change."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ _MARK = "installed"
 
 
 def interpreter(peer: Peer, folder: Path, say: Callable[[str], None]) -> Path:
-    """The Python that the peer runs with; its packages are installed if need be.
+    """Return the Python that the peer runs with, and install its packages if they are missing.
 
     Args:
-        peer: whose.
-        folder: holds the environments.
-        say: told what takes long.
+        peer: the server.
+        folder: of the environments.
+        say: prints that an installation starts.
 
     Raises:
-        PeerError: the environment can't be made.
+        PeerError: the environment can't be built.
     """
     if not peer.requirements:
-        # Not resolved: the link in the environment's folder is what makes it that environment.
+        # Not resolved: Python finds its environment by the link in the environment's folder.
         return Path(sys.executable)
     target = folder.expanduser() / peer.requirements
     fingerprint = _fingerprint(peer)
     mark = target / _MARK
     if not mark.exists() or mark.read_text() != fingerprint:
         say(f"installing {peer.requirements} into {target} (once)")
-        _make(peer, target)
+        _build(peer, target)
         mark.write_text(fingerprint)
     return target / "bin" / "python"
 
@@ -52,18 +52,18 @@ def _fingerprint(peer: Peer) -> str:
     return hashlib.sha256(content + (peer.python or version).encode()).hexdigest()
 
 
-def _make(peer: Peer, target: Path) -> None:
+def _build(peer: Peer, target: Path) -> None:
     python = peer.python or sys.executable
     if not Path(python).exists():
-        raise PeerError(f"it needs the interpreter {python}, which is not there")
+        raise PeerError(f"it needs the interpreter {python}, which does not exist")
     if target.exists():
-        # Whatever else lies there is not ours to remove.
+        # Only a virtual environment is removed.
         if not (target / "pyvenv.cfg").exists():
             raise PeerError(f"{target.name} in --peers-folder is no virtual environment: choose another folder")
         shutil.rmtree(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     _run([python, "-m", "venv", str(target)])
-    # Isolated, so that pip doesn't take a PYTHONPATH's packages for the environment's.
+    # Isolated, so that pip doesn't take packages on the PYTHONPATH for those of the environment.
     pip = [str(target / "bin" / "python"), "-I", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     _run([*pip, "--requirement", str(_requirements(peer.requirements))])
 

@@ -1,116 +1,144 @@
-"""A server of one's own for the time of a measurement: `bentoml serve` on a free port of 127.0.0.1."""
+"""`bentoml serve` for the time of a measurement, and requests to it."""
 
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import os
-import signal
-import socket
-import subprocess
+import re
 import sys
-import tempfile
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
+
+import psutil
+
+from loadtest.client.blocking import fetch, status_of
+from loadtest.client.http1 import get, post
+from loadtest.reporting.cli import PeerError
+from loadtest.servers.process import NotReadyError, ServerProcess, free_port, process_tree, server_process
 
 Result = TypeVar("Result")
 
-POLL_SECONDS = 0.02
-GIVE_UP_SECONDS = 60
-STOP_SECONDS = 30
-LOG_LINES = 5
+_REQUEST_SECONDS = 10
+_WORKER_MODULE = "_bentoml_impl.worker"
+_WORKERS_SETTING = re.compile(r"^HALFTONE_WORKERS=(\d+)$", re.MULTILINE)
+_MODEL_OF_WORKER = re.compile(rb'^halftone_model_info\{.*worker="([^"]*)"', re.MULTILINE)
 
 
 class RefusedError(Exception):
-    """The server will never answer this request otherwise; the message is its own."""
+    """The server will refuse this request however often it is sent; the message is the server's."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Server:
+class Server(ServerProcess):
     """A running `bentoml serve`."""
 
-    process: subprocess.Popen[bytes]
-    port: int
-    log: IO[bytes]
-
     def classify(self, picture: bytes) -> dict[str, Any] | None:
-        """The answer to one picture; None while the server is not ready.
+        """Return the response to one picture; None while the server is not ready.
 
         Raises:
             RefusedError: the server refuses the picture.
         """
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:
-            connection.request("POST", "/classify", picture, {"Content-Type": "application/octet-stream"})
-            response = connection.getresponse()
-            body = response.read()
-        except (OSError, http.client.HTTPException):
-            return None
-        finally:
-            connection.close()
-        if 400 <= response.status < 500 and response.status != 429:
-            raise RefusedError(json.loads(body)["error"]["message"])
-        return dict(json.loads(body)) if response.status == 200 else None
-
-    def until_ready(self) -> None:
-        """Wait until all models are loaded; ends the program with the server's last words where they are not."""
-        self._until(lambda: self._ready() or None)
-
-    def _ready(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=10) as response:
-                return bool(response.status == 200)
+            response = fetch(self.port, post("/classify", picture), timeout=_REQUEST_SECONDS)
         except OSError:
-            return False
+            return None
+        if 400 <= response.status < 500 and response.status != 429:
+            raise RefusedError(json.loads(response.body)["error"]["message"])
+        return dict(json.loads(response.body)) if response.status == 200 else None
+
+    def wait_until_ready(self) -> None:
+        """Wait until all models are loaded; if that fails, print the end of the log and exit with 1."""
+
+        def attempt() -> None:
+            status = status_of(self.port, "/readyz", timeout=_REQUEST_SECONDS)
+            if status != 200:
+                raise NotReadyError(f"/readyz {status}")
+
+        self._wait_or_exit(attempt)
 
     def first_answer(self, picture: bytes) -> dict[str, Any]:
-        """Ask until there is an answer; ends the program with the server's last words where there is none.
+        """Send the picture until there is a response; if that fails, print the end of the log and exit with 1.
 
         Raises:
             RefusedError: the server refuses the picture.
         """
-        return self._until(lambda: self.classify(picture))
 
-    def _until(self, attempt: Callable[[], Result | None]) -> Result:
-        end = time.monotonic() + GIVE_UP_SECONDS
-        while time.monotonic() < end and self.process.poll() is None:
-            result = attempt()
-            if result is not None:
-                return result
-            time.sleep(POLL_SECONDS)
-        self.log.seek(0)
-        last = self.log.read().decode(errors="replace").splitlines()[-LOG_LINES:]
-        print("error: the server gave no answer; it said last:", *last, sep="\n  ", file=sys.stderr)
-        sys.exit(1)
+        def attempt() -> dict[str, Any]:
+            answer = self.classify(picture)
+            if answer is None:
+                raise NotReadyError("no response")
+            return answer
+
+        return self._wait_or_exit(attempt)
+
+    def worker(self) -> psutil.Process:
+        """Return the first process that serves requests.
+
+        Raises:
+            RuntimeError: there is none.
+        """
+        for process in self.workers():
+            return process
+        raise RuntimeError("the server has no worker")
+
+    def workers(self) -> list[psutil.Process]:
+        """Return the processes that serve requests."""
+        workers = []
+        for process in process_tree(self.process.pid)[1:]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if _WORKER_MODULE in " ".join(process.cmdline()):
+                    workers.append(process)
+        return workers
+
+    def _wait_or_exit(self, attempt: Callable[[], Result]) -> Result:
+        try:
+            return self.wait_until(attempt)
+        except PeerError:
+            print("error: the server does not serve; its log ends:", *self.last_lines(), sep="\n  ", file=sys.stderr)
+            sys.exit(1)
 
 
 @contextlib.contextmanager
 def started(**settings: str) -> Iterator[Server]:
-    """A server with this process's environment (`HALFTONE_MODEL` and so on) and these variables, stopped at the end."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    """Start a server with this process's environment and these variables; stop it at the end."""
+    port = free_port()
     command = [str(Path(sys.executable).parent / "bentoml"), "serve", "--host", "127.0.0.1", "--port", str(port)]
-    with tempfile.TemporaryFile() as log:
-        environment = os.environ | {"BENTOML_DO_NOT_TRACK": "True"} | settings
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=environment)
+    environment = os.environ | {"BENTOML_DO_NOT_TRACK": "True"} | settings
+    with server_process(command, environment, port) as server:
+        yield Server(process=server.process, port=port, log=server.log)
+
+
+def wait_for_workers(server: ServerProcess, environment: Mapping[str, str]) -> None:
+    """Wait until all workers serve: the first one responds while the others load, on the same cores.
+
+    Args:
+        server: our service, in any of its forms.
+        environment: that it was started with.
+
+    Raises:
+        PeerError: they don't serve in time.
+    """
+    count = _workers(environment)
+
+    def attempt() -> None:
         try:
-            yield Server(process=process, port=port, log=log)
-        finally:
-            _stop(process)
+            response = fetch(server.port, get("/metrics"), timeout=_REQUEST_SECONDS)
+        except OSError as error:
+            raise NotReadyError(str(error)) from None
+        serving = len(set(_MODEL_OF_WORKER.findall(response.body)))
+        # A form without metrics is measured from its first response on.
+        if response.status == 200 and serving < count:
+            raise NotReadyError(f"{serving} of {count} workers serve")
+
+    if count > 1:
+        server.wait_until(attempt)
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    # It may have ended by itself.
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-    try:
-        process.wait(timeout=STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+def _workers(environment: Mapping[str, str]) -> int:
+    """Return the number of workers that HALFTONE_WORKERS sets, as a variable or in the file of settings."""
+    if number := environment.get("HALFTONE_WORKERS"):
+        return int(number)
+    file = environment.get("HALFTONE_SETTINGS")
+    found = _WORKERS_SETTING.search(Path(file).read_text()) if file else None
+    return int(found[1]) if found else 1

@@ -1,4 +1,4 @@
-"""A receiver of traces (OTLP over HTTP) that swallows them, so that a service has somewhere to send them."""
+"""Trace collector (OTLP over HTTP) that discards what it receives, so that a service can send its traces."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 
 class Sink(http.server.ThreadingHTTPServer):
-    """Answers 200 to every POST and counts them."""
+    """Responds 200 to every POST and counts them."""
 
     daemon_threads = True
 
@@ -19,7 +19,7 @@ class Sink(http.server.ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """Where to send traces."""
+        """Address to send traces to."""
         return f"http://127.0.0.1:{self.server_address[1]}/v1/traces"
 
 
@@ -35,13 +35,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing is logged."""
+        """Log nothing."""
 
 
 @contextlib.contextmanager
 def sink() -> Iterator[Sink]:
-    """A receiver for the time of a measurement."""
+    """Run a collector until the block ends."""
     with Sink() as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server
-        server.shutdown()
+        try:
+            yield server
+        finally:
+            server.shutdown()

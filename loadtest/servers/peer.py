@@ -1,24 +1,33 @@
-"""What is measured: one server and how to start and ask it."""
+"""One server of the comparison: its description, how to start it, and its process while it serves."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from loadtest.client.encoding import Wire
+from loadtest.client.blocking import fetch
+from loadtest.client.encoding import Wire, request
+from loadtest.client.load import class_index
+from loadtest.reporting.cli import PeerError
+from loadtest.reporting.host import usable_cores
+from loadtest.servers.halftone import wait_for_workers
+from loadtest.servers.process import ROOT, NotReadyError, free_port, peak_mib, server_process
 
 INDEX = r'"index"\s*:\s*(\d+)'
-"""The first class index in an answer such as `{"predictions": [{"index": 281, …}, …]}`."""
+"""Finds the first class index in a response such as `{"predictions": [{"index": 281, …}, …]}`."""
 
 V2_INDEX = r'"data"\s*:\s*\[\s*(\d+)'
-"""The first element of the first tensor in an answer of the Open Inference Protocol."""
-
+"""Finds the first element of the first tensor in a response of the Open Inference Protocol."""
 
 V2_CLASS = r'"data"\s*:\s*\[\s*"[^":]*:(\d+)'
-"""The first class index of a tensor that was asked for as a classification: `"SCORE:INDEX:LABEL"`."""
+"""Finds the first class index of a tensor that is returned as a classification: `"SCORE:INDEX:LABEL"`."""
 
 _DEFAULT_MODEL = "efficientnet_lite0"
+_REQUEST_SECONDS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,32 +35,32 @@ class Peer:
     """One row of the comparison.
 
     In `command` and `settings`, `{python}` and `{bin}` stand for the peer's interpreter and its folder, `{port}` for a
-    free port, `{cores}` for the processor's cores and `{variant}` for the variant that our service chose.
+    free port, `{cores}` for the number of usable cores and `{variant}` for the variant that our service chose.
     """
 
     name: str
-    """What --peers takes."""
+    """Name for --peers."""
 
     title: str
-    """What the table says."""
+    """Name in the table."""
 
     command: tuple[str, ...]
     """Started in the repository's root."""
 
     engine: str
-    """What executes the model."""
+    """Engine that executes the model."""
 
     requirements: str = ""
-    """Name of the file in loadtest/peers/requirements whose packages it runs with; empty: this very environment."""
+    """Name of the file in loadtest/peers/requirements with its packages; empty: it runs in this environment."""
 
     python: str = ""
     """Interpreter to make that environment with; empty: the running one."""
 
     path: str = "/classify"
-    """In it `{model}` stands for the first model that our service serves."""
+    """Path of a request; `{model}` stands for the first model that our service serves."""
 
     named: bool = False
-    """It is measured only where --peers names it."""
+    """True if it is measured only if --peers names it."""
 
     wire: Wire = Wire.RAW
     answer: str = INDEX
@@ -61,13 +70,97 @@ class Peer:
     """Environment variables."""
 
     ours: bool = False
-    """It is our service: what fails of it fails the command."""
+    """True for our service: if it fails, the command fails."""
 
     loop: bool = False
-    """It has no HTTP: the command measures itself and prints the result (loadtest.peers.limit)."""
+    """True if there is no HTTP: the command measures itself and prints the result (loadtest.peers.limit)."""
 
     @property
     def target(self) -> str:
-        """The path of a request now."""
+        """Path of a request, with the name of the model that is set now."""
         model = (os.environ.get("HALFTONE_MODEL") or _DEFAULT_MODEL).split(",")[0]
         return self.path.replace("{model}", model)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """A peer that serves."""
+
+    peer: Peer
+    port: int
+    pid: int
+    cold_start: float
+    """Seconds from its start to its first response with a class."""
+
+    def peak_mib(self) -> float:
+        """Return the peak resident memory of it and its children in MiB, each process's own peak added up."""
+        return peak_mib(self.pid)
+
+    def classify(self, picture: bytes) -> bytes:
+        """Return the body of the response to one picture.
+
+        Raises:
+            PeerError: there is none with status 200.
+        """
+        try:
+            response = fetch(self.port, request(self.peer.wire, self.peer.target, picture, self.port))
+        except OSError as error:
+            raise PeerError(f"no response: {error}") from None
+        if response.status != 200:
+            raise PeerError(f"status {response.status}: {response.body[:200].decode(errors='replace')}")
+        return response.body
+
+
+@contextlib.contextmanager
+def running(peer: Peer, python: Path, picture: bytes, variant: str) -> Iterator[Running]:
+    """Start the peer's server and wait until it serves; stop it at the end.
+
+    Args:
+        peer: the server.
+        python: interpreter of its environment.
+        picture: sent until the response has a class.
+        variant: replaces `{variant}`.
+
+    Raises:
+        PeerError: it ended, or it or not all of its workers served in time; the message quotes the end of its log.
+    """
+    port = free_port()
+    command, environment = expand(peer, python, port, variant)
+    message = request(peer.wire, peer.target, picture, port)
+    start = time.perf_counter()
+    with server_process(command, environment, port, folder=ROOT) as server:
+        server.wait_until(lambda: _check_class(peer, message, port))
+        cold_start = time.perf_counter() - start
+        if peer.ours:
+            wait_for_workers(server, environment)
+        yield Running(peer=peer, port=port, pid=server.process.pid, cold_start=cold_start)
+
+
+def expand(peer: Peer, python: Path, port: int, variant: str) -> tuple[list[str], dict[str, str]]:
+    """Return the command, and the whole environment to start it with."""
+    values = {
+        "python": str(python),
+        "bin": str(python.parent),
+        "port": str(port),
+        "cores": str(usable_cores()),
+        "variant": variant,
+    }
+    settings = {name: value.format(**values) for name, value in peer.settings.items()}
+    return [part.format(**values) for part in peer.command], _environment(settings)
+
+
+def _environment(settings: Mapping[str, str]) -> dict[str, str]:
+    # A program of another interpreter must not find this one's packages or environment.
+    inherited = {name: value for name, value in os.environ.items() if name not in {"PYTHONHOME", "VIRTUAL_ENV"}}
+    fixed = {"PYTHONPATH": str(ROOT), "BENTOML_DO_NOT_TRACK": "True", "PYTHONUNBUFFERED": "1"}
+    return {**inherited, **fixed, **settings}
+
+
+def _check_class(peer: Peer, message: bytes, port: int) -> None:
+    """Raise NotReadyError unless the response to this request has a class."""
+    try:
+        response = fetch(port, message, timeout=_REQUEST_SECONDS)
+    except OSError as error:
+        raise NotReadyError(str(error)) from None
+    if response.status != 200 or class_index(peer.answer, response.body) is None:
+        raise NotReadyError(f"{response.status} {response.body[:200].decode(errors='replace')}")

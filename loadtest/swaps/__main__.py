@@ -1,9 +1,9 @@
-"""`python -m loadtest.swaps`: replace a model again and again while it serves, and look at every single answer.
+"""`python -m loadtest.swaps`: hot-swap a model repeatedly under load and check every response.
 
-Starts `bentoml serve` on a copy of a bundle, lets clients ask without a pause by every way that there is, and meanwhile
-swaps versions in: good ones, some of them rolled back, and bad ones, each spoilt in another way. Every version's
-temperature differs, so an answer tells by its probabilities which one made it. No request may fail, and none may be
-answered by a version that was not in charge. About 2 s a swap on two cores; exit code 1 where anything went wrong.
+Starts `bentoml serve` on a copy of a bundle and swaps its versions while clients send requests over every route
+without a pause: valid versions, some of them rolled back, and invalid bundles of ten kinds. Every version has its own
+temperature, so the probabilities in a response show which version computed it. No request may fail, and no response
+may come from an inactive version. About 2 s per swap on two cores. Exit code 1 if a check fails.
 """
 
 from __future__ import annotations
@@ -16,50 +16,48 @@ from dataclasses import dataclass
 from itertools import cycle, zip_longest
 from pathlib import Path
 
-import psutil
 import tyro
 
 from loadtest.reporting.figures import Figure, Findings
 from loadtest.servers.halftone import RefusedError, Server, started
+from loadtest.servers.process import process_tree, resident_mib
 from loadtest.swaps.bundles import BAD, Bundle
-from loadtest.swaps.checks import judge, latency, loading
-from loadtest.swaps.clients import Clients, ways
+from loadtest.swaps.checks import check_samples, latency, load_times
+from loadtest.swaps.clients import Clients, routes
 from loadtest.swaps.operator import Operator, UnexpectedError
-
-MIB = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Swapping:
-    """Swap a model under load."""
+class Swaps:
+    """Hot-swap a model under load."""
 
     swaps: int = 100
-    """Swaps in all."""
+    """Total number of swaps."""
 
     bad: int = 10
-    """How many of them are of bad bundles, evenly spread."""
+    """Number of these swaps with an invalid bundle, evenly spread."""
 
     rollbacks: int = 10
-    """How many of them are rollbacks, evenly spread."""
+    """Number of these swaps that are rollbacks, evenly spread."""
 
     clients: int = 8
-    """Clients that ask one request after the other."""
+    """Clients that send one request after the other."""
 
     model: str = "efficientnet_lite0"
     """Name of the bundle."""
 
     artifacts: Path = Path(os.environ.get("HALFTONE_ARTIFACTS") or "artifacts")
-    """Folder of bundles; nothing in it is changed."""
+    """Folder of bundles, which stays unchanged."""
 
     image: Path = Path("export/photos/cat.jpg")
     """Picture to post."""
 
     output: Path | None = None
-    """File for the figures, as JSON and as Markdown (.json and .md)."""
+    """Path without suffix for the figures as .json and .md, in addition to the printed ones."""
 
 
-def main(config: Swapping) -> int:
-    """Swap and print; returns the exit code."""
+def main(config: Swaps) -> int:
+    """Measure and report; return the exit code."""
     problem = _problem(config)
     if problem:
         print(f"error: {problem}", file=sys.stderr)
@@ -67,7 +65,7 @@ def main(config: Swapping) -> int:
     return measure(config).report(config.output)
 
 
-def _problem(config: Swapping) -> str:
+def _problem(config: Swaps) -> str:
     if not (config.artifacts / config.model / "manifest.json").is_file():
         return f"there is no bundle {config.artifacts / config.model}: make it with `python -m export`"
     if not config.image.is_file():
@@ -77,77 +75,76 @@ def _problem(config: Swapping) -> str:
     return ""
 
 
-def plan(swaps: int, bad: int, rollbacks: int) -> list[str]:
-    """What to do in turn: `load`, `rollback`, or a kind of bad bundle; the first one is a load."""
+def swap_sequence(swaps: int, bad: int, rollbacks: int) -> list[str]:
+    """Return the steps in order: `load` (always the first), `rollback`, or a kind of invalid bundle."""
     kinds = cycle(BAD)
-    # Alternating for as long as there are both.
+    # Alternate between the two while both are left.
     pairs = zip_longest([next(kinds) for _ in range(bad)], ["rollback"] * rollbacks)
     others = [step for pair in pairs for step in pair if step]
-    # Each in the middle of an equal share of the steps after the first one.
+    # Spread evenly: each in the middle of an equal share of the steps after the first one.
     places = {1 + (2 * index + 1) * (swaps - 1) // (2 * len(others)): step for index, step in enumerate(others)}
     return [places.get(place, "load") for place in range(swaps)]
 
 
-def measure(config: Swapping) -> Findings:
-    """Serve, ask, swap, and judge."""
+def measure(config: Swaps) -> Findings:
+    """Serve a copy of the bundle, swap it under load, and return the figures."""
     token = secrets.token_urlsafe(24)
     with tempfile.TemporaryDirectory(dir=config.artifacts.parent, prefix=".swaps.") as folder:
         bundle = Bundle(config.artifacts / config.model, Path(folder) / config.model)
         bundle.write(0)
         settings = {"HALFTONE_ARTIFACTS": folder, "HALFTONE_MODEL": config.model, "HALFTONE_ADMIN_TOKEN": token}
         with started(**settings, HALFTONE_LOG_REQUESTS="0") as server:
-            return _measured(config, Operator(server, token, bundle))
+            return _swap_under_load(config, Operator(server, token, bundle))
 
 
-def _measured(config: Swapping, operator: Operator) -> Findings:
+def _swap_under_load(config: Swaps, operator: Operator) -> Findings:
     server, picture = operator.server, config.image.read_bytes()
-    answer = server.first_answer(picture)
-    operator.begin(answer)
+    first = server.first_answer(picture)
+    operator.record_first(first["version"])
     done: list[str] = []
     memory: list[float] = []
     problem = ""
-    with Clients(server, ways(config.model, picture), config.clients) as clients:
+    with Clients(server, routes(config.model, picture), config.clients) as clients:
         try:
-            for step in plan(config.swaps, config.bad, config.rollbacks):
-                _take(operator, step)
+            for step in swap_sequence(config.swaps, config.bad, config.rollbacks):
+                _run_step(operator, step)
                 done.append(step)
-                memory.append(_resident(server) / MIB)
+                memory.append(_resident(server))
         except UnexpectedError as error:
             problem = str(error)
     figures = [
         Figure("swaps", len(done), str(config.swaps), len(done) == config.swaps),
         Figure("new versions loaded", done.count("load")),
         Figure("rollbacks", done.count("rollback")),
-        Figure("bad bundles refused", sum(step in BAD for step in done)),
-        *([Figure("unexpected answer to the operator", problem, "none", False)] if problem else []),
-        *judge(clients.samples, operator.reigns),
-        *loading(operator.loads),
+        Figure("invalid bundles refused", sum(step in BAD for step in done)),
+        *([Figure("wrong response of /admin", problem, "none", False)] if problem else []),
+        *check_samples(clients.samples, operator.intervals),
+        *load_times(operator.loads),
         *latency(clients.samples, operator.loads),
-        # From the third swap on as many models are loaded as ever after.
+        # The number of loaded models is constant from the third swap on.
         *([Figure(f"resident MiB after swap {n}", round(memory[n - 1])) for n in (3, len(done))] if done[2:] else []),
     ]
-    setting = {"model": answer["model"], "variant": answer["variant"], "clients": config.clients}
+    setting = {"model": first["model"], "variant": first["variant"], "clients": config.clients}
     return Findings("Hot swaps under load", figures, setting)
 
 
-def _take(operator: Operator, step: str) -> None:
+def _run_step(operator: Operator, step: str) -> None:
     if step == "load":
         operator.load()
     elif step == "rollback":
         operator.roll_back()
     else:
-        operator.fail(step)
+        operator.load_invalid(step)
 
 
-def _resident(server: Server) -> int:
-    """Bytes of the process that answers: the largest child of the supervisor."""
-    children = psutil.Process(server.process.pid).children(recursive=True)
-    return max((child.memory_info().rss for child in children), default=0)
+def _resident(server: Server) -> float:
+    """Return the resident bytes of the worker: the largest child of the supervisor."""
+    return max((resident_mib([child]) for child in process_tree(server.process.pid)[1:]), default=0.0)
 
 
 if __name__ == "__main__":
     try:
-        sys.exit(main(tyro.cli(Swapping, prog="python -m loadtest.swaps")))
+        sys.exit(main(tyro.cli(Swaps, prog="python -m loadtest.swaps")))
     except RefusedError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

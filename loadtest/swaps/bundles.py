@@ -1,7 +1,7 @@
-"""Bundles for swaps: good ones that differ by their version and show it in their answers, and bad ones of ten kinds.
+"""Bundles for swaps: valid ones whose version is visible in the probabilities, and ten kinds of invalid ones.
 
-A bundle's temperature divides its logits: it belongs to the version, and can be read from the probabilities of an
-answer. So one proven bundle becomes any number of versions, and an answer tells which of them made it.
+A bundle's temperature divides its logits. It is part of the version and can be computed from the probabilities of a
+response, so one proven bundle yields any number of versions, and a response shows which version computed it.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ STEP = 0.02
 
 
 class Bundle:
-    """A copy of a bundle that is written anew for every swap.
+    """Copy of a bundle that is rewritten for every swap.
 
     Args:
-        pristine: the proven bundle; nothing in it is changed.
-        folder: of the copy.
+        pristine: folder of the proven bundle, which stays unchanged.
+        folder: folder of the copy.
     """
 
     def __init__(self, pristine: Path, folder: Path) -> None:
@@ -32,30 +32,30 @@ class Bundle:
         self._manifest: dict[str, Any] = json.loads((pristine / MANIFEST).read_text())
 
     def temperature(self, number: int) -> float:
-        """Of the version of that number."""
+        """Return the temperature of version `number`."""
         return float(self._manifest["temperature"]) * (1 + STEP * number)
 
     def write(self, number: int) -> None:
-        """Make the folder hold the version of that number, whatever it held."""
+        """Replace the folder's content with version `number`."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        # Links to the same content: every change below writes a new file.
+        # Hard links suffice: every later change writes a new file.
         shutil.copytree(self._pristine, self.folder, copy_function=_link)
         self.edit(lambda manifest: manifest.update(temperature=self.temperature(number)))
 
     def edit(self, change: Callable[[dict[str, Any]], object]) -> None:
-        """Change the manifest."""
+        """Apply `change` to the manifest."""
         manifest = json.loads((self.folder / MANIFEST).read_text())
         change(manifest)
         self.put(MANIFEST, json.dumps(manifest).encode())
 
     def put(self, name: str, data: bytes) -> None:
-        """Give a file another content."""
+        """Replace the content of a file."""
         temporary = self.folder / ".new"
         temporary.write_bytes(data)
         temporary.replace(self.folder / name)
 
     def data(self, name: str) -> bytes:
-        """A file's content."""
+        """Return the content of a file."""
         return (self.folder / name).read_bytes()
 
 
@@ -103,4 +103,4 @@ BAD: dict[str, Callable[[Bundle], object]] = {
     "path outside the bundle": _path_outside,
     "untrained": lambda bundle: bundle.edit(lambda manifest: manifest.update(trained=False)),
 }
-"""What is done to a good bundle, by name."""
+"""Name of each kind of invalid bundle to the change that makes it."""

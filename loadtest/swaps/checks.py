@@ -1,4 +1,4 @@
-"""What a client may have been told at any time, and whether it was."""
+"""Checks of responses during swaps: each must come from a version that was active at that time."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from loadtest.client.load import percentile
 from loadtest.reporting.figures import Figure
 from loadtest.swaps.clients import Sample
 
@@ -15,65 +16,71 @@ TOLERANCE = 0.002
 
 @dataclass(frozen=True, kw_only=True)
 class ServingInterval:
-    """A version in charge."""
+    """Interval in which a version is active."""
 
     version: str
-    """Its name."""
+    """Name of the version."""
 
     temperature: float
-    """Divides its logits."""
+    """Temperature that divides the logits of this version."""
 
-    begun: float
-    """When it was asked for, monotonic seconds: no answer of it can be older."""
+    requested: float
+    """Monotonic time of the swap request: no response of this version can be older."""
 
-    done: float
-    """When the operator was told that it is in charge: no request sent later may get its predecessor's answer."""
+    confirmed: float
+    """Monotonic time of the response to the swap request: later requests must not get the previous version."""
 
 
-def judge(samples: Sequence[Sample], reigns: Sequence[ServingInterval]) -> list[Figure]:
-    """Count requests, failures, and answers by a version that could not answer then or that did not make them.
+def check_samples(samples: Sequence[Sample], intervals: Sequence[ServingInterval]) -> list[Figure]:
+    """Count requests, failures, responses of an inactive version, and responses that name a wrong version.
 
     Args:
-        samples: of all clients.
-        reigns: in their order; the first began before the clients did.
+        samples: requests of all clients.
+        intervals: active versions in order; the first interval starts before the first request.
     """
     good = [sample for sample in samples if not sample.problem]
     # ln(p1 / p2) times the temperature is the difference of two logits: the same for every version of one network.
-    gap = statistics.median(sample.gaps[0] * _temperature(sample.version, reigns) for sample in good) if good else 0.0
-    wrong = sum(not _allowed(sample, reigns) for sample in good)
-    foreign = sum(not _made_by(sample, reigns, gap) for sample in good)
+    gap = (
+        statistics.median(sample.gaps[0] * _temperature(sample.version, intervals) for sample in good) if good else 0.0
+    )
+    wrong = sum(not _was_active(sample, intervals) for sample in good)
+    misnamed = sum(not _computed_by_named(sample, intervals, gap) for sample in good)
     failed = len(samples) - len(good)
     problems = Counter(sample.problem for sample in samples if sample.problem)
     return [
-        *(Figure(f"requests of {way}", count) for way, count in sorted(Counter(each.way for each in samples).items())),
+        *(
+            Figure(f"requests of {name}", count)
+            for name, count in sorted(Counter(each.route for each in samples).items())
+        ),
         Figure("failed requests", failed, "0", bool(samples) and not failed),
         *(Figure("failed with", f"{problem} ({count} times)") for problem, count in problems.most_common(5)),
-        Figure("answers by a version not in charge", wrong, "0", not wrong),
-        Figure("answers not made by the version they name", foreign, "0", not foreign),
-        Figure("versions that answered", len({sample.version for sample in good})),
+        Figure("responses of an inactive version", wrong, "0", not wrong),
+        Figure("responses that name another version than the one that computed them", misnamed, "0", not misnamed),
+        Figure("versions seen in responses", len({sample.version for sample in good})),
     ]
 
 
-def _allowed(sample: Sample, reigns: Sequence[ServingInterval]) -> bool:
-    """Whether its version was in charge at some moment between the request and the answer."""
-    ends = [reign.done for reign in reigns[1:]] + [float("inf")]
+def _was_active(sample: Sample, intervals: Sequence[ServingInterval]) -> bool:
+    """Return True if the sample's version was active at some time between the request and the response."""
+    ends = [each.confirmed for each in intervals[1:]] + [float("inf")]
     return any(
-        reign.version == sample.version and reign.begun <= sample.received and sample.sent <= end
-        for reign, end in zip(reigns, ends, strict=True)
+        each.version == sample.version and each.requested <= sample.received and sample.sent <= end
+        for each, end in zip(intervals, ends, strict=True)
     )
 
 
-def _made_by(sample: Sample, reigns: Sequence[ServingInterval], gap: float) -> bool:
-    temperature = _temperature(sample.version, reigns)
+def _computed_by_named(sample: Sample, intervals: Sequence[ServingInterval], gap: float) -> bool:
+    """Return True if the probabilities fit the temperature of the version that the response names."""
+    temperature = _temperature(sample.version, intervals)
     return all(abs(each * temperature - gap) <= TOLERANCE * abs(gap) for each in sample.gaps)
 
 
-def _temperature(version: str, reigns: Sequence[ServingInterval]) -> float:
-    return next((reign.temperature for reign in reigns if reign.version == version), 0.0)
+def _temperature(version: str, intervals: Sequence[ServingInterval]) -> float:
+    return next((each.temperature for each in intervals if each.version == version), 0.0)
 
 
-def loading(loads: Sequence[tuple[float, float]]) -> list[Figure]:
-    """How long the operator waited for a load."""
+def load_times(loads: Sequence[tuple[float, float]]) -> list[Figure]:
+    """Return the median and the longest time of a load, as the operator sees it."""
     times = [end - start for start, end in loads]
     if not times:
         return []
@@ -84,14 +91,13 @@ def loading(loads: Sequence[tuple[float, float]]) -> list[Figure]:
 
 
 def latency(samples: Sequence[Sample], loads: Sequence[tuple[float, float]]) -> list[Figure]:
-    """Milliseconds of the requests that met a load, and of the others: median and 99th percentile."""
+    """Return median and 99th percentile in milliseconds of requests that overlap a load, and of the others."""
     figures = []
-    met = [any(each.sent <= end and each.received >= start for start, end in loads) for each in samples]
+    overlaps = [any(each.sent <= end and each.received >= start for start, end in loads) for each in samples]
     for name, wanted in (("during loads", True), ("between loads", False)):
-        some = [each for each, during in zip(samples, met, strict=True) if during is wanted]
-        times = sorted(1000 * (each.received - each.sent) for each in some)
+        some = [each for each, during in zip(samples, overlaps, strict=True) if during is wanted]
+        times = [1000 * (each.received - each.sent) for each in some]
         if times:
-            last = times[min(len(times) - 1, len(times) * 99 // 100)]
             figures.append(Figure(f"latency {name}, p50 ms", round(statistics.median(times), 1)))
-            figures.append(Figure(f"latency {name}, p99 ms", round(last, 1)))
+            figures.append(Figure(f"latency {name}, p99 ms", round(percentile(times, 99), 1)))
     return figures

@@ -1,8 +1,7 @@
-"""Clients that never pause: each posts one picture after the other by every way that there is, and notes the answer."""
+"""Closed-loop clients that post images over every route in turn and record each response."""
 
 from __future__ import annotations
 
-import http.client
 import json
 import math
 import threading
@@ -12,53 +11,54 @@ from dataclasses import dataclass
 from itertools import cycle
 from typing import Any
 
+from loadtest.client.blocking import SyncClient
+from loadtest.client.http1 import encode_request
 from loadtest.servers.halftone import Server
 
 BOUNDARY = "swaps"
-SECONDS = 30
 FORM = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One request."""
+    """One request and its response."""
 
-    way: str
-    """The route's name."""
+    route: str
+    """Name of the route."""
 
     sent: float
-    """When it began, monotonic seconds."""
+    """Monotonic time of sending in seconds."""
 
     received: float
-    """When its answer was there."""
+    """Monotonic time at which the response was complete."""
 
     status: int
-    """HTTP status; 0 where the connection failed."""
+    """HTTP status; 0 if the connection failed."""
 
     version: str = ""
-    """That the answer names."""
+    """Version that the response names."""
 
     gaps: tuple[float, ...] = ()
-    """For each picture ln(p1 / p2) of its two best classes: their logits' difference over the temperature."""
+    """ln(p1 / p2) of the two best classes of each image: the difference of their logits over the temperature."""
 
     problem: str = ""
-    """What went wrong."""
+    """Error message; empty for a valid response."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Way:
-    """One way to ask."""
+class Route:
+    """Request of one route, and the parser of its responses."""
 
     name: str
     path: str
     body: bytes
     headers: dict[str, str]
     read: Callable[[dict[str, Any]], tuple[str, list[list[float]]]]
-    """From an answer to its version and the two best probabilities of each picture."""
+    """Returns the version in a response and the two best probabilities of each image."""
 
 
-def ways(model: str, picture: bytes) -> list[Way]:
-    """/classify, /classify_batch with two pictures, and the Open Inference Protocol."""
+def routes(model: str, picture: bytes) -> list[Route]:
+    """Return /classify, /classify_batch with two images, and the Open Inference Protocol."""
     head = {
         "inputs": [
             {"name": "image", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": 4 + len(picture)}}
@@ -67,9 +67,9 @@ def ways(model: str, picture: bytes) -> list[Way]:
     }
     text = json.dumps(head).encode()
     return [
-        Way(name="classify", path="/classify?top_k=2", body=picture, headers={}, read=_one),
-        Way(name="classify_batch", path="/classify_batch?top_k=2", body=_form(picture, 2), headers=FORM, read=_batch),
-        Way(
+        Route(name="classify", path="/classify?top_k=2", body=picture, headers={}, read=_single),
+        Route(name="classify_batch", path="/classify_batch?top_k=2", body=_form(picture, 2), headers=FORM, read=_batch),
+        Route(
             name="v2",
             path=f"/v2/models/{model}/infer",
             body=text + len(picture).to_bytes(4, "little") + picture,
@@ -80,19 +80,19 @@ def ways(model: str, picture: bytes) -> list[Way]:
 
 
 class Clients:
-    """Threads that ask until they are told to stop.
+    """Threads that send requests until the block ends.
 
     Args:
-        server: that they ask.
-        ways: in turn.
-        count: of threads.
+        server: receives the requests.
+        routes: used in turn.
+        count: number of threads.
     """
 
-    def __init__(self, server: Server, ways: list[Way], count: int) -> None:
+    def __init__(self, server: Server, routes: list[Route], count: int) -> None:
         self.samples: list[Sample] = []
         self._server = server
         self._stopped = threading.Event()
-        self._threads = [threading.Thread(target=self._ask, args=(_rotated(ways, i),)) for i in range(count)]
+        self._threads = [threading.Thread(target=self._run, args=(_rotated(routes, i),)) for i in range(count)]
 
     def __enter__(self) -> Clients:
         for thread in self._threads:
@@ -104,48 +104,49 @@ class Clients:
         for thread in self._threads:
             thread.join()
 
-    def _ask(self, ways: Iterator[Way]) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self._server.port, timeout=SECONDS)
+    def _run(self, routes: Iterator[Route]) -> None:
+        client = SyncClient(self._server.port)
         while not self._stopped.is_set():
-            self.samples.append(ask(connection, next(ways)))
-        connection.close()
+            self.samples.append(send(client, next(routes)))
+        client.close()
 
 
-def ask(connection: http.client.HTTPConnection, way: Way) -> Sample:
-    """Post once."""
+def send(client: SyncClient, route: Route) -> Sample:
+    """Post one request and return the sample."""
     sent, status = time.monotonic(), 0
     try:
-        connection.request("POST", way.path, way.body, way.headers)
-        response = connection.getresponse()
-        body, status = response.read(), response.status
+        response = client.request(
+            encode_request("POST", route.path, route.body, host="127.0.0.1", headers=route.headers)
+        )
+        body, status = response.body, response.status
         if status != 200:
             raise ValueError(body.decode(errors="replace")[:300])
-        version, pictures = way.read(json.loads(body))
+        version, pictures = route.read(json.loads(body))
         gaps = tuple(math.log(first / second) for first, second in pictures)
-    # Whatever is wrong with an answer, the client must ask on.
+    # A client must continue after any invalid response.
     except Exception as error:
-        connection.close()
+        client.close()
         problem = f"{type(error).__name__}: {error}"
-        return Sample(way=way.name, sent=sent, received=time.monotonic(), status=status, problem=problem)
-    return Sample(way=way.name, sent=sent, received=time.monotonic(), status=status, version=version, gaps=gaps)
+        return Sample(route=route.name, sent=sent, received=time.monotonic(), status=status, problem=problem)
+    return Sample(route=route.name, sent=sent, received=time.monotonic(), status=status, version=version, gaps=gaps)
 
 
-def _rotated(ways: list[Way], by: int) -> Iterator[Way]:
-    by %= len(ways)
-    return cycle(ways[by:] + ways[:by])
+def _rotated(routes: list[Route], by: int) -> Iterator[Route]:
+    by %= len(routes)
+    return cycle(routes[by:] + routes[:by])
 
 
-def _one(answer: dict[str, Any]) -> tuple[str, list[list[float]]]:
-    return answer["version"], [[each["probability"] for each in answer["predictions"]]]
+def _single(body: dict[str, Any]) -> tuple[str, list[list[float]]]:
+    return body["version"], [[each["probability"] for each in body["predictions"]]]
 
 
-def _batch(answer: dict[str, Any]) -> tuple[str, list[list[float]]]:
-    return answer["version"], [[each["probability"] for each in slot["predictions"]] for slot in answer["results"]]
+def _batch(body: dict[str, Any]) -> tuple[str, list[list[float]]]:
+    return body["version"], [[each["probability"] for each in slot["predictions"]] for slot in body["results"]]
 
 
-def _v2(answer: dict[str, Any]) -> tuple[str, list[list[float]]]:
-    (output,) = answer["outputs"]
-    return answer["model_version"], [[float(text.split(":")[0]) for text in output["data"]]]
+def _v2(body: dict[str, Any]) -> tuple[str, list[list[float]]]:
+    (output,) = body["outputs"]
+    return body["model_version"], [[float(text.split(":")[0]) for text in output["data"]]]
 
 
 def _form(picture: bytes, count: int) -> bytes:

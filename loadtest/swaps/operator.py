@@ -1,13 +1,14 @@
-"""The operator: writes a bundle, tells the service to load it, and notes who is in charge since when."""
+"""Operator of the service: writes a bundle, loads it through /admin, and records the active versions."""
 
 from __future__ import annotations
 
-import http.client
 import json
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from loadtest.client.blocking import fetch
+from loadtest.client.http1 import encode_request
 from loadtest.servers.halftone import Server
 from loadtest.swaps.bundles import BAD, Bundle
 from loadtest.swaps.checks import ServingInterval
@@ -16,76 +17,70 @@ LOAD_SECONDS = 300
 
 
 class UnexpectedError(Exception):
-    """The service answered an operator otherwise than it should."""
+    """Raised for a wrong response of /admin."""
 
 
 @dataclass
 class Operator:
-    """Swaps one model.
+    """Swaps the versions of one model.
 
     Args:
-        server: that serves it.
+        server: serves the model.
         token: the admin token.
-        bundle: the folder that is written.
+        bundle: bundle to write before each load.
     """
 
     server: Server
     token: str
     bundle: Bundle
-    reigns: list[ServingInterval] = field(default_factory=list)
-    """Who was in charge, in order."""
+    intervals: list[ServingInterval] = field(default_factory=list)
+    """Active versions, in order."""
 
     loads: list[tuple[float, float]] = field(default_factory=list)
-    """Begin and end of every load, refused ones too, monotonic seconds."""
+    """Start and end of every load, including refused ones, as monotonic seconds."""
 
     _number: int = 0
 
-    def begin(self, answer: dict[str, Any]) -> None:
-        """Note the first version from one of its answers."""
-        now = time.monotonic()
-        first = ServingInterval(version=answer["version"], temperature=self.bundle.temperature(0), begun=now, done=now)
-        self.reigns.append(first)
+    def record_first(self, version: str) -> None:
+        """Record the version that is active at the start."""
+        self._record(version, self.bundle.temperature(0), time.monotonic())
 
     def load(self) -> None:
-        """Put a new version in charge."""
+        """Load a new version and check that it is active."""
         self._number += 1
         self.bundle.write(self._number)
-        begun = time.monotonic()
-        status, answer = self._ask("load")
-        if status != 200 or any(reign.version == answer["version"] for reign in self.reigns):
-            raise UnexpectedError(f"a good bundle was answered {status}: {answer}")
-        self.loads.append((begun, time.monotonic()))
-        self._reigns(answer["version"], self.bundle.temperature(self._number), begun)
+        requested = time.monotonic()
+        status, body = self._post("load")
+        if status != 200 or any(each.version == body["version"] for each in self.intervals):
+            raise UnexpectedError(f"loading a valid bundle returned {status}: {body}")
+        self.loads.append((requested, time.monotonic()))
+        self._record(body["version"], self.bundle.temperature(self._number), requested)
 
     def roll_back(self) -> None:
-        """Put the previous version in charge again."""
-        begun = time.monotonic()
-        status, answer = self._ask("rollback")
-        if status != 200 or answer["version"] != self.reigns[-2].version:
-            raise UnexpectedError(f"a rollback was answered {status}: {answer}")
-        self._reigns(answer["version"], self.reigns[-2].temperature, begun)
+        """Activate the previous version again."""
+        requested = time.monotonic()
+        status, body = self._post("rollback")
+        if status != 200 or body["version"] != self.intervals[-2].version:
+            raise UnexpectedError(f"a rollback returned {status}: {body}")
+        self._record(body["version"], self.intervals[-2].temperature, requested)
 
-    def fail(self, kind: str) -> None:
-        """Try to load a bad bundle, which must be refused."""
+    def load_invalid(self, kind: str) -> None:
+        """Try to load an invalid bundle and check that the service refuses it."""
         self.bundle.write(self._number + 1)
         BAD[kind](self.bundle)
-        begun = time.monotonic()
-        status, answer = self._ask("load")
-        if status != 422 or answer["error"]["code"] != "bundle_refused":
-            raise UnexpectedError(f"a bundle with {kind} was answered {status}: {answer}")
-        self.loads.append((begun, time.monotonic()))
+        requested = time.monotonic()
+        status, body = self._post("load")
+        if status != 422 or body["error"]["code"] != "bundle_refused":
+            raise UnexpectedError(f"loading a bundle with {kind} returned {status}: {body}")
+        self.loads.append((requested, time.monotonic()))
 
-    def _reigns(self, version: str, temperature: float, begun: float) -> None:
-        self.reigns.append(
-            ServingInterval(version=version, temperature=temperature, begun=begun, done=time.monotonic())
+    def _record(self, version: str, temperature: float, requested: float) -> None:
+        self.intervals.append(
+            ServingInterval(version=version, temperature=temperature, requested=requested, confirmed=time.monotonic())
         )
 
-    def _ask(self, action: str) -> tuple[int, dict[str, Any]]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=LOAD_SECONDS)
+    def _post(self, action: str) -> tuple[int, dict[str, Any]]:
         path = f"/admin/models/{self.bundle.folder.name}/{action}"
-        try:
-            connection.request("POST", path, headers={"Authorization": f"Bearer {self.token}"})
-            response = connection.getresponse()
-            return response.status, json.loads(response.read())
-        finally:
-            connection.close()
+        request = encode_request("POST", path, host="127.0.0.1", headers={"Authorization": f"Bearer {self.token}"})
+        response = fetch(self.server.port, request, timeout=LOAD_SECONDS)
+        return response.status, json.loads(response.body)

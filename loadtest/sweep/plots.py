@@ -1,4 +1,4 @@
-"""Pictures of a sweep: latency against rate, and the percentiles of each rate."""
+"""Plots of a sweep: latency against rate, and the percentiles of each rate."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _SIZE, _DPI = (8.0, 5.0), 120
-# Beyond it every percentile axis would be without end.
+# The axis has no place for 100 %: each additional nine takes the same width.
 _LARGEST = 99.9
 
 
 def check_installed() -> None:
-    """Raise CompareError where there is no matplotlib."""
+    """Raise CompareError if matplotlib is not installed."""
     if find_spec("matplotlib") is None:
         raise CompareError("the plots need matplotlib: `pip install matplotlib`, or leave them out with --no-plots")
 
 
 def draw(levels: Sequence[Level], target_ms: float, prefix: Path) -> list[str]:
-    """Write `PREFIX-rate.png` and `PREFIX-percentiles.png`; returns their names.
+    """Write `PREFIX-rate.png` and `PREFIX-percentiles.png`; return their names.
 
     Args:
-        levels: by rate, at least one.
-        target_ms: for the 99th percentile.
-        prefix: path without an ending.
+        levels: measurements by rate, at least one.
+        target_ms: target for the 99th percentile in milliseconds.
+        prefix: path without suffix.
     """
-    # A rate that broke was measured twice: the second time counts.
-    counting = list({level.offered: level for level in levels}.values())
+    # A rate that missed the target was measured twice: the second measurement counts.
+    last = list({level.offered: level for level in levels}.values())
     return [
-        _figure(f"{prefix}-rate.png", lambda axes: _rate(axes, counting, target_ms)),
-        _figure(f"{prefix}-percentiles.png", lambda axes: _percentiles(axes, counting, target_ms)),
+        _figure(f"{prefix}-rate.png", lambda axes: _rate(axes, last, target_ms)),
+        _figure(f"{prefix}-percentiles.png", lambda axes: _percentiles(axes, last, target_ms)),
     ]
 
 
@@ -62,12 +62,12 @@ def _rate(axes: Axes, levels: Sequence[Level], target_ms: float) -> None:
             [level.offered for level in levels], [level.ms(percent) for level in levels], "o-", label=f"p{percent}"
         )
     axes.axhline(target_ms, color="black", linestyle="--", label=f"target for p99: {target_ms:g} ms")
-    axes.set_xlabel("requests offered a second")
+    axes.set_xlabel("offered requests per second")
 
 
 def _percentiles(axes: Axes, levels: Sequence[Level], target_ms: float) -> None:
     shown = [percent for percent in PERCENTILES if percent <= _LARGEST]
-    # The usual axis for tails: each further nine takes the same width.
+    # The usual axis for tails, as in HdrHistogram.
     places = [100 / (100 - percent) for percent in shown]
     for level in levels:
         axes.plot(places, [level.ms(percent) for percent in shown], label=f"{level.offered:.0f}/s")

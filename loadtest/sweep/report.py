@@ -1,4 +1,4 @@
-"""What a sweep found, as Markdown and JSON."""
+"""Report of a sweep, as Markdown and JSON."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _HEADER = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sweep:
-    """All that was measured."""
+class SweepReport:
+    """All results of a sweep."""
 
     date: datetime
     command: str
@@ -38,7 +38,7 @@ class Sweep:
 
     target_ms: float
     seconds: float
-    """Of each measurement."""
+    """Length of each measurement."""
 
     warm_up: WarmUp
     scenarios: Sequence[ClosedScenario]
@@ -46,24 +46,24 @@ class Sweep:
     hardware: Mapping[str, Any]
     versions: Mapping[str, str]
     plots: Sequence[str] = ()
-    """File names, beside the report."""
+    """File names, in the folder of the report."""
 
     def notes(self) -> list[str]:
-        """How far the figures can be trusted."""
+        """Return the notes on how far the figures can be trusted."""
         levels = [*(scenario.level for scenario in self.scenarios), *self.load.levels]
-        steady = "the last two windows agree" if self.warm_up.steady else "it was still changing when it was measured"
+        steady = "the last two windows agree" if self.warm_up.steady else "the rate was still changing at the end"
         unsteady = f"{sum(not level.steady for level in levels)} of {len(levels)}"
         return [
-            "Latency counts from the time at which a request should have been sent; one that failed or was answered "
-            "wrongly counts as infinitely slow. A rate that breaks the target gets a second chance.",
+            "Latency counts from the intended send time; a request that failed or got a wrong class counts as "
+            "infinitely slow. A rate that misses the target is measured a second time.",
             f"Warm-up: {', '.join(f'{rate:.0f}' for rate in self.warm_up.rates)} requests/s; {steady}.",
             f"Stationarity: latency grew or fell from one half to the other in {unsteady} measurements.",
             generator_note(levels),
-            "Generator and server share the machine, if the server is on this one.",
+            "If the server runs on this machine, it shares the cores with the load generator.",
         ]
 
     def markdown(self) -> str:
-        """The whole report."""
+        """Return the whole report."""
         lines = [
             f"# Latency and rate, {self.date:%Y-%m-%d}",
             "",
@@ -86,7 +86,7 @@ class Sweep:
         return "\n".join(lines) + "\n"
 
     def to_json(self) -> str:
-        """Every figure; a latency without bound is null."""
+        """Return every figure; an infinite latency is null."""
         document = {
             "title": "Latency and rate",
             "date": self.date.isoformat(timespec="seconds"),
@@ -110,7 +110,9 @@ class Sweep:
             ["Server", "1", f"{self.load.highest:.1f} requests/s", f"p99 ≤ {self.target_ms:g} ms", "see below"],
             *(_scenario_row(scenario) for scenario in self.scenarios),
         ]
-        return markdown_table(["scenario", "pictures a request", "result", "which is", "failed + wrong"], body, texts=1)
+        return markdown_table(
+            ["scenario", "pictures per request", "result", "meaning", "failed + wrong"], body, texts=1
+        )
 
     def _level_table(self) -> list[str]:
         return markdown_table(_HEADER, [_level_row(level, self.target_ms) for level in self.load.levels], texts=0)
@@ -140,12 +142,12 @@ def _level_row(level: Level, target_ms: float) -> list[str]:
 
 
 def generator_note(levels: Sequence[Level]) -> str:
-    """Whether the load generator was the bottleneck."""
+    """Return the note on whether the load generator was the bottleneck."""
     bound = sum(level.client_bound for level in levels)
     if bound:
         return (
-            f"The load generator was too slow in {bound} of {len(levels)} measurements: their figures are its own, not "
-            "the server's. Give it a machine of its own, or lower the rates."
+            f"The load generator was too slow in {bound} of {len(levels)} measurements: their figures are those of "
+            "the generator, not of the server. Run it on another machine, or lower the rates."
         )
     late, busy = max(level.late_ms for level in levels), max(level.client_cpu for level in levels)
     return (
@@ -155,8 +157,8 @@ def generator_note(levels: Sequence[Level]) -> str:
 
 
 def verdict(level: Level, target_ms: float) -> str:
-    """In words."""
-    words = ["holds" if level.holds(PERCENT["Server"], target_ms) else "breaks"]
+    """Return the verdict on a level in words."""
+    words = ["holds" if level.holds(PERCENT["Server"], target_ms) else "misses"]
     if not level.steady:
         words.append("growing" if level.drift >= 1 else "settling")
     if level.client_bound:

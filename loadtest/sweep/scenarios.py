@@ -1,8 +1,8 @@
 """The four scenarios of MLPerf Inference, over HTTP and in seconds rather than minutes: these are no MLPerf results.
 
-SingleStream: one picture, the next when it is answered; the 90th percentile counts. MultiStream: the same with eight
-pictures a request, 99th percentile. Server: random arrivals, the highest rate whose 99th percentile holds the target.
-Offline: everything is there at once, pictures a second count.
+SingleStream: one image per request, the next one after the response; metric: 90th percentile. MultiStream: the same
+with eight images per request; 99th percentile. Server: random arrivals; highest rate whose 99th percentile holds the
+target. Offline: all images are available at once; images per second.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ _REFINEMENTS = 2
 
 @dataclass(frozen=True, kw_only=True)
 class ClosedScenario:
-    """SingleStream, MultiStream or Offline."""
+    """Result of SingleStream, MultiStream or Offline."""
 
     name: str
     clients: int
     pictures: int
-    """In a request."""
+    """Images per request."""
 
     level: Level
 
     @property
     def images_per_second(self) -> float:
-        """Pictures answered rightly a second."""
+        """Correctly classified images per second."""
         return self.level.achieved * self.pictures
 
     def to_dict(self) -> dict[str, Any]:
-        """For the report."""
+        """Return the figures for the report."""
         return {
             "clients": self.clients,
             "pictures": self.pictures,
@@ -53,13 +53,13 @@ class ClosedScenario:
 
 @dataclass(frozen=True, kw_only=True)
 class ServerScenario:
-    """Rising rates."""
+    """Result of Server: measurements at rising rates."""
 
     levels: Sequence[Level]
-    """By rate; a rate that broke is there twice, because it got a second chance."""
+    """Measurements by rate; a rate that missed the target is listed twice, because it was measured again."""
 
     highest: float
-    """Requests a second of the highest rate that held the target; 0: none did."""
+    """Highest rate that held the target, in requests per second; 0: no rate held it."""
 
 
 def closed(probe: Probe, subject: Subject, name: str) -> ClosedScenario:
@@ -71,12 +71,12 @@ def closed(probe: Probe, subject: Subject, name: str) -> ClosedScenario:
 
 
 def server(measure: Callable[[float], Level], rates: Sequence[float], target_ms: float) -> ServerScenario:
-    """Measure rates one after the other until one breaks the target twice, and then between that and the one before.
+    """Measure rates until one misses the target twice, then refine between that rate and the one before.
 
     Args:
-        measure: one rate.
-        rates: ascending.
-        target_ms: for the 99th percentile.
+        measure: measures one rate.
+        rates: rates in ascending order.
+        target_ms: target for the 99th percentile in milliseconds.
     """
     levels: list[Level] = []
 
@@ -87,18 +87,18 @@ def server(measure: Callable[[float], Level], rates: Sequence[float], target_ms:
                 return True
         return False
 
-    low, broken = 0.0, 0.0
+    low, high = 0.0, 0.0
     for rate in rates:
         if not holds(rate):
-            broken = rate
+            high = rate
             break
         low = rate
-    for _ in range(_REFINEMENTS if low and broken else 0):
-        middle = (low + broken) / 2
-        low, broken = (middle, broken) if holds(middle) else (low, middle)
+    for _ in range(_REFINEMENTS if low and high else 0):
+        middle = (low + high) / 2
+        low, high = (middle, high) if holds(middle) else (low, middle)
     return ServerScenario(levels=sorted(levels, key=lambda level: level.offered), highest=low)
 
 
 def rising(capacity: float) -> list[float]:
-    """Rates from a tenth of what a closed loop reaches to half as much again."""
+    """Return rates from 0.1 to 1.5 times the rate of a closed loop, in steps of a tenth."""
     return [capacity * step / _STEPS for step in range(1, _MOST_STEPS + 1)]

@@ -1,12 +1,13 @@
-"""`python -m loadtest.tune --model NAME --p99-ms 50`: the setting of the service that holds the most traffic.
+"""`python -m loadtest.tune --model NAME --p99-ms 50`: find the setting of the service with the highest throughput.
 
-Starts the service with one setting after the other (variant, workers, threads, batch size; its streams and how long a
-batch waits it decides itself) and finds for each the highest rate of random arrivals that keeps the latency target.
-Only proven variants are tried. The best ones and the untuned service then meet in interleaved rounds, the winner
-becomes a settings file for HALFTONE_SETTINGS, and a second run with that file checks the capacity plan.
+Starts the service with one setting after the other (variant, workers, threads, batch size; the service decides streams
+and the waiting time of batches itself) and finds for each the highest rate of random arrivals that keeps the latency
+target. Only proven variants are tried. The best ones and the untuned service are then measured in interleaved rounds,
+the best setting becomes a settings file for HALFTONE_SETTINGS, and a second run with that file checks the capacity
+plan.
 
-About 15 minutes on two cores, which should have nothing else to do. The report goes to loadtest/reports/DATE-tune.md
-and .json. Exit code 1 where no setting held the target, or the second run was more than 15 % off.
+About 15 minutes on two cores, which should be idle otherwise. The report goes to loadtest/reports/DATE-tune.md and
+.json. Exit code 1 if no setting holds the target, or the second run differs from the plan by more than 15 %.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import os
 import shlex
 import statistics
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,19 +26,21 @@ import tyro
 from rich.console import Console
 
 from loadtest.client.pictures import VIEWS, prepared
+from loadtest.openloop.probe import Probe
 from loadtest.openloop.process import Generator
 from loadtest.reporting.cli import CompareError, run
-from loadtest.reporting.tables import hardware, versions
-from loadtest.servers.process import usable_cores
-from loadtest.tune.capacity import Plan
-from loadtest.tune.report import Tuned, settings_text
-from loadtest.tune.search import Held, Trial, search
+from loadtest.reporting.host import hardware, usable_cores, versions
+from loadtest.tune.capacity import CapacityPlan
+from loadtest.tune.report import TuningReport, settings_text
+from loadtest.tune.search import Measurement, Trial, search
 from loadtest.tune.setting import PASSED, artifacts, file_environment, verdicts
-from loadtest.tune.trials import Bench
+from loadtest.tune.trials import TrialRunner
 
 DONE, ANSWER_IS_NO = 0, 1
 
-_ADMINISTERED = bool(os.environ.get("HALFTONE_ADMIN_TOKEN"))
+_ADMIN = bool(os.environ.get("HALFTONE_ADMIN_TOKEN"))
+_COARSE_SHARE, _MIN_SECONDS = 0.4, 0.5
+"""Length of a coarse measurement: share of a thorough one, and at least these seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,47 +55,47 @@ class Config:
     """Bundle to serve."""
 
     p99_ms: float = 50.0
-    """Latency that 99 % of the requests should keep."""
+    """Target for the 99th percentile of latency in milliseconds."""
 
     variants: tuple[str, ...] = ()
-    """To try; empty: all that are proven."""
+    """Variants to try; empty: all proven ones."""
 
-    workers: tuple[int, ...] = (usable_cores(),) if usable_cores() > 1 and not _ADMINISTERED else ()
-    """Numbers of processes to try besides one; by default one a core, but none where HALFTONE_ADMIN_TOKEN is set, which
-    takes a single one."""
+    workers: tuple[int, ...] = (usable_cores(),) if usable_cores() > 1 and not _ADMIN else ()
+    """Numbers of workers to try besides one; default: one per core, or none if HALFTONE_ADMIN_TOKEN is set, which
+    takes a single worker."""
 
     threads: tuple[int, ...] = tuple(sorted({max(1, usable_cores() // 2), usable_cores() + 1} - {usable_cores()}))
-    """Numbers of threads to try in one process besides the default, which is the number of cores."""
+    """Numbers of threads to try with one worker besides the default, which is the number of cores."""
 
     batches: tuple[int, ...] = (1, 2, 4, 8)
-    """Largest batches to try besides the default, which is found by what batches cost."""
+    """Largest batches to try besides the default, which the service decides from measured batch costs."""
 
     finalists: int = 2
-    """How many tuned settings meet the untuned service in the rounds."""
+    """Number of tuned settings that are measured against the untuned service in the rounds."""
 
     rounds: int = 2
-    """Interleaved rounds, and searches of the second run."""
+    """Number of interleaved rounds, and of searches in the second run."""
 
     seconds: float = 6.0
-    """Length of each measurement; of the coarse ones less than half of it."""
+    """Seconds of each thorough measurement; coarse ones take less than half."""
 
     resolution: float = 0.03
-    """Share of itself to which the highest rate is found; three times as much in the coarse search."""
+    """Relative resolution of the highest rate; three times as coarse in the coarse search."""
 
     traffic: tuple[float, ...] = (2000.0,)
-    """Requests a second that the capacity plan is for."""
+    """Requests per second for the capacity plan."""
 
     utilisation: float = 0.8
-    """Share of the rate that it holds that a replica is planned for."""
+    """Share of its highest rate that a replica is planned for."""
 
     images: Path = Path("export/photos")
     """Folder of photos; three views of each are sent, 500x375 pixels and about 47 KB."""
 
     settings: Path | None = None
-    """File to write for HALFTONE_SETTINGS; by default NAME.env in the folder of bundles."""
+    """File to write for HALFTONE_SETTINGS; default: NAME.env in the folder of bundles."""
 
     output: Path | None = None
-    """The report's files without their ending; by default loadtest/reports/DATE-tune."""
+    """Path of the report's files without suffix; default: loadtest/reports/DATE-tune."""
 
     def __post_init__(self) -> None:
         _check("," not in self.model, "--model takes one bundle: tune them one after the other")
@@ -112,81 +116,82 @@ def _check(holds: bool, message: str) -> None:
 
 
 def main(config: Config) -> int:
-    """Search, write and print; the exit code."""
+    """Search, write and print the report; return the exit code."""
     date, known = datetime.now(UTC), verdicts(config.model)
     os.environ["HALFTONE_MODEL"] = config.model
     with Generator() as generator:
-        bench = _bench(config, generator)
-        trials = search(
-            bench.measure,
-            variants=config.variants or tuple(name for name, verdict in known.items() if verdict == PASSED),
-            workers=config.workers,
-            threads=config.threads,
-            batches=config.batches,
-            finalists=config.finalists,
-            rounds=config.rounds,
-        )
-        winner = trials[0]
-        if not winner.rate:
-            return _nothing_held(config, trials)
+        runner = _runner(config, generator)
+        trials = _search(config, runner, known)
+        best = trials[0]
+        if not best.rate:
+            return _target_missed(config, trials)
         path = config.settings or artifacts() / f"{config.model}.env"
-        _write(path, settings_text(config.model, winner, target_ms=config.p99_ms, date=date, hardware=hardware()))
-        second = [bench.held(file_environment(path), f"second run, {path.name}", True) for _ in range(config.rounds)]
-    tuned = Tuned(
+        _write(path, settings_text(config.model, best, target_ms=config.p99_ms, date=date, hardware=hardware()))
+        name = f"second run, {path.name}"
+        second = [runner.measure_server(file_environment(path), name, True) for _ in range(config.rounds)]
+    report = TuningReport(
         date=date,
         command=shlex.join(["python", "-m", "loadtest.tune", *sys.argv[1:]]),
         model=config.model,
         target_ms=config.p99_ms,
         verdicts=known,
         trials=trials,
-        plan=_plan(config, winner, second),
+        plan=_plan(config, best, second),
         traffic=config.traffic,
-        settings_file=path.name,
         hardware=hardware(),
         versions=versions([])["here"],
     )
-    _report(tuned, config.output or Path("loadtest/reports") / f"{date:%Y-%m-%d}-tune")
+    _write_report(report, config.output or Path("loadtest/reports") / f"{date:%Y-%m-%d}-tune")
     print(f"written: {path}; use it: HALFTONE_SETTINGS={path} bentoml serve")
-    return DONE if tuned.plan.holds else ANSWER_IS_NO
+    return DONE if report.plan.holds else ANSWER_IS_NO
 
 
-def _bench(config: Config, generator: Generator) -> Bench:
+def _search(config: Config, runner: TrialRunner, known: Mapping[str, str]) -> list[Trial]:
+    return search(
+        runner.measure,
+        variants=config.variants or tuple(name for name, verdict in known.items() if verdict == PASSED),
+        workers=config.workers,
+        threads=config.threads,
+        batches=config.batches,
+        finalists=config.finalists,
+        rounds=config.rounds,
+    )
+
+
+def _runner(config: Config, generator: Generator) -> TrialRunner:
     console = Console(stderr=True)
 
     def say(text: str) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    return Bench(
-        generator=generator,
-        pictures=prepared(config.images, VIEWS),
-        target_ms=config.p99_ms,
-        seconds=config.seconds,
-        resolution=config.resolution,
-        say=say,
-    )
+    def probe(thorough: bool) -> Probe:
+        seconds = config.seconds if thorough else max(_MIN_SECONDS, _COARSE_SHARE * config.seconds)
+        return Probe(generator=generator, seconds=seconds, target_ms=config.p99_ms)
+
+    return TrialRunner(probe=probe, pictures=prepared(config.images, VIEWS), resolution=config.resolution, say=say)
 
 
-def _plan(config: Config, winner: Trial, second: list[Held]) -> Plan:
-    return Plan(
-        rate=winner.rate,
-        confirmed=statistics.median(held.rate for held in second),
+def _plan(config: Config, best: Trial, second: list[Measurement]) -> CapacityPlan:
+    return CapacityPlan(
+        rate=best.rate,
+        confirmed=statistics.median(each.rate for each in second),
         utilisation=config.utilisation,
         cores=usable_cores(),
-        peak_mib=max(held.peak_mib for held in [*winner.thorough, *second]),
+        peak_mib=max(each.peak_mib for each in [*best.thorough, *second]),
     )
 
 
-def _nothing_held(config: Config, trials: list[Trial]) -> int:
+def _target_missed(config: Config, trials: list[Trial]) -> int:
     print(f"no setting held p99 within {config.p99_ms:g} ms; no settings file was written", file=sys.stderr)
     for trial in trials:
-        print(f"  {trial.setting}: {trial.reason or 'every rate broke the target'}", file=sys.stderr)
+        print(f"  {trial.setting}: {trial.reason or 'every rate missed the target'}", file=sys.stderr)
     return ANSWER_IS_NO
 
 
-def _report(tuned: Tuned, path: Path) -> None:
-    for suffix, text in ((".json", tuned.to_json()), (".md", tuned.markdown())):
+def _write_report(report: TuningReport, path: Path) -> None:
+    for suffix, text in ((".json", report.to_json()), (".md", report.markdown())):
         _write(Path(f"{path}{suffix}"), text)
-    print(tuned.markdown())
+    print(report.markdown())
     print(f"written: {path}.md and {path}.json")
 
 

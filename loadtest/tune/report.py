@@ -1,4 +1,4 @@
-"""What tuning found: the settings file, Markdown and JSON."""
+"""Report of tuning: the settings file, Markdown and JSON."""
 
 from __future__ import annotations
 
@@ -9,63 +9,62 @@ from datetime import datetime
 from typing import Any
 
 from loadtest.reporting.tables import finite, markdown_table
-from loadtest.tune.capacity import TOLERANCE, Plan
-from loadtest.tune.search import Held, Trial
+from loadtest.tune.capacity import TOLERANCE, CapacityPlan
+from loadtest.tune.search import Measurement, Trial
 from loadtest.tune.setting import PASSED, UNTUNED
 
 _NOTHING = "–"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tuned:
-    """All that was measured."""
+class TuningReport:
+    """All results of a tuning run."""
 
     date: datetime
     command: str
     model: str
     target_ms: float
     verdicts: Mapping[str, str]
-    """Variant to the verdict of its proof."""
+    """Variant to the verdict of its parity record."""
 
     trials: Sequence[Trial]
-    """The winner first."""
+    """All trials, the best first."""
 
-    plan: Plan
+    plan: CapacityPlan
     traffic: tuple[float, ...]
-    settings_file: str
     hardware: Mapping[str, Any]
     versions: Mapping[str, str]
 
     @property
     def untuned(self) -> Trial:
-        """The service as it is by default, measured in the same rounds."""
+        """Trial of the service with default settings, measured in the same rounds."""
         return next(trial for trial in self.trials if trial.setting == UNTUNED)
 
     def notes(self) -> list[str]:
-        """Sentences for below the table."""
+        """Return the sentences below the table."""
         unproven = [name for name, verdict in self.verdicts.items() if verdict != PASSED]
-        held = [each for trial in self.trials for each in [trial.coarse, *trial.thorough] if each]
-        bound, plan = sum(each.client_bound for each in held), self.plan
+        searches = [each for trial in self.trials for each in [trial.coarse, *trial.thorough] if each]
+        bound, plan = sum(each.client_bound for each in searches), self.plan
         return [
             self._gain(),
             f"A second run with the settings file held {plan.confirmed:.1f} requests/s: the prediction is "
             f"{plan.error:.0%} off, {'within' if plan.holds else 'NOT within'} {TOLERANCE:.0%}.",
             *(f"{plan.sentence(each)}." for each in self.traffic),
-            f"Left out because their proof failed: {', '.join(unproven) or 'none'}. The service itself refuses them.",
-            f"The load generator was too slow at some time in {bound} of {len(held)} searches.",
-            "Coarse figures are of short searches, for ranking alone; thorough ones are medians of the rounds.",
+            f"Left out because parity failed: {', '.join(unproven) or 'none'}. The service itself refuses them.",
+            f"The load generator was too slow at some time in {bound} of {len(searches)} searches.",
+            "Coarse figures are from short searches and only for ranking; thorough ones are medians of the rounds.",
         ]
 
     def _gain(self) -> str:
-        winner, untuned = self.trials[0], self.untuned.rate
-        times = f"{winner.rate / untuned:.2f} times as many" if untuned else "where that held none"
+        best, untuned = self.trials[0], self.untuned.rate
+        times = f"{best.rate / untuned:.2f} times as many" if untuned else "the untuned service held no rate"
         return (
-            f"Chosen: {winner.setting}, with {winner.rate:.1f} requests/s; untuned {untuned:.1f} requests/s in the "
+            f"Chosen: {best.setting}, with {best.rate:.1f} requests/s; untuned {untuned:.1f} requests/s in the "
             f"same rounds: {times}."
         )
 
     def markdown(self) -> str:
-        """The whole report."""
+        """Return the whole report."""
         header = ["setting", "variant", "coarse, req/s", "thorough, req/s", "p99 ms", "MiB"]
         lines = [
             f"# {self.model} tuned for p99 ≤ {self.target_ms:g} ms, {self.date:%Y-%m-%d}",
@@ -81,7 +80,7 @@ class Tuned:
         return "\n".join(lines) + "\n"
 
     def to_json(self) -> str:
-        """Every figure."""
+        """Return every figure."""
         document = {
             "title": "Tuned",
             "date": self.date.isoformat(timespec="seconds"),
@@ -100,26 +99,26 @@ class Tuned:
         return json.dumps(finite(document), indent=1, ensure_ascii=False) + "\n"
 
 
-def settings_text(model: str, winner: Trial, *, target_ms: float, date: datetime, hardware: Mapping[str, Any]) -> str:
-    """A file for HALFTONE_SETTINGS."""
-    variables = {"HALFTONE_MODEL": model, "HALFTONE_VARIANT": _served(winner)} | winner.setting.variables()
+def settings_text(model: str, best: Trial, *, target_ms: float, date: datetime, hardware: Mapping[str, Any]) -> str:
+    """Return the text of a file for HALFTONE_SETTINGS."""
+    variables = {"HALFTONE_MODEL": model, "HALFTONE_VARIANT": _variant(best)} | best.setting.variables()
     lines = [
-        f"# {winner.rate:.1f} requests/s with p99 within {target_ms:g} ms, measured on {date:%Y-%m-%d}",
+        f"# {best.rate:.1f} requests/s with p99 within {target_ms:g} ms, measured on {date:%Y-%m-%d}",
         f"# on {hardware['cores']} cores of {hardware['cpu']}. Use: HALFTONE_SETTINGS=THIS_FILE bentoml serve",
         *(f"{name}={value}" for name, value in variables.items()),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _served(trial: Trial) -> str:
-    return next(held.variant for held in [*trial.thorough, trial.coarse] if held)
+def _variant(trial: Trial) -> str:
+    return next(each.variant for each in [*trial.thorough, trial.coarse] if each)
 
 
 def _row(trial: Trial) -> list[str]:
     if trial.reason:
         return [str(trial.setting), f"not measured: {trial.reason}", *[_NOTHING] * 4]
-    last: Held | None = trial.thorough[-1] if trial.thorough else trial.coarse
-    rates = [held.rate for held in trial.thorough]
+    last: Measurement | None = trial.thorough[-1] if trial.thorough else trial.coarse
+    rates = [each.rate for each in trial.thorough]
     return [
         str(trial.setting),
         last.variant if last else _NOTHING,

@@ -1,4 +1,4 @@
-"""Which setting holds the highest rate: a coarse search one setting at a time, then rounds among the best."""
+"""Search for the setting with the highest rate: coarse, one setting at a time, then rounds among the best."""
 
 from __future__ import annotations
 
@@ -15,55 +15,55 @@ _BEST_VARIANTS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Held:
-    """What one server held."""
+class Measurement:
+    """Highest rate of one server within the target."""
 
     rate: float
-    """Highest rate whose 99th percentile was within the target, in requests a second; 0: none."""
+    """Highest rate whose 99th percentile was within the target, in requests per second; 0: none."""
 
     p99_ms: float
-    """At that rate; NaN where there is none."""
+    """99th percentile at that rate; NaN if no rate held the target."""
 
     variant: str
-    """That the server said it uses."""
+    """Variant that the server reports."""
 
     peak_mib: float
-    """Resident memory of all its processes."""
+    """Peak resident memory of all processes of the server."""
 
     client_bound: bool
-    """Whether the load generator was too slow at any time."""
+    """True if the load generator was too slow at any time."""
 
 
-Measure = Callable[[Setting, bool], Held]
-"""Starts a server with a setting and finds what it holds: coarsely (False) or thoroughly; raises PeerError."""
+Measure = Callable[[Setting, bool], Measurement]
+"""Starts a server with a setting and measures it: coarsely (False) or thoroughly (True); raises PeerError."""
 
 
 @dataclass(kw_only=True)
 class Trial:
-    """A setting and what came of it."""
+    """Setting and its measurements."""
 
     setting: Setting
-    coarse: Held | None = None
-    thorough: list[Held] = field(default_factory=list)
-    """Round by round."""
+    coarse: Measurement | None = None
+    thorough: list[Measurement] = field(default_factory=list)
+    """Measurements of the rounds, in order."""
 
     reason: str = ""
-    """Why it can't be measured."""
+    """Reason why the setting can't be measured."""
 
     @property
     def rate(self) -> float:
         """Median of the thorough rounds, else the coarse figure, else 0."""
         if self.thorough:
-            return statistics.median(held.rate for held in self.thorough)
+            return statistics.median(each.rate for each in self.thorough)
         return self.coarse.rate if self.coarse else 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, but for the percentile where nothing held."""
+        """Return the trial for JSON; a percentile may still be NaN."""
         return {
             "setting": str(self.setting),
             "variables": self.setting.variables(),
             "coarse": dataclasses.asdict(self.coarse) if self.coarse else None,
-            "thorough": [dataclasses.asdict(held) for held in self.thorough],
+            "thorough": [dataclasses.asdict(each) for each in self.thorough],
             "rate": self.rate,
             "reason": self.reason,
         }
@@ -79,18 +79,18 @@ def search(
     finalists: int,
     rounds: int,
 ) -> list[Trial]:
-    """All trials, the winner first, then the other finalists by rate, then the rest.
+    """Return all trials: the best one first, then the other finalists by rate, then the rest.
 
-    The untuned service is always a finalist, so that the winner is at least as good as it in the same rounds.
+    The untuned service is always a finalist, so that the best trial is at least as good in the same rounds.
 
     Args:
-        measure: see there.
-        variants: to try, at least one.
-        workers: numbers to try.
-        threads: numbers to try, with one worker.
-        batches: sizes to try; 0 leaves the choice to the service.
-        finalists: how many tuned settings go into the rounds.
-        rounds: interleaved, at least one.
+        measure: starts a server with a setting and measures it.
+        variants: variants to try, at least one.
+        workers: numbers of workers to try.
+        threads: numbers of threads to try, with one worker.
+        batches: largest batches to try; 0: the service decides.
+        finalists: number of tuned settings in the rounds.
+        rounds: number of interleaved rounds, at least one.
     """
     untuned = Trial(setting=UNTUNED)
     if len(variants) == 1 and not (workers or threads or batches):
@@ -101,7 +101,7 @@ def search(
         best = [trial for trial in _ranked(trials) if trial.rate][:finalists]
     finals = [untuned, *best]
     for number in range(rounds):
-        # Every second round the other way round, so that a machine that slows down favours nobody.
+        # Every second round in reverse order, so that a drift of the machine's speed favours no setting.
         for trial in finals if number % 2 == 0 else reversed(finals):
             _try(trial, lambda trial=trial: trial.thorough.append(measure(trial.setting, True)))  # type: ignore[misc]
     rest = [trial for trial in trials if trial not in best]

@@ -1,4 +1,4 @@
-"""What can be set to tune the service, and which variants of a bundle may be tried at all."""
+"""Tunable settings of the service, and the proven variants of a bundle."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from loadtest.reporting.cli import CompareError
 
 PASSED = "PASSED"
 _REFERENCE = "torch-fp32"
-# What the caller's environment says must not leak into a setting that says nothing.
+# Variables of the caller's environment must not leak into a setting that leaves them empty.
 _UNSET = dict.fromkeys(
     (
         "HALFTONE_SETTINGS",
@@ -28,20 +28,20 @@ _UNSET = dict.fromkeys(
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """One way to run the service; what is empty or 0 is left to it."""
+    """Configuration of the service; the service decides values that are empty or 0."""
 
     variant: str = ""
     workers: int = 0
-    """Processes that answer, which share the cores."""
+    """Worker processes, which share the cores."""
 
     threads: int = 0
-    """Threads of each that decode and classify; as many calls of the model run at once."""
+    """Threads per worker that decode and classify; as many calls of the model run at once."""
 
     batch: int = 0
-    """Most pictures that the model runs at once; 0: by what batches cost, 1: none."""
+    """Largest batch; 0: decided by measured batch costs, 1: no batching."""
 
     def variables(self) -> dict[str, str]:
-        """The HALFTONE_* variables that say it."""
+        """Return the HALFTONE_* variables of this setting."""
         values = {
             "HALFTONE_VARIANT": self.variant,
             "HALFTONE_WORKERS": self.workers,
@@ -51,7 +51,7 @@ class Setting:
         return {name: str(value) for name, value in values.items() if value}
 
     def environment(self) -> dict[str, str]:
-        """For a server that has this setting and no other."""
+        """Return the variables of a server with exactly this setting."""
         return _UNSET | self.variables()
 
     def __str__(self) -> str:
@@ -68,17 +68,17 @@ UNTUNED = Setting()
 
 
 def file_environment(path: Path) -> dict[str, str]:
-    """For a server whose settings come from a file."""
+    """Return the variables of a server whose settings come from a file."""
     return _UNSET | {"HALFTONE_SETTINGS": str(path.resolve())}
 
 
 def artifacts() -> Path:
-    """The folder of bundles, as the service finds it."""
+    """Return the folder of bundles that the service uses."""
     return Path(os.environ.get("HALFTONE_ARTIFACTS") or "artifacts")
 
 
 def verdicts(model: str) -> Mapping[str, str]:
-    """Variant to the verdict of its parity record; the service checks the record itself before it serves.
+    """Return the verdict of each variant's parity record; the service checks the record again before it serves.
 
     Raises:
         CompareError: there is no such bundle, or none of its variants has passed.

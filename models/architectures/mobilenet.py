@@ -11,7 +11,7 @@ from models.spec import Architecture, InputSpec
 
 TOP1_SOURCE = "timm results/results-imagenet.csv, commit 7479d451"
 
-# The stages follow the resolution (1/4, 1/8, 1/16, 1/32 of the input), as a ResNet's layer1 to layer4 do.
+# One stage per resolution (1/4, 1/8, 1/16, 1/32 of the input), like layer1 to layer4 of a ResNet.
 ARCHITECTURES: tuple[Architecture, ...] = (
     Architecture(
         name="mobilenetv1",
@@ -68,7 +68,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         name="mobilenetv3_large",
         family="mobilenet",
         timm_name="mobilenetv3_large_100.miil_in21k_ft_in1k",
-        # These weights were trained on plain 0..1 pixels: nothing is subtracted or divided.
+        # These weights were trained on pixels from 0 to 1, without mean and standard deviation.
         input=InputSpec(
             size=224, interpolation="bilinear", crop_fraction=0.875, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)
         ),

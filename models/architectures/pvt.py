@@ -12,7 +12,7 @@ TOP1_SOURCE = "timm results/results-imagenet.csv, commit 7479d451"
 
 
 def _pvt_v2(name: str, *, parameters: int, macs: int, top1: float, scenario: str) -> Architecture:
-    """A PVT v2: all sizes share the input and the module names."""
+    """Describe a PVT v2: all sizes share the input and the module names."""
     return Architecture(
         name=name,
         family="pvt",

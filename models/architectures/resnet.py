@@ -1,4 +1,4 @@
-"""ResNet: plain residual convolutions, the family that every runtime and every paper knows.
+"""ResNet: plain residual convolutions, supported by every runtime and a baseline of most papers.
 
 Papers: "Deep Residual Learning for Image Recognition" (He et al., 2015, arXiv:1512.03385); the weights follow
 "ResNet strikes back" (Wightman et al., 2021, arXiv:2110.00476), recipe A1 and its stronger relative A1h.
@@ -12,7 +12,7 @@ TOP1_SOURCE = "timm results/results-imagenet.csv, commit 7479d451"
 
 
 def _resnet(name: str, *, tag: str, parameters: int, macs: int, top1: float, scenario: str) -> Architecture:
-    """A ResNet: all depths share the input and the module names."""
+    """Describe a ResNet: all depths share the input and the module names."""
     return Architecture(
         name=name,
         family="resnet",

@@ -12,7 +12,7 @@ TOP1_SOURCE = "timm results/results-imagenet.csv, commit 7479d451"
 
 
 def _swin(name: str, *, timm_name: str, parameters: int, macs: int, top1: float, scenario: str) -> Architecture:
-    """A Swin with windows of 7 x 7: all sizes share the input and the module names."""
+    """Describe a Swin with windows of 7 x 7: all sizes share the input and the module names."""
     return Architecture(
         name=name,
         family="swin",

@@ -1,4 +1,4 @@
-"""Vision Transformer: a picture as a sequence of patches.
+"""Vision Transformer: attention over the image as a sequence of patches.
 
 Papers: "An Image is Worth 16x16 Words" (Dosovitskiy et al., 2020, arXiv:2010.11929); the weights follow "How to train
 your ViT?" (Steiner et al., 2021, arXiv:2106.10270): ImageNet-21k, then fine-tuned on ImageNet-1k. H/14 exists with
@@ -26,11 +26,11 @@ EMBEDDING = ("cls_token", "pos_embed", "patch_embed")
 
 
 def quarters(depth: int, *, embedding: tuple[str, ...] = EMBEDDING) -> tuple[tuple[str, ...], ...]:
-    """Four stages of equally many transformer blocks.
+    """Divide the transformer blocks into four stages of equal length.
 
     Args:
         depth: number of blocks, a multiple of four.
-        embedding: what comes before the blocks; it belongs to the first stage as the last norm does to the fourth.
+        embedding: modules before the blocks; they join the first stage, and the last norm joins the fourth.
     """
     blocks = tuple(f"blocks.{index}" for index in range(depth))
     first, second, third, fourth = (blocks[start : start + depth // 4] for start in range(0, depth, depth // 4))

@@ -1,7 +1,7 @@
-"""The bundle: one folder that flows through training, export, parity and serving.
+"""Bundle: the folder that training, export, parity and serving share.
 
-Every file but the manifest is listed in the manifest with its SHA-256. A file is read through `Bundle.read`, which
-returns exactly the bytes that were checked, so that what is deserialised later is what was hashed.
+The manifest lists every other file with its SHA-256. `Bundle.read` returns exactly the bytes whose hash it checked, so
+that nothing unchecked is deserialised later.
 """
 
 from __future__ import annotations
@@ -32,19 +32,6 @@ from models.bundle.onnx_external import external_locations
 from models.common.errors import HalftoneError
 from models.common.files import atomic_path, open_plain, sha256, sha256_file, write_atomic
 
-__all__ = [
-    "WEIGHTS",
-    "Bundle",
-    "BundleError",
-    "BundleMissingError",
-    "FileMissingError",
-    "HashMismatchError",
-    "OutsideError",
-    "SchemaError",
-    "StaleError",
-    "SymlinkError",
-]
-
 WEIGHTS = "weights.safetensors"
 
 
@@ -58,14 +45,14 @@ class Bundle:
     @classmethod
     @contextlib.contextmanager
     def creating(cls, folder: Path, manifest: Manifest) -> Iterator[Self]:
-        """Yield a new bundle of nothing but its manifest; on success it becomes `folder`, on an error it is gone.
+        """Yield a new bundle that has only a manifest; move it to `folder` on success, delete it on an error.
 
         Raises:
-            BundleError: the folder holds something already.
+            BundleError: the folder exists and is not empty.
         """
-        taken = f"{folder} is not empty: remove it, or choose another place for the new bundle"
+        message = f"{folder} is not empty: remove it, or choose another folder for the new bundle"
         if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-            raise BundleError(taken)
+            raise BundleError(message)
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
         try:
@@ -76,18 +63,18 @@ class Bundle:
             try:
                 temporary.replace(folder)
             except OSError:
-                # Another command made a bundle there in the meantime.
-                raise BundleError(taken) from None
+                # Another command has created a bundle there in the meantime.
+                raise BundleError(message) from None
             bundle.folder = folder
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Read and validate the manifest, and every path in it; contents are checked when they are read.
+        """Read and validate the manifest and every path in it; `read` checks the contents.
 
         Raises:
-            BundleMissingError, SchemaError, OutsideError, SymlinkError, FileMissingError: see there.
+            BundleMissingError, SchemaError, OutsideError, SymlinkError, FileMissingError: see `models.bundle.errors`.
         """
         bundle = cls(folder, _read_manifest(folder))
         for name in bundle.manifest.files:
@@ -95,26 +82,26 @@ class Bundle:
         return bundle
 
     def locate(self, name: str) -> Path:
-        """The path of a listed file, which exists inside the bundle and is not a link; its content is not checked.
+        """Return the path of a listed file that exists inside the bundle and is no link; do not check its content.
 
         Raises:
-            OutsideError, SymlinkError, FileMissingError: see there.
+            OutsideError, SymlinkError, FileMissingError: see `models.bundle.errors`.
         """
         record = self.manifest.files.get(name)
         if record is None:
-            raise FileMissingError(f"the bundle {self.folder} has no {name}: make it with {self._maker(name)}")
-        path = self._plain(name)
+            raise FileMissingError(f"the bundle {self.folder} has no {name}: make it with {self._command_for(name)}")
+        path = self._path(name)
         if not path.is_file():
             raise FileMissingError(f"{path} is missing: make it again with {record.made_by}")
         return path
 
     def read(self, name: str) -> bytes:
-        """The content of a listed file, checked against its hash; for an ONNX graph also its external data's places.
+        """Return the content of a listed file after checking its hash, and for an ONNX graph also its external data.
 
         Raises:
-            OutsideError, SymlinkError, FileMissingError, HashMismatchError: see there.
+            OutsideError, SymlinkError, FileMissingError, HashMismatchError: see `models.bundle.errors`.
         """
-        with self._opened(name) as file:
+        with self._open_listed(name) as file:
             data = file.read()
         record = self.manifest.files[name]
         if sha256(data) != record.sha256:
@@ -124,20 +111,20 @@ class Bundle:
         return data
 
     def verify(self) -> None:
-        """Check the content of every listed file, also of those that nothing here reads; about 1 s for 500 MB.
+        """Check the hash of every listed file, including files that are never read; about 1 s for 500 MB.
 
         Raises:
-            OutsideError, SymlinkError, FileMissingError, HashMismatchError: see there.
+            OutsideError, SymlinkError, FileMissingError, HashMismatchError: see `models.bundle.errors`.
         """
         for name in self.manifest.files:
             self._check_content(name)
 
     def fresh(self, name: str) -> FileRecord:
-        """The record of a listed file that was made from the present versions of its inputs.
+        """Return the record of a listed file that was made from the present versions of its inputs.
 
         Raises:
-            FileMissingError: it is not listed.
-            StaleError: one of its inputs has changed since.
+            FileMissingError: the file is not listed.
+            StaleError: an input has changed since the file was made.
         """
         self.locate(name)
         record = self.manifest.files[name]
@@ -151,7 +138,7 @@ class Bundle:
         return record
 
     def has(self, name: str) -> bool:
-        """Whether the file is listed and made from the present versions of its inputs."""
+        """Return True if the file is listed and was made from the present versions of its inputs."""
         try:
             self.fresh(name)
         except (FileMissingError, StaleError):
@@ -160,24 +147,24 @@ class Bundle:
 
     @contextlib.contextmanager
     def writing(self, name: str, *, made_by: str, made_from: Sequence[str] = ()) -> Iterator[Path]:
-        """Yield a temporary path; on success it becomes `name` and is recorded, on an error nothing has changed.
+        """Yield a temporary path; on success rename it to `name` and record it, on an error change nothing.
 
         Args:
             name: relative path inside the bundle.
             made_by: the command that writes the file.
-            made_from: names of the bundle's files that it is made from.
+            made_from: names of the bundle's files that the new file is made from.
         """
-        target = self._plain(name)
+        target = self._path(name)
         sources = {source: self.manifest.files[source].sha256 for source in made_from}
-        with contextlib.ExitStack() as held:
+        with contextlib.ExitStack() as lock:
             with atomic_path(target) as temporary:
                 yield temporary
                 record = FileRecord(
                     sha256=sha256_file(temporary), size=temporary.stat().st_size, made_by=made_by, made_from=sources
                 )
-                # File and record change under one lock: of two commands that write it, one's file and record stay.
-                held.enter_context(self._locked())
-            # Another command may have added a file since this one opened the bundle: take the newest manifest.
+                # One lock for file and record: after two concurrent writers, they belong to the same writer.
+                lock.enter_context(self._locked())
+            # Another command may have added a file since this one opened the bundle: use the newest manifest.
             self.manifest = _read_manifest(self.folder).with_file(name, record)
             write_atomic(self.folder / FILE_NAME, self.manifest.to_json())
 
@@ -187,8 +174,8 @@ class Bundle:
             path.write_bytes(data)
 
     @contextlib.contextmanager
-    def _opened(self, name: str) -> Iterator[BufferedReader]:
-        """A listed file, which has the length that the manifest says."""
+    def _open_listed(self, name: str) -> Iterator[BufferedReader]:
+        """Open a listed file whose length is that of the manifest."""
         path, record = self.locate(name), self.manifest.files[name]
         try:
             with open_plain(path) as file:
@@ -201,7 +188,7 @@ class Bundle:
             ) from None
 
     def _check_content(self, name: str) -> None:
-        with self._opened(name) as file:
+        with self._open_listed(name) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         record = self.manifest.files[name]
         if digest != record.sha256:
@@ -209,22 +196,22 @@ class Bundle:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        lock = os.open(self.folder, os.O_RDONLY)
+        descriptor = os.open(self.folder, os.O_RDONLY)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
-            os.close(lock)
+            os.close(descriptor)
 
-    def _plain(self, name: str) -> Path:
-        """The path of a file inside the bundle, reached through no link, whether it exists or not."""
+    def _path(self, name: str) -> Path:
+        """Return the path of a file inside the bundle that involves no symbolic link; the file need not exist."""
         path = self.folder / inside(name, self.folder)
-        for step in (path, *path.parents):
-            if step == self.folder:
+        for part in (path, *path.parents):
+            if part == self.folder:
                 break
-            if step.is_symlink():
+            if part.is_symlink():
                 raise SymlinkError(
-                    f"{step} is a symbolic link, and a bundle holds plain files only: put a copy of the file there"
+                    f"{part} is a symbolic link, and a bundle may contain regular files only: replace it with a copy"
                 )
         return path
 
@@ -235,7 +222,7 @@ class Bundle:
             inside(inner, self.folder, kind=f"the external data of {name}")
             self._check_content(str(PurePosixPath(inner)))
 
-    def _maker(self, name: str) -> str:
+    def _command_for(self, name: str) -> str:
         model = self.manifest.name
         if name.startswith("parity/"):
             return f"`python -m export.parity --model {model} --variant {PurePosixPath(name).stem}`"
@@ -246,29 +233,31 @@ class Bundle:
 
 def _mismatch(path: Path, record: FileRecord) -> HashMismatchError:
     return HashMismatchError(
-        f"the content of {path} is not what the manifest says (SHA-256 differs): make it again with {record.made_by}"
+        f"the content of {path} differs from the manifest (SHA-256 mismatch): make it again with {record.made_by}"
     )
 
 
 def _read_manifest(folder: Path) -> Manifest:
     path = folder / FILE_NAME
     if path.is_symlink():
-        raise SymlinkError(f"{path} is a symbolic link, and a bundle holds plain files only: put a copy there")
+        raise SymlinkError(
+            f"{path} is a symbolic link, and a bundle may contain regular files only: replace it with a copy"
+        )
     if not path.exists():
         raise BundleMissingError(
-            f"there is no bundle at {folder} (no {FILE_NAME}): make one with `python -m export --model {folder.name}`"
+            f"there is no bundle at {folder} (no {FILE_NAME}): create it with `python -m export --model {folder.name}`"
         )
     try:
         with open_plain(path) as file:
             manifest = Manifest.from_json(file.read(MAX_BYTES + 1))
         check_names(manifest.files, folder)
     except OSError as error:
-        raise SchemaError(f"{path} can't be read: {error.strerror or 'it is not a plain file'}") from None
+        raise SchemaError(f"{path} can't be read: {error.strerror or 'it is not a regular file'}") from None
     except OutsideError:
         raise
     except HalftoneError as error:
         raise SchemaError(
-            f"{path} can't be used: {error}; make the bundle again with `python -m export --model {folder.name}` "
-            "after removing the folder"
+            f"{path} can't be used: {error}; remove the folder, then create the bundle again with "
+            f"`python -m export --model {folder.name}`"
         ) from None
     return manifest

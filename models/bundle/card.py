@@ -1,4 +1,4 @@
-"""The model card: a bundle's README.md in the Hugging Face format."""
+"""Model card: the bundle's README.md in the Hugging Face format."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ tags:
 {use}"""
 
 _USE = """Use it: `HALFTONE_MODEL={name} bentoml serve`, then `curl -F image=@photo.jpg http://127.0.0.1:3000/classify`.
-The exported graphs take the uint8 pixels and normalise inside; what proves each of them is in `parity/`.
+The exported graphs take uint8 pixels and normalise inside; their parity records are in `parity/`.
 """
 
-_UNTRAINED = "- **Untrained**: the weights are random and the answers mean nothing; for latency studies only.\n"
+_UNTRAINED = "- **Untrained**: the weights are random and the predictions mean nothing; for latency studies only.\n"
 
 
 def model_card(manifest: Manifest, network: Architecture, use: str | None = None) -> bytes:
-    """The card as UTF-8 Markdown with YAML front matter (https://huggingface.co/docs/hub/model-cards).
+    """Return the card as UTF-8 Markdown with YAML front matter (https://huggingface.co/docs/hub/model-cards).
 
     Args:
         manifest: of the bundle.
         network: its architecture.
-        use: closing paragraph on how to use what the card lies beside; by default that of a bundle.
+        use: closing paragraph with instructions for use; by default those for a bundle.
     """
     return _CARD.format(
         license=manifest.license,

@@ -1,4 +1,4 @@
-"""What may be wrong with a bundle, each kind by itself; the messages name the file and the command that repairs it."""
+"""Errors of a bundle, one class a kind; the messages name the file and the command that repairs it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from models.common.errors import HalftoneError
 
 
 class BundleError(HalftoneError):
-    """The bundle can't be used as it is."""
+    """The bundle can't be used."""
 
 
 class BundleMissingError(BundleError):
-    """There is no bundle at that place."""
+    """The folder contains no bundle."""
 
 
 class SchemaError(BundleError):
@@ -18,11 +18,11 @@ class SchemaError(BundleError):
 
 
 class FileMissingError(BundleError):
-    """The manifest lists a file that is not there, or a file is asked for that it does not list."""
+    """A listed file does not exist, or the requested file is not listed in the manifest."""
 
 
 class HashMismatchError(BundleError):
-    """A file's content is not what the manifest says."""
+    """A file's content does not match its hash in the manifest."""
 
 
 class OutsideError(BundleError):

@@ -1,6 +1,7 @@
-"""`manifest.json`: what a bundle holds, what was done to it, and the hash of every file."""
+"""`manifest.json`: the model's description, its training record, and name, hash and origin of every file.
 
-# MERGED-DOC """The names of a bundle's files: plain relative paths that lie inside it on every system."""
+The names are plain relative paths that stay inside the bundle on every operating system.
+"""
 
 from __future__ import annotations
 
@@ -19,27 +20,24 @@ from models.common.strict_json import json_object
 from models.spec import InputSpec
 
 SCHEMA = 1
-
 FILE_NAME = "manifest.json"
 
 MAX_BYTES = 32 * 2**20
-
-"""Most bytes of a manifest; one with 22,000 labels and their ids has about one MiB."""
+"""Limit on the size of a manifest; with 22,000 labels and their ids it takes about one MiB."""
 
 TEMPERATURES = 1e-3, 1e3
+"""Range of the temperature; beyond it, every probability is 0 or 1, or all are equal."""
 
-"""Least and most of what divides the logits; beyond it every probability is 0 or 1, or all are the same."""
+MAX_MADE_BY = 1000
+"""Limit on the characters of `made_by`."""
 
-MOST_MADE_BY = 1000
-
-"""Characters of the command that made a file."""
-
+_MAX_NAME_BYTES = 255
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileRecord:
-    """One file of the bundle and where it came from."""
+    """Hash and origin of one file of the bundle."""
 
     sha256: str
     """SHA-256 of the content, lower-case hexadecimal."""
@@ -48,29 +46,29 @@ class FileRecord:
     """Length in bytes."""
 
     made_by: str
-    """The command that wrote the file, and that repairs it."""
+    """The command that wrote the file and that repairs it."""
 
     made_from: dict[str, str] = field(default_factory=dict)
-    """Name to SHA-256 of the bundle's files that it was made from."""
+    """Name to SHA-256 of the bundle's files that this file was made from."""
 
     def __post_init__(self) -> None:
         hashes = [self.sha256, *self.made_from.values()]
         if not all(isinstance(value, str) and _SHA256.fullmatch(value) for value in hashes):
-            raise HalftoneError("a SHA-256 in it is not 64 hexadecimal digits")
+            raise HalftoneError("a SHA-256 is not 64 hexadecimal digits")
         if type(self.size) is not int or self.size < 0:
-            raise HalftoneError(f"a file size in it is {self.size!r}")
-        # It is shown in errors and logs, where it must not look like a line of its own.
-        if not (isinstance(self.made_by, str) and self.made_by.isprintable() and len(self.made_by) <= MOST_MADE_BY):
-            raise HalftoneError(f"the maker of a file in it is {self.made_by!r:.100}")
+            raise HalftoneError(f"a file size is {self.size!r}")
+        # Errors and logs contain this text, which must not imitate a line of their own.
+        if not (isinstance(self.made_by, str) and self.made_by.isprintable() and len(self.made_by) <= MAX_MADE_BY):
+            raise HalftoneError(f"the `made_by` of a file is {self.made_by!r:.100}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """The bundle's description; immutable: a change makes a new one.
+    """The bundle's description; immutable, so a change creates a new object.
 
     Raises:
-        HalftoneError: labels are missing or not distinct, a text can't be written as UTF-8, or the temperature is not
-            in `TEMPERATURES`.
+        HalftoneError: labels are missing or not distinct, a text can't be encoded as UTF-8, or the temperature is
+            outside `TEMPERATURES`.
     """
 
     name: str
@@ -80,31 +78,31 @@ class Manifest:
     """The catalogue's name of the network."""
 
     input: InputSpec
-    """What the model expects to see."""
+    """Preprocessing that the model expects."""
 
     labels: tuple[str, ...]
     """Class names, by output index; distinct."""
 
     label_ids: tuple[str, ...] = ()
-    """Other names of the classes, by output index (for ImageNet the WordNet ids); empty where there are none."""
+    """Other names of the classes, by output index (for ImageNet the WordNet ids); may be empty."""
 
     trained: bool
-    """False for random weights, which serving refuses unless told otherwise."""
+    """False for random weights, which serving refuses by default."""
 
     source: str
-    """Where the weights come from, in words."""
+    """Origin of the weights, in words."""
 
     license: str
     """SPDX identifier of the weights' licence."""
 
     training: dict[str, Any] = field(default_factory=dict)
-    """The resolved training configuration and its metrics; empty for weights that were not trained here."""
+    """Resolved training configuration and metrics; empty for weights that Halftone did not train."""
 
     temperature: float = 1.0
-    """Divides the logits before the softmax (calibration, Guo et al. 2017); 1 where none was fitted."""
+    """Divisor of the logits before the softmax (calibration, Guo et al. 2017); 1 without calibration."""
 
     files: dict[str, FileRecord] = field(default_factory=dict)
-    """Relative path to record, for every file of the bundle but the manifest."""
+    """Relative path to record, for every file of the bundle except the manifest."""
 
     def __post_init__(self) -> None:
         self._check_texts()
@@ -121,8 +119,8 @@ class Manifest:
         if not (isinstance(self.temperature, int | float) and coldest <= self.temperature <= hottest):
             raise HalftoneError(f"the temperature must be from {coldest} to {hottest:g}, not {self.temperature!r:.100}")
         texts = (self.name, self.architecture, self.source, self.license, *self.labels, *self.label_ids)
-        if half := next((text for text in texts if not _is_unicode(text)), None):
-            raise HalftoneError(f"the text {half!r:.100} has half a character in it")
+        if broken := next((text for text in texts if not _is_unicode(text)), None):
+            raise HalftoneError(f"the text {broken!r:.100} contains half a character (a lone surrogate)")
 
     def _check_texts(self) -> None:
         for name in ("name", "architecture", "source", "license"):
@@ -131,28 +129,28 @@ class Manifest:
 
     @property
     def version(self) -> str:
-        """Twelve hexadecimal digits that change with anything that can change an answer's meaning."""
+        """Twelve hexadecimal digits, derived from everything that changes the predictions or their meaning."""
         weights = self.files["weights.safetensors"].sha256 if "weights.safetensors" in self.files else ""
         meaning = [weights, self.architecture, self.input.to_dict(), list(self.labels), self.temperature]
         return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()[:12]
 
     def with_file(self, name: str, record: FileRecord) -> Self:
-        """A copy that also lists `name`."""
+        """Return a copy that also lists `name`."""
         return replace(self, files=self.files | {name: record})
 
     def to_json(self) -> bytes:
-        """The manifest as readable UTF-8 JSON."""
+        """Return the manifest as indented UTF-8 JSON."""
         values = {"schema": SCHEMA} | asdict(self) | {"input": self.input.to_dict()}
         values["training"] = _without_nan(self.training)
         return (json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> Self:
-        """Read what `to_json` wrote.
+        """Parse the result of `to_json`.
 
         Raises:
-            HalftoneError: not JSON, too large, another schema version, or a field that is missing, unknown or out of
-                range.
+            HalftoneError: the data is not JSON, is too large or has another schema version, or a field is missing,
+                unknown or out of range.
         """
         if len(data) > MAX_BYTES:
             raise HalftoneError(f"it has over {MAX_BYTES} bytes")
@@ -186,7 +184,7 @@ def _is_unicode(text: str) -> bool:
 
 
 def _without_nan(value: Any) -> Any:
-    """Null where a figure is not a finite number (a loss that diverged): JSON has no other way to say it."""
+    """Replace non-finite numbers (a diverged loss) by None, as JSON can't represent them."""
     if isinstance(value, dict):
         return {key: _without_nan(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
@@ -194,20 +192,17 @@ def _without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-_MOST_BYTES = 255
-
-
 def check_names(names: Iterable[str], folder: Path) -> None:
-    """Refuse names that are odd, or that some file system takes for the same file.
+    """Reject names that are not plain paths, or that some file systems treat as the same file.
 
     Raises:
-        OutsideError: one leads outside the bundle.
-        HalftoneError: one is not a plain path, or two are the same.
+        OutsideError: a name leads outside the bundle.
+        HalftoneError: a name is not a plain relative path, or two names differ in upper and lower case only.
     """
     seen: dict[str, str] = {}
     for name in names:
         path = str(inside(name, folder))
-        long = any(len(part.encode(errors="replace")) > _MOST_BYTES for part in PurePosixPath(path).parts)
+        long = any(len(part.encode(errors="replace")) > _MAX_NAME_BYTES for part in PurePosixPath(path).parts)
         if name != path or long or not name.isprintable() or name.casefold() == FILE_NAME:
             raise HalftoneError(f"{name!r} is not the plain relative path of a file")
         if name.casefold() in seen:
@@ -216,8 +211,12 @@ def check_names(names: Iterable[str], folder: Path) -> None:
 
 
 def inside(name: str, folder: Path, kind: str = "the path") -> PurePosixPath:
-    """The relative path, which must stay in the folder whatever links say: no `..`, no root, no odd characters."""
+    """Return the relative path after checking that it stays in the folder: no `..`, root, backslash or NUL.
+
+    Raises:
+        OutsideError: the path leads outside the folder.
+    """
     path = PurePosixPath(name)
     if not name or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
-        raise OutsideError(f"{kind} {name!r} leads outside the bundle {folder}: refuse this bundle or export it anew")
+        raise OutsideError(f"{kind} {name!r} leads outside the bundle {folder}: do not use it, or export it again")
     return path

@@ -1,8 +1,8 @@
-"""Which files an ONNX graph reads its tensors from, found without the `onnx` package.
+"""List the external data files of an ONNX graph without the `onnx` package.
 
-A served model does not need `onnx`, yet a graph must not be handed to a runtime before its external data is known
-to lie inside the bundle. This walks the protobuf wire format (https://protobuf.dev/programming-guides/encoding/)
-along the few fields of onnx.proto that can hold a tensor, and skips everything else unread.
+Serving does not install `onnx`, yet a runtime must not receive a graph before its external data is known to lie
+inside the bundle. This module walks the protobuf wire format (https://protobuf.dev/programming-guides/encoding/) along
+the few fields of onnx.proto that can contain a tensor, and skips everything else.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 
 from models.common.errors import HalftoneError
 
-# message -> field number -> message, for every way from ModelProto to TensorProto (onnx/onnx.proto, IR version 13).
+# message -> field number -> message, for every path from ModelProto to TensorProto (onnx/onnx.proto, IR version 13).
 _FIELDS: Final[dict[str, dict[int, str]]] = {
     "Model": {7: "Graph", 20: "TrainingInfo", 25: "Function"},
     "TrainingInfo": {1: "Graph", 2: "Graph"},
@@ -27,7 +27,7 @@ _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 
 
 def external_locations(graph: bytes) -> list[str]:
-    """The distinct `location` values of the graph's external tensors, relative to its folder, in order.
+    """Return the distinct `location` values of the graph's external tensors, relative to its folder, in order.
 
     Raises:
         HalftoneError: the bytes are not an ONNX model.
@@ -35,7 +35,7 @@ def external_locations(graph: bytes) -> list[str]:
     try:
         return list(dict.fromkeys(_locations(memoryview(graph), "Model")))
     except (IndexError, ValueError, RecursionError) as error:
-        raise HalftoneError(f"not an ONNX model: {error}; export it anew with `python -m export.onnx`") from None
+        raise HalftoneError(f"not an ONNX model: {error}; export it again with `python -m export.onnx`") from None
 
 
 def _locations(message: memoryview, kind: str) -> Iterator[str]:
@@ -51,12 +51,12 @@ def _locations(message: memoryview, kind: str) -> Iterator[str]:
 
 
 def _submessages(message: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """(field number, content) of every length-delimited field."""
+    """Yield (field number, content) of every length-delimited field."""
     position = 0
     while position < len(message):
         tag, position = _varint(message, position)
         if not 8 <= tag < 2**32:
-            # Other readers drop the bits above the 32nd, and so would find a tensor where this one finds nothing.
+            # Other parsers drop the bits above the 32nd and would find a tensor that this parser misses.
             raise ValueError("a field has no valid number")
         wire = tag & 7
         if wire == _VARINT:

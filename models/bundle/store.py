@@ -1,4 +1,4 @@
-"""Where bundles live and what `--model NAME` means."""
+"""Locate and open bundles by model name."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def artifacts() -> Path:
-    """The folder of bundles: the environment variable HALFTONE_ARTIFACTS, or `artifacts` in the current folder."""
+    """Return the folder of bundles: environment variable HALFTONE_ARTIFACTS, or `artifacts` in the current folder."""
     return Path(os.environ.get("HALFTONE_ARTIFACTS") or "artifacts")
 
 
 def bundle_folder(model: str) -> Path:
-    """The folder that belongs to a model's name, whether there is a bundle in it or not.
+    """Return the folder that belongs to a model's name; it need not exist.
 
     Raises:
-        HalftoneError: the name holds anything but letters, digits, `.`, `_` and `-`.
+        HalftoneError: the name contains other characters than letters, digits, `.`, `_` and `-`.
     """
     check_name(model)
     return artifacts() / model
 
 
 def check_name(model: str) -> None:
-    """Raise HalftoneError where a name holds anything but letters, digits, `.`, `_` and `-`."""
+    """Raise HalftoneError if a name contains other characters than letters, digits, `.`, `_` and `-`."""
     if not _NAME.fullmatch(model):
         raise HalftoneError(
-            f"{model!r} is not a model's name: use letters, digits, '.', '_' and '-', and name the folder of bundles "
-            "with HALFTONE_ARTIFACTS if it is another than ./artifacts"
+            f"{model!r} is not a model's name: use letters, digits, '.', '_' and '-'; if the bundles are not in "
+            "./artifacts, set HALFTONE_ARTIFACTS to their folder"
         )
 
 
 def has_bundle(model: str) -> bool:
-    """Whether there is a bundle of that name."""
+    """Return True if there is a bundle of that name."""
     return (bundle_folder(model) / FILE_NAME).exists()
 
 
 def open_bundle(model: str) -> Bundle:
-    """The bundle of that name.
+    """Open the bundle of that name.
 
     Raises:
-        BundleError: there is none, or it can't be used.
+        BundleError: the bundle does not exist or can't be used.
     """
     return Bundle.open(bundle_folder(model))

@@ -1,4 +1,4 @@
-"""How every `python -m …` of this project starts and ends: tyro reads the flags, mistakes become one line."""
+"""Entry point of every `python -m …` command: tyro parses the flags, user errors become one line and an exit code."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ Config = TypeVar("Config")
 
 
 def run(command: Callable[[Config], int], config_type: type[Config], *, prog: str) -> NoReturn:
-    """Parse the command line into `config_type`, run `command` on it and exit with the code it returns.
+    """Parse the command line into `config_type`, run `command` with it and exit with its return value.
 
     Exit codes: 0 done, 1 the work was done and the answer is no, 2 the request was wrong, 130 interrupted.
-    A `HalftoneError`, also one raised while the flags are checked, is printed as one line without a traceback, and so
-    is a full disk.
+    A `HalftoneError`, from the flags' checks or from the command, is printed as one line without a traceback. So is a
+    full disk.
 
     Args:
         command: takes the parsed configuration, returns the exit code.
         config_type: keyword-only dataclass whose field docstrings are the help texts.
-        prog: what the user typed, for the usage line.
+        prog: the command as the user types it, for the usage line.
     """
-    # The service imports this module for an exit code alone, and tyro is a tenth of a second of its start.
+    # Imported here: the service uses only an exit code of this module, and tyro takes a tenth of a second to import.
     import tyro
 
     try:
@@ -37,10 +37,10 @@ def run(command: Callable[[Config], int], config_type: type[Config], *, prog: st
         print(f"error: {error}", file=sys.stderr)
         code = WRONG_REQUEST
     except KeyboardInterrupt:
-        print("interrupted: nothing half-written was left behind", file=sys.stderr)
+        print("interrupted: no incomplete files were left behind", file=sys.stderr)
         code = INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output left (`… | head`): what it asked for was delivered.
+        # The reader closed the pipe (`… | head`): it has received all the output that it wanted.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = DONE
     except OSError as error:

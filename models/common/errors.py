@@ -1,9 +1,9 @@
-"""The one error type that a user of Halftone is meant to read.
+"""Error type for mistakes that the user can correct.
 
-Every command turns it into a single line on standard error and exit code 2, so its message must say
-what happened *and* the exact fix.
+Every command prints it as a single line on standard error and exits with code 2, so the message must say what
+happened *and* the exact fix.
 """
 
 
 class HalftoneError(ValueError):
-    """The request can't be carried out as given; the message names the cause and the fix."""
+    """The request can't be carried out; the message names the cause and the fix."""

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: atomic writes and content hashes."""
+"""Atomic file writes, content hashes, and reading that accepts regular files only."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from pathlib import Path
 
 
 def sha256(data: bytes | memoryview) -> str:
-    """SHA-256 of `data` as 64 lower-case hexadecimal digits."""
+    """Return the SHA-256 of `data` as 64 lower-case hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
 
 
 def sha256_file(path: Path) -> str:
-    """SHA-256 of the file's content as 64 lower-case hexadecimal digits, read in pieces."""
+    """Return the SHA-256 of the file's content as 64 lower-case hexadecimal digits, reading it in pieces."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def open_plain(path: Path) -> BufferedReader:
-    """Open for reading what must be a regular file: no link is followed, and no pipe or device is waited for.
+    """Open a regular file for reading, without following a symbolic link or blocking on a pipe or device.
 
     Raises:
-        OSError: there is none, it is something else, or it may not be read.
+        OSError: the file does not exist, is not a regular file, or may not be read.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(f"{path} is not a plain file")
+        raise OSError(f"{path} is not a regular file")
     return open(descriptor, "rb")
 
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder; on success it becomes `path`, on an error it is gone.
+    """Yield a temporary path in the same folder; rename it to `path` on success, delete it on an error.
 
-    The content is flushed to disk before the rename and the folder after it, so a crash leaves the old file
-    or the new one, never a part.
+    The content is flushed to disk before the rename and the folder after it. A crash therefore leaves the old file or
+    the new one, never a part.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.stem}.{secrets.token_hex(4)}{path.suffix}"

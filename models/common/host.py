@@ -1,29 +1,30 @@
-"""What machine this is, as far as it bears on a proof or a speed."""
+"""Facts about this machine that a proof or a measured speed depends on."""
 
 from __future__ import annotations
 
 import os
 import platform
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 _FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "bf16", "i8mm")
 
 
-def cores() -> int:
-    """Number of processor cores that this process may use, at least 1.
+def cores(*, root: Path = Path("/")) -> int:
+    """Return the number of processor cores that this process may use, at least 1.
 
-    A container's CPU quota (cgroup v2 `cpu.max`) counts, rounded up.
+    A container's CPU quota counts, rounded up (cgroup v2 and v1).
+
+    Args:
+        root: folder that contains `proc` and `sys`.
     """
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, min(available, -(-int(quota) // int(period))))
-    except (OSError, ValueError):
-        return available
+    return max(1, min([available, *_cpu_quotas(root)]))
 
 
 def host() -> dict[str, str | int | list[str]]:
-    """Processor, its arithmetic extensions, usable cores and operating system; no name of the machine."""
+    """Describe processor, arithmetic extensions, usable cores and operating system, without the machine's name."""
     info = _cpuinfo()
     flags = set((info.get("flags") or info.get("Features") or "").split())
     return {
@@ -34,10 +35,29 @@ def host() -> dict[str, str | int | list[str]]:
     }
 
 
+def _cpu_quotas(root: Path) -> Iterator[int]:
+    """Yield the CPU quotas of this process in cores, rounded up: none if it has no quota (cgroups(7))."""
+    cgroup = root / "sys/fs/cgroup"
+    # cgroup v1: a container sees its own group at the top of the mount; elsewhere /proc names the group.
+    groups = re.findall(r"^\d+:(?:[^:]*,)?cpu(?:,[^:]*)?:/(.*)$", _text(root / "proc/self/cgroup"), re.MULTILINE)
+    limits = [_text(cgroup / "cpu.max")]
+    for folder in (cgroup / "cpu" / group for group in ("", *groups)):
+        limits.append(f"{_text(folder / 'cpu.cfs_quota_us')} {_text(folder / 'cpu.cfs_period_us')}")
+    for limit in limits:
+        # No quota: `max` (v2) or -1 (v1).
+        if numbers := re.fullmatch(r"(\d+)\s+([1-9]\d*)\s*", limit):
+            yield -(-int(numbers[1]) // int(numbers[2]))
+
+
 def _cpuinfo() -> dict[str, str]:
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return {}
+    text = _text(Path("/proc/cpuinfo"))
     lines = (line.split(":", maxsplit=1) for line in text.split("\n\n")[0].splitlines() if ":" in line)
     return {key.strip(): value.strip() for key, value in lines}
+
+
+def _text(path: Path) -> str:
+    """Return the content of a file, or nothing if it can't be read."""
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""

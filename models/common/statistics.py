@@ -1,4 +1,4 @@
-"""The statistics that training's evaluation and export's parity judge by; numpy only."""
+"""Statistics shared by training's evaluation and export's parity gate; numpy only."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ Probabilities = npt.NDArray[np.float64]
 
 
 def softmax(logits: npt.NDArray[np.floating], temperature: float = 1.0) -> Probabilities:
-    """Probabilities (N, C) of logits (N, C) that sum to one in every row, in double precision."""
+    """Convert logits (N, C) to probabilities (N, C) that sum to one in every row, in double precision."""
     shifted = logits.astype(np.float64) / temperature
     exponents = np.exp(shifted - shifted.max(axis=1, keepdims=True))
     return np.asarray(exponents / exponents.sum(axis=1, keepdims=True))
 
 
 def rate(successes: int, trials: int) -> dict[str, float]:
-    """A proportion with its 95 % interval (Wilson 1927, score interval); all zero to one where there are no trials."""
+    """Return a proportion with its 95 % interval (Wilson 1927, score interval); from 0 to 1 if there are no trials."""
     if trials == 0:
         return {"value": 0.0, "low": 0.0, "high": 1.0}
     z, share = 1.959964, successes / trials
@@ -28,11 +28,11 @@ def rate(successes: int, trials: int) -> dict[str, float]:
 
 
 def mcnemar_p(only_reference: int, only_variant: int) -> float:
-    """Two-sided exact p-value that two classifiers err equally often (McNemar 1947, binomial form).
+    """Return the exact two-sided p-value of equal error rates of two classifiers (McNemar 1947, binomial form).
 
     Args:
-        only_reference: pictures that the reference alone gets right.
-        only_variant: pictures that the variant alone gets right.
+        only_reference: number of images that only the reference classifies correctly.
+        only_variant: number of images that only the variant classifies correctly.
     """
     discordant = only_reference + only_variant
     tail = sum(math.comb(discordant, k) for k in range(min(only_reference, only_variant) + 1))

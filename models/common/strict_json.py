@@ -1,4 +1,7 @@
-"""JSON as RFC 8259 has it, for files that decide what is run: what two readers could take differently is refused."""
+"""Strict JSON parser (RFC 8259) for files that decide what is executed.
+
+It rejects input that two parsers could read differently, such as duplicate keys.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,14 @@ from models.common.errors import HalftoneError
 
 
 def json_object(data: bytes, *, finite: bool = True) -> dict[str, Any]:
-    """The members of a JSON object.
+    """Parse a JSON object.
 
     Args:
         data: UTF-8 without a byte order mark.
-        finite: whether NaN and infinite numbers are refused; JSON has none, but Python writes them.
+        finite: reject NaN and infinite numbers, which JSON does not have but Python writes.
 
     Raises:
-        HalftoneError: not UTF-8, not JSON, no object, a key that is there twice, or a number that is none.
+        HalftoneError: the data is not UTF-8, not JSON or not an object, or has a duplicate key or a non-finite number.
     """
     try:
         values = json.loads(
@@ -38,7 +41,7 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) != len(pairs):
         twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
-        raise ValueError(f"the key {twice[:100]!r} is there twice")
+        raise ValueError(f"the key {twice[:100]!r} appears twice")
     return values
 
 

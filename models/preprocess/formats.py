@@ -1,7 +1,7 @@
-"""What a picture's first bytes say it is: its format, and for WebP its size, without decoding anything.
+"""Detect an image's format, and the size of a WebP, from the first bytes.
 
-The sender's file name and content type are never asked. WebP's size is read here because Pillow allocates the
-whole canvas on opening one (RFC 9649 gives the header); JPEG and PNG are opened lazily.
+File names and content types are ignored. The size of a WebP is parsed here (RFC 9649) because Pillow allocates the
+whole canvas when it opens the file; it opens JPEG and PNG lazily.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _OTHER_FORMATS: tuple[tuple[int, bytes, str], ...] = (
 
 
 def image_format(data: bytes) -> Format | None:
-    """The format among those that Halftone reads, or None."""
+    """Return the format if Halftone can decode it, else None."""
     if data.startswith(b"\xff\xd8\xff"):
         return "JPEG"
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -42,7 +42,7 @@ def image_format(data: bytes) -> Format | None:
 
 
 def other_format(data: bytes) -> str | None:
-    """The name of a well-known picture format that Halftone does not read, or None."""
+    """Return the name of a well-known image format that Halftone does not decode, or None."""
     for offset, magic, name in _OTHER_FORMATS:
         if data[offset : offset + len(magic)] == magic:
             return name
@@ -50,7 +50,7 @@ def other_format(data: bytes) -> str | None:
 
 
 def webp_size(data: bytes) -> tuple[int, int] | None:
-    """(width, height) in pixels of a WebP file's canvas from its first chunk; None where the header is cut or odd."""
+    """Return (width, height) in pixels of a WebP's canvas from its first chunk; None if the header is damaged."""
     if len(data) < 30:
         return None
     kind = data[12:16]

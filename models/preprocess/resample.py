@@ -1,10 +1,10 @@
-"""One resampling, two engines: Pillow, the reference, and a SIMD one that takes a quarter of the time.
+"""Resample an image with Pillow, the reference, or with a SIMD library that takes a quarter of the time.
 
 Both convolve with the same antialiased filters, first horizontally and then vertically, with 8 bits in between. The
-SIMD engine (package `cykooz-resizer`, optional) rounds its coefficients to 16 bits where Pillow has 22. Over the 320
-proof crops of `export.parity.images`, one sample in four hundred differs by one grey level and one in two million by two; the
-default network names the same class for all of them (mean KL divergence 7e-6). `tests/models/preprocess/test_fast_libraries.py` holds
-the engines to the pixels.
+SIMD library (optional package `cykooz-resizer`) rounds its coefficients to 16 bits, and Pillow to 22. In the 320 proof
+crops of `export.parity.images`, one sample in four hundred differs by one grey level and one in two million by two. The
+default network predicts the same class for all of them (mean KL divergence 7e-6).
+`tests/models/preprocess/test_fast_libraries.py` checks the difference.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ Span = tuple[float, float]
 _FILTERS = {"bicubic": (Image.Resampling.BICUBIC, "catmull_rom"), "bilinear": (Image.Resampling.BILINEAR, "bilinear")}
 # Half the filter's width, in pixels of the coarser of the two grids.
 _SUPPORT = {"bicubic": 2.0, "bilinear": 1.0}
-# The SIMD engine copies its input: in strips of this many pixels a huge picture isn't held twice.
+# The SIMD library copies its input: in strips of this many pixels, a huge image is not in memory twice.
 _STRIP_PIXELS = 2**20
 
 
 def optional(module: str) -> Any:
-    """The module, or None where its package is not installed."""
+    """Import a module; return None if its package is not installed."""
     try:
         return importlib.import_module(module)
     except ImportError:
@@ -43,28 +43,28 @@ _simd = optional("cykooz_resizer")
 
 
 def resample(picture: Image.Image | Pixels, size: int, box: Box, filter_: Interpolation, *, plain: bool) -> Pixels:
-    """Resample a part of a picture to a square.
+    """Resample a rectangle of an image to a square.
 
     Args:
-        picture: RGB, as Pillow's image or uint8 of shape (H, W, 3).
+        picture: RGB, as a Pillow image or uint8 of shape (H, W, 3).
         size: side of the result in pixels.
-        box: left, top, right and bottom of the part, in pixels of the picture.
+        box: left, top, right and bottom of the rectangle, in pixels of the image.
         filter_: antialiased; Pillow's bicubic (a = -0.5) or bilinear.
-        plain: Pillow even where the SIMD engine is installed.
+        plain: use Pillow even if the SIMD library is installed.
 
     Returns:
         uint8 of shape (size, size, 3).
     """
-    # The order of the two passes shows where they clip overshoots (up to 7 grey levels), and in one call Pillow and the
-    # SIMD engine each choose it by rules of their own. So there are two calls, each leaving one direction as it is.
+    # The order of the two passes matters if they clip overshoots (up to 7 grey levels), and within one call Pillow and
+    # the SIMD library choose the order differently. So there are two calls, each of which resamples one direction.
     left, top, right, bottom = box
     width, height = picture.size if isinstance(picture, Image.Image) else picture.shape[1::-1]
-    x0, x1 = _reach(left, right, width, size, filter_)
-    y0, y1 = _reach(top, bottom, height, size, filter_)
+    x0, x1 = _touched(left, right, width, size, filter_)
+    y0, y1 = _touched(top, bottom, height, size, filter_)
     down = (top - y0, bottom - y0)
     if plain or _simd is None:
         image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
-        # Pillow holds the box in single precision: measured from the crop's edge it would be another box.
+        # Pillow stores the box in single precision: relative to the crop's left edge, the box would change.
         return _with_pillow(image.crop((0, y0, width, y1)), size, (left, right), down, filter_)
     across = (left - x0, right - x0)
     return _with_simd(np.asarray(picture)[y0:y1, x0:x1], size, across, down, filter_)
@@ -88,22 +88,22 @@ def _with_simd(pixels: Pixels, size: int, across: Span, down: Span, filter_: Int
     return np.frombuffer(result, np.uint8).reshape(size, size, 3)
 
 
-def _reach(low: float, high: float, length: int, size: int, filter_: Interpolation) -> tuple[int, int]:
-    """First and last + 1 of the samples that the filter touches along one side, with a margin of one."""
+def _touched(low: float, high: float, length: int, size: int, filter_: Interpolation) -> tuple[int, int]:
+    """Return the first and last + 1 of the samples that the filter touches in one direction, plus one on each side."""
     support = _SUPPORT[filter_] * max(1.0, (high - low) / size) + 1
     return max(0, math.floor(low - support)), min(length, math.ceil(high + support))
 
 
 def _convolve(data: bytes, source: tuple[int, int], box: Box, result: tuple[int, int], filter_: Interpolation) -> bytes:
-    """One call of the engine on packed RGB; `source` and `result` are widths and heights."""
+    """Call the SIMD library on packed RGB; `source` and `result` are (width, height)."""
     kind = _simd.PixelType.U8x3
     target = _simd.ImageData(*result, kind)
     left, top, right, bottom = box
-    # Rounding may have carried the box out of the picture by the last bit of a float.
+    # Rounding may have moved the box out of the image by the last bit of a float.
     width, height = min(right, source[0]) - left, min(bottom, source[1]) - top
     crop = _simd.CropBox(left, top, width, height)
     options = _simd.ResizeOptions(_algorithm(filter_), use_alpha=False, crop_box=crop)
-    # A resizer keeps scratch memory and serves one thread at a time: a new one costs a microsecond.
+    # A resizer keeps scratch memory and is not thread-safe; creating one takes a microsecond.
     _simd.Resizer().resize(_simd.ImageData(*source, kind, data), target, options)
     return bytes(target.get_buffer())
 

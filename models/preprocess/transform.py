@@ -1,33 +1,33 @@
-"""Bytes to pixels, once: the only place that decodes, orients, resizes and crops.
+"""Evaluation transform: decode an image, resize its short side with antialiasing and crop the centre.
 
 Training's evaluation, export's parity and serving all call this module, so that a model sees the same pixels
-wherever it runs. It needs Pillow and numpy, never torch. The result follows timm's evaluation transform
-(resize the short side with antialiasing, centre crop); mean and standard deviation live inside the graph.
+everywhere. It needs Pillow and numpy, never torch. The result follows timm's evaluation transform. Mean and standard
+deviation are part of the graph (`models.graph`).
 
-Where the optional packages `simplejpeg` and `cykooz-resizer` are installed, ordinary JPEGs are decoded by the first
-(the same pixels) and all pictures are resized by the second (`models.preprocess.resample`), in 40 % of the time; `plain=True` is
-the path through Pillow alone. `python -m export.preprocess_benchmark` measures both.
+With the optional packages `simplejpeg` (`models.preprocess.decode`) and `cykooz-resizer` (`models.preprocess.resample`)
+the transform takes 40 % of the time. `plain=True` uses only Pillow. `python -m export.preprocess_benchmark` measures
+both.
 """
 
 from __future__ import annotations
 
 from PIL import Image
 
-from models.preprocess.decode import MAX_PIXELS, _open_upright
+from models.preprocess.decode import MAX_PIXELS, decode_upright
 from models.preprocess.resample import Box, Pixels, resample
 from models.spec import InputSpec
 
 
 def fit(image: Pixels, spec: InputSpec, *, plain: bool = False) -> Pixels:
-    """Resize the short side to `spec.resize_to` with antialiasing and cut the centre square.
+    """Resize the short side to `spec.resize_to` with antialiasing and crop the centre square.
 
-    Only the part that the crop keeps is resampled; that gives the pixels of resizing the whole picture first
-    (up to a rounding of one grey level, very seldom two) in a third of the time.
+    Only the part that the crop keeps is resampled. This takes a third of the time of resizing the whole image first,
+    and gives the same pixels up to a rounding of one grey level, very rarely two.
 
     Args:
         image: uint8 RGB of shape (H, W, 3).
         spec: the model's input.
-        plain: Pillow alone, even where `cykooz-resizer` is installed; see `models.preprocess.resample` for the difference.
+        plain: use only Pillow, even if `cykooz-resizer` is installed (`models.preprocess.resample`).
 
     Returns:
         uint8 RGB of shape (spec.size, spec.size, 3).
@@ -36,8 +36,8 @@ def fit(image: Pixels, spec: InputSpec, *, plain: bool = False) -> Pixels:
 
 
 def load(data: bytes, spec: InputSpec, *, max_pixels: int = MAX_PIXELS, plain: bool = False) -> Pixels:
-    """`fit(decode(data), spec)` without the copies in between; same arguments, result and errors."""
-    return _fit(_open_upright(data, max_pixels, plain), spec, plain)
+    """Return `fit(decode(data), spec)` without intermediate copies; same arguments, result and errors."""
+    return _fit(decode_upright(data, max_pixels=max_pixels, plain=plain), spec, plain)
 
 
 def _fit(picture: Image.Image | Pixels, spec: InputSpec, plain: bool) -> Pixels:
@@ -47,8 +47,8 @@ def _fit(picture: Image.Image | Pixels, spec: InputSpec, plain: bool) -> Pixels:
 
 
 def _source_box(width: int, height: int, spec: InputSpec) -> Box:
-    """The centre crop's square, measured in the pixels of the picture before resizing."""
-    # The rounding is that of torchvision's Resize (truncation) and CenterCrop (half to even).
+    """Return the square of the centre crop, in pixels of the image before resizing."""
+    # Rounds as torchvision does: Resize truncates, CenterCrop rounds half to even.
     short = spec.resize_to
     if width <= height:
         resized_width, resized_height = short, int(short * height / width)

@@ -1,4 +1,4 @@
-"""Operators' requests under /admin: what is loaded, load anew, roll back (docs/hot-swap.md)."""
+"""Administration over HTTP under /admin/: list, reload and roll back the models (docs/hot-swap.md)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from collections.abc import Callable
 from hashlib import sha256
 from typing import Any
 
+from starlette.types import Scope
+
 from models.bundle.store import check_name
 from models.common.errors import HalftoneError
 from serving.http.body import RequestBody, read_body
 from serving.http.errors import RequestError, bad_parameter
-from serving.http.response import Answer, Scope, as_json
+from serving.http.response import Answer, as_json
 from serving.lifecycle.hot_swap import HotSwap, Swap
 from serving.lifecycle.registry import Registry
 from serving.lifecycle.served_model import ServedModel
@@ -25,47 +27,48 @@ _PATHS = "GET /admin/models, POST /admin/models/NAME/load, POST /admin/models/NA
 
 
 class Admin:
-    """Answers everything under /admin/, to those who bear the token.
+    """Handler of everything under /admin/, for requests with the token.
 
     Args:
-        models: what is served.
-        swaps: replaces models.
-        token: the secret; empty: everything is refused.
+        models: the models of the service.
+        hot_swap: replaces models.
+        token: the secret; empty: refuse all requests.
     """
 
-    def __init__(self, models: Registry, swaps: HotSwap, token: str) -> None:
+    def __init__(self, models: Registry, hot_swap: HotSwap, token: str) -> None:
         self._models = models
-        self._swaps = swaps
+        self._hot_swap = hot_swap
         self._token = token
 
     async def __call__(self, scope: Scope, receive: RequestBody) -> Answer:
-        """Answer one request.
+        """Serve one request.
 
         Raises:
-            RequestError: 401 without the token, 404 where there is none or nothing at this path, and those of `HotSwap`.
+            RequestError: 401 without the token; 404 if administration is off or the path is unknown; those of
+                `HotSwap`.
         """
-        self._authorise(scope)
+        self._authorize(scope)
         match scope["path"].split("/")[2:]:
             case ["models"]:
                 _only(scope, "GET")
                 return as_json({"models": [self._state(model) for model in self._models.all()]})
             case ["models", name, "load"]:
                 _only(scope, "POST")
-                bundle = _bundle(await read_body(receive, None, limit=_MAX_BODY, seconds=_BODY_SECONDS))
-                return as_json(_told(await _in_thread(lambda: self._swaps.load(name, bundle))))
+                bundle = _parse_bundle(await read_body(receive, None, limit=_MAX_BODY, seconds=_BODY_SECONDS))
+                return as_json(_swap_report(await _in_thread(lambda: self._hot_swap.load(name, bundle))))
             case ["models", name, "rollback"]:
                 _only(scope, "POST")
-                return as_json(_told(await _in_thread(lambda: self._swaps.rollback(name))))
+                return as_json(_swap_report(await _in_thread(lambda: self._hot_swap.rollback(name))))
         raise RequestError(404, "not_found", f"there is nothing at this path: there are {_PATHS}")
 
-    def _authorise(self, scope: Scope) -> None:
+    def _authorize(self, scope: Scope) -> None:
         if not self._token:
             raise RequestError(
                 404, "not_found", "/admin is switched off: start the service with HALFTONE_ADMIN_TOKEN=SECRET"
             )
         given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
         kind, _, secret = given.partition(b" ")
-        # Of digests, whose length and bytes say nothing about the secret.
+        # Digests are compared: the time that takes reveals neither the length nor the bytes of the secret.
         same = hmac.compare_digest(sha256(secret.strip()).digest(), sha256(self._token.encode()).digest())
         if kind.lower() != b"bearer" or not same:
             raise RequestError(
@@ -77,13 +80,13 @@ class Admin:
 
     def _state(self, model: ServedModel) -> dict[str, Any]:
         previous = self._models.previous(model.name)
-        return _described(model) | {
-            "previous": _described(previous) if previous else None,
-            "swapping": self._swaps.is_busy(model.name),
+        return _description(model) | {
+            "previous": _description(previous) if previous else None,
+            "swapping": self._hot_swap.is_busy(model.name),
         }
 
 
-def _described(model: ServedModel) -> dict[str, Any]:
+def _description(model: ServedModel) -> dict[str, Any]:
     return {
         "name": model.name,
         "version": model.version,
@@ -93,8 +96,8 @@ def _described(model: ServedModel) -> dict[str, Any]:
     }
 
 
-def _told(swap: Swap) -> dict[str, Any]:
-    return _described(swap.model) | {"replaced": _described(swap.replaced), "seconds": round(swap.seconds, 3)}
+def _swap_report(swap: Swap) -> dict[str, Any]:
+    return _description(swap.model) | {"replaced": _description(swap.replaced), "seconds": round(swap.seconds, 3)}
 
 
 def _only(scope: Scope, method: str) -> None:
@@ -102,8 +105,8 @@ def _only(scope: Scope, method: str) -> None:
         raise RequestError(405, "method_not_allowed", f"use {method} {scope['path'][:200]}", {"Allow": method})
 
 
-def _bundle(body: bytes) -> str | None:
-    """The bundle that a request names, if it does."""
+def _parse_bundle(body: bytes) -> str | None:
+    """Return the name of the bundle in a request's body; None if the body is empty or names none."""
     if not body.strip():
         return None
     try:
@@ -122,17 +125,17 @@ def _bundle(body: bytes) -> str | None:
 
 
 async def _in_thread(work: Callable[[], Swap]) -> Swap:
-    """The result of blocking work, in a thread that does not keep the process from ending."""
+    """Run blocking work in a daemon thread, which does not keep the process from ending, and return its result."""
     loop = asyncio.get_running_loop()
-    done: asyncio.Future[Swap] = loop.create_future()
+    future: asyncio.Future[Swap] = loop.create_future()
 
-    def finish(result: Swap | None, error: BaseException | None) -> None:
-        if done.done():
+    def resolve(result: Swap | None, error: BaseException | None) -> None:
+        if future.done():
             return
         if error is not None:
-            done.set_exception(error)
+            future.set_exception(error)
         elif result is not None:
-            done.set_result(result)
+            future.set_result(result)
 
     def run() -> None:
         result, error = None, None
@@ -140,9 +143,9 @@ async def _in_thread(work: Callable[[], Swap]) -> Swap:
             result = work()
         except BaseException as caught:
             error = caught
-        # A closed loop has nobody left who waits.
+        # Nothing waits on a closed loop.
         if not loop.is_closed():
-            loop.call_soon_threadsafe(finish, result, error)
+            loop.call_soon_threadsafe(resolve, result, error)
 
     threading.Thread(target=run, name="swap", daemon=True).start()
-    return await done
+    return await future

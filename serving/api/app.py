@@ -1,4 +1,4 @@
-"""The HTTP API: routes and what they answer (an ASGI application without a framework)."""
+"""The HTTP API: an ASGI application without a framework, with a handler for each route."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ from functools import partial
 from importlib.resources import files
 from typing import Any
 
+from starlette.types import Receive, Scope, Send
+
 from serving.api.admin import Admin
-from serving.api.model_info import description, head
+from serving.api.model_info import description, identity
 from serving.api.openapi.document import document
-from serving.api.upload import Upload, checked_top_k, read_upload
-from serving.api.v2 import response as v2
+from serving.api.upload import Head, Upload, parse_head, parse_top_k, parse_upload
 from serving.api.v2.protocol import OpenInference
+from serving.api.v2.response import protocol_failure
 from serving.decoding.pool import Decoders
-from serving.http.body import BodyBudget, ClientGoneError, Receive, RequestBody
+from serving.http.body import BodyBudget, ClientGoneError, RequestBody, read_body, refusable
 from serving.http.connections import HEALTH
 from serving.http.disconnect import cancel_on_disconnect
 from serving.http.errors import RequestError, bad_parameter, internal, unauthorized, unavailable
-from serving.http.response import Answer, Scope, Send, as_json, failure
+from serving.http.response import Answer, as_json, failure
 from serving.lifecycle.hot_swap import HotSwap
 from serving.lifecycle.loading import load_model
 from serving.lifecycle.registry import Registry
@@ -37,7 +39,7 @@ Handler = Callable[[Scope, RequestBody], Awaitable[Answer]]
 Route = tuple[str, Handler]
 
 _ADMIN = "/admin/"
-"""Has a secret of its own."""
+"""Prefix of the paths that need the administrator's token instead of an API key."""
 
 _PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src blob:; connect-src 'self'"
@@ -45,10 +47,10 @@ _PAGE_POLICY = (
 
 
 class Api:
-    """Everything under the service's own paths.
+    """ASGI application for the service's own paths.
 
     Args:
-        settings: limits and time-outs.
+        settings: the service's settings.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -56,10 +58,10 @@ class Api:
         self.models = Registry(settings.models)
         self.recorder = Recorder(metrics=settings.metrics)
         self.decoders = Decoders(settings.decoder_processes)
-        self._memory = BodyBudget(settings.max_held)
+        self._body_budget = BodyBudget(settings.max_held)
         self._keys = settings.keys
-        # The page itself tells nothing, and asks for the key.
-        self._open = HEALTH | {"/ui"} | ({"/metrics"} if settings.metrics_open else set())
+        # The page itself holds no data, and has a field for the key.
+        self._public = HEALTH | {"/ui"} | ({"/metrics"} if settings.metrics_open else set())
         self._routes: dict[str, Route] = {
             "/classify": ("POST", self._post_classify),
             "/classify_batch": ("POST", self._post_classify_batch),
@@ -73,99 +75,99 @@ class Api:
         }
         inference = OpenInference(self.models, settings)
         self._routes["/v2"] = ("GET", inference)
-        # Paths with names in them: the handler of the longest known beginning answers, whatever the method.
-        self._folders: dict[str, Handler] = {"/v2/": inference, _ADMIN: self._administration(settings)}
+        # Paths that hold names: the longest matching prefix selects the handler, for any method.
+        self._prefixes: dict[str, Handler] = {"/v2/": inference, _ADMIN: self._administration(settings)}
 
     def _administration(self, settings: Settings) -> Admin:
         load = partial(load_model, settings=settings, recorder=self.recorder, decoders=self.decoders)
-        self._swaps = HotSwap(self.models, load, self.recorder, keep=settings.keep_previous)
-        return Admin(self.models, self._swaps, settings.admin_token)
+        self._hot_swap = HotSwap(self.models, load, self.recorder, keep=settings.keep_previous)
+        return Admin(self.models, self._hot_swap, settings.admin_token)
 
     def watch(self) -> None:
-        """Load bundles anew when they change, where the settings ask for it; to be called when all are loaded."""
+        """Start to reload bundles that change, if the settings say so; to be called once all models are loaded."""
         if self._settings.watch:
-            Watcher(self.models, self._swaps, self._settings.watch).start()
+            Watcher(self.models, self._hot_swap, self._settings.watch).start()
 
     @property
     def paths(self) -> list[str]:
-        """The exact paths that are answered."""
+        """Paths of the routes without names in them."""
         return list(self._routes)
 
     def retire(self) -> None:
-        """Be ready no more, but answer whoever asks all the same."""
+        """Fail readiness, but keep serving."""
         self.models.retire()
 
     def close(self) -> None:
-        """Finish what was accepted and take nothing new."""
+        """Refuse new requests and finish the accepted ones."""
         self.models.close()
         self.decoders.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one HTTP request, whatever happens inside."""
-        intake = RequestBody(receive, self._memory)
-        # The Open Inference Protocol has a form of its own for errors.
-        told = v2.failure if scope["path"].startswith("/v2/") else failure
+        """Serve one HTTP request; every error becomes a response."""
+        body = RequestBody(receive, self._body_budget)
+        # The Open Inference Protocol uses another error format.
+        as_failure = protocol_failure if scope["path"].startswith("/v2/") else failure
         try:
-            answer = await self._dispatch(scope, intake)
+            answer = await self._dispatch(scope, body)
         except ClientGoneError:
             return
         except RequestError as error:
-            answer = told(error)
+            answer = as_failure(error)
         except Exception:
-            # The route and not the path: what a client wrote could forge lines of the log.
+            # The route and not the path: text of a client could forge lines of the log.
             call = current.get()
             logger.exception("failed on request %s of %s", *((call.id, call.route) if call else ("-", "-")))
-            answer = told(internal())
+            answer = as_failure(internal())
         finally:
-            intake.release()
+            body.release()
         if answer.error:
             self.recorder.refused(answer.error)
         await answer.send(send, head=scope["method"] == "HEAD")
 
     async def _dispatch(self, scope: Scope, receive: RequestBody) -> Answer:
-        if not self.admits(scope):
+        if not self.authorized(scope):
             raise unauthorized()
         path, method = scope["path"], "GET" if scope["method"] == "HEAD" else scope["method"]
         route = self._routes.get(path)
         if route is None:
-            return await self._in_folder(path)(scope, receive)
+            return await self._handler_of_prefix(path)(scope, receive)
         allowed, handler = route
         if method != allowed:
             raise RequestError(405, "method_not_allowed", f"use {allowed} {path}", {"Allow": allowed})
         return await handler(scope, receive)
 
-    def admits(self, scope: Scope) -> bool:
-        """Whether a request needs no API key, or has a valid one."""
+    def authorized(self, scope: Scope) -> bool:
+        """Return True if the request needs no API key or has a valid one."""
         path = scope["path"]
-        return path in self._open or path.startswith(_ADMIN) or self._keys.allow(scope["headers"])
+        return path in self._public or path.startswith(_ADMIN) or self._keys.allow(scope["headers"])
 
-    def _in_folder(self, path: str) -> Handler:
-        found = [folder for folder in self._folders if path.startswith(folder)]
-        if not found:
+    def _handler_of_prefix(self, path: str) -> Handler:
+        matches = [prefix for prefix in self._prefixes if path.startswith(prefix)]
+        if not matches:
             raise RequestError(404, "not_found", f"there is nothing at this path: see {', '.join(self._routes)}")
-        return self._folders[max(found, key=len)]
+        return self._prefixes[max(matches, key=len)]
 
     async def classify(self, images: Sequence[bytes], top_k: int | None, model: str | None = None) -> dict[str, Any]:
-        """The answer to one picture, as JSON-ready values.
+        """Classify one image for a caller within this process; returns values for JSON.
 
         Raises:
-            RequestError: it is not exactly one picture, or it can't be answered.
+            RequestError: there is not exactly one image, or it can't be classified.
         """
         upload = Upload(list(images), model, None if top_k is None else str(top_k), self._settings.deadline)
-        with self.models.use(model) as served:
-            return await self._classify(upload, served)
+        with self.models.use(model) as served_model:
+            return await self._classify(upload, served_model)
 
     async def classify_batch(
         self, images: Sequence[bytes], top_k: int | None, model: str | None = None
     ) -> dict[str, Any]:
-        """The answer to several pictures, as JSON-ready values; a bad one is an error in its own slot.
+        """Classify several images likewise; a bad image is an error in its own slot.
 
         Raises:
-            RequestError: there are none or too many, or they can't be worked on now.
+            RequestError: there are none or too many, or the service can't work on them now.
         """
         upload = Upload(list(images), model, None if top_k is None else str(top_k), self._settings.deadline)
-        with self.models.use(model) as served:
-            return await self._classify_batch(upload, served)
+        with self.models.use(model) as served_model:
+            return await self._classify_batch(upload, served_model)
 
     async def _classify(self, upload: Upload, model: ServedModel) -> dict[str, Any]:
         if len(upload.images) != 1:
@@ -173,22 +175,22 @@ class Api:
                 f"send exactly one picture in the field `image`, not {len(upload.images)}: "
                 "for several use /classify_batch"
             )
-        top_k = checked_top_k(upload.top_k, len(model.manifest.labels))
+        top_k = parse_top_k(upload.top_k, len(model.manifest.labels))
         (result,) = await model.classify(upload.images, top_k, seconds=upload.seconds)
         if isinstance(result, RequestError):
             raise result
-        return head(model) | {"predictions": result}
+        return identity(model) | {"predictions": result}
 
     async def _classify_batch(self, upload: Upload, model: ServedModel) -> dict[str, Any]:
         most = self._settings.max_images
         if not 1 <= len(upload.images) <= most:
             raise bad_parameter(f"send 1 to {most} pictures in the field `images`, not {len(upload.images)}")
-        top_k = checked_top_k(upload.top_k, len(model.manifest.labels))
+        top_k = parse_top_k(upload.top_k, len(model.manifest.labels))
         results = [
             {"error": self._slot(result)} if isinstance(result, RequestError) else {"predictions": result}
             for result in await model.classify(upload.images, top_k, seconds=upload.seconds)
         ]
-        return head(model) | {"results": results}
+        return identity(model) | {"results": results}
 
     def _slot(self, error: RequestError) -> dict[str, Any]:
         self.recorder.rejected(error.code)
@@ -205,13 +207,23 @@ class Api:
             return as_json(await cancel_on_disconnect(receive, self._classify_batch(upload, model)))
 
     async def _upload(self, scope: Scope, receive: RequestBody, field: str) -> Upload:
-        return await read_upload(scope, receive, field, self._settings, self._check_room)
+        settings = self._settings
+        head = parse_head(scope, settings.deadline)
+        if refusable(scope, settings.max_body):
+            self._admit(head)
+        body = await read_body(receive, head.content_length, limit=settings.max_body, seconds=settings.body_timeout)
+        return parse_upload(head, body, field)
 
-    def _check_room(self, name: str | None, seconds: float) -> None:
-        # A form may name the model in its body: nothing can be said before that is read. Nor while the service stops,
-        # when connections are closed after their answers.
-        if self.models.ready and (name is not None or len(self.models.names) == 1):
-            self.models.get(name).check_room(seconds)
+    def _admit(self, head: Head) -> None:
+        """Refuse a request whose model is unknown or has no room in its queue, before the body is read.
+
+        Raises:
+            RequestError: 404 or 429.
+        """
+        # With several models, a form may name the model in its body. While the service stops, connections are closed
+        # after their responses, which a client that is still sending would not see.
+        if self.models.ready and (head.model is not None or len(self.models.names) == 1):
+            self.models.get(head.model).check_room(head.seconds)
 
     async def _models(self, scope: Scope, receive: RequestBody) -> Answer:
         self._ready()
@@ -223,8 +235,8 @@ class Api:
     async def _readyz(self, scope: Scope, receive: RequestBody) -> Answer:
         models = self._ready()
         if not self.models.ready:
-            raise unavailable("shutting_down", "the service is about to stop: ask another replica", retry_after=1)
-        return as_json({"status": "ready"} | head(models[0]) | {"models": [model.name for model in models]})
+            raise unavailable("shutting_down", "the service is about to stop: use another replica", retry_after=1)
+        return as_json({"status": "ready"} | identity(models[0]) | {"models": [model.name for model in models]})
 
     async def _docs(self, scope: Scope, receive: RequestBody) -> Answer:
         classes = [len(model.manifest.labels) for model in self.models.all()]
@@ -242,5 +254,5 @@ class Api:
         return Answer(page, media_type=b"text/html; charset=utf-8", headers={"Content-Security-Policy": _PAGE_POLICY})
 
     def _ready(self) -> list[ServedModel]:
-        """All models; 503 while one of them is missing."""
+        """Return all models; raise 503 while one of them is missing."""
         return [self.models.get(name) for name in self.models.names]

@@ -1,29 +1,19 @@
-"""The door of the service: our own API in front, and of BentoML's application only what is named here.
+"""ASGI middleware that routes requests to our API, and only an allow-list of paths to BentoML's application.
 
-BentoML parses requests with pickle, URL-fetching and form decoders that a public API must not have, and answers 500
-to a broken picture; so nothing that it would parse is passed on to it.
+BentoML parses requests with pickle, URL-fetching and form decoders that a public API must not have, and responds with
+500 to a broken image. The gateway therefore passes on no request with a body to parse.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from importlib.resources import files
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.api.app import Api
-from serving.http.body import Receive
-from serving.http.response import Scope, Send
-
-ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+from serving.process.bentoml_compat import static_files
 
 BENTOML_PATHS = frozenset({"/", "/schema.json"})
-BENTOML_FOLDERS = ("/static_content/",)
-
-# The files by name: what a client writes is compared with these and never becomes a path.
-_FILES = frozenset(
-    f"{folder}{file.name}"
-    for folder in BENTOML_FOLDERS
-    for file in (files("bentoml") / "_internal" / "server" / folder.strip("/")).iterdir()
-)
+_STATIC = "/static_content/"
+BENTOML_FOLDERS = (_STATIC,)
 
 
 class Gateway:
@@ -31,23 +21,23 @@ class Gateway:
 
     Args:
         app: BentoML's application.
-        api: answers everything else.
+        api: our application, for everything else.
     """
 
     def __init__(self, app: ASGIApp, api: Api) -> None:
         self._app = app
         self._api = api
+        # With the names of the existing files: a client's path is compared with these and never opened.
+        self._bentoml_paths = BENTOML_PATHS | {_STATIC + name for name in static_files()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Route one connection; WebSockets are refused."""
+        """Route one connection; refuse WebSockets."""
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
-        elif scope["type"] != "http" or (_is_bentomls(scope) and self._api.admits(scope)):
+        elif scope["type"] != "http" or (self._is_for_bentoml(scope) and self._api.authorized(scope)):
             await self._app(scope, receive, send)
         else:
             await self._api(scope, receive, send)
 
-
-def _is_bentomls(scope: Scope) -> bool:
-    path = scope["path"]
-    return (path in BENTOML_PATHS or path in _FILES) and scope["method"] in ("GET", "HEAD")
+    def _is_for_bentoml(self, scope: Scope) -> bool:
+        return scope["path"] in self._bentoml_paths and scope["method"] in ("GET", "HEAD")

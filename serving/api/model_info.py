@@ -1,4 +1,4 @@
-"""What the service says about its models."""
+"""Descriptions of the served models for responses."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 from serving.lifecycle.served_model import ServedModel
 
 
-def head(model: ServedModel) -> dict[str, Any]:
-    """What every answer says about the model that made it."""
+def identity(model: ServedModel) -> dict[str, Any]:
+    """Return the members of every response that identify the model."""
     return {"model": model.name, "version": model.version, "variant": model.variant}
 
 
 def description(model: ServedModel) -> dict[str, Any]:
-    """Everything that a client may want to know: its proof, the input it expects and its labels."""
+    """Return everything about a model for clients, with its parity record, input and labels."""
     manifest, record = model.manifest, model.record
     return {
         "name": model.name,

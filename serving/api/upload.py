@@ -1,92 +1,108 @@
-"""A request for a classification, taken apart: its pictures and its parameters."""
+"""Parse an upload in two steps: the head of the request, then its body with the images and further parameters.
+
+Between the two steps a request can be refused: reading the body costs most of what a refused request costs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import parse_qsl
 
+from starlette.types import Scope
+
 from models.preprocess.formats import image_format
-from serving.http.body import RequestBody, read_body, refusable
 from serving.http.deadline import HEADER, allowed_seconds
 from serving.http.errors import RequestError, bad_parameter
 from serving.http.multipart import Part, parse_form
-from serving.http.response import Scope
-from serving.settings import Settings
 
 PARAMETERS = ("top_k", "model")
 DEFAULT_TOP_K = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """What a client sent."""
+class Head(NamedTuple):
+    """The head of an upload request, without the checks that need a model."""
 
-    images: list[bytes]
-    """The pictures, unread."""
+    content_type: str
+    """The Content-Type header; empty if the request has none."""
 
-    model: str | None
-    """The name of the model that it asks for, if any."""
+    content_length: str | None
+    """The Content-Length header, unchecked."""
 
-    top_k: str | None
-    """How many classes it asks for, unchecked, if it says."""
+    parameters: Mapping[str, str]
+    """The parameters of the query by name."""
 
     seconds: float
-    """Time that it may take from now on."""
+    """Time allowed for the response once the body has arrived."""
+
+    @property
+    def model(self) -> str | None:
+        """Name of the model that the query selects; None if it names none."""
+        return _model_name(self.parameters)
 
 
-CheckRoom = Callable[[str | None, float], None]
-"""Raises RequestError where a model would refuse a request now; takes its name, None for the first, and the seconds."""
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A complete upload."""
+
+    images: list[bytes]
+    """The image files, not decoded."""
+
+    model: str | None
+    """Name of the selected model; None for the default one."""
+
+    top_k: str | None
+    """Number of classes to return, unchecked; None for the default."""
+
+    seconds: float
+    """Time allowed for the response from now on."""
 
 
-async def read_upload(
-    scope: Scope, receive: RequestBody, field: str, settings: Settings, check_room: CheckRoom
-) -> Upload:
-    """Read a request whose pictures are the form field `field`, or the body itself.
+def parse_head(scope: Scope, max_seconds: float) -> Head:
+    """Parse the headers and the query.
 
     Args:
-        scope: of the request.
-        receive: its channel.
-        field: the form's field of the pictures.
-        settings: limits and time-outs.
-        check_room: is asked before the body is read, which costs most of what a refused request costs.
+        scope: the request's ASGI scope.
+        max_seconds: longest time that the service allows for a response.
 
     Raises:
-        RequestError: 400, 408, 413, 415, 422 or 429, whatever is wrong with it.
-        ClientGoneError: the client left.
+        RequestError: 422 if the time-out or a parameter is wrong.
     """
-    length = content_type = timeout = None
+    content_length = content_type = timeout = None
     for name, value in scope["headers"]:
         if name == b"content-length":
-            length = value.decode("latin-1")
+            content_length = value.decode("latin-1")
         elif name == b"content-type":
             content_type = value.decode("latin-1")
         elif name == HEADER:
             timeout = value.decode("latin-1")
-    seconds = allowed_seconds(timeout, settings.deadline)
-    query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True) if scope["query_string"] else []
-    named = _once(query)
-    if refusable(scope, settings.max_body):
-        check_room(_named(named.get("model")), seconds)
-    body = await read_body(receive, length, limit=settings.max_body, seconds=settings.body_timeout)
-    images, parameters = _parts(content_type or "", body, field)
-    parameters = [*query, *parameters]
-    if not parameters:
-        return Upload(images, None, None, seconds)
-    values = _once(parameters)
-    return Upload(images, _named(values.get("model")), values.get("top_k"), seconds)
+    seconds = allowed_seconds(timeout, max_seconds)
+    query = scope["query_string"]
+    parameters = _merged({}, parse_qsl(query.decode("latin-1"), keep_blank_values=True)) if query else {}
+    return Head(content_type or "", content_length, parameters, seconds)
 
 
-def _named(model: str | None) -> str | None:
-    """The model's name as it was meant: BentoML's client writes a text field as JSON, and no name has quotes."""
-    return model and model.strip('"')
-
-
-def checked_top_k(text: str | None, classes: int) -> int:
-    """How many classes to answer, of as many as the model has.
+def parse_upload(head: Head, body: bytes, field: str) -> Upload:
+    """Parse the body: a form whose field `field` holds the images, or one image as it is.
 
     Raises:
-        RequestError: 422 where it is not a number from 1 to `classes`.
+        RequestError: 400, 415 or 422, depending on what is wrong with it.
+    """
+    images, fields = _images_and_fields(head.content_type, body, field)
+    parameters = _merged(head.parameters, fields) if fields else head.parameters
+    return Upload(images, _model_name(parameters), parameters.get("top_k"), head.seconds)
+
+
+def parse_top_k(text: str | None, classes: int) -> int:
+    """Return the number of classes to name in the response.
+
+    Args:
+        text: the parameter as the client wrote it; None for the default.
+        classes: number of classes of the model.
+
+    Raises:
+        RequestError: 422 if the text is not a number from 1 to `classes`.
     """
     if text is None:
         return min(DEFAULT_TOP_K, classes)
@@ -96,10 +112,16 @@ def checked_top_k(text: str | None, classes: int) -> int:
     return int(text)
 
 
-def _once(parameters: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """The parameters by name; an unknown or repeated one would else be ignored in silence."""
-    values: dict[str, str] = {}
-    for name, value in parameters:
+def _model_name(parameters: Mapping[str, str]) -> str | None:
+    # BentoML's client writes a text field as JSON; the name of a model has no quotes.
+    model = parameters.get("model")
+    return model and model.strip('"')
+
+
+def _merged(known: Mapping[str, str], further: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Add parameters to the known ones; raise 422 for an unknown or repeated one, which would be ignored silently."""
+    values = dict(known)
+    for name, value in further:
         if name not in PARAMETERS:
             raise bad_parameter(f"unknown parameter {name[:50]!r}: there are {' and '.join(PARAMETERS)}")
         if name in values:
@@ -108,15 +130,15 @@ def _once(parameters: Iterable[tuple[str, str]]) -> dict[str, str]:
     return values
 
 
-def _parts(content_type: str, body: bytes, field: str) -> tuple[list[bytes], Sequence[tuple[str, str]]]:
-    """The pictures and the text parameters of a form, or the picture that is the body itself."""
+def _images_and_fields(content_type: str, body: bytes, field: str) -> tuple[list[bytes], Sequence[tuple[str, str]]]:
+    """Return the images and the text fields of a form, or the image that the body is."""
     if content_type.lower().startswith("multipart/"):
         parts = parse_form(content_type, body)
-        images = [_picture(part) for part in parts if part.name == field]
+        images = [_image(part) for part in parts if part.name == field]
         if not images:
             raise bad_parameter(f"the form has no field `{field}`: send the picture there (curl -F {field}=@photo.jpg)")
         return images, [(part.name, _text(part)) for part in parts if part.name != field]
-    # curl labels any body as a web form: what counts is what the bytes are.
+    # curl labels any body as a web form: the bytes decide, not the label.
     declared = content_type.partition(";")[0].strip().lower()
     if not body:
         raise RequestError(
@@ -132,8 +154,8 @@ def _parts(content_type: str, body: bytes, field: str) -> tuple[list[bytes], Seq
     )
 
 
-def _picture(part: Part) -> bytes:
-    # Some clients give files no name; what is neither named nor a picture was written by somebody who meant it as text.
+def _image(part: Part) -> bytes:
+    # Some clients send files without a name: only a nameless part that is no image either was meant as text.
     if not part.is_file and image_format(part.data) is None:
         raise bad_parameter(
             f"the field `{part.name}` is text and not a file; URLs are not fetched: send the picture itself "

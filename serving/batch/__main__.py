@@ -3,10 +3,10 @@
     python -m serving.batch --model efficientnet_lite0 --input photos --output labels.parquet
     python -m serving.batch --model efficientnet_lite0 --input s3://bucket/photos --output labels.parquet --workers 8
 
-One row a picture: `path`, `labels`, `indices`, `probabilities`, `error_code`, `error`, `model`, `version`, `variant`.
-The same command again goes on where a killed one was, and does nothing where all is done. Needs the extra `batch`
-(Ray Data). About ten seconds to start, then as fast as the model runs on all cores. Exit code 0, also where single
-pictures have errors; 1 where none could be classified. The service's HALFTONE_* limits and variant hold here too.
+One row per image: `path`, `labels`, `indices`, `probabilities`, `error_code`, `error`, `model`, `version`, `variant`.
+The same command again resumes a run that was killed, and does nothing if all is done. Needs the extra `batch` (Ray
+Data). Takes about ten seconds to start, then runs as fast as the model on all cores. Exit code 0, even if some images
+have errors; 1 if none could be classified. The service's HALFTONE_* limits and variant apply here too.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ PROG = "python -m serving.batch"
 
 @dataclass(frozen=True, kw_only=True)
 class BatchConfig:
-    """Classify every picture of a folder or bucket into a Parquet file; run it again to go on after an interruption."""
+    """Classify every picture of a folder or bucket into a Parquet file; run it again to resume it."""
 
     input: str
     """Folder of pictures, searched to any depth, or its URI such as s3://bucket/photos."""
 
     output: Path
-    """Parquet file to make; OUTPUT.parts beside it holds what is done while it is made."""
+    """Parquet file to write; OUTPUT.parts next to it holds the finished parts meanwhile."""
 
     model: str = DEFAULT_MODEL
-    """Bundle that answers."""
+    """Name of the bundle."""
 
     top_k: int = DEFAULT_TOP_K
     """Classes in each row."""
 
     workers: int = 0
-    """Processes, which share the cores; 0: two, and one for every four cores of larger machines."""
+    """Number of processes, which share the cores; 0: two, or one per four cores on larger machines."""
 
     def __post_init__(self) -> None:
         if self.output.suffix != ".parquet":
@@ -54,7 +54,7 @@ class BatchConfig:
 
 
 def check_installed() -> None:
-    """Raise HalftoneError where what offline scoring needs isn't installed."""
+    """Raise HalftoneError if a library that offline scoring needs isn't installed."""
     missing = [name for name in ("pyarrow", "ray") if find_spec(name) is None]
     if missing:
         raise HalftoneError(
@@ -64,7 +64,7 @@ def check_installed() -> None:
 
 
 def batch(config: BatchConfig) -> int:
-    """Score and report; returns the exit code."""
+    """Score and report; return the exit code."""
     check_installed()
     from serving.batch.run import Result, default_workers, score
 
@@ -100,7 +100,7 @@ def _report(result: object, output: Path) -> None:
     for code, count in result.errors.items():
         print(f"  {count} x {code}: see the column `error`")
     if result.added:
-        print(f"  {result.added} pictures came after the run was begun and are not in it: make another output of them")
+        print(f"  {result.added} pictures were added after the run started and are not in it: use another output")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""`python -m serving.batch.benchmark --model NAME --input DIR`: offline scoring against the raw runtime.
+"""`python -m serving.batch.benchmark --model NAME --input DIR`: compare offline scoring with the raw runtime.
 
-Takes turns on the same pictures: all cores decode, fit and run them with threads in this process, without Ray, without
-Parquet; then `serving.batch` scores them. Prints images/s of both and the ratio, with hardware, versions and date. What
-counts for `serving.batch` is the time from the first picture to the last written part; the whole command, which also
-starts Ray and the workers (some seconds, however many pictures), is shown beside it. The pictures are read once before.
-5,000 pictures of 500 x 375 pixels take about a minute a turn on two cores.
+Both alternate on the same images: first threads of this process decode, fit and run them on all cores, without Ray or
+Parquet, then `serving.batch` scores them. Prints images/s of both and the ratio, with hardware, versions and date. For
+`serving.batch`, the time from the first image to the last written part counts; the duration of the whole command, which
+also starts Ray and the workers (some seconds, for any number of images), is shown next to it. All images are read once
+before each measurement. 5,000 images of 500 x 375 pixels take about a minute per turn on two cores.
 """
 
 from __future__ import annotations
@@ -24,16 +24,17 @@ from typing import Any
 import numpy as np
 
 from export.benchmark.tables import Cells, as_markdown, as_text
-from models.bundle.store import DEFAULT_MODEL
+from models.bundle.store import DEFAULT_MODEL, open_bundle
 from models.common.cli import DONE, run
 from models.common.errors import HalftoneError
 from models.common.files import write_atomic
 from models.common.host import host
 from models.preprocess.decode import ImageError
 from models.preprocess.transform import load
+from serving.api.upload import DEFAULT_TOP_K
 from serving.batch.__main__ import check_installed
 from serving.batching.autotune import batch_sizes
-from serving.lifecycle.loading import open_fastest
+from serving.lifecycle.loading import load_fastest
 from serving.settings import Settings
 
 PROG = "python -m serving.batch.benchmark"
@@ -49,16 +50,16 @@ class BenchmarkConfig:
     """Folder of pictures, or its URI."""
 
     model: str = DEFAULT_MODEL
-    """Bundle that answers."""
+    """Name of the bundle."""
 
     rounds: int = 2
-    """How often each of the two has its turn."""
+    """Turns of each of the two."""
 
     workers: int = 0
-    """Processes of `serving.batch`; 0: its default."""
+    """Number of processes of `serving.batch`; 0: its default."""
 
     output: Path | None = None
-    """File besides: `.md` for Markdown, `.json` for every figure."""
+    """File to write as well: `.md` for Markdown, `.json` for every figure."""
 
     def __post_init__(self) -> None:
         if self.rounds < 1 or self.workers < 0:
@@ -68,13 +69,13 @@ class BenchmarkConfig:
 
 
 def benchmark(config: BenchmarkConfig) -> int:
-    """Measure, print and write; returns the exit code."""
+    """Measure, print and write the results; return the exit code."""
     check_installed()
     settings = replace(Settings.from_environment(), model=config.model)
-    settings = replace(settings, variant=open_fastest(config.model, settings).record.variant)
-    turns = [(_raw(settings, config.input), _batch(settings, config)) for _ in range(config.rounds)]
-    raw, batch = ([turn[place] for turn in turns] for place in (0, 1))
-    ratio = statistics.median(two["rate"] / one["rate"] for one, two in turns)
+    settings = replace(settings, variant=load_fastest(config.model, settings).record.variant)
+    turns = [(_measure_raw(settings, config.input), _measure_batch(settings, config)) for _ in range(config.rounds)]
+    raw, batch = [turn[0] for turn in turns], [turn[1] for turn in turns]
+    ratio = statistics.median(of_batch["rate"] / of_raw["rate"] for of_raw, of_batch in turns)
     report: dict[str, Any] = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "host": host(),
@@ -89,51 +90,51 @@ def benchmark(config: BenchmarkConfig) -> int:
     rows = [_cells("raw runtime, threads", raw, 1.0), _cells("serving.batch, Ray Data", batch, ratio)]
     about = {name: report[name] for name in ("date", "host")}
     print(as_text(HEADINGS, rows, about))
-    print(_setting(report))
+    print(_conditions(report))
     if config.output is not None:
         markdown = config.output.suffix == ".md"
-        table = f"{as_markdown(HEADINGS, rows, about)}\n{_setting(report)}"
+        table = f"{as_markdown(HEADINGS, rows, about)}\n{_conditions(report)}"
         text = table if markdown else json.dumps(report, indent=1)
         write_atomic(config.output, (text + "\n").encode())
     return DONE
 
 
-def _setting(report: dict[str, Any]) -> str:
+def _conditions(report: dict[str, Any]) -> str:
     libraries = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
     return f"{report['pictures']} pictures, {report['model']} {report['variant']}; {libraries}"
 
 
-def _raw(settings: Settings, location: str) -> dict[str, float]:
-    """Images/s of decoding, fitting and running with as many threads as cores, in the batches that serving chose."""
+def _measure_raw(settings: Settings, location: str) -> dict[str, float]:
+    """Decode, fit and run all images with as many threads as cores, in batches of the size that serving chooses."""
     from serving.batch.inputs import Pictures
 
-    opened = open_fastest(settings.model, settings)
-    size = batch_sizes(settings.model, opened.runtime, settings)[1].best(settings.queue)
-    spec, pictures = opened.bundle.manifest.input, Pictures(location)
+    loaded = load_fastest(settings.model, settings)
+    size = batch_sizes(settings.model, loaded.runtime, settings)[1].best(settings.queue)
+    spec, pictures = loaded.bundle.manifest.input, Pictures(location)
     names = pictures.names()
     for name in names:
         pictures.read(name, settings.max_body)
 
-    def work(group: list[str]) -> None:
+    def work(batch: list[str]) -> None:
         pixels = []
-        for name in group:
+        for name in batch:
             try:
                 pixels.append(load(pictures.read(name, settings.max_body), spec, max_pixels=settings.max_pixels))
             except ImageError:
                 continue
         if pixels:
-            opened.runtime.run(np.stack(pixels))
+            loaded.runtime.run(np.stack(pixels))
 
-    groups = [names[place : place + size] for place in range(0, len(names), size)]
+    batches = [names[place : place + size] for place in range(0, len(names), size)]
     start = time.monotonic()
     with ThreadPoolExecutor(settings.worker_threads) as pool:
-        for _ in pool.map(work, groups):
+        for _ in pool.map(work, batches):
             pass
     seconds = time.monotonic() - start
     return {"pictures": len(names), "seconds": seconds, "rate": len(names) / seconds}
 
 
-def _batch(settings: Settings, config: BenchmarkConfig) -> dict[str, float]:
+def _measure_batch(settings: Settings, config: BenchmarkConfig) -> dict[str, float]:
     from serving.batch.run import Result, default_workers, score
 
     with tempfile.TemporaryDirectory() as folder:
@@ -141,7 +142,7 @@ def _batch(settings: Settings, config: BenchmarkConfig) -> dict[str, float]:
             settings,
             location=config.input,
             output=Path(folder) / "rows.parquet",
-            top_k=min(5, len(open_fastest(settings.model, settings).bundle.manifest.labels)),
+            top_k=min(DEFAULT_TOP_K, len(open_bundle(settings.model).manifest.labels)),
             workers=config.workers or default_workers(),
             progress=lambda done, total: None,
         )

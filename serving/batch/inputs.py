@@ -1,6 +1,6 @@
-"""The pictures of a folder, here or in a bucket: found once, in a fixed order, and read one by one.
+"""Input images of a local folder or a bucket: listed once in a fixed order, and read one by one.
 
-`s3://`, `gs://`, `hdfs://` and `file://` are read by pyarrow, other URIs by the fsspec package of their name.
+pyarrow reads `s3://`, `gs://`, `hdfs://` and `file://`; the fsspec package of their scheme reads other URIs.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from models.common.errors import HalftoneError
 SUFFIXES = frozenset(
     (".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 )
-"""What counts as a picture; one that is neither JPEG, PNG nor WebP gets a row that says so."""
+"""Suffixes of the files to score; a file that is neither JPEG, PNG nor WebP gets a row with that error."""
 
 
 class Pictures:
-    """The files under a folder whose names end as a picture's do, whatever the case of the letters.
+    """The files under a folder with the suffix of an image, in any case.
 
     Args:
         location: path of a folder, or a URI.
 
     Raises:
-        HalftoneError: there is no such folder, or it can't be reached.
+        HalftoneError: the folder does not exist or can't be reached.
     """
 
     def __init__(self, location: str) -> None:
@@ -39,13 +39,13 @@ class Pictures:
             raise HalftoneError(f"--input {location} is not a folder: name one that holds pictures")
 
     def names(self) -> list[str]:
-        """Paths relative to the folder, with `/` between, in the order of their characters.
+        """Return the paths relative to the folder, with `/` between, in the order of their characters.
 
         Raises:
-            HalftoneError: the folder can't be listed, holds no picture, or a name that isn't UTF-8.
+            HalftoneError: the folder can't be listed, holds no image, or holds a name that isn't UTF-8.
         """
         try:
-            names = sorted(self._found())
+            names = sorted(self._list())
         except (OSError, ArrowException) as error:
             raise HalftoneError(f"--input {self.location} can't be listed: {_reason(error)}") from None
         except UnicodeDecodeError as error:
@@ -58,16 +58,16 @@ class Pictures:
         return names
 
     def read(self, name: str, limit: int) -> bytes:
-        """The first `limit` bytes of a picture at most.
+        """Return at most the first `limit` bytes of an image.
 
         Raises:
-            OSError: it can't be read.
+            OSError: the file can't be read.
         """
         with self._files.open_input_stream(f"{self._root}/{name}") as stream:
             data: bytes = stream.read(limit)
         return data
 
-    def _found(self) -> Iterator[str]:
+    def _list(self) -> Iterator[str]:
         prefix = f"{self._root}/"
         for info in self._files.get_file_info(fs.FileSelector(self._root, recursive=True)):
             if info.type == fs.FileType.File and PurePosixPath(info.path).suffix.lower() in SUFFIXES:

@@ -1,15 +1,13 @@
-"""What is to be scored and how far it has come: a folder of parts beside the output, so that a killed run goes on.
+"""State of a scoring job: a folder of parts next to the output, so that a killed run can be resumed; output columns.
 
-    FILE.parquet.parts/job.json            what the run is, written once
-                       pictures.parquet    the names, fixed when the run begins
-                       part-0000012.parquet    the rows of one chunk of them, written in one step
-                       lock                held by the command that works on it
+    FILE.parquet.parts/job.json            the job, written once
+                       pictures.parquet    names of the images, fixed when the run starts
+                       part-0000012.parquet    rows of one chunk of the images
+                       lock                held by the command that works on the job
 
-Every file appears in one step, so a part is there as a whole or not at all. When all are there they become the
-output, in the order of the pictures' names, and the folder is removed.
+Every file is written atomically, so a part is complete or missing. When all parts exist, they become the output, in the
+order of the images' names, and the folder is removed.
 """
-
-# MERGED-DOC """The columns of the output."""
 
 from __future__ import annotations
 
@@ -30,15 +28,34 @@ from models.common.errors import HalftoneError
 from models.common.files import atomic_path, write_atomic
 
 _CHUNKS = 64
-
 _SMALLEST, _LARGEST = 16, 1024
-
 _ROW_GROUP = 65536
+
+KEY = b"halftone"
+"""Key of the file's metadata whose value is the job, as JSON."""
+
+SCHEMA = pa.schema(
+    [
+        # Relative to the input, with "/" between.
+        pa.field("path", pa.string(), nullable=False),
+        # The most probable classes, best first; null if there is an error.
+        pa.field("labels", pa.list_(pa.string())),
+        pa.field("indices", pa.list_(pa.int32())),
+        pa.field("probabilities", pa.list_(pa.float32())),
+        # The service's error code and message; null if there is no error.
+        pa.field("error_code", pa.string()),
+        pa.field("error", pa.string()),
+        pa.field("model", pa.string(), nullable=False),
+        pa.field("version", pa.string(), nullable=False),
+        pa.field("variant", pa.string(), nullable=False),
+    ]
+)
+"""Columns of the output."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What a run scores and with what; a resumed run must be the same."""
+    """Input and model of a run; a resumed run must have the same."""
 
     input: str
     """Folder or URI."""
@@ -47,26 +64,26 @@ class Job:
     """Name of the bundle."""
 
     version: str
-    """Of the model."""
+    """Version of the model."""
 
     variant: str
-    """Proven variant that answers."""
+    """Proven variant in use."""
 
     top_k: int
     """Classes in each row."""
 
     max_pixels: int
-    """Most pixels of a picture."""
+    """Most pixels of an image."""
 
     max_bytes: int
-    """Largest file in bytes."""
+    """Largest file in bytes; kept as a record and for the comparison of runs."""
 
     pictures: int
-    """How many there are."""
+    """Number of images."""
 
     @property
     def chunk(self) -> int:
-        """Pictures in a part: few enough that little is lost, enough that a large run has few files."""
+        """Images per part: few enough that an interruption loses little, enough that a large run has few files."""
         return max(_SMALLEST, min(_LARGEST, self.pictures // _CHUNKS))
 
     @property
@@ -75,19 +92,19 @@ class Job:
         return -(-self.pictures // self.chunk)
 
     def size(self, chunk: int) -> int:
-        """Pictures in that chunk."""
+        """Return the number of images in a chunk."""
         return min(self.chunk, self.pictures - chunk * self.chunk)
 
     def to_json(self) -> bytes:
-        """UTF-8 JSON."""
+        """Return the job as UTF-8 JSON."""
         return (json.dumps(asdict(self), indent=1) + "\n").encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> Self:
-        """What `to_json` wrote.
+        """Parse the output of `to_json`.
 
         Raises:
-            HalftoneError: it is something else.
+            HalftoneError: the data is no job of this version.
         """
         try:
             return cls(**json.loads(data))
@@ -95,7 +112,7 @@ class Job:
             raise HalftoneError("it is not the work of this version of `python -m serving.batch`") from None
 
 
-class Workplace:
+class PartsFolder:
     """The folder of parts of one output.
 
     Args:
@@ -108,11 +125,11 @@ class Workplace:
         self._job, self._names = self.folder / "job.json", self.folder / "pictures.parquet"
 
     @contextlib.contextmanager
-    def claimed(self) -> Iterator[None]:
-        """Be the only command that works on this output; what a finished or refused run leaves is removed afterwards.
+    def locked(self) -> Iterator[None]:
+        """Hold the lock of this output; remove the folder afterwards if the run is finished or was refused.
 
         Raises:
-            HalftoneError: another one does, or the folder can't be written.
+            HalftoneError: another command holds the lock, or the folder can't be written.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -131,54 +148,54 @@ class Workplace:
                 shutil.rmtree(self.folder, ignore_errors=True)
             os.close(lock)
 
-    def job(self) -> Job | None:
-        """The run that was begun here, or None.
+    def unfinished_job(self) -> Job | None:
+        """Return the job that was started here, or None.
 
         Raises:
-            HalftoneError: what is there can't be gone on with.
+            HalftoneError: the folder's job can't be resumed.
         """
         if not self._job.exists():
             return None
         try:
             return Job.from_json(self._job.read_bytes())
         except HalftoneError as error:
-            raise HalftoneError(f"{self._job} can't be used, {error}: remove {self.folder} to begin again") from None
+            raise HalftoneError(f"{self._job} can't be used, {error}: remove {self.folder} to start again") from None
 
-    def begin(self, job: Job, names: list[str]) -> None:
-        """Write down what the run is; from now on it can be gone on with."""
+    def start(self, job: Job, names: list[str]) -> None:
+        """Write the job and the names of its images; from now on the run can be resumed."""
         with atomic_path(self._names) as path:
             pq.write_table(pa.table({"path": names}), path, row_group_size=job.chunk)
         write_atomic(self._job, job.to_json())
 
     def names(self, chunk: int | None = None) -> list[str]:
-        """The names of all pictures, or those of one chunk."""
+        """Return the names of all images, or those of one chunk."""
         with pq.ParquetFile(self._names) as file:
             table = file.read() if chunk is None else file.read_row_group(chunk)
         names: list[str] = table.column("path").to_pylist()
         return names
 
     def part(self, chunk: int) -> Path:
-        """Where the rows of a chunk are."""
+        """Return the path of a chunk's rows."""
         return self.folder / f"part-{chunk:07d}.parquet"
 
     def missing(self, job: Job) -> list[int]:
-        """The chunks without a part, ascending."""
+        """Return the chunks without a part, in ascending order."""
         done = {path.name for path in self.folder.glob("part-*.parquet")}
         return [chunk for chunk in range(job.chunks) if self.part(chunk).name not in done]
 
     def finish(self, job: Job) -> dict[str, int]:
-        """Make the output of the parts and remove them.
+        """Merge the parts into the output and remove them.
 
         Returns:
-            How often each error code occurs, most often first.
+            Number of rows with each error code, in descending order.
 
         Raises:
-            HalftoneError: the parts don't hold each picture once.
+            HalftoneError: a part does not hold each image of its chunk once.
         """
         counts: dict[str, int] = {}
         merged, schema = self.folder / "all.parquet", SCHEMA.with_metadata({KEY: job.to_json()})
         with atomic_path(merged) as path, pq.ParquetWriter(path, schema) as writer:
-            for table in self._groups(job):
+            for table in self._row_groups(job):
                 for each in table.column("error_code").drop_null().value_counts().to_pylist():
                     counts[each["values"]] = counts.get(each["values"], 0) + each["counts"]
                 writer.write_table(table)
@@ -186,8 +203,8 @@ class Workplace:
         shutil.rmtree(self.folder)
         return dict(sorted(counts.items(), key=lambda item: -item[1]))
 
-    def _groups(self, job: Job) -> Iterator[pa.Table]:
-        """The rows in the order of the names, as many at once as make a good row group."""
+    def _row_groups(self, job: Job) -> Iterator[pa.Table]:
+        """Yield the rows in the order of the names, in tables of at least a row group."""
         waiting: list[pa.Table] = []
         for chunk in range(job.chunks):
             table = pq.read_table(self.part(chunk), schema=SCHEMA)
@@ -204,38 +221,16 @@ class Workplace:
             yield pa.concat_tables(waiting)
 
 
-def made(output: Path) -> Job:
-    """The job that made a finished output.
+def finished_job(output: Path) -> Job:
+    """Return the job that made a finished output.
 
     Raises:
-        HalftoneError: it was not made here.
+        HalftoneError: the file was not made by this command.
     """
     try:
         metadata: dict[bytes, Any] = pq.read_schema(output).metadata or {}
         return Job.from_json(metadata[KEY])
     except (pa.ArrowException, OSError, KeyError, HalftoneError):
         raise HalftoneError(
-            f"{output} is there and was not made by this command: remove it or name another --output"
+            f"{output} exists and was not made by this command: remove it or name another --output"
         ) from None
-
-
-KEY = b"halftone"
-
-"""Key of the file's metadata whose value is the job, as JSON."""
-
-SCHEMA = pa.schema(
-    [
-        # Relative to the input, with "/" between.
-        pa.field("path", pa.string(), nullable=False),
-        # The most probable classes, best first; null where there is an error.
-        pa.field("labels", pa.list_(pa.string())),
-        pa.field("indices", pa.list_(pa.int32())),
-        pa.field("probabilities", pa.list_(pa.float32())),
-        # A code as the service answers it, and what happened; null where all is well.
-        pa.field("error_code", pa.string()),
-        pa.field("error", pa.string()),
-        pa.field("model", pa.string(), nullable=False),
-        pa.field("version", pa.string(), nullable=False),
-        pa.field("variant", pa.string(), nullable=False),
-    ]
-)

@@ -1,8 +1,8 @@
-"""The chunks of a job spread over worker processes by Ray Data.
+"""Distribute the chunks of a job over worker processes with Ray Data.
 
-Only numbers of chunks travel: a worker reads its own pictures and writes its own part, so that no picture is ever
-copied between processes. Ray runs on this machine alone and listens on 127.0.0.1 alone; its dashboard and its usage
-reports are off.
+Ray passes on only the numbers of the chunks: a worker reads its images and writes its part, so that no image is copied
+between processes. Ray runs on this machine only and listens on 127.0.0.1 only; its dashboard and its usage reports are
+off.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import serving
 from models.common.errors import HalftoneError
 from models.common.files import atomic_path
 from serving.batch.inputs import Pictures
-from serving.batch.job import Job, Workplace
+from serving.batch.job import Job, PartsFolder
 from serving.batch.scorer import Scorer
 from serving.settings import Settings
 
@@ -36,78 +36,80 @@ _OBJECT_STORE_BYTES = 100 * 2**20
 
 
 @dataclass(frozen=True)
-class Done:
+class ScoredChunk:
     """A chunk whose part is written."""
 
     chunk: int
-    """Its number."""
+    """Number of the chunk."""
 
     rows: int
-    """Pictures in it."""
+    """Number of images in the chunk."""
 
-    begun: float
-    """Monotonic seconds of this machine."""
+    started: float
+    """Start, in monotonic seconds of this machine."""
 
     ended: float
-    """Likewise."""
+    """End, in monotonic seconds of this machine."""
 
 
 class Worker:
-    """One process with a model of its own.
+    """A worker process, which loads the model for itself.
 
     Args:
-        settings: with the model, variant and number of threads.
-        output: of the job.
-        job: to be worked on.
+        settings: settings with the model, variant and number of threads.
+        output: output of the job.
+        job: the job to work on.
     """
 
     def __init__(self, settings: Settings, output: Path, job: Job) -> None:
-        self._place = Workplace(output)
+        self._parts = PartsFolder(output)
         self._scorer = Scorer(settings, Pictures(job.input), job.top_k)
 
     def __call__(self, batch: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
         """Score the chunks with these numbers, each into its part."""
-        done = [self._chunk(int(chunk)) for chunk in batch["item"]]
-        names = ("chunk", "rows", "begun", "ended")
-        return {name: np.array([getattr(each, name) for each in done]) for name in names}
+        scored = [self._score(int(chunk)) for chunk in batch["item"]]
+        names = ("chunk", "rows", "started", "ended")
+        return {name: np.array([getattr(each, name) for each in scored]) for name in names}
 
-    def _chunk(self, chunk: int) -> Done:
-        begun = time.monotonic()
-        table = self._scorer.score(self._place.names(chunk))
-        with atomic_path(self._place.part(chunk)) as path:
+    def _score(self, chunk: int) -> ScoredChunk:
+        start = time.monotonic()
+        table = self._scorer.score(self._parts.names(chunk))
+        with atomic_path(self._parts.part(chunk)) as path:
             pq.write_table(table, path)
-        return Done(chunk, table.num_rows, begun, time.monotonic())
+        return ScoredChunk(chunk, table.num_rows, start, time.monotonic())
 
 
-def score_chunks(settings: Settings, output: Path, job: Job, chunks: Sequence[int], workers: int) -> Iterator[Done]:
-    """Write the parts of these chunks; yields each as soon as it is known to be done.
+def score_chunks(
+    settings: Settings, output: Path, job: Job, chunks: Sequence[int], workers: int
+) -> Iterator[ScoredChunk]:
+    """Write the parts of these chunks; yield each as soon as Ray reports it.
 
     Args:
-        settings: of each worker.
-        output: of the job.
-        job: to be worked on.
-        chunks: their numbers.
-        workers: processes.
+        settings: settings of each worker.
+        output: output of the job.
+        job: the job to work on.
+        chunks: numbers of the chunks.
+        workers: number of processes.
 
     Raises:
         HalftoneError: Ray can't be started, or a worker ended.
     """
     with _cluster(workers) as ray:
         try:
-            for row in _spread(ray, Worker, (settings, output, job), chunks, workers).iter_rows():
-                yield Done(**row)
+            for row in _data_set(ray, Worker, (settings, output, job), chunks, workers).iter_rows():
+                yield ScoredChunk(**row)
         except ray.exceptions.RayError as error:
             cause = str(error).strip().splitlines()[-1]
             raise HalftoneError(
-                f"the workers failed ({cause}): what is done is kept, run the same command again to go on"
+                f"the workers failed ({cause}): the finished parts are kept, run the same command again to resume"
             ) from None
 
 
-def _spread(ray: Any, worker: type, arguments: tuple[Any, ...], chunks: Sequence[int], workers: int) -> Any:
-    """The data set of what the workers return for the chunks."""
+def _data_set(ray: Any, worker: type, arguments: tuple[Any, ...], chunks: Sequence[int], workers: int) -> Any:
+    """Return the data set of the workers' results for the chunks."""
     numbers = ray.data.from_items(list(chunks), override_num_blocks=min(len(chunks), 64 * workers))
     with warnings.catch_warnings():
-        # Ray would have the two last options given in another way, which it doesn't have yet.
+        # Ray deprecates the last two options in favour of others that it doesn't have yet.
         warnings.simplefilter("ignore", DeprecationWarning)
         return numbers.map_batches(
             worker,
@@ -115,7 +117,7 @@ def _spread(ray: Any, worker: type, arguments: tuple[Any, ...], chunks: Sequence
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=workers),
             num_cpus=1,
-            # Else a worker that ends is started again for ever, whatever picture it ends on.
+            # Otherwise Ray restarts a worker without end that an image makes end.
             max_restarts=0,
             max_task_retries=0,
         )
@@ -123,15 +125,15 @@ def _spread(ray: Any, worker: type, arguments: tuple[Any, ...], chunks: Sequence
 
 @contextlib.contextmanager
 def _cluster(workers: int) -> Iterator[Any]:
-    """The module `ray`, connected to processes of its own that end with the block."""
+    """Yield the module `ray`, connected to its own processes, which end with the block."""
     os.environ.update(_environment())
-    # Ray reads the environment while it is imported.
+    # After the environment is set: Ray reads it on import.
     import ray
     import ray.data
 
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    # The names of Ray's sockets have to be short, and TMPDIR need not be.
+    # In /tmp, because the paths of Ray's sockets have to be short and TMPDIR may be long.
     with tempfile.TemporaryDirectory(prefix="ht-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         try:
             _start(ray, workers, folder)
@@ -154,7 +156,7 @@ def _start(ray: Any, workers: int, folder: str) -> None:
             logging_level=logging.ERROR,
             _temp_dir=folder,
         )
-    # Many kinds, as many programs have to start.
+    # Many kinds, because Ray starts many programs.
     except Exception as error:
         reason = " ".join(str(error).split())
         raise HalftoneError(f"Ray can't be started on this machine: {reason}") from None
@@ -164,12 +166,12 @@ def _environment() -> dict[str, str]:
     ours = str(Path(serving.__path__[0]).parent)
     others = os.environ.get("PYTHONPATH")
     return {
-        # Workers import this project also where it isn't installed.
+        # Workers import this project even if it isn't installed.
         "PYTHONPATH": os.pathsep.join([ours, others] if others else [ours]),
         "RAY_USAGE_STATS_ENABLED": "0",
-        # Despite its name it holds for Linux too: with 0 everything binds to 127.0.0.1 instead of every interface.
+        # Despite its name it applies to Linux too: with 0 everything binds to 127.0.0.1 instead of every interface.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-        # Processes of other users can reach 127.0.0.1 as well; a token of this run's own keeps them out.
+        # Processes of other users can reach 127.0.0.1 as well; a token of this run keeps them out.
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": _token(),
     }
@@ -177,5 +179,5 @@ def _environment() -> dict[str, str]:
 
 @cache
 def _token() -> str:
-    """One for the whole process: Ray reads it once."""
+    """Return a random token, the same for the whole process because Ray reads it once."""
     return secrets.token_hex(32)

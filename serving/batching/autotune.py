@@ -1,4 +1,4 @@
-"""How large a loaded model's batches should be, how many at once, and what it runs a second then."""
+"""Measure a loaded model at start-up, and choose its batch sizes and the number of batches in flight."""
 
 from __future__ import annotations
 
@@ -14,30 +14,45 @@ import numpy as np
 
 from export.cuda.device import GpuLostError
 from export.runtime import Runtime
-from serving.batching.cost_model import _GAIN, AlwaysUpTo, BatchSizes, Costs
+from serving.batching.cost_model import GAIN, AlwaysUpTo, BatchSizes, Costs
 from serving.settings import Settings
 
 logger = logging.getLogger("bentoml.halftone")
 
+SIZES = (1, 2, 4, 8, 16, 32)
+"""Sizes of batches to measure."""
+
 _TICK = 1e-6
+
+_KEEP_RATIO = 1.25
+"""A size is kept if its cost per image is at most this multiple of that of the best smaller size."""
+
+_STOP_RATIO, _STOP_COUNT = 1.6, 3
+"""The measurement stops at a size whose cost per image is this multiple of the least one, or after N sizes without
+gain."""
+
+_BATCHES_DECIDE = 2.0
+"""Least ratio of the throughput in batches to that of single images for which few large batches are better."""
+
+_FEW_STREAMS = 2
 
 
 def batch_sizes(
     name: str, runtime: Runtime, settings: Settings, known: tuple[int, Costs] | None = None
 ) -> tuple[int, BatchSizes]:
-    """How many batches at once and how large: as the settings say, or by what they cost on this machine now.
+    """Choose the number of batches in flight and their sizes: by the settings, the known costs, or a measurement.
 
     Args:
-        name: of the model, for the log.
-        runtime: to measure.
-        settings: of the service.
-        known: what is known of it already.
+        name: name of the model, for the log.
+        runtime: the loaded variant.
+        settings: the service's settings.
+        known: number of batches in flight and costs of the same network, if another model has measured them.
     """
     threads = min(settings.worker_threads, runtime.streams)
-    picture = np.zeros((1, *runtime.shape), np.uint8)
+    image = np.zeros((1, *runtime.shape), np.uint8)
 
     def run(size: int) -> None:
-        runtime.run(np.repeat(picture, size, axis=0))
+        runtime.run(np.repeat(image, size, axis=0))
 
     if settings.batch:
         for size in (size for size in SIZES if size <= settings.batch):
@@ -49,23 +64,29 @@ def batch_sizes(
             run(size)
         runtime.keep(known[1].seconds)
         return known
+    return _measured(name, runtime, threads, run, largest=settings.queue)
+
+
+def _measured(
+    name: str, runtime: Runtime, threads: int, run: Callable[[int], None], *, largest: int
+) -> tuple[int, Costs]:
     tried: set[int] = set()
 
     def prepare(size: int) -> None:
-        # What a size needs is made before several threads run it.
+        # The runtime allocates for a new size before several threads run it.
         tried.add(size)
         runtime.keep(tried)
 
-    costs_of = partial(measure, run, largest=settings.queue, prepare=prepare)
-    streams, costs = fewest_streams(threads, lambda streams: costs_of(streams=streams))
+    measure_run = partial(measure, run, largest=largest, prepare=prepare)
+    streams, costs = fewest_streams(threads, lambda streams: measure_run(streams=streams))
     runtime.keep(costs.seconds)
     figures = ", ".join(f"{size}: {1000 * seconds:.1f}" for size, seconds in costs.seconds.items())
     logger.info("%s: %d batches at once; milliseconds of a batch by its size: %s", name, streams, figures)
     return streams, costs
 
 
-def rate(runtime: Runtime, streams: int, sizes: BatchSizes, settings: Settings) -> float:
-    """Pictures a second that a runtime runs in such batches, which it has run before."""
+def throughput(runtime: Runtime, streams: int, sizes: BatchSizes, settings: Settings) -> float:
+    """Return the images per second that a runtime runs in batches of sizes that it has run before."""
     if isinstance(sizes, Costs):
         return streams * sizes.throughput
     batch = np.zeros((sizes.best(settings.queue), *runtime.shape), np.uint8)
@@ -74,29 +95,16 @@ def rate(runtime: Runtime, streams: int, sizes: BatchSizes, settings: Settings) 
     return streams * len(batch) / max(time.monotonic() - start, _TICK)
 
 
-SIZES = (1, 2, 4, 8, 16, 32)
-
-_HOPELESS = 1.25
-
-_WORSE = 1.6
-
-_IN_VAIN = 3
-
-_BATCHES_DECIDE = 2.0
-
-_FEW = 2
-
-
 def fewest_streams(threads: int, costs_with: Callable[[int], Costs]) -> tuple[int, Costs]:
-    """How many batches should be in flight, and what batches cost then.
+    """Choose the number of batches in flight.
 
-    As many as there are threads, where a batch costs about as much as its items one by one: each thread then works on
-    its own. Where large batches are much better, as on a GPU, the fewest that reach the same throughput: what waits
-    fills few large batches rather than many small ones.
+    If a batch costs about as much as its items one by one, it is the number of threads: each thread works on its own.
+    If large batches are much better, as on a GPU, it is the smallest number with the same throughput: the queue then
+    fills few large batches instead of many small ones.
 
     Args:
-        threads: that work; the most streams.
-        costs_with: measures with a number of streams.
+        threads: number of threads that run batches; the most streams.
+        costs_with: measures the costs with a number of streams.
 
     Returns:
         The number of streams, 1 to `threads`, and the costs with them.
@@ -104,9 +112,9 @@ def fewest_streams(threads: int, costs_with: Callable[[int], Costs]) -> tuple[in
     costs = costs_with(threads)
     if costs.throughput * costs.seconds[1] < _BATCHES_DECIDE:
         return threads, costs
-    for streams in range(1, min(threads, _FEW + 1)):
+    for streams in range(1, min(threads, _FEW_STREAMS + 1)):
         fewer = costs_with(streams)
-        if fewer.throughput * streams * _GAIN >= costs.throughput * threads:
+        if fewer.throughput * streams * GAIN >= costs.throughput * threads:
             return streams, fewer
     return threads, costs
 
@@ -120,32 +128,32 @@ def measure(
     clock: Callable[[], float] = time.monotonic,
     prepare: Callable[[int], object] = lambda size: None,
 ) -> Costs:
-    """Measure batches of 1, 2, 4, … on `streams` threads at once, as long as bigger ones may pay.
+    """Measure batches of 1, 2, 4, … on `streams` threads at once, as long as larger ones may pay.
 
-    Takes little more than twice `seconds` a size.
+    Takes little more than twice `seconds` per size.
 
     Args:
         run: executes a batch of the given size; called from several threads at once.
         streams: batches in flight.
-        largest: biggest size to try.
-        seconds: time to spend on each size, twice, beside a first run that is not counted.
-        clock: monotonic seconds.
-        prepare: called by this thread alone before a size is measured.
+        largest: largest size to try.
+        seconds: time to spend on each size, twice, in addition to a first run that does not count.
+        clock: monotonic clock in seconds.
+        prepare: called by the calling thread alone before it measures a size.
 
     Returns:
-        All sizes but those that cost over a quarter more a picture than a smaller one: they are never worth trying; and
-        none from the first one on that fails, for want of memory say.
+        The costs of all sizes, except those whose cost per image is over a quarter higher than a smaller size's, which
+        are never worth trying, and those from the first size on that fails, for example for want of memory.
 
     Raises:
-        Exception: what `run` raised on a single item.
-        GpuLostError: it raised this one.
+        Exception: the exception of `run` on a single item.
+        GpuLostError: `run` raised it on any size.
     """
     table: dict[int, float] = {}
-    least, in_vain = math.inf, 0
+    least, without_gain = math.inf, 0
     for size in (size for size in SIZES if size <= largest):
         try:
             prepare(size)
-            # The lower of two: something else that took the cores for a while would rule the size out.
+            # The lower of two: another process that takes the cores for a while would rule the size out.
             cost = min(_seconds_per_batch(run, size, streams, seconds, clock) for _ in range(2))
         except GpuLostError:
             raise
@@ -155,10 +163,10 @@ def measure(
             break
         table[size] = cost
         each = cost / size
-        if each > _WORSE * least:
+        if each > _STOP_RATIO * least:
             break
-        in_vain = 0 if each * _GAIN < least else in_vain + 1
-        if in_vain == _IN_VAIN:
+        without_gain = 0 if each * GAIN < least else without_gain + 1
+        if without_gain == _STOP_COUNT:
             break
         least = min(least, each)
     return Costs(_worth_trying(table))
@@ -167,7 +175,7 @@ def measure(
 def _worth_trying(table: Mapping[int, float]) -> dict[int, float]:
     kept, smaller = {}, math.inf
     for size, cost in table.items():
-        if cost / size <= _HOPELESS * smaller:
+        if cost / size <= _KEEP_RATIO * smaller:
             kept[size] = cost
         smaller = min(smaller, cost / size)
     return kept
@@ -176,9 +184,9 @@ def _worth_trying(table: Mapping[int, float]) -> dict[int, float]:
 def _seconds_per_batch(
     run: Callable[[int], object], size: int, streams: int, seconds: float, clock: Callable[[], float]
 ) -> float:
-    """Median seconds of a batch while `streams` threads run such batches one after the other."""
+    """Return the median duration of a batch while `streams` threads run such batches one after the other."""
     ready = threading.Barrier(streams)
-    taken: list[float] = []
+    durations: list[float] = []
     failures: list[Exception] = []
 
     def work() -> None:
@@ -190,9 +198,9 @@ def _seconds_per_batch(
                 before = now
                 run(size)
                 now = clock()
-                taken.append(now - before)
+                durations.append(now - before)
         except threading.BrokenBarrierError:
-            # Another thread failed, and says why.
+            # Another thread failed, and reports why.
             return
         except Exception as error:
             failures.append(error)
@@ -205,5 +213,5 @@ def _seconds_per_batch(
         each.join()
     if failures:
         raise failures[0]
-    # Not the mean: something else that takes the cores for a moment would decide.
-    return statistics.median(taken)
+    # Not the mean: a single interruption by another process would decide it.
+    return statistics.median(durations)

@@ -1,8 +1,8 @@
-"""Between the event loop and a runtime: a bounded queue, threads that decode and run, and batches where they pay.
+"""Dynamic batching between the event loop and a runtime: a bounded queue and threads that prepare, run and finish.
 
-Every thread takes whatever is next: it decodes a picture, and where that makes up a batch it runs the batch itself.
-Where batches don't pay, each picture is therefore decoded and run by one thread without being handed over; where they
-do, several threads decode for the batches, and as many batches as the runtime has streams are in flight.
+Every thread takes the next work: it prepares (decodes) an item, and runs the batch itself if that item completes one.
+If batches don't pay, one thread therefore decodes and runs each image without a hand-over. If they pay, several threads
+decode for the batches, and as many batches as the runtime has streams are in flight.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy.typing as npt
 
 from serving.batching.cost_model import BatchSizes
-from serving.batching.items import BatchRequest, Finish, Item, Observer, Prepare, Work, answer, finished, outcome
+from serving.batching.items import BatchRequest, Item, Step, Work, call, finish_item, resolve_all
 from serving.batching.scheduler import Scheduler
 from serving.http.errors import RequestError, unavailable
 
@@ -29,21 +29,53 @@ Many: TypeAlias = Sequence[Any] | npt.NDArray[Any]
 _DRAIN_POLL = 0.005
 
 
+class Observer(Protocol):
+    """Receiver of a batcher's timings; the batcher's threads call it."""
+
+    def waited(self, seconds: float, trace: Any, total: float | None) -> None:
+        """Receive the time that an item spent in the queue that it leaves now.
+
+        Args:
+            seconds: time in this queue.
+            trace: as given to `submit`.
+            total: time in all queues; None if another queue follows.
+        """
+
+    def prepared(self, seconds: float, trace: Any) -> None:
+        """Receive the time that the preparation of an item took; it ends now."""
+
+    def ran(self, seconds: float, traces: Sequence[Any]) -> None:
+        """Receive the time that a batch took; it ends now. There is one trace for each of its items."""
+
+
+class _NullObserver:
+    """Observer that ignores everything."""
+
+    def waited(self, seconds: float, trace: Any, total: float | None) -> None:
+        pass
+
+    def prepared(self, seconds: float, trace: Any) -> None:
+        pass
+
+    def ran(self, seconds: float, traces: Sequence[Any]) -> None:
+        pass
+
+
 class Batcher:
-    """A bounded, first-in-first-out queue in front of a function that works on several items at once.
+    """Bounded FIFO queue with deadlines in front of a function that works on several items at once.
 
     Args:
         run: takes a list of prepared items and returns a sequence of as many results; called from up to `streams`
-            threads at once. Where it raises, each item is tried once more alone, and what it raises then is the
-            item's own result.
-        sizes: decides how many items make a batch.
-        threads: threads that prepare and run.
-        parallel: how many of them find a core at once, for estimates of when something is done; all where not given.
-        streams: batches in flight at once.
-        capacity: items that may wait or be worked on at once.
-        observer: is told how long things take.
-        clock: monotonic seconds.
-        name: of the threads.
+            threads at once. If it raises, each item is run once more alone, and an exception then is the result of
+            that item.
+        sizes: decides the number of items in a batch.
+        threads: number of threads.
+        parallel: number of threads that have a core at once, for estimates of durations; default: all.
+        streams: most batches in flight.
+        capacity: most items that wait or are in work.
+        observer: receives the timings.
+        clock: monotonic clock in seconds.
+        name: prefix of the threads' names.
     """
 
     def __init__(
@@ -60,10 +92,10 @@ class Batcher:
         name: str = "classify",
     ) -> None:
         self._run = run
-        self._schedule = Scheduler(
+        self._scheduler = Scheduler(
             sizes=sizes, parallel=parallel or threads, streams=streams, capacity=capacity, clock=clock
         )
-        self._observer = observer or Observer()
+        self._observer = observer or _NullObserver()
         self._clock = clock
         self._lock = threading.Lock()
         self._wake = threading.Condition(self._lock)
@@ -75,75 +107,77 @@ class Batcher:
 
     @property
     def pending(self) -> int:
-        """Items that wait or are worked on."""
-        return self._schedule.pending
+        """Number of items that wait or are in work."""
+        return self._scheduler.pending
 
     @property
     def waiting(self) -> int:
-        """Items that nobody works on yet."""
-        return self._schedule.waiting
+        """Number of items that no thread works on yet."""
+        return self._scheduler.waiting
 
     def check_room(self, seconds: float) -> None:
-        """Whether `submit` would take one item more now, with so many seconds for it.
+        """Refuse an item with this time allowed for which `submit` would have no room now.
 
         Raises:
-            RequestError: 429 where it would not.
+            RequestError: 429.
         """
         with self._lock:
-            self._schedule.check_room(1, self._clock() + seconds)
+            self._scheduler.check_room(1, self._clock() + seconds)
 
     async def submit(
         self,
         values: Many,
         *,
         seconds: float,
-        prepare: Prepare | None = None,
-        finish: Finish | None = None,
+        prepare: Step | None = None,
+        finish: Step | None = None,
         trace: Any = None,
     ) -> list[Any]:
-        """Work on all values, or on none where the queue has no room for all of them.
+        """Work on all values, or on none if the queue has no room for all of them.
 
-        What waits longer than allowed, or whose caller was cancelled, is dropped before it costs anything.
+        A thread applies `prepare` to each value, then a thread runs a batch of them and applies `finish` to each
+        result: no step runs on the event loop. Items that wait too long, or whose caller is cancelled, are dropped
+        before a thread works on them.
 
         Args:
-            values: what to work on.
+            values: the values to work on.
             seconds: time allowed for all of them.
-            prepare: applied to each value by itself first.
-            finish: applied to each result by itself last.
-            trace: handed on to the observer.
+            prepare: first step of each value.
+            finish: last step of each result.
+            trace: passed on to the observer.
 
         Returns:
-            For each value its result, or the exception that it caused.
+            The result of each value, or the exception that it caused.
 
         Raises:
-            RequestError: 429 where there is no room, 503 while closing, 504 where the time is up.
+            RequestError: 429 if there is no room, 503 while closing, 504 if the time is up.
         """
         loop = asyncio.get_running_loop()
         now = self._clock()
-        group = BatchRequest(
+        request = BatchRequest(
             loop, loop.create_future(), now + seconds, [None] * len(values), prepare, finish, trace, len(values)
         )
         if not len(values):
             return []
-        self._accept([Item(group, index, value, now) for index, value in enumerate(values)])
-        timer = loop.call_later(seconds, _expire, group.future)
+        self._accept([Item(request, index, value, now) for index, value in enumerate(values)])
+        timer = loop.call_later(seconds, _expire, request.future)
         try:
-            return await group.future
+            return await request.future
         except TimeoutError:
-            raise _too_late(seconds) from None
+            raise _deadline_passed(seconds) from None
         finally:
             timer.cancel()
-            if group.left:
-                self._give_up(group)
+            if request.left:
+                self._abandon(request)
 
     def drain(self, seconds: float = math.inf) -> bool:
-        """Wait until nothing waits or is worked on; it goes on taking what is new. Not to be called on the event loop.
+        """Wait until no item is pending, while new ones are still accepted. Not to be called on the event loop.
 
         Args:
             seconds: longest time to wait.
 
         Returns:
-            Whether that came about in time.
+            True if that happened in time.
         """
         end = self._clock() + seconds
         while self.pending:
@@ -153,92 +187,92 @@ class Batcher:
         return True
 
     def close(self) -> None:
-        """Take nothing new, finish what was accepted, and end the threads; a second call does nothing more."""
+        """Refuse new items, finish the accepted ones, and end the threads; a second call does nothing."""
         with self._lock:
             self._closed = True
             self._wake.notify_all()
         for thread in self._threads:
             thread.join()
-        # What it belongs to can go at once: no circle is left for a collector that is told to look no more.
+        # Breaks the reference cycle with the owner of `run`: after `gc.freeze()` the collector would never free it.
         self._run = _nothing
 
     def _accept(self, items: list[Item]) -> None:
         with self._lock:
             if self._closed:
-                raise unavailable("shutting_down", "the service is shutting down: ask another replica", retry_after=1)
-            self._schedule.add(items)
+                raise unavailable("shutting_down", "the service is shutting down: use another replica", retry_after=1)
+            self._scheduler.add(items)
             if self._idle:
                 self._wake.notify(min(self._idle, len(items)))
 
-    def _give_up(self, group: BatchRequest) -> None:
-        """Drop what is left of a request whose caller is gone; its places in the queue are free at once."""
+    def _abandon(self, request: BatchRequest) -> None:
+        """Drop the rest of a request whose caller is gone; its places in the queue are free at once."""
         with self._lock:
-            group.given_up = True
-            self._schedule.remove(group)
+            request.abandoned = True
+            self._scheduler.remove(request)
             self._wake.notify_all()
 
     def _work(self) -> None:
-        """A thread's life: take what is next, do it outside the lock, tell the callers."""
-        task: Work | None = None
+        """Loop of a thread: take the next work, do it outside the lock, resolve the requests that are done."""
+        work: Work | None = None
         while True:
             with self._lock:
-                over = self._schedule.settle(task) if task else []
-                task = self._schedule.next(over)
-            # Before anything else is begun or waited for: the event loop can write the answers meanwhile.
-            answer(over)
-            if task is None and (task := self._wait()) is None:
+                done = self._scheduler.settle(work) if work else []
+                work = self._scheduler.next(done)
+            # Before the next work or sleep: the event loop can write the responses meanwhile.
+            resolve_all(done)
+            if work is None and (work := self._wait()) is None:
                 return
             try:
-                (self._run_batch if task.run else self._prepare_one)(task)
-            # The thread must live on, whatever it is: whoever waits for these items is told.
+                (self._run_batch if work.run else self._prepare_one)(work)
+            # Whatever it is, the thread must survive it, and the callers of these items must get an error.
             except BaseException as error:
-                task.outcomes = [SystemError(f"{type(error).__name__}: {error}")] * len(task.items)
+                work.outcomes = [SystemError(f"{type(error).__name__}: {error}")] * len(work.items)
 
     def _wait(self) -> Work | None:
-        """Sleep until there is something to do; None when the batcher is closed and all is done."""
+        """Sleep until there is work; return None once the batcher is closed and no item is pending."""
         while True:
-            over: list[BatchRequest] = []
+            done: list[BatchRequest] = []
             with self._lock:
-                task = self._schedule.next(over)
-                if task is None and not over:
-                    if self._closed and not self._schedule.pending:
+                work = self._scheduler.next(done)
+                if work is None and not done:
+                    if self._closed and not self._scheduler.pending:
                         self._wake.notify_all()
                         return None
                     self._idle += 1
-                    self._wake.wait(self._schedule.hold_seconds())
+                    self._wake.wait(self._scheduler.hold_seconds())
                     self._idle -= 1
-            answer(over)
-            if task is not None:
-                return task
+            resolve_all(done)
+            if work is not None:
+                return work
 
-    def _prepare_one(self, task: Work) -> None:
-        (item,) = task.items
+    def _prepare_one(self, work: Work) -> None:
+        (item,) = work.items
         start = self._clock()
         item.waited = start - item.since
-        self._observer.waited(item.waited, item.group.trace, None)
-        assert item.group.prepare is not None
-        task.outcomes = [outcome(item.group.prepare, item.value)]
+        self._observer.waited(item.waited, item.request.trace, None)
+        assert item.request.prepare is not None
+        work.outcomes = [call(item.request.prepare, item.value)]
         item.since = self._clock()
-        task.seconds = item.since - start
-        self._observer.prepared(task.seconds, item.group.trace)
+        work.seconds = item.since - start
+        self._observer.prepared(work.seconds, item.request.trace)
 
-    def _run_batch(self, task: Work) -> None:
+    def _run_batch(self, work: Work) -> None:
         start = self._clock()
-        for item in task.items:
+        for item in work.items:
             waited = start - item.since
-            self._observer.waited(waited, item.group.trace, item.waited + waited)
-        results = outcome(self._run, [item.value for item in task.items])
+            self._observer.waited(waited, item.request.trace, item.waited + waited)
+        results = call(self._run, [item.value for item in work.items])
         if isinstance(results, Exception):
-            results = self._one_by_one(task.items, results)
+            results = self._run_one_by_one(work.items, results)
         else:
-            task.seconds = self._clock() - start
-            self._observer.ran(task.seconds, [item.group.trace for item in task.items])
-        task.outcomes = [finished(item, result) for item, result in zip(task.items, results, strict=True)]
+            work.seconds = self._clock() - start
+            self._observer.ran(work.seconds, [item.request.trace for item in work.items])
+        work.outcomes = [finish_item(item, result) for item, result in zip(work.items, results, strict=True)]
 
-    def _one_by_one(self, items: list[Item], error: Exception) -> list[Any]:
-        """Each item's own result after a batch failed: a bad item fails alone, and a failure that passes harms none."""
+    def _run_one_by_one(self, items: list[Item], error: Exception) -> list[Any]:
+        """Run each item of a failed batch alone: a bad item fails alone, and a passing failure harms no item."""
         logger.warning("a batch of %d failed, each is tried once more alone: %r", len(items), error)
-        results = (outcome(self._run, [item.value]) for item in items)
+        results = (call(self._run, [item.value]) for item in items)
         return [result if isinstance(result, Exception) else result[0] for result in results]
 
 
@@ -251,7 +285,7 @@ def _expire(future: asyncio.Future[list[Any]]) -> None:
         future.set_exception(TimeoutError())
 
 
-def _too_late(seconds: float) -> RequestError:
+def _deadline_passed(seconds: float) -> RequestError:
     return RequestError(
         504, "deadline_passed", f"the answer was not ready within {seconds:g} s: try again when there is less to do"
     )

@@ -1,7 +1,7 @@
-"""What a batch costs, and so how many pictures to run at once: measured at the start, refined while it serves.
+"""Batch sizes from a cost model: the measured seconds of a batch by its size, refined while the service runs.
 
-Where a model runs eight pictures in less than eight times the time of one (a GPU, a processor with matrix units),
-batches raise the throughput; on most processors they don't, and every batch would only make its first picture wait.
+If a model runs eight images in less than eight times the time of one (a GPU, a processor with matrix units), batches
+raise the throughput. On most processors they don't, and a batch would only delay its first image.
 """
 
 from __future__ import annotations
@@ -9,116 +9,118 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-_GAIN = 1.03
+GAIN = 1.03
+"""Least ratio of two throughputs that counts as a gain; below it they count as equal."""
 
 _SMOOTHING = 0.1
+"""Weight of a new sample in the moving average."""
 
-_LONG_AGO = 4
+_MAX_GAP = 4
+"""Largest age of a size's last sample, in batches, that raises the weight of the new one."""
 
-_EXPLORE_EVERY = 128
+_EXPLORE_EVERY, _EXPLORE_SHARE = 128, 0.015
+"""One batch in N tries another size, if that wastes at most this share of the throughput."""
 
-_EXPLORE_FIRST_EVERY = 16
-
-_FIRST = 6
-
-_EXPLORE_SHARE = 0.015
+_EARLY_EVERY, _EARLY_SAMPLES = 16, 6
+"""One batch in N tries another size while that has fewer samples than this."""
 
 
 class BatchSizes(Protocol):
     """Decides the size of batches; called under the batcher's lock."""
 
     def best(self, available: int) -> int:
-        """How many of `available` (at least 1) items to run at once; the same until something is observed."""
+        """Return the number of the `available` (at least 1) items to run at once; only `observe` changes it."""
 
     def observe(self, size: int, seconds: float) -> None:
-        """Learn that a batch of `size` took this long."""
+        """Receive the duration of a batch of `size`."""
 
     def waiting_pays(self, ready: int, coming: int, seconds: float) -> bool:
-        """Whether `ready` items should wait `seconds` for `coming` more, when one batch can run at a time."""
+        """Return True if `ready` items should wait `seconds` for `coming` more; one batch can run at a time."""
 
 
 class AlwaysUpTo:
-    """Batches of whatever is there up to a fixed size; 1 means no batching."""
+    """Batches of all available items up to a fixed size; 1 means no batching."""
 
     def __init__(self, size: int) -> None:
         self._size = size
 
     def best(self, available: int) -> int:
-        """All that is there, up to the fixed size."""
+        """Return all available items, up to the fixed size."""
         return min(available, self._size)
 
     def observe(self, size: int, seconds: float) -> None:
-        """Nothing is learned."""
+        """Do nothing."""
 
     def waiting_pays(self, ready: int, coming: int, seconds: float) -> bool:
-        """Never."""
+        """Return False."""
         return False
 
 
 class Costs:
-    """The measured cost of batches.
+    """Batch sizes by a table of measured durations.
 
     Args:
-        seconds: size of a batch to the seconds that it takes while all streams are busy; holds at least size 1.
+        seconds: size of a batch to its duration in seconds while all streams are busy; holds at least size 1.
     """
 
     def __init__(self, seconds: Mapping[int, float]) -> None:
         self._seconds = dict(sorted(seconds.items()))
         self._observed = 1
         self._last_observed = dict.fromkeys(self._seconds, 0)
-        self._seen = dict.fromkeys(self._seconds, 0)
+        self._samples = dict.fromkeys(self._seconds, 0)
 
     @property
     def seconds(self) -> dict[int, float]:
-        """Size to the seconds of one batch, as known now."""
+        """Size of a batch to the current average of its duration in seconds."""
         return dict(self._seconds)
 
     @property
     def throughput(self) -> float:
-        """Items a second of one stream in batches of the best size."""
+        """Items per second of one stream in batches of the best size."""
         return max(size / seconds for size, seconds in self._seconds.items())
 
     def best(self, available: int) -> int:
-        """The size of the highest throughput that the queue fills; the smallest of those that are about as good.
+        """Return the size with the highest throughput that the queue fills; the smallest one if several are equal.
 
-        Now and then another size is tried in its turn, so that its figure stays true as the machine's load changes;
-        not where that would cost more than a small share of the throughput. At first it is tried often: what a size
-        costs while pictures are decoded beside it is not what it cost on the idle machine at the start.
+        From time to time another size is tried, so that its average follows the machine's load, unless that would
+        waste more than a small share of the throughput. Early on this happens more often: while images are decoded on
+        the other cores, a batch does not take as long as on the idle machine at the start.
         """
         each = {size: seconds / size for size, seconds in self._seconds.items() if size <= available}
-        limit = _GAIN * min(each.values())
+        limit = GAIN * min(each.values())
         best = next(size for size in each if each[size] <= limit)
-        return self._explored(best, {size: size * (cost - each[best]) for size, cost in each.items() if size != best})
+        return self._explore(best, {size: size * (cost - each[best]) for size, cost in each.items() if size != best})
 
-    def _explored(self, best: int, extra: Mapping[int, float]) -> int:
-        """The best size, or another one whose turn it is; `extra` is what a batch of that one wastes, in seconds."""
+    def _explore(self, best: int, waste: Mapping[int, float]) -> int:
+        """Return the best size, or another one if it is due; `waste` is the loss of a batch of each in seconds."""
         turn, rest = divmod(self._observed, _EXPLORE_EVERY)
-        if extra and not rest:
-            other = list(extra)[turn % len(extra)]
-            return other if extra[other] <= _EXPLORE_SHARE * _EXPLORE_EVERY * self._seconds[best] else best
-        if self._observed % _EXPLORE_FIRST_EVERY:
+        if waste and not rest:
+            other = list(waste)[turn % len(waste)]
+            return other if waste[other] <= _EXPLORE_SHARE * _EXPLORE_EVERY * self._seconds[best] else best
+        if self._observed % _EARLY_EVERY:
             return best
-        new = (size for size, waste in extra.items() if self._seen[size] < _FIRST and waste <= self._seconds[best] / 2)
+        limit = self._seconds[best] / 2
+        new = (size for size, loss in waste.items() if self._samples[size] < _EARLY_SAMPLES and loss <= limit)
         return next(new, best)
 
     def observe(self, size: int, seconds: float) -> None:
-        """Move the figure of this size a little towards what was measured, further where the last one is long ago."""
+        """Update the moving average of this size; the older its last sample, the larger the weight of this one."""
         self._observed += 1
         if size in self._seconds:
-            gap = min(self._observed - self._last_observed[size], _LONG_AGO)
+            gap = min(self._observed - self._last_observed[size], _MAX_GAP)
             self._last_observed[size] = self._observed
-            self._seen[size] += 1
+            self._samples[size] += 1
             self._seconds[size] += (1 - (1 - _SMOOTHING) ** gap) * (seconds - self._seconds[size])
 
     def waiting_pays(self, ready: int, coming: int, seconds: float) -> bool:
-        """Whether the items are done sooner on average when they wait and run as one batch."""
+        """Return True if the items are done sooner on average when they wait and run as one batch."""
         cost = self._estimate
         together = (ready + coming) * (seconds + cost(ready + coming))
         apart = ready * cost(ready) + coming * (max(seconds, cost(ready)) + cost(coming))
         return together < apart
 
     def _estimate(self, count: int) -> float:
-        """Seconds for any number of items, split into the sizes that there are."""
+        """Return the seconds for any number of items, split into batches of the known sizes."""
         total = 0.0
         for size in reversed(self._seconds):
             batches, count = divmod(count, size)

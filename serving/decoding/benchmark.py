@@ -1,9 +1,9 @@
-"""`python -m serving.decoding.benchmark`: decoding in the threads of one process, and in processes beside it.
+"""`python -m serving.decoding.benchmark`: decode images in the threads of one process, and in processes next to it.
 
-So many threads, each with one picture after the other: they decode it themselves, or hand it to a process each. Takes
-turns round after round on the sample photographs as JPEGs of 500 x 375 pixels, 224 pixels for the model. Prints
-pictures/s, the processor time that this process itself spends on a picture, and the ratio to the threads' pictures/s in
-the same round, with hardware, versions and date. With 1, 2, 4, … threads up to the cores: half a minute for two cores.
+N threads take one image after the other, and decode it themselves or hand it to a process each. Both alternate round
+after round on the sample photographs as JPEGs of 500 x 375 pixels, 224 pixels for the model. Prints images/s, the CPU
+time that this process spends on an image, and the ratio to the threads' images/s in the same round, with hardware,
+versions and date. With 1, 2, 4, … threads up to the cores: half a minute on two cores.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from models.common.cli import DONE, run
 from models.common.errors import HalftoneError
 from models.common.files import write_atomic
 from models.common.host import cores, host
-from models.preprocess import transform as preprocess
+from models.preprocess import transform
 from models.spec import InputSpec
-from serving.decoding.pool import Decoders, Load
+from serving.decoding.pool import Decoders, LoadPixels
 
 PROG = "python -m serving.decoding.benchmark"
 HEADINGS: Cells = ("threads", "decoded in", "pictures/s", "lowest", "highest", "this process, µs a picture", "ratio")
@@ -36,19 +36,19 @@ _SPEC = InputSpec(size=224)
 
 @dataclass(frozen=True, kw_only=True)
 class DecodingBenchmark:
-    """Compare the two places where pictures can be decoded."""
+    """Compare decoding in threads with decoding in processes."""
 
     threads: tuple[int, ...] = ()
     """Numbers of threads to try; default: 1, 2, 4, … up to the cores."""
 
     rounds: int = 3
-    """How often each has its turn."""
+    """Turns of each of the two."""
 
     seconds: float = 2.0
     """Length of a turn."""
 
     output: Path | None = None
-    """File besides: `.md` for Markdown, `.json` for every figure."""
+    """File to write as well: `.md` for Markdown, `.json` for every figure."""
 
     def __post_init__(self) -> None:
         if self.rounds < 1 or self.seconds <= 0 or any(each < 1 for each in self.threads):
@@ -58,24 +58,24 @@ class DecodingBenchmark:
 
     @property
     def counts(self) -> tuple[int, ...]:
-        """Numbers of threads to try."""
+        """The numbers of threads to try."""
         powers = itertools.takewhile(lambda count: count < cores(), (2**power for power in itertools.count()))
         return self.threads or (*powers, cores())
 
 
 @dataclass(frozen=True)
 class Turn:
-    """What one turn came to."""
+    """Result of one turn."""
 
     rate: float
-    """Pictures/s."""
+    """Images/s."""
 
     own: float
-    """Seconds of processor time of this process for a picture."""
+    """Seconds of CPU time of this process for an image."""
 
 
 def benchmark(config: DecodingBenchmark) -> int:
-    """Measure, print and write; returns the exit code."""
+    """Measure, print and write the results; return the exit code."""
     turns = {count: _turns(config, count) for count in config.counts}
     about = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "host": host()}
     libraries = versions()
@@ -84,7 +84,8 @@ def benchmark(config: DecodingBenchmark) -> int:
     print(as_text(HEADINGS, rows, about | {"note": note}))
     if config.output is not None:
         figures = {
-            count: {way: [asdict(each) for each in got] for way, got in ways.items()} for count, ways in turns.items()
+            count: {way: [asdict(each) for each in results] for way, results in ways.items()}
+            for count, ways in turns.items()
         }
         report = json.dumps(about | {"versions": libraries, "turns": figures}, indent=1)
         markdown = as_markdown(HEADINGS, rows, about | {"note": note})
@@ -94,35 +95,35 @@ def benchmark(config: DecodingBenchmark) -> int:
 
 def _turns(config: DecodingBenchmark, count: int) -> dict[str, list[Turn]]:
     decoders = Decoders(count)
-    pictures = samples()
-    ways: dict[str, Load] = {THREADS: preprocess.load, PROCESSES: decoders.load}
+    images = samples()
+    ways: dict[str, LoadPixels] = {THREADS: transform.load, PROCESSES: decoders.load}
     turns: dict[str, list[Turn]] = {way: [] for way in ways}
     try:
         decoders.start()
         for _ in range(config.rounds):
             for way, load in ways.items():
-                turns[way].append(_turn(load, pictures, count, config.seconds))
+                turns[way].append(_turn(load, images, count, config.seconds))
     finally:
         decoders.close()
     return turns
 
 
-def _turn(load: Load, pictures: Sequence[bytes], threads: int, seconds: float) -> Turn:
+def _turn(load: LoadPixels, images: Sequence[bytes], threads: int, seconds: float) -> Turn:
     done = [0] * threads
-    begin = threading.Barrier(threads + 1)
+    ready = threading.Barrier(threads + 1)
 
-    def work(place: int) -> None:
-        begin.wait()
+    def work(index: int) -> None:
+        ready.wait()
         while time.monotonic() < end:
-            load(pictures[(place + done[place]) % len(pictures)], _SPEC)
-            done[place] += 1
+            load(images[(index + done[index]) % len(images)], _SPEC)
+            done[index] += 1
 
-    workers = [threading.Thread(target=work, args=(place,)) for place in range(threads)]
+    workers = [threading.Thread(target=work, args=(index,)) for index in range(threads)]
     for worker in workers:
         worker.start()
     own, start = time.process_time(), time.monotonic()
     end = start + seconds
-    begin.wait()
+    ready.wait()
     for worker in workers:
         worker.join()
     count = max(1, sum(done))

@@ -1,4 +1,4 @@
-"""Processes that decode pictures, shared by the models and threads of a service."""
+"""Pool of decoding processes, shared by the models and threads of a service."""
 
 from __future__ import annotations
 
@@ -10,47 +10,42 @@ from typing import Protocol
 import numpy as np
 
 from models.common.errors import HalftoneError
-from models.preprocess import transform as preprocess
+from models.preprocess import transform
 from models.preprocess.decode import MAX_PIXELS
 from models.preprocess.resample import Pixels
 from models.spec import InputSpec
 from serving.decoding.client import Decoder
 
-_SAMPLE = InputSpec(size=224)
+_TEST_SPEC = InputSpec(size=224)
 
 
-class Load(Protocol):
-    """As `models.preprocess.transform.load`."""
+class LoadPixels(Protocol):
+    """`models.preprocess.transform.load`, or a function in its place."""
 
     def __call__(self, data: bytes, spec: InputSpec, *, max_pixels: int = MAX_PIXELS) -> Pixels:
-        """From a picture's bytes to the model's pixels."""
+        """Convert an image file to the model's pixels."""
 
 
 class Decoders:
-    """Decodes as `models.preprocess.transform.load` does, in processes of its own; to be started first, asked from any thread.
+    """`models.preprocess.transform.load` in a pool of processes; any thread may use it after `start`.
 
     Args:
-        count: processes, at least 1 where it is started.
+        count: number of processes, at least 1 if the pool is started.
     """
 
     def __init__(self, count: int) -> None:
-        self._all = [Decoder() for _ in range(count)]
+        self._decoders = [Decoder() for _ in range(count)]
         self._free: SimpleQueue[Decoder] = SimpleQueue()
         self._started = False
         self._starting = threading.Lock()
 
-    @property
-    def pids(self) -> list[int]:
-        """Numbers of the processes that are running."""
-        return [decoder.pid for decoder in self._all if decoder.pid is not None]
-
     def start(self) -> None:
-        """Start the processes, let each decode a photograph, and compare with what this process makes of it.
+        """Start the processes, and compare their pixels of a photograph with those of this process.
 
-        Done once, whoever asks for it again.
+        Does nothing if they are started already.
 
         Raises:
-            HalftoneError: one can't be started, does not work, or has other libraries.
+            HalftoneError: a process can't be started, does not work, or has other versions of the libraries.
         """
         with self._starting:
             if self._started:
@@ -60,15 +55,15 @@ class Decoders:
             except BaseException:
                 self.close()
                 raise
-            for decoder in self._all:
+            for decoder in self._decoders:
                 self._free.put(decoder)
             self._started = True
 
     def load(self, data: bytes, spec: InputSpec, *, max_pixels: int = MAX_PIXELS) -> Pixels:
-        """As `models.preprocess.transform.load`, waiting until a process is free.
+        """Wait for a free process, and run `models.preprocess.transform.load` in it.
 
         Raises:
-            ImageError: as there.
+            ImageError: the errors of that function.
             MemoryError, RuntimeError: as `Decoder.load`.
         """
         decoder = self._free.get()
@@ -78,29 +73,29 @@ class Decoders:
             self._free.put(decoder)
 
     def close(self) -> None:
-        """End the processes; to be called when nobody asks any more."""
-        for decoder in self._all:
+        """End the processes; to be called when no thread uses them."""
+        for decoder in self._decoders:
             decoder.close()
 
     def _start(self) -> None:
-        for decoder in self._all:
+        for decoder in self._decoders:
             try:
                 decoder.start()
             except OSError as error:
                 raise _unusable(str(error)) from error
-        photo = sample()
-        expected = preprocess.load(photo, _SAMPLE)
-        for decoder in self._all:
+        photo = sample_photo()
+        expected = transform.load(photo, _TEST_SPEC)
+        for decoder in self._decoders:
             try:
-                pixels = decoder.load(photo, _SAMPLE, MAX_PIXELS)
+                pixels = decoder.load(photo, _TEST_SPEC, MAX_PIXELS)
             except Exception as error:
                 raise _unusable(f"{type(error).__name__}: {error}") from error
             if not np.array_equal(pixels, expected):
                 raise _unusable("one makes other pixels of a photograph than the service itself")
 
 
-def sample() -> bytes:
-    """A photograph of 451 x 300 pixels, as a JPEG file."""
+def sample_photo() -> bytes:
+    """Return a photograph of 451 x 300 pixels as a JPEG file."""
     return (files("export") / "photos" / "cat.jpg").read_bytes()
 
 

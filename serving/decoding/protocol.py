@@ -1,7 +1,7 @@
-"""What the service and a decoding process say to each other over a socket: one picture, then its pixels.
+"""Messages between the service and a decoding process over a socket: a request with an image, a reply with its pixels.
 
-A request is `REQUEST` (bytes of the input's description, ceiling on pixels, bytes of the file), the description as
-JSON, and the file. A reply is `REPLY` (how it went, bytes that follow) and the pixels or, where there are none, why.
+A request is `REQUEST` (bytes of the input spec, ceiling on pixels, bytes of the file), the input spec as JSON, and the
+file. A reply is `REPLY` (outcome, bytes that follow) and the pixels or the error.
 """
 
 from __future__ import annotations
@@ -17,44 +17,44 @@ REQUEST = struct.Struct("=IQQ")
 REPLY = struct.Struct("=BI")
 
 PIXELS, REFUSED, NO_MEMORY, FAILED = range(4)
-"""How it went. `REFUSED`: the error's class and its message, with a line break between; `FAILED`: a message."""
+"""Outcomes. `REFUSED`: the error's class, a line break, and its message; `FAILED`: a message."""
 
 
 class EndedError(Exception):
-    """The other side is gone."""
+    """The other side closed its socket."""
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
-    """Two connected ends, each with room for a photograph or its pixels, so that most are handed over in one go."""
+    """Return two connected sockets, with buffers so large that most images and pixels are sent in one call."""
     ends = socket.socketpair()
     for end in ends:
-        # The system gives less where it allows less.
+        # The system may limit the size.
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**20)
     return ends
 
 
 def send(end: socket.socket, parts: Sequence[Buffer]) -> None:
-    """Send these one after the other.
+    """Send these parts one after the other.
 
     Raises:
-        EndedError: the other side is gone.
+        EndedError: the other side closed its socket.
     """
-    left = [memoryview(part) for part in parts]
+    views = [memoryview(part) for part in parts]
     try:
-        sent = end.sendmsg(left)
-        for part in left:
-            if sent < len(part):
-                end.sendall(part[sent:])
-            sent = max(0, sent - len(part))
+        sent = end.sendmsg(views)
+        for view in views:
+            if sent < len(view):
+                end.sendall(view[sent:])
+            sent = max(0, sent - len(view))
     except OSError as error:
         raise EndedError from error
 
 
 def receive(end: socket.socket, length: int) -> bytearray:
-    """That many bytes.
+    """Return exactly this many bytes.
 
     Raises:
-        EndedError: the other side is gone.
+        EndedError: the other side closed its socket.
     """
     data = bytearray(length)
     receive_into(end, memoryview(data))
@@ -65,7 +65,7 @@ def receive_into(end: socket.socket, view: memoryview) -> None:
     """Fill a buffer of bytes.
 
     Raises:
-        EndedError: the other side is gone.
+        EndedError: the other side closed its socket.
     """
     while len(view):
         try:

@@ -1,8 +1,8 @@
-"""A process that decodes pictures for the service, one after the other: `python -m serving.decoding.worker FD`.
+"""A decoding process of the service: `python -m serving.decoding.worker FD`, one image after the other.
 
-The service starts it with one end of a socket and ends it by closing the other. It decodes with `models.preprocess`,
-as everything does; a picture that a decoder crashes on, or that takes more memory than there is, ends this process
-alone.
+The service starts it with one end of a socket and ends it by closing the other end. It decodes with
+`models.preprocess`, as the service does. If an image crashes a decoder or takes more memory than there is, only this
+process ends.
 """
 
 from __future__ import annotations
@@ -16,63 +16,63 @@ import sys
 from models.preprocess.decode import ImageError
 from models.preprocess.transform import load
 from models.spec import InputSpec
-from serving.decoding import protocol as wire
-from serving.process.memory import settle
-from serving.process.signals import ALL_STOP
+from serving.decoding import protocol
+from serving.process.memory import release_memory
+from serving.process.signals import SERVICE_STOP
 
-TOO_LONG = 30
-"""Seconds for a picture; the largest that are allowed by default take three."""
+MAX_SECONDS = 30
+"""Time limit for an image; the largest ones allowed by default take 3 s."""
 
 OUT_OF_MEMORY = 9
-"""Exit code where there is no memory even for the file."""
+"""Exit code if there is no memory even for the file."""
 
 
 def serve(end: socket.socket) -> None:
-    """Answer requests until the service is gone.
+    """Serve requests until the service closes its socket.
 
     Args:
-        end: connected to the service.
+        end: socket connected to the service.
 
     Raises:
-        wire.EndedError: it is gone.
+        protocol.EndedError: the service closed its socket.
     """
     while True:
-        words, max_pixels, length = wire.REQUEST.unpack(wire.receive(end, wire.REQUEST.size))
-        spec = _spec(bytes(wire.receive(end, words)))
-        data = bytes(wire.receive(end, length))
-        # Ends the process, whatever library it is in.
-        signal.alarm(TOO_LONG)
-        outcome, payload = _decoded(data, spec, max_pixels)
+        spec_length, max_pixels, length = protocol.REQUEST.unpack(protocol.receive(end, protocol.REQUEST.size))
+        spec = _spec(bytes(protocol.receive(end, spec_length)))
+        data = bytes(protocol.receive(end, length))
+        # The signal's default action ends the process, whatever library it is in.
+        signal.alarm(MAX_SECONDS)
+        outcome, payload = _decode(data, spec, max_pixels)
         signal.alarm(0)
-        wire.send(end, [wire.REPLY.pack(outcome, len(payload)), payload])
+        protocol.send(end, [protocol.REPLY.pack(outcome, len(payload)), payload])
 
 
-def _decoded(data: bytes, spec: InputSpec, max_pixels: int) -> tuple[int, wire.Buffer]:
+def _decode(data: bytes, spec: InputSpec, max_pixels: int) -> tuple[int, protocol.Buffer]:
     try:
-        return wire.PIXELS, load(data, spec, max_pixels=max_pixels).tobytes()
+        return protocol.PIXELS, load(data, spec, max_pixels=max_pixels).tobytes()
     except ImageError as error:
-        return wire.REFUSED, f"{type(error).__name__}\n{error}".encode()
+        return protocol.REFUSED, f"{type(error).__name__}\n{error}".encode()
     except MemoryError:
-        return wire.NO_MEMORY, b""
+        return protocol.NO_MEMORY, b""
     # A panic of a library in Rust is no Exception.
     except BaseException as error:
-        return wire.FAILED, f"{type(error).__name__}: {error}".encode()
+        return protocol.FAILED, f"{type(error).__name__}: {error}".encode()
 
 
 @functools.cache
-def _spec(words: bytes) -> InputSpec:
-    return InputSpec.from_dict(json.loads(words))
+def _spec(encoded: bytes) -> InputSpec:
+    return InputSpec.from_dict(json.loads(encoded))
 
 
-def main(number: int) -> None:
-    """Decode until the service closes its end, whatever signals are sent to all its processes."""
-    for each in (signal.SIGINT, signal.SIGTERM, ALL_STOP):
+def main(descriptor: int) -> None:
+    """Decode until the service closes its socket; ignore the signals that stop the service's processes."""
+    for each in (signal.SIGINT, signal.SIGTERM, SERVICE_STOP):
         signal.signal(each, signal.SIG_IGN)
-    settle()
-    with socket.socket(fileno=number) as end:
+    release_memory()
+    with socket.socket(fileno=descriptor) as end:
         try:
             serve(end)
-        except wire.EndedError:
+        except protocol.EndedError:
             return
         except MemoryError:
             sys.exit(OUT_OF_MEMORY)

@@ -1,4 +1,4 @@
-"""API keys: who may ask, where not everybody may."""
+"""API keys of the clients."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from typing import Self
 from models.common.errors import HalftoneError
 
 SECRET = re.compile(r"[!-+\--~]{16,}")
-
-"""Visible ASCII without commas, at least 16 of it."""
+"""At least 16 visible ASCII characters without commas."""
 
 _BEARER = b"bearer "
 
 
 class Keys:
-    """The keys that are accepted; none: everybody is.
+    """The accepted keys; without keys every client is accepted.
 
     Args:
-        keys: in plain text; only their hashes are kept.
+        keys: the keys in plain text; only their hashes are kept.
     """
 
     def __init__(self, keys: Iterable[str]) -> None:
@@ -30,10 +29,10 @@ class Keys:
 
     @classmethod
     def read(cls, text: str) -> Self:
-        """From keys with commas between, or from @FILE with one a line, where `#` begins a comment line.
+        """Read keys separated by commas, or from @FILE with one key a line; a line that starts with `#` is a comment.
 
         Raises:
-            HalftoneError: a key is too short or has other characters, or the file can't be read or has none.
+            HalftoneError: a key is too short or has other characters, or the file can't be read or has no key.
         """
         keys = _from_file(Path(text[1:])) if text.startswith("@") else [key.strip() for key in text.split(",") if text]
         if not all(SECRET.fullmatch(key) for key in keys):
@@ -43,15 +42,15 @@ class Keys:
         return cls(keys)
 
     def __contains__(self, key: str) -> bool:
-        """Whether it is one of them."""
+        """Return True if `key` is accepted."""
         return self._known(key.encode())
 
     def allow(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
-        """Whether `Authorization: Bearer KEY` or `X-API-Key: KEY` has one of the keys; always where there are none."""
+        """Return True if there are no keys, or if `Authorization: Bearer KEY` or `X-API-Key: KEY` has one of them."""
         return not self._digests or any([self._known(offered) for offered in _offered(headers)])
 
     def _known(self, offered: bytes) -> bool:
-        # Hashes of one length, each compared in constant time and all of them: time tells nothing about the keys.
+        # All hashes have one length and each is compared in constant time: the duration reveals nothing about the keys.
         digest = _digest(offered)
         return any([hmac.compare_digest(digest, each) for each in self._digests])
 
@@ -75,5 +74,5 @@ def _from_file(path: Path) -> list[str]:
         raise HalftoneError(f"HALFTONE_API_KEYS: can't read the keys of {path}: {error}") from None
     keys = [line for line in lines if line and not line.startswith("#")]
     if not keys:
-        raise HalftoneError(f"HALFTONE_API_KEYS: there is no key in {path}")
+        raise HalftoneError(f"HALFTONE_API_KEYS: {path} has no key")
     return keys

@@ -1,26 +1,29 @@
-"""A request's body: read with a limit of its own and one that all requests share, and within a time."""
+"""Read a request body within a size limit, a limit that all requests share, and a time limit."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from serving.http.errors import RequestError
 from serving.telemetry.request_context import note_received
 
-Receive = Callable[[], Awaitable[Any]]
+if TYPE_CHECKING:
+    from starlette.types import Receive
 
 _DRAIN = 4
+"""A refused body is read up to this multiple of the limit."""
+
 _CLOSE = {"Connection": "close"}
 
 
 class ClientGoneError(Exception):
-    """The client closed the connection; there is nobody to answer."""
+    """The client closed the connection: no response can be sent."""
 
 
 class BodyBudget:
-    """How much all bodies together may hold.
+    """Memory that all request bodies together may hold.
 
     Args:
         limit: most bytes.
@@ -32,52 +35,54 @@ class BodyBudget:
 
 
 class RequestBody:
-    """The ASGI channel of one request, with what its body holds of the memory; used on the event loop alone.
+    """The ASGI channel of one request, with the share of the budget that its body holds.
+
+    To be used on the event loop only.
 
     Args:
         receive: the channel.
-        memory: that it shares with the other requests.
+        budget: shared with the other requests.
     """
 
-    def __init__(self, receive: Receive, memory: BodyBudget) -> None:
+    def __init__(self, receive: Receive, budget: BodyBudget) -> None:
         self._receive = receive
-        self._memory = memory
+        self._budget = budget
         self._held = 0
 
     def __call__(self) -> Awaitable[Any]:
-        """The channel's next message."""
+        """Return the channel's next message."""
         return self._receive()
 
     def hold(self, size: int) -> bool:
-        """Hold so many bytes more; False where they are too many, and nothing changes."""
-        if self._memory.held + size > self._memory.limit:
+        """Take `size` bytes of the budget. Return False, and take nothing, if fewer are left."""
+        if self._budget.held + size > self._budget.limit:
             return False
-        self._memory.held += size
+        self._budget.held += size
         self._held += size
         return True
 
     def release(self) -> None:
-        """Hold nothing more."""
-        self._memory.held -= self._held
+        """Return everything to the budget."""
+        self._budget.held -= self._held
         self._held = 0
 
 
-async def read_body(intake: RequestBody, declared: str | None, *, limit: int, seconds: float) -> bytes:
-    """The whole body; it is held until the intake's release.
+async def read_body(channel: RequestBody, declared: str | None, *, limit: int, seconds: float) -> bytes:
+    """Return the whole body, which stays in the budget until `channel.release()`.
 
     Args:
-        intake: the request's channel.
-        declared: its Content-Length header.
-        limit: most bytes to take.
-        seconds: time that it may take to arrive.
+        channel: channel of the request.
+        declared: value of the Content-Length header.
+        limit: most bytes of this body.
+        seconds: time in which it must arrive.
 
     Raises:
-        RequestError: 413 over the limit, 429 where all bodies together are too large, 408 where it takes too long.
-        ClientGoneError: the client left.
+        RequestError: 413, the body is over the limit; 429, the budget is used up; 408, the body takes too long.
+        ClientGoneError: the client disconnected.
     """
     try:
         async with asyncio.timeout(seconds):
-            body = await _read(intake, declared, limit)
+            body = await _read(channel, declared, limit)
     except TimeoutError:
         raise RequestError(
             408, "body_too_slow", f"the body did not arrive within {seconds:g} s: send it faster, or smaller", _CLOSE
@@ -87,15 +92,15 @@ async def read_body(intake: RequestBody, declared: str | None, *, limit: int, se
 
 
 def refusable(scope: Mapping[str, Any], limit: int) -> bool:
-    """Whether a request may be answered before its body is read.
+    """Return True if a request may be refused before its body is read.
 
-    Not where the connection is closed after the answer: a client that is still sending would see a reset and not the
-    answer. Nor where it waits to be told to send: what it sends next on the connection would be taken for the body.
-    What is over the limit is told so, whatever else is wrong.
+    It may not if the connection closes after the response: a client that is still sending would see a reset instead of
+    the response. Nor may it if the client waits for `100 Continue`: its next bytes on the connection would be taken for
+    the body. A body over the limit is refused with 413 whatever else is wrong.
 
     Args:
-        scope: of the request.
-        limit: bytes of a body.
+        scope: ASGI scope of the request.
+        limit: most bytes of a body.
     """
     if scope.get("http_version") != "1.1":
         return False
@@ -108,18 +113,18 @@ def refusable(scope: Mapping[str, Any], limit: int) -> bool:
 
 
 def exceeds(declared: str | None, limit: int) -> bool:
-    """Whether a Content-Length header, if there is one, announces more bytes than these."""
+    """Return True if the Content-Length header exists and announces more than `limit` bytes."""
     return declared is not None and declared.isdecimal() and int(declared) > limit
 
 
-async def _read(intake: RequestBody, declared: str | None, limit: int) -> bytes:
-    # A refused body is read on and dropped for a while: a client that is still sending would not see the answer.
+async def _read(channel: RequestBody, declared: str | None, limit: int) -> bytes:
+    # A refused body is read on for a while and dropped: a client that is still sending would not see the response.
     if exceeds(declared, _DRAIN * limit):
         raise _too_large(limit)
     chunks: list[bytes] = []
     size, more, refusal = 0, True, None
     while more:
-        message = await intake()
+        message = await channel()
         if message["type"] == "http.disconnect":
             raise ClientGoneError
         chunk, more = message.get("body", b""), message.get("more_body", False)
@@ -128,23 +133,23 @@ async def _read(intake: RequestBody, declared: str | None, limit: int) -> bytes:
             raise _too_large(limit)
         if size > limit:
             refusal = _too_large(limit)
-        elif refusal is None and not intake.hold(len(chunk)):
-            refusal = _too_much_at_once()
+        elif refusal is None and not channel.hold(len(chunk)):
+            refusal = _over_budget()
         if refusal is None:
             chunks.append(chunk)
         else:
             chunks.clear()
-            intake.release()
+            channel.release()
     if refusal is not None:
         raise refusal
     return b"".join(chunks)
 
 
 def _too_large(limit: int) -> RequestError:
-    message = f"the body is over the limit of {limit / 2**20:g} MiB: send a smaller picture, or fewer at once"
+    message = f"the body is over the limit of {limit / 2**20:g} MiB: send a smaller image, or fewer at once"
     return RequestError(413, "body_too_large", message, _CLOSE)
 
 
-def _too_much_at_once() -> RequestError:
-    message = "the bodies of all requests together are too large now: try again in 1 s, or send smaller pictures"
+def _over_budget() -> RequestError:
+    message = "the bodies of all requests together are too large now: try again in 1 s, or send smaller images"
     return RequestError(429, "too_many_requests", message, {"Retry-After": "1"})

@@ -1,90 +1,88 @@
-"""Connections: how many there may be, and how long one may take over what it sends and reads.
+"""Limits of an HTTP connection: how many may be open, and how long a client may take to send and to read.
 
-uvicorn waits for ever for a first byte, for the end of a request's head, and for a client that reads no answer; its own
-refusals are plain text. `install` gives it a class of connections that does otherwise.
+uvicorn waits without limit for a first byte, for the end of a request's head, and for a client that does not read its
+response; and its own errors are plain text. `GuardedConnection` adds the limits to uvicorn's protocol.
 """
 
 from __future__ import annotations
 
 import asyncio
 import resource
-from collections.abc import Awaitable, Callable
-from typing import Any, ClassVar
-
-from uvicorn.config import HTTP_PROTOCOLS
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from serving.http.errors import RequestError, unavailable
 from serving.http.response import failure
-from serving.settings import Settings
 
-Application = Callable[..., Awaitable[None]]
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol as _Protocol
+else:
+    # `serving.process.bentoml_compat` has uvicorn's class, and checks that it has what is used here.
+    _Protocol = object
 
 MAX_HEADERS = 100
 """Most header fields of a request."""
 
 MAX_HEAD = 2**16
-"""Bytes of a request's head that may come after its first piece."""
+"""Bytes of a request's head that may follow its first chunk."""
 
-PIECE = 2**18
-"""Most bytes that come at once."""
+CHUNK = 2**18
+"""Most bytes that arrive at once."""
 
 HEALTH = frozenset({"/livez", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
-"""Answered whoever asks, and also where there are too many connections."""
+"""Paths that need no API key, and that are served even when there are too many connections."""
 
-_CROWDED_HEAD_SECONDS = 1.0
+_HEAD_SECONDS_OVER_LIMIT = 1.0
 _SPARE_FILES = 256
 _CLOSE = {"Connection": "close"}
 
 
-def install(settings: Settings, rejected: Callable[[str], None]) -> None:
-    """Guard the connections of every server that uvicorn starts in this process from now on.
+class GuardedConnection(_Protocol):
+    """One connection with a client; a mixin for uvicorn's `HttpToolsProtocol`.
 
-    The process may then open as many files as the connections may need.
-
-    Args:
-        settings: `connections`, `header_timeout` and `body_timeout` count.
-        rejected: is told the error code of what is refused here, before it is a request.
+    `with_limits` sets the class variables.
     """
-    _allow_files(2 * settings.connections + _SPARE_FILES)
-    limits = {
-        "most": settings.connections,
-        "head_seconds": settings.header_timeout,
-        "body_seconds": settings.body_timeout,
-        "rejected": staticmethod(rejected),
-    }
-    # BentoML makes the `uvicorn.Config` itself and leaves the protocol at "auto"; a class is taken as it is.
-    HTTP_PROTOCOLS["auto"] = type("Connection", (GuardedProtocol,), limits)  # type: ignore[assignment]
-
-
-class GuardedProtocol(HttpToolsProtocol):
-    """One connection with a client."""
 
     most: ClassVar[int]
+    """Connections that may be open at once."""
+
     head_seconds: ClassVar[float]
+    """Seconds in which the head of a request must arrive."""
+
     body_seconds: ClassVar[float]
+    """Seconds in which the rest of a body must arrive, and in which the client must read a response."""
+
     rejected: ClassVar[Callable[[str], None]]
-    too_many: ClassVar[Callable[[int], bool]] = staticmethod(lambda own: False)
-    """Whether a worker with so many connections should pass one on to another worker."""
+    """Receives the error code of everything that is refused before it is a request."""
+
+    has_surplus: ClassVar[Callable[[int], bool]] = staticmethod(lambda own: False)
+    """Returns True if a worker with this number of connections should pass one on to another worker."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._crowded = False
+        self._over_limit = False
         self._in_body = False
-        self._head_begun = False
-        self._loose = 0
-        self._problem: RequestError | None = None
-        self._reading: asyncio.TimerHandle | None = None
-        self._writing: asyncio.TimerHandle | None = None
-        self._ending: asyncio.TimerHandle | None = None
+        self._in_head = False
+        self._head_bytes = 0
+        self._head_error: RequestError | None = None
+        self._read_timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
+        self._close_timer: asyncio.TimerHandle | None = None
 
     @property
-    def reading_head(self) -> bool:
-        """Whether a part of a request's head has come, and not the rest."""
-        return self._head_begun
+    def responding(self) -> bool:
+        """True while a request is being processed."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    @property
+    def idle(self) -> bool:
+        """True while no request is being read or processed."""
+        return not self.responding and not self._in_head
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin; one of too many is told so once it has asked, and one of twice too many is cut at once."""
+        """Register the connection. Over the limit, respond 503 to its requests; over twice the limit, abort it."""
         super().connection_made(transport)
         count = len(self.connections)
         if count > 2 * self.most:
@@ -92,144 +90,167 @@ class GuardedProtocol(HttpToolsProtocol):
             transport.abort()
             return
         if count > self.most:
-            self._crowded = True
-            self.app = _only_health(self.app, type(self).rejected)
-        self._await_head()
+            self._over_limit = True
+            # uvicorn describes ASGI with types of its own.
+            self.app: Any = _only_health(self.app, type(self).rejected)
+        self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End."""
-        self._stop_reading()
-        self._stop_writing()
-        if self._ending is not None:
-            self._ending.cancel()
+        """Cancel the timers."""
+        self._stop_read_timer()
+        self._stop_write_timer()
+        if self._close_timer is not None:
+            self._close_timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take what came; what belongs to no running request must get somewhere in time."""
+        """Parse `data`; start a timer for what belongs to no running request."""
         was_in_body = self._in_body
-        self._loose += len(data)
+        self._head_bytes += len(data)
         super().data_received(data)
         if self.transport.is_closing():
             return
-        if self._loose > MAX_HEAD + PIECE:
+        if self._head_bytes > MAX_HEAD + CHUNK:
             self._refuse(_head_too_large())
             return
-        if self._answering():
+        if self.responding:
             return
         if self._in_body:
-            # It was answered before its end; what is still to come is dropped, but not for ever.
-            if self._reading is None:
-                self._reading = self.loop.call_later(self.body_seconds, self.transport.abort)
+            # The response was sent before the end of the body: the rest is dropped, for a limited time.
+            if self._read_timer is None:
+                self._read_timer = self.loop.call_later(self.body_seconds, self.transport.abort)
             return
-        # The end of a body that nobody waited for begins no head.
-        self._head_begun = not was_in_body
-        if self._reading is None:
-            self._await_head()
+        # The end of a dropped body is not the start of a head.
+        self._in_head = not was_in_body
+        if self._read_timer is None:
+            self._expect_head()
 
     def on_headers_complete(self) -> None:
-        """A request's head is whole."""
-        self._stop_reading()
-        self._head_begun, self._loose, self._in_body = False, 0, True
+        """Check the head of a request, which is complete, and start to process it."""
+        self._stop_read_timer()
+        self._in_head, self._head_bytes, self._in_body = False, 0, True
         if len(self.headers) > MAX_HEADERS:
-            self._problem = _head_too_large()
-            raise ValueError(self._problem.message)
+            self._head_error = _head_too_large()
+            raise ValueError(self._head_error.message)
         super().on_headers_complete()
-        if self.cycle is not None and not self.pipeline and type(self).too_many(len(self.connections)):
-            # The client's next request makes a new connection, which the other worker takes.
+        if self.cycle is not None and not self.pipeline and type(self).has_surplus(len(self.connections)):
+            # The client opens a new connection for its next request; another worker accepts it.
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
-        """A piece of a request's body."""
-        self._loose = 0
+        """Receive a chunk of a request's body."""
+        self._head_bytes = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """A request's body is whole."""
-        self._in_body, self._loose = False, 0
-        self._stop_reading()
+        """Note that the body of a request is complete."""
+        self._in_body, self._head_bytes = False, 0
+        self._stop_read_timer()
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is not HTTP as everything else is refused."""
-        self._refuse(self._problem or RequestError(400, "bad_http", "this is no valid HTTP/1.1 request"))
+        """Refuse what is not HTTP with a JSON error like every other one."""
+        self._refuse(self._head_error or RequestError(400, "bad_http", "this is not a valid HTTP/1.1 request"))
 
     def pause_writing(self) -> None:
-        """The client reads its answer more slowly than it is written."""
+        """Start the timer of a client that reads its response more slowly than it is written."""
         super().pause_writing()
-        self._writing = self._writing or self.loop.call_later(self.body_seconds, self.transport.abort)
+        self._write_timer = self._write_timer or self.loop.call_later(self.body_seconds, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """The client has read most of its answer."""
-        self._stop_writing()
+        """Stop that timer: the client has read most of its response."""
+        self._stop_write_timer()
         super().resume_writing()
 
     def on_response_complete(self) -> None:
-        """A request is answered; the client may still have to read it."""
+        """Limit the time in which the client must read the end of the response if the connection closes."""
         super().on_response_complete()
-        self._end_in_time()
+        self._limit_close()
 
     def timeout_keep_alive_handler(self) -> None:
-        """Nothing was asked for a while."""
+        """Close the connection, which was unused for a while."""
         super().timeout_keep_alive_handler()
-        self._end_in_time()
+        self._limit_close()
 
     def shutdown(self) -> None:
-        """End when what is read or answered now is over."""
-        if not self.reading_head:
+        """Close the connection after the request that is being read or processed."""
+        if not self._in_head:
             super().shutdown()
-            self._end_in_time()
+            self._limit_close()
+
+    def close_after_response(self) -> None:
+        """Send `Connection: close` with the response to the request that is being processed, if there is one."""
+        if self.responding:
+            self.cycle.keep_alive = False
 
     def finish(self) -> None:
-        """Close as soon as the client has read what was written, for which it has as long as for sending a body."""
+        """Close the connection once the client has read what was written, within `body_seconds`."""
         self.transport.close()
-        self._end_in_time()
+        self._limit_close()
 
-    def _end_in_time(self) -> None:
-        # Closing waits for the client to read; it need not.
-        if self._ending is None and self.transport.is_closing():
-            self._ending = self.loop.call_later(self.body_seconds, self.transport.abort)
+    def _limit_close(self) -> None:
+        # The transport closes once the client has read everything, which it may never do.
+        if self._close_timer is None and self.transport.is_closing():
+            self._close_timer = self.loop.call_later(self.body_seconds, self.transport.abort)
 
-    def _answering(self) -> bool:
-        return self.cycle is not None and not self.cycle.response_complete
+    def _expect_head(self) -> None:
+        seconds = min(self.head_seconds, _HEAD_SECONDS_OVER_LIMIT) if self._over_limit else self.head_seconds
+        self._read_timer = self.loop.call_later(seconds, self._head_timed_out)
 
-    def _await_head(self) -> None:
-        seconds = min(self.head_seconds, _CROWDED_HEAD_SECONDS) if self._crowded else self.head_seconds
-        self._reading = self.loop.call_later(seconds, self._head_is_late)
-
-    def _head_is_late(self) -> None:
-        if not self._head_begun:
-            # Nobody waits for an answer; one could be taken for that of a request on its way.
+    def _head_timed_out(self) -> None:
+        if not self._in_head:
+            # The client expects no response; it could take one for that of a request on its way.
             self.finish()
             return
-        self._refuse(
-            RequestError(
-                408, "head_too_slow", f"no whole request head came within {self.head_seconds:g} s: send it at once"
-            )
-        )
+        message = f"no complete request head arrived within {self.head_seconds:g} s: send it at once"
+        self._refuse(RequestError(408, "head_too_slow", message))
 
-    def _stop_reading(self) -> None:
-        if self._reading is not None:
-            self._reading.cancel()
-            self._reading = None
+    def _stop_read_timer(self) -> None:
+        if self._read_timer is not None:
+            self._read_timer.cancel()
+            self._read_timer = None
 
-    def _stop_writing(self) -> None:
-        if self._writing is not None:
-            self._writing.cancel()
-            self._writing = None
+    def _stop_write_timer(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
 
     def _refuse(self, error: RequestError) -> None:
-        """Answer and close, without a request; only close where it would be taken for the answer to another one."""
+        """Send an error and close; only close if the client would take the error for another request's response."""
         if self.transport.is_closing():
             return
         type(self).rejected(error.code)
-        if self._answering() and (self.pipeline or not self._in_body or self.cycle.response_started):
+        if self.responding and (self.pipeline or not self._in_body or self.cycle.response_started):
             self.transport.abort()
             return
         answer = failure(error)
         headers = {"Content-Type": answer.media_type.decode(), "Content-Length": str(len(answer.content)), **_CLOSE}
-        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        self.transport.write(STATUS_LINE[answer.status] + lines.encode() + b"\r\n" + answer.content)
+        lines = [f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        self.transport.write("\r\n".join([*lines, "", ""]).encode() + answer.content)
         self.finish()
+
+
+def with_limits(
+    *, most: int, head_seconds: float, body_seconds: float, rejected: Callable[[str], None]
+) -> type[GuardedConnection]:
+    """Return a `GuardedConnection` with these limits; its class variables have the same names."""
+    limits = {
+        "most": most,
+        "head_seconds": head_seconds,
+        "body_seconds": body_seconds,
+        "rejected": staticmethod(rejected),
+    }
+    return type("LimitedConnection", (GuardedConnection,), limits)
+
+
+def allow_open_files(connections: int) -> None:
+    """Raise this process's limit of open files to what `connections` may need, as far as the hard limit allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = 2 * connections + _SPARE_FILES
+    wanted = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _head_too_large() -> RequestError:
@@ -237,10 +258,10 @@ def _head_too_large() -> RequestError:
     return RequestError(431, "head_too_large", message)
 
 
-def _only_health(app: Application, rejected: Callable[[str], None]) -> Application:
-    """The application as it is for a connection that is one of too many."""
+def _only_health(app: ASGIApp, rejected: Callable[[str], None]) -> ASGIApp:
+    """Return the application for a connection over the limit: `app` for the health paths, 503 for everything else."""
 
-    async def crowded(scope: Any, receive: Any, send: Any) -> None:
+    async def health_or_503(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in HEALTH:
             await app(scope, receive, send)
             return
@@ -251,12 +272,4 @@ def _only_health(app: Application, rejected: Callable[[str], None]) -> Applicati
         rejected(error.code)
         await failure(error).send(send, head=scope["method"] == "HEAD")
 
-    return crowded
-
-
-def _allow_files(count: int) -> None:
-    """Raise the process's own limit of open files as far as it may be raised."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return health_or_503

@@ -1,4 +1,4 @@
-"""The time that a client allows for its answer: the header X-Request-Timeout."""
+"""Deadline of a request: the header X-Request-Timeout."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from serving.http.errors import bad_parameter
 HEADER = b"x-request-timeout"
 
 SHORTEST = 0.001
-"""Seconds; a client that allows less can't mean it."""
+"""Shortest timeout that is accepted, in seconds: a smaller value is a mistake."""
 
 _NUMBER = re.compile(r"\+?\d{1,400}(\.\d{1,400})?([eE][+-]?\d{1,4})?", re.ASCII)
 
 
 def allowed_seconds(text: str | None, most: float) -> float:
-    """How long a request may take once its body has arrived, in seconds.
+    """Return the time that a request may take once its body has arrived, in seconds.
 
     Args:
-        text: the header's value, seconds as a decimal number; None where there is no header.
-        most: what the service allows; a client can only shorten it.
+        text: value of the header, seconds as a decimal number; None if the request has no such header.
+        most: limit of the service; a client can only shorten it.
 
     Raises:
-        RequestError: 422 where it is no number of at least `SHORTEST`.
+        RequestError: 422, the value is not a number of at least `SHORTEST`.
     """
     if text is None:
         return most
-    # Stripped for both: Python's whitespace is more than what float ignores.
+    # `strip` removes more characters than `float` ignores: both the check and the conversion get the stripped text.
     number = text.strip()
     seconds = float(number) if _NUMBER.fullmatch(number) else 0.0
     if seconds < SHORTEST:

@@ -1,33 +1,36 @@
-"""Work for a client is given up when the client is gone."""
+"""Cancel the work for a request when its client disconnects."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from serving.http.body import ClientGoneError, Receive
+from serving.http.body import ClientGoneError
+
+if TYPE_CHECKING:
+    from starlette.types import Receive
 
 Result = TypeVar("Result")
 
-_SOON = 0.05
+_WATCH_AFTER = 0.05
 
 
 async def cancel_on_disconnect(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
-    """The result of `work`, which is cancelled when the client closes the connection.
+    """Return the result of `work`; cancel it if the client closes the connection first.
 
-    Most answers are there before it is worth asking: the connection is watched from 50 ms on.
+    Most responses are ready before watching pays: the connection is watched from 50 ms on.
 
     Args:
-        receive: the request's ASGI channel, whose body has been read.
-        work: what the client waits for.
+        receive: ASGI channel of the request, whose body has been read.
+        work: coroutine that makes the response.
 
     Raises:
-        ClientGoneError: the client left first.
+        ClientGoneError: the client disconnected first.
     """
     loop = asyncio.get_running_loop()
     watch = _Watch(receive, asyncio.current_task(loop))
-    timer = loop.call_later(_SOON, watch.begin)
+    timer = loop.call_later(_WATCH_AFTER, watch.start)
     try:
         return await work
     except asyncio.CancelledError:
@@ -36,11 +39,11 @@ async def cancel_on_disconnect(receive: Receive, work: Coroutine[Any, Any, Resul
         raise
     finally:
         timer.cancel()
-        watch.end()
+        watch.stop()
 
 
 class _Watch:
-    """Cancels a task when its client is gone."""
+    """Cancels a task when its client disconnects."""
 
     def __init__(self, receive: Receive, task: asyncio.Task[Any] | None) -> None:
         self.gone = False
@@ -48,12 +51,12 @@ class _Watch:
         self._task = task
         self._watcher: asyncio.Task[None] | None = None
 
-    def begin(self) -> None:
-        """Ask for the connection's end from now on."""
+    def start(self) -> None:
+        """Watch for the end of the connection from now on."""
         self._watcher = asyncio.ensure_future(self._until_gone())
 
-    def end(self) -> None:
-        """Ask no more."""
+    def stop(self) -> None:
+        """Stop watching."""
         if self._watcher is not None:
             self._watcher.cancel()
 

@@ -1,4 +1,4 @@
-"""What a client is told when a request can't be answered: a status, a stable code and a message with the fix."""
+"""Errors of a request: HTTP status, stable code for programs, and a message that names the fix."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from models.preprocess.decode import (
 
 @dataclass
 class RequestError(Exception):
-    """Ends a request with a status other than 200."""
+    """Ends a request with an error response."""
 
     status: int
     """HTTP status."""
@@ -26,13 +26,13 @@ class RequestError(Exception):
     """Stable name in snake_case for programs."""
 
     message: str
-    """What happened and what to do, for people; never a path or a traceback."""
+    """What happened and what to do; never a path of the server or a traceback."""
 
     headers: Mapping[str, str] = field(default_factory=dict)
-    """Further response headers, such as Retry-After in seconds."""
+    """Additional response headers, such as Retry-After in seconds."""
 
     def body(self) -> dict[str, Any]:
-        """The `error` object of the answer."""
+        """Return the `error` object of the response."""
         return {"code": self.code, "message": self.message}
 
 
@@ -45,7 +45,7 @@ _IMAGE_ERRORS: tuple[tuple[type[ImageError], int, str], ...] = (
 
 
 def from_image_error(error: ImageError) -> RequestError:
-    """The answer to a picture that can't be decoded."""
+    """Return the error for an image that can't be decoded."""
     for kind, status, code in _IMAGE_ERRORS:
         if isinstance(error, kind):
             return RequestError(status, code, str(error))
@@ -53,22 +53,22 @@ def from_image_error(error: ImageError) -> RequestError:
 
 
 def bad_parameter(message: str) -> RequestError:
-    """The answer to a missing, unknown or out-of-range parameter."""
+    """Return the error for a missing, unknown or out-of-range parameter."""
     return RequestError(422, "bad_parameter", message)
 
 
 def internal() -> RequestError:
-    """The answer to a failure of our own; the details are in the server's log only."""
+    """Return the error for a failure of the service itself; only the log has the details."""
     return RequestError(500, "internal_error", "the server failed on this request: see its log, then try again")
 
 
 def unavailable(code: str, message: str, *, retry_after: int) -> RequestError:
-    """The answer while the service can't take requests; `retry_after` is in seconds."""
+    """Return the error while the service can't accept requests; `retry_after` is in seconds."""
     return RequestError(503, code, message, {"Retry-After": str(retry_after)})
 
 
 def unauthorized() -> RequestError:
-    """The answer to a request without a valid key."""
+    """Return the error for a request without a valid API key."""
     return RequestError(
         401,
         "unauthorized",

@@ -1,4 +1,4 @@
-"""A multipart form, taken apart in memory; nothing touches the disk."""
+"""Parser for multipart forms in memory; nothing is written to disk."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ class Part:
     """One field of a form."""
 
     name: str
-    """The field's name."""
+    """Name of the field."""
 
     is_file: bool
-    """Whether it carries a file name."""
+    """True if the field has a file name."""
 
     data: bytes
-    """Its content."""
+    """Content of the field."""
 
 
 @dataclass
 class _Collector:
-    """Receives the parser's events for one form."""
+    """Collects the parser's events for one form."""
 
     parts: list[Part] = field(default_factory=list)
     _header: bytes = b""
@@ -73,15 +73,15 @@ class _Collector:
 
 
 def parse_form(content_type: str, body: bytes) -> list[Part]:
-    """The fields of a multipart/form-data body (RFC 7578), in order.
+    """Return the fields of a multipart/form-data body (RFC 7578) in order.
 
     Raises:
-        RequestError: 400 where the form is damaged or cut short.
+        RequestError: 400, the form is malformed or truncated; 413, it has too many fields.
     """
     _, options = parse_options_header(content_type)
     boundary = options.get(b"boundary")
     if not boundary:
-        raise _bad_form("its Content-Type names no boundary")
+        raise _bad_form("its Content-Type has no boundary")
     collector = _Collector()
     ended = False
 
@@ -96,7 +96,7 @@ def parse_form(content_type: str, body: bytes) -> list[Part]:
     except FormParserError as error:
         raise _bad_form(str(error)) from None
     if not ended:
-        raise _bad_form("it is cut short")
+        raise _bad_form("it is truncated")
     return collector.parts
 
 

@@ -1,16 +1,16 @@
-"""What goes back to a client, as ASGI messages."""
+"""Finished HTTP responses, sent as ASGI messages."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from serving.http.errors import RequestError
 
-Scope = Mapping[str, Any]
-Send = Callable[[Any], Awaitable[None]]
+if TYPE_CHECKING:
+    from starlette.types import Send
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -24,10 +24,10 @@ class Answer:
     media_type: bytes = b"application/json"
     headers: Mapping[str, str] = field(default_factory=dict)
     error: str = ""
-    """Code of the error that it tells, for metrics and logs; empty for a success."""
+    """Error code in the content, for metrics and logs; empty for a success."""
 
     async def send(self, send: Send, *, head: bool) -> None:
-        """Write it; without its content for a HEAD request."""
+        """Send the response, without its content if the request's method is HEAD."""
         headers = [(b"content-type", self.media_type), (b"content-length", b"%d" % len(self.content))]
         headers += [(name.lower().encode(), value.encode()) for name, value in self.headers.items()]
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
@@ -35,10 +35,10 @@ class Answer:
 
 
 def as_json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None, *, error: str = "") -> Answer:
-    """A JSON answer."""
+    """Return a JSON response."""
     return Answer(_encode(value).encode(), status, headers=headers or {}, error=error)
 
 
 def failure(error: RequestError) -> Answer:
-    """The answer to a request that can't be served."""
+    """Return the JSON response for an error."""
     return as_json({"error": error.body()}, error.status, error.headers, error=error.code)

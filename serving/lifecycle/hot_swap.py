@@ -1,7 +1,7 @@
-"""Replaces models while they serve: load, verify and warm beside the old one, flip, let the old one finish, free it.
+"""Hot swap: load, verify and warm up a model next to the active one, activate it, drain the old one, free it.
 
-The model that was replaced last stays loaded, so that a rollback takes no time and does not depend on a folder that
-has been written over since; any older one is freed.
+The model that was replaced last stays loaded: a rollback then takes no time, and works even if the bundle's folder was
+overwritten. Older models are freed.
 """
 
 from __future__ import annotations
@@ -28,38 +28,38 @@ from serving.telemetry.recorder import Recorder
 logger = logging.getLogger("bentoml.halftone")
 
 
-class Load(Protocol):
-    """As `serving.lifecycle.loading.load_model`, with the service's settings."""
+class LoadModel(Protocol):
+    """`serving.lifecycle.loading.load_model` with the service's settings."""
 
     def __call__(self, name: str, *, bundle: str | None, replaces: ServedModel | None) -> ServedModel:
-        """Open, choose, warm and measure."""
+        """Load, warm up and measure a model."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Swap:
-    """One model in another's place."""
+    """A completed swap or rollback."""
 
     model: ServedModel
-    """What answers now."""
+    """The active model."""
 
     replaced: ServedModel
-    """What answered before."""
+    """The model that was active before."""
 
     seconds: float
-    """Time that it took, loading included."""
+    """Duration of the swap, including the loading."""
 
 
 class HotSwap:
-    """Loads and rolls back, one change of a model at a time; its methods block and belong into a thread.
+    """Loads models and rolls them back, one change of a model at a time; its methods block: call them in a thread.
 
     Args:
-        models: what is served.
-        load: makes a warmed model.
+        models: the models of the service.
+        load: loads a model and warms it up.
         recorder: counts the swaps.
-        keep: whether the replaced model stays loaded for a rollback.
+        keep: keep the replaced model in memory for a rollback.
     """
 
-    def __init__(self, models: Registry, load: Load, recorder: Recorder, *, keep: bool) -> None:
+    def __init__(self, models: Registry, load: LoadModel, recorder: Recorder, *, keep: bool) -> None:
         self._models = models
         self._load = load
         self._recorder = recorder
@@ -67,47 +67,47 @@ class HotSwap:
         self._busy: set[str] = set()
         self._lock = threading.Lock()
         self._freeing: dict[str, threading.Thread] = {}
-        self._last: dict[str, Manifest] = {}
+        self._last_loaded: dict[str, Manifest] = {}
 
     def is_busy(self, name: str) -> bool:
-        """Whether this model is being replaced now."""
+        """Return True if this model is being replaced now."""
         return name in self._busy
 
-    def last(self, name: str) -> Manifest | None:
-        """What was put in charge last from the model's own folder."""
-        return self._last.get(name)
+    def last_loaded(self, name: str) -> Manifest | None:
+        """Return the manifest that was last activated from the model's own folder."""
+        return self._last_loaded.get(name)
 
     def load(self, name: str, bundle: str | None = None) -> Swap:
-        """Put what is in the bundle's folder now in the place of the model.
+        """Replace the model by the present content of a bundle's folder.
 
         Args:
-            name: of the model.
-            bundle: name of the bundle; the model's own where none is given.
+            name: name of the model.
+            bundle: name of the bundle; default: the model's own.
 
         Raises:
             RequestError: 404 no such model, 409 it is being replaced already, 422 the bundle can't serve, 503 no memory
-                or not ready; the present model goes on serving.
+                or not ready; the active model then keeps serving.
         """
-        with self._alone(name) as present:
+        with self._exclusive(name) as active:
             start = time.monotonic()
             try:
-                model = self._loaded(name, bundle, present)
+                model = self._load_or_refuse(name, bundle, active)
             except RequestError as error:
                 self._recorder.swapped(name, "refused")
-                logger.warning("%s %s goes on serving: %s", name, present.version, error.message)
+                logger.warning("%s %s keeps serving: %s", name, active.version, error.message)
                 raise
-            swap = self._flip(model, present, start, "loaded")
+            swap = self._activate(model, active, start, "loaded")
             if model.bundle == name:
-                self._last[name] = model.manifest
+                self._last_loaded[name] = model.manifest
             return swap
 
     def rollback(self, name: str) -> Swap:
-        """Let the model answer again that was replaced last; a second rollback undoes the first.
+        """Activate the model that was replaced last; a second rollback undoes the first.
 
         Raises:
-            RequestError: 404 no such model, 409 there is none to go back to or it is being replaced, 503 not ready.
+            RequestError: 404 no such model, 409 there is no previous model or a swap runs, 503 not ready.
         """
-        with self._alone(name) as present:
+        with self._exclusive(name) as active:
             previous = self._models.previous(name)
             if previous is None:
                 raise RequestError(
@@ -116,31 +116,31 @@ class HotSwap:
                     f"no previous {name} is kept: there was no swap yet, or HALFTONE_KEEP_PREVIOUS=0 is set; "
                     "put the old bundle back and load it",
                 )
-            return self._flip(previous, present, time.monotonic(), "rolled_back")
+            return self._activate(previous, active, time.monotonic(), "rolled_back")
 
     @contextlib.contextmanager
-    def _alone(self, name: str) -> Iterator[ServedModel]:
-        """The present model, while nobody else replaces it."""
+    def _exclusive(self, name: str) -> Iterator[ServedModel]:
+        """Yield the active model while no other thread can replace it."""
         self._models.get(name)
         with self._lock:
             if name in self._busy:
-                raise RequestError(409, "swap_running", f"{name} is being replaced already: ask again when it is done")
+                raise RequestError(409, "swap_running", f"{name} is being replaced already: try again when it is done")
             self._busy.add(name)
         try:
-            # Only now nobody else changes it.
+            # Read again: only now no other thread can change it.
             yield self._models.get(name)
         finally:
             self._busy.discard(name)
 
-    def _loaded(self, name: str, bundle: str | None, present: ServedModel) -> ServedModel:
-        # Never more than three at once: the present one, the previous one and the new one.
+    def _load_or_refuse(self, name: str, bundle: str | None, active: ServedModel) -> ServedModel:
+        # Never more than three in memory: the active one, the previous one and the new one.
         if name in self._freeing:
             self._freeing.pop(name).join()
         try:
-            return self._load(name, bundle=bundle, replaces=present)
+            return self._load(name, bundle=bundle, replaces=active)
         except GpuLostError as error:
             exit_after_gpu_loss(name, error)
-        # Whatever a library makes of a bundle that it can't digest: the old model serves on.
+        # Whatever a library raises on a bad bundle, the active model keeps serving.
         except Exception as error:
             if is_memory(error):
                 raise unavailable("out_of_memory", f"there is no memory for another {name}", retry_after=60) from None
@@ -151,35 +151,36 @@ class HotSwap:
                 reason = f"{bundle or name} failed while it was loaded or warmed: see the server's log"
         raise RequestError(422, "bundle_refused", reason)
 
-    def _flip(self, model: ServedModel, present: ServedModel, start: float, result: str) -> Swap:
+    def _activate(self, model: ServedModel, active: ServedModel, start: float, result: str) -> Swap:
         try:
-            gone = self._models.publish(model, keep=self._keep)
+            retired = self._models.publish(model, keep=self._keep)
         except RequestError:
             model.close()
             raise
         seconds = time.monotonic() - start
         self._recorder.swapped(model.name, result)
-        logger.info("%s: %s took the place of %s after %.2f s", model.name, model.version, present.version, seconds)
-        if gone:
-            self._free_soon(model.name, gone)
-        return Swap(model=model, replaced=present, seconds=seconds)
+        logger.info("%s: %s took the place of %s after %.2f s", model.name, model.version, active.version, seconds)
+        if retired:
+            self._free_in_background(model.name, retired)
+        return Swap(model=model, replaced=active, seconds=seconds)
 
-    def _free_soon(self, name: str, models: list[ServedModel]) -> None:
+    def _free_in_background(self, name: str, models: list[ServedModel]) -> None:
         thread = threading.Thread(target=self._free, args=(models,), name=f"{name}-free", daemon=True)
         try:
             thread.start()
         except RuntimeError:
-            # There is no room for one more thread; the swap has happened all the same.
+            # The system allows no further thread; the swap is done anyway.
             self._free(models)
         else:
             self._freeing[name] = thread
 
     def _free(self, models: list[ServedModel]) -> None:
-        """Let them finish, and give their memory back."""
+        """Drain these models and return their memory to the system."""
         while models:
             model = models.pop()
-            self._models.unused(model)
+            self._models.wait_until_unused(model)
             model.close()
             logger.info("%s %s is freed", model.name, model.version)
+            # The last reference: the memory must be free before `trim`.
             del model
         trim()

@@ -1,6 +1,7 @@
-"""From a bundle to a warmed model: the proofs are checked, then the fastest proven variant is opened and measured."""
+"""Load a model to serve: check the proofs of its bundle, then load, warm up and measure the fastest proven variant.
 
-# MERGED-DOC """A first answer, made before anybody is given one: what a client would only find out is found out while loading."""
+Before a variant is used it classifies a sample photo, so that a model that cannot respond is rejected at load time.
+"""
 
 from __future__ import annotations
 
@@ -21,25 +22,26 @@ from models.bundle.store import open_bundle
 from models.common.errors import HalftoneError
 from models.preprocess import transform
 from models.preprocess.decode import MAX_PIXELS
-from serving.batching.autotune import batch_sizes, rate
+from serving.batching.autotune import batch_sizes, throughput
 from serving.batching.cost_model import Costs
-from serving.decoding.placement import decoding
+from serving.decoding.placement import place_decoding
 from serving.decoding.pool import Decoders
-from serving.lifecycle.predictions import best
+from serving.lifecycle.predictions import top_predictions
 from serving.lifecycle.selection import check_bundle, check_source, check_trained, fastest_first, load_variant
 from serving.lifecycle.served_model import ServedModel
-from serving.lifecycle.shadow import open_reference
+from serving.lifecycle.shadow import load_reference
 from serving.settings import Settings
 from serving.telemetry.recorder import Recorder
 
 logger = logging.getLogger("bentoml.halftone")
 
 WARM_UP = 3
+"""Runs of a single image before the first response."""
 
 
 @dataclass(frozen=True)
-class Opened:
-    """A variant that is proven, loaded and warmed."""
+class LoadedVariant:
+    """A proven variant in memory, warmed up."""
 
     bundle: Bundle
     record: ParityRecord
@@ -55,45 +57,47 @@ def load_model(
     bundle: str | None = None,
     replaces: ServedModel | None = None,
 ) -> ServedModel:
-    """Open, choose, warm and measure.
+    """Choose the fastest proven variant of a bundle, load it, warm it up and measure its batches.
 
     Args:
-        name: under which it is served.
-        settings: of the service.
-        recorder: is told what the model does.
-        decoders: decode its pictures where that pays.
-        bundle: to load; the one of that name where none is given.
-        replaces: the model that serves meanwhile. Then every file of the bundle is checked, also those that this
-            variant does not need, and what is known of the costs of batches is taken over where it holds.
+        name: name under which the model is served.
+        settings: the service's settings.
+        recorder: receives the model's metrics and traces.
+        decoders: processes that decode its images if that pays.
+        bundle: name of the bundle; default: `name`.
+        replaces: the active model. With one, every file of the bundle is checked, also those that the variant does not
+            need, and the measured costs of the active model's batches are reused if they apply.
 
     Raises:
         HalftoneError: the bundle can't be used, is untrained, or has no proven variant that runs here.
-        GpuError: the GPU failed while the model was measured; GpuLostError where it will go on to.
+        GpuError: the GPU failed during the measurement; GpuLostError if this process can't use it any more.
     """
-    opened = open_fastest(name, settings, bundle=bundle, whole=replaces is not None)
-    return _served(name, opened, settings, recorder, decoders, replaces)
+    loaded = load_fastest(name, settings, bundle=bundle, check_all_files=replaces is not None)
+    return _served_model(name, loaded, settings, recorder, decoders, replaces)
 
 
-def open_fastest(name: str, settings: Settings, *, bundle: str | None = None, whole: bool = False) -> Opened:
-    """The fastest variant that is proven and runs here, warmed.
+def load_fastest(
+    name: str, settings: Settings, *, bundle: str | None = None, check_all_files: bool = False
+) -> LoadedVariant:
+    """Load the fastest variant that is proven and runs here, and warm it up.
 
     Args:
-        name: under which it is served.
-        settings: of the service; they may name the variant.
-        bundle: to load; the one of that name where none is given.
-        whole: check every file of the bundle, also those that this variant does not need.
+        name: name under which the model is served.
+        settings: the service's settings; they may select the variant.
+        bundle: name of the bundle; default: `name`.
+        check_all_files: also check the files of the bundle that this variant does not need.
 
     Raises:
         HalftoneError: the bundle can't be used, is untrained, or has no proven variant that runs here.
         GpuLostError: the GPU failed so that this process can't use it any more.
     """
     opened = open_bundle(bundle or name)
-    if whole:
+    if check_all_files:
         opened.verify()
     reasons: list[str] = []
     for variant in fastest_first(name, opened, check_bundle(name, opened, settings), settings):
         try:
-            record, runtime = _open(name, opened, variant, settings)
+            record, runtime = _load_and_warm_up(name, opened, variant, settings)
         except GpuLostError:
             raise
         except (HalftoneError, GpuError) as error:
@@ -101,41 +105,46 @@ def open_fastest(name: str, settings: Settings, *, bundle: str | None = None, wh
             continue
         for reason in reasons:
             logger.warning("not served: %s", reason)
-        return Opened(opened, record, runtime)
+        return LoadedVariant(opened, record, runtime)
     raise UnprovenError(f"no variant of {name} can serve on this machine: {'; '.join(reasons)}")
 
 
-def _served(
-    name: str, opened: Opened, settings: Settings, recorder: Recorder, decoders: Decoders, replaces: ServedModel | None
+def _served_model(
+    name: str,
+    loaded: LoadedVariant,
+    settings: Settings,
+    recorder: Recorder,
+    decoders: Decoders,
+    replaces: ServedModel | None,
 ) -> ServedModel:
-    bundle, manifest, variant = opened.bundle, opened.bundle.manifest, opened.record.variant
-    known = _known_costs(manifest, variant, replaces)
-    streams, sizes = batch_sizes(name, opened.runtime, settings, known)
+    bundle, runtime, manifest, variant = loaded.bundle, loaded.runtime, loaded.bundle.manifest, loaded.record.variant
+    streams, sizes = batch_sizes(name, runtime, settings, _known_costs(manifest, variant, replaces))
+    rate = throughput(runtime, streams, sizes, settings)
     return ServedModel(
         name,
         manifest,
-        opened.runtime,
-        opened.record,
+        runtime,
+        loaded.record,
         sizes=sizes,
-        # Where the library runs the model in threads of its own, one more decodes a picture while all others wait for
-        # those (a tenth more throughput); else it would only take the cores from them (a tenth less).
-        threads=settings.worker_threads + (not opened.runtime.inline),
+        # If the library runs the model in its own threads, one more thread decodes an image while all others wait
+        # for the library (a tenth more throughput). Else it would only take the cores from them (a tenth less).
+        threads=settings.worker_threads + (not runtime.inline),
         parallel=settings.worker_threads,
         streams=streams,
         capacity=settings.queue,
         max_pixels=settings.max_pixels,
-        load=decoding(name, decoders, settings, manifest.input, rate(opened.runtime, streams, sizes, settings)),
+        load_pixels=place_decoding(name, decoders, settings, manifest.input, rate),
         recorder=recorder,
         bundle=bundle.folder.name,
-        reference=open_reference(bundle, variant) if settings.shadow else None,
+        reference=load_reference(bundle, variant) if settings.shadow else None,
         shadow=settings.shadow,
     )
 
 
 def _known_costs(manifest: Manifest, variant: str, other: ServedModel | None) -> tuple[int, Costs] | None:
-    """Batches at once and the costs that another model has learnt, where this one is the same network.
+    """Return the number of batches in flight and the costs of another model if it is the same network.
 
-    A measurement beside the load of the other one would say more about that load.
+    A measurement during the load of the other model would rather measure that load.
     """
     if other is None or not isinstance(other.sizes, Costs) or variant != other.variant:
         return None
@@ -143,42 +152,42 @@ def _known_costs(manifest: Manifest, variant: str, other: ServedModel | None) ->
     return (other.streams, Costs(other.sizes.seconds)) if same else None
 
 
-def _open(name: str, bundle: Bundle, variant: str, settings: Settings) -> tuple[ParityRecord, Runtime]:
+def _load_and_warm_up(name: str, bundle: Bundle, variant: str, settings: Settings) -> tuple[ParityRecord, Runtime]:
     record = verify_on_first_load(bundle, variant)
-    # The verification may have read the manifest again, and another bundle may be there by now.
+    # Checked again: the verification may have read the manifest again, and the folder may hold another bundle by now.
     check_trained(name, bundle, settings)
     check_source(bundle, variant, record)
     runtime = load_variant(bundle, variant, settings)
     check_runtime(record, runtime.version(), runtime.executed_as, name)
-    picture = np.zeros((1, *runtime.shape), np.uint8)
+    image = np.zeros((1, *runtime.shape), np.uint8)
     for _ in range(WARM_UP):
-        runtime.run(picture)
+        runtime.run(image)
     check_first_answer(runtime, bundle.manifest)
     return record, runtime
 
 
 def check_first_answer(runtime: Runtime, manifest: Manifest) -> None:
-    """Decode, run, name every class, and write it down as an answer would.
+    """Classify a sample photo: decode, run, name every class, and encode the response.
 
     Args:
         runtime: the loaded variant.
-        manifest: of its bundle.
+        manifest: manifest of its bundle.
 
     Raises:
-        HalftoneError: one of these steps fails, or a probability is not a number.
+        HalftoneError: one of these steps fails, or a probability is not a finite number.
         GpuError: the GPU failed.
     """
     photo = (files("export") / "photos" / "cat.jpg").read_bytes()
     try:
         (logits,) = runtime.run(transform.load(photo, manifest.input, max_pixels=MAX_PIXELS)[np.newaxis])
         with np.errstate(all="ignore"):
-            predictions = best(manifest, len(manifest.labels))(logits)
-        told = [predictions, manifest.name, manifest.architecture, manifest.source, manifest.license]
-        json.dumps(told, ensure_ascii=False, allow_nan=False).encode()
+            predictions = top_predictions(manifest, len(manifest.labels))(logits)
+        answer = [predictions, manifest.name, manifest.architecture, manifest.source, manifest.license]
+        json.dumps(answer, ensure_ascii=False, allow_nan=False).encode()
     except (MemoryError, GpuError):
         raise
-    # Whatever it raises, it would raise on a client's picture.
+    # Whatever it is, it would be raised on the image of a client, too.
     except Exception as error:
         raise HalftoneError(
-            f"{manifest.name} can't answer a picture ({type(error).__name__}: {error}): export it again"
+            f"{manifest.name} can't classify a picture ({type(error).__name__}: {error}): export it again"
         ) from error

@@ -1,4 +1,4 @@
-"""From a model's logits to what an answer says."""
+"""Convert a model's logits to the predictions of a response."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from models.bundle.manifest import Manifest
 
 
 class Prediction(TypedDict):
-    """One class of an answer."""
+    """One class of a response."""
 
     label: str
     index: int
     probability: float
 
 
-def best(manifest: Manifest, top_k: int) -> Callable[[Logits], list[Prediction]]:
-    """A function from the logits (classes,) of one picture to its most probable classes, best first.
+def top_predictions(manifest: Manifest, top_k: int) -> Callable[[Logits], list[Prediction]]:
+    """Return a function from the logits (classes,) of one image to its most probable classes, best first.
 
     Args:
-        manifest: names the classes, and the temperature that calibrates their probabilities.
-        top_k: how many, 1 to the number of classes.
+        manifest: holds the labels, and the temperature that calibrates the probabilities.
+        top_k: number of predictions, 1 to the number of classes.
     """
     labels, temperature = manifest.labels, manifest.temperature
 

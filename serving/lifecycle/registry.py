@@ -1,4 +1,4 @@
-"""The models of the service, by name: the one that answers, and the one that it took the place of."""
+"""Registry of the served models by name: the active version and the previous one."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _LOADING_RETRY = 2
 
 
 class Registry:
-    """What is served: names that are known from the start, and for each a model that may be replaced at any time.
+    """Fixed names, and for each of them a model that may be replaced at any time.
 
     Every method may be called from any thread.
 
     Args:
-        names: of the models, at least one; the first answers where a request names none.
+        names: names of the models, at least one; the first is the default for requests that name none.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -32,47 +32,47 @@ class Registry:
 
     @property
     def loaded(self) -> bool:
-        """Whether every model is loaded and warmed."""
+        """True if every model is loaded and warmed up."""
         return len(self._models) == len(self.names)
 
     @property
     def ready(self) -> bool:
-        """Whether every model is loaded and warmed, and the service isn't stopping."""
+        """True if every model is loaded and warmed up, and the service isn't stopping."""
         return not self._retired and self.loaded
 
     def publish(self, model: ServedModel, *, keep: bool = False) -> list[ServedModel]:
-        """Answer with this model from now on, in place of the present one.
+        """Activate this model in place of the active one of the same name.
 
         Args:
-            model: a warmed model.
-            keep: whether the present one becomes the previous one.
+            model: a model that is warmed up.
+            keep: keep the replaced model as the previous one.
 
         Returns:
-            The models that nobody will ask for again, to be closed when they are `unused`.
+            The models that no new request will reach, to be closed after `wait_until_unused`.
 
         Raises:
-            RequestError: 503 where the service is stopping.
+            RequestError: 503 if the service is stopping.
         """
         with self._lock:
             if self._closed:
                 raise unavailable("shutting_down", "the service is shutting down", retry_after=_LOADING_RETRY)
-            present, former = self._models.get(model.name), self._previous.pop(model.name, None)
-            if present is not None:
-                present.withdraw()
+            active, previous = self._models.get(model.name), self._previous.pop(model.name, None)
+            if active is not None:
+                active.withdraw()
             self._models[model.name] = model
             model.announce()
-            if present is not None and keep:
-                self._previous[model.name] = present
-        gone = [former] if keep else [former, present]
-        return [each for each in gone if each is not None and each is not model]
+            if active is not None and keep:
+                self._previous[model.name] = active
+        retired = [previous] if keep else [previous, active]
+        return [each for each in retired if each is not None and each is not model]
 
     def previous(self, name: str) -> ServedModel | None:
-        """The model that the present one took the place of, if it is kept."""
+        """Return the model that the active one replaced, if it is kept."""
         return self._previous.get(name)
 
     @contextlib.contextmanager
     def use(self, name: str | None = None) -> Iterator[ServedModel]:
-        """The model of that name, or the first: it is not closed before the block has ended.
+        """Yield the model of that name, by default the first; it is not closed before the block ends.
 
         Raises:
             RequestError: as `get`.
@@ -89,16 +89,16 @@ class Registry:
                     del self._users[model]
                     self._lock.notify_all()
 
-    def unused(self, model: ServedModel) -> None:
+    def wait_until_unused(self, model: ServedModel) -> None:
         """Wait until no block of `use` has this model."""
         with self._lock:
             self._lock.wait_for(lambda: model not in self._users)
 
     def get(self, name: str | None = None) -> ServedModel:
-        """The model of that name, or the first, to be asked what it is; `use` it to let it work.
+        """Return the model of that name, by default the first, to read its properties; to run it, see `use`.
 
         Raises:
-            RequestError: 404 where there is none of that name, 503 while it is being loaded or the service stops.
+            RequestError: 404 if the name is unknown, 503 while the model is being loaded or the service stops.
         """
         name = self.names[0] if name is None else name
         if name not in self.names:
@@ -114,15 +114,15 @@ class Registry:
         return model
 
     def all(self) -> list[ServedModel]:
-        """The models that are loaded, in the order of their names."""
+        """Return the loaded models, in the order of `names`."""
         return [self._models[name] for name in self.names if name in self._models]
 
     def retire(self) -> None:
-        """Be ready no more, so that nobody sends new requests; those that come all the same are answered."""
+        """Fail readiness, so that load balancers send no new requests; requests that still arrive are served."""
         self._retired = True
 
     def close(self) -> None:
-        """Finish what was accepted and take nothing new."""
+        """Refuse new requests and finish the accepted ones."""
         with self._lock:
             self._retired = self._closed = True
         for model in (*self.all(), *self._previous.values()):

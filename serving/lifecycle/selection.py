@@ -21,7 +21,7 @@ logger = logging.getLogger("bentoml.halftone")
 
 
 def check_bundle(name: str, bundle: Bundle, settings: Settings) -> list[str]:
-    """The variants with a valid proof among those that may be served; nothing is deserialised.
+    """Return the variants with a valid proof among those that the settings allow; deserialise nothing.
 
     Raises:
         HalftoneError: the bundle is untrained, or has no such variant; the message says why and the fix.
@@ -49,20 +49,20 @@ def check_bundle(name: str, bundle: Bundle, settings: Settings) -> list[str]:
 
 
 def check_trained(name: str, bundle: Bundle, settings: Settings) -> None:
-    """Refuse random weights unless the settings allow them.
+    """Refuse random weights, unless the settings allow them.
 
     Raises:
         HalftoneError: the bundle is untrained.
     """
     if not bundle.manifest.trained and not settings.allow_untrained:
         raise HalftoneError(
-            f"{name} has random weights and its answers would mean nothing: train it, or set "
+            f"{name} has random weights and its predictions would mean nothing: train it, or set "
             "HALFTONE_ALLOW_UNTRAINED=1 for a latency study"
         )
 
 
 def _check_proof(bundle: Bundle, variant: str) -> None:
-    """Refuse a variant without a valid proof, but for a plan that can be verified here when it is loaded."""
+    """Refuse a variant without a valid proof, unless it is a plan that can be verified here when it is loaded."""
     record = current(bundle, variant)
     check_source(bundle, variant, record)
     if record.verified_on == "runtime" or record.verdict != "PASSED" or not _runs_here(variant):
@@ -70,7 +70,7 @@ def _check_proof(bundle: Bundle, variant: str) -> None:
 
 
 def check_source(bundle: Bundle, variant: str, record: ParityRecord) -> None:
-    """Refuse a parity record for another file than the one that the runtime would load.
+    """Refuse a parity record of another file than the one that the runtime would load.
 
     Raises:
         UnprovenError: the record names another file.
@@ -78,7 +78,7 @@ def check_source(bundle: Bundle, variant: str, record: ParityRecord) -> None:
     try:
         kind, precision = runtime_of(variant)
     except HalftoneError:
-        # Of a runtime that is not here; it is not opened either.
+        # Its runtime is not installed here: the variant can't be loaded anyway.
         return
     if record.source != kind.source(precision):
         raise UnprovenError(
@@ -96,7 +96,7 @@ def _runs_here(variant: str) -> bool:
 
 
 def _recorded(bundle: Bundle) -> Iterator[str]:
-    """The variants with a parity record; the torch reference is never served."""
+    """Yield the variants with a parity record, except the torch reference, which is never served."""
     for file in bundle.manifest.files:
         path = PurePosixPath(file)
         if path.parent == PurePosixPath("parity") and path.suffix == ".json" and path.stem != REFERENCE:
@@ -110,8 +110,8 @@ def fastest_first(name: str, bundle: Bundle, variants: list[str], settings: Sett
     rates = speed.recorded(bundle, variants)
     if rates is None:
         logger.info(
-            "measuring %d variants, as %s holds no speeds of all of them for this machine: "
-            "`python -m export --model %s` keeps them",
+            "measuring %d variants, because %s holds no speeds of all of them for this machine: "
+            "`python -m export --model %s` records them",
             len(variants),
             name,
             name,
@@ -121,10 +121,10 @@ def fastest_first(name: str, bundle: Bundle, variants: list[str], settings: Sett
 
 
 def load_variant(bundle: Bundle, variant: str, settings: Settings) -> Runtime:
-    """Open a variant with the threads of this worker.
+    """Load a variant with the threads of this worker.
 
     Raises:
-        HalftoneError: it can't be loaded.
+        HalftoneError: the variant can't be loaded.
     """
     threads = settings.worker_threads
     return load(bundle, variant, threads=threads, streams=threads)
@@ -134,14 +134,14 @@ def _measure(bundle: Bundle, variants: list[str], settings: Settings) -> dict[st
     rates = {}
     for variant in variants:
         if current(bundle, variant).verified_on != "runtime":
-            # It is verified when it is opened, and not run before.
+            # It is verified when it is loaded, and must not run before.
             continue
         try:
             table = speed.measure(bundle, {variant: partial(load_variant, bundle, variant, settings)})
         except GpuLostError:
             raise
         except (HalftoneError, GpuError):
-            # Opening it again as the last choice gives the reason to the log.
+            # Without a rate it is loaded last, and the log then shows the reason.
             continue
         rates[variant] = table.variants[variant].images_per_second
     return rates

@@ -1,7 +1,7 @@
-"""Shadow parity: a share of the live pictures is classified again by the FP32 reference, while nothing else is to do.
+"""Shadow parity: the FP32 reference classifies a share of the live images again while the service is idle.
 
-The proof of a variant holds for the pictures that it was proved on; this tells whether it holds for those that come.
-Off by default (HALFTONE_SHADOW=0). Where it is on, a picture costs one random number more, and a sampled one a copy.
+The proof of a variant holds for the images of the proof; the shadow shows if it also holds for live images. Off by
+default (HALFTONE_SHADOW=0). If it is on, each image costs one random number, and a sampled image also a copy.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from serving.telemetry.shadow_metrics import ComparisonRecorder
 logger = logging.getLogger("bentoml.halftone")
 
 REFERENCES = ("onnxruntime-fp32", "openvino-fp32")
-"""Variants that stand for the FP32 reference of the proof: it needs torch, which is no part of a server."""
+"""Variants in place of the FP32 reference of the proof, which needs torch: a server does not have it."""
 
 MOST_WAITING = 64
-"""Sampled pictures that may wait for idle time (10 MB); further ones are dropped and counted."""
+"""Most sampled images that wait for idle time (10 MB); further ones are dropped and counted."""
 
-_LOOK_AGAIN = 0.01
-_NICE = 19
+_POLL_SECONDS = 0.01
+_LOWEST_PRIORITY = 19
 
 
 class _Sample(NamedTuple):
@@ -44,10 +44,10 @@ class _Sample(NamedTuple):
 
 
 def check_reference(bundle: Bundle, variant: str) -> None:
-    """Refuse a bundle without a proven FP32 variant beside `variant`; nothing is deserialised.
+    """Refuse a bundle without a proven FP32 variant other than `variant`; deserialise nothing.
 
     Raises:
-        HalftoneError: there is none.
+        HalftoneError: the bundle has no such variant.
     """
     reasons = []
     for reference in _others(variant):
@@ -60,11 +60,11 @@ def check_reference(bundle: Bundle, variant: str) -> None:
     raise _missing(bundle, variant, reasons)
 
 
-def open_reference(bundle: Bundle, variant: str) -> Runtime:
-    """The FP32 variant to hold `variant` against, on one thread.
+def load_reference(bundle: Bundle, variant: str) -> Runtime:
+    """Load the FP32 variant to compare `variant` with, on one thread.
 
     Raises:
-        HalftoneError: the bundle has no other proven one that runs here.
+        HalftoneError: the bundle has no other proven FP32 variant that runs here.
     """
     reasons = []
     for reference in _others(variant):
@@ -83,20 +83,20 @@ def _others(variant: str) -> list[str]:
 
 
 def _missing(bundle: Bundle, variant: str, reasons: list[str]) -> UnprovenError:
-    beside = f" beside {variant}" if variant else ""
+    other = f" other than {variant}" if variant else ""
     name = bundle.manifest.name
-    return UnprovenError(f"HALFTONE_SHADOW needs a proven FP32 variant of {name}{beside}: {'; '.join(reasons)}")
+    return UnprovenError(f"HALFTONE_SHADOW needs a proven FP32 variant of {name}{other}: {'; '.join(reasons)}")
 
 
 class Shadow:
-    """Compares in a thread of its own, of the lowest priority.
+    """Comparison with the reference, in a thread of the lowest priority.
 
     Args:
         reference: the FP32 variant.
-        share: of the pictures, 0 to 1.
-        idle: whether nothing else is to be done now.
-        temperature: that calibrates the probabilities.
-        recorder: is told what comes of it.
+        share: share of the images to compare, 0 to 1.
+        idle: returns True if the service has no other work now.
+        temperature: calibrates the probabilities.
+        recorder: receives the results.
     """
 
     def __init__(
@@ -117,66 +117,66 @@ class Shadow:
         self._wake = threading.Event()
         self._closed = False
         self._failed = False
-        self._thread = threading.Thread(target=self._work, name="shadow", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="shadow", daemon=True)
         self._thread.start()
 
     def offer(self, pixels: Sequence[Pixels], logits: Logits) -> None:
-        """A batch was answered; called from the model's threads, and returns at once.
+        """Sample images of a batch that the model has run; called in the model's threads, and does not block.
 
         Args:
-            pixels: uint8 RGB (S, S, 3) of each picture.
+            pixels: uint8 RGB (S, S, 3) of each image.
             logits: float32 (N, classes).
         """
-        for picture, row in zip(pixels, logits, strict=True):
+        for image, row in zip(pixels, logits, strict=True):
             if random.random() >= self._share:
                 continue
             if len(self._waiting) >= MOST_WAITING:
                 self.recorder.ended("dropped")
                 continue
             try:
-                # What they are views of may be a whole request, which must not live on.
-                self._waiting.append(_Sample(picture.copy(), row.copy()))
+                # Copied: views would keep the memory of the whole request.
+                self._waiting.append(_Sample(image.copy(), row.copy()))
             except MemoryError:
-                # The answer is there, and must not fail for this.
+                # The response must not fail for lack of memory here.
                 self.recorder.ended("dropped")
             self._wake.set()
 
     def drop(self) -> None:
-        """Forget what waits: the model answers no more."""
+        """Drop the waiting samples, because the model is no longer active."""
         self._waiting.clear()
 
     def close(self) -> None:
-        """End the thread, drop what waits, and free the reference."""
+        """End the thread, drop the waiting samples, and free the reference."""
         self._closed = True
         self._wake.set()
         self._thread.join()
         self._waiting.clear()
         self.__dict__.pop("_reference", None)
 
-    def _work(self) -> None:
+    def _run(self) -> None:
         if sys.platform == "linux":
             with contextlib.suppress(OSError):
-                # On Linux each thread has a priority of its own.
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+                # On Linux a priority belongs to a thread, not to the process.
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
         while not self._closed:
             self._wake.wait()
             self._wake.clear()
             while self._waiting and not self._closed:
                 if not self._idle():
-                    time.sleep(_LOOK_AGAIN)
+                    time.sleep(_POLL_SECONDS)
                     continue
-                # They may have been dropped meanwhile.
+                # `drop` may have emptied the queue meanwhile.
                 with contextlib.suppress(IndexError):
-                    self._try(self._waiting.popleft())
+                    self._compare_or_log(self._waiting.popleft())
 
-    def _try(self, sample: _Sample) -> None:
+    def _compare_or_log(self, sample: _Sample) -> None:
         try:
             self._compare(sample)
-        # The thread must live on.
+        # The thread must survive it.
         except Exception:
             self.recorder.ended("failed")
             if not self._failed:
-                logger.exception("the FP32 reference failed on a picture; this is said once")
+                logger.exception("the FP32 reference failed on an image; further failures are only counted")
             self._failed = True
 
     def _compare(self, sample: _Sample) -> None:

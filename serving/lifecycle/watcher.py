@@ -1,9 +1,10 @@
-"""Looks at the bundles from time to time and loads what has changed (HALFTONE_WATCH)."""
+"""Poll the bundles for changes and load those that changed (HALFTONE_WATCH)."""
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from typing import NamedTuple
 
 from models.bundle.bundle import Bundle
@@ -17,74 +18,70 @@ from serving.lifecycle.registry import Registry
 logger = logging.getLogger("bentoml.halftone")
 
 
-class _State(NamedTuple):
-    """What a look finds: a copy may write the manifest before the files that it lists."""
+class _Snapshot(NamedTuple):
+    """State of a bundle's folder, with its files: a copy may write the manifest before the files that it lists."""
 
     manifest: Manifest
     files: tuple[tuple[str, int, int], ...]
 
 
 class Watcher:
-    """One thread for all models.
+    """One polling thread for all models.
 
-    An export changes a bundle several times: a change counts when the bundle is the same at two looks. What was refused
-    is tried again after the next change; what was rolled back stays so until then.
+    An export changes a bundle several times, so a change counts once the bundle is the same at two polls in a row. A
+    refused bundle is loaded again only after its next change, and a rollback stays in force until then.
 
     Args:
-        models: what is served.
-        swaps: replaces models.
-        seconds: between two looks.
+        models: the models of the service.
+        hot_swap: replaces models.
+        seconds: time between two polls.
     """
 
-    def __init__(self, models: Registry, swaps: HotSwap, seconds: float) -> None:
+    def __init__(self, models: Registry, hot_swap: HotSwap, seconds: float) -> None:
         self._models = models
-        self._swaps = swaps
+        self._hot_swap = hot_swap
         self._seconds = seconds
-        self._stopped = threading.Event()
-        # What is served now is what was read at the start: nothing of it is news.
-        self._first = {model.name: model.manifest for model in models.all()}
-        self._refused: dict[str, _State] = {}
-        self._seen: dict[str, _State | None] = {}
+        # The models loaded at the start are not a change.
+        self._initial = {model.name: model.manifest for model in models.all()}
+        self._refused: dict[str, _Snapshot] = {}
+        self._last_seen: dict[str, _Snapshot | None] = {}
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start to poll."""
         threading.Thread(target=self._run, name="watch", daemon=True).start()
 
-    def stop(self) -> None:
-        """Look no more; a swap that has begun goes on."""
-        self._stopped.set()
-
     def _run(self) -> None:
-        while not self._stopped.wait(self._seconds):
+        while True:
+            time.sleep(self._seconds)
             for name in self._models.names:
                 try:
-                    self.look(name)
+                    self.poll(name)
                 except Exception:
-                    # The thread must live on.
+                    # The thread must survive it.
                     logger.exception("failed to watch %s", name)
 
-    def look(self, name: str) -> None:
-        """Load the model anew where its bundle has changed and was the same at the look before."""
-        state = _state(name)
-        steady = state is not None and state == self._seen.get(name)
-        self._seen[name] = state
-        if state is None or not steady or state == self._refused.get(name):
+    def poll(self, name: str) -> None:
+        """Load the model if its bundle has changed and was the same at the last poll."""
+        snapshot = _snapshot(name)
+        steady = snapshot is not None and snapshot == self._last_seen.get(name)
+        self._last_seen[name] = snapshot
+        if snapshot is None or not steady or snapshot == self._refused.get(name):
             return
-        if state.manifest == (self._swaps.last(name) or self._first.get(name)):
+        if snapshot.manifest == (self._hot_swap.last_loaded(name) or self._initial.get(name)):
             return
         try:
-            self._swaps.load(name)
+            self._hot_swap.load(name)
         except RequestError as error:
-            # A swap that runs, or memory that is short, is no fault of the bundle.
+            # A swap that runs, or a lack of memory, is no fault of the bundle.
             if error.status == 422:
-                self._refused[name] = state
+                self._refused[name] = snapshot
 
 
-def _state(name: str) -> _State | None:
-    """None of a bundle in the making; a folder that is gone is no reason to serve nothing."""
+def _snapshot(name: str) -> _Snapshot | None:
+    """Return the state of a bundle's folder; None while it is incomplete or missing, which changes nothing."""
     try:
         bundle = open_bundle(name)
-        return _State(bundle.manifest, tuple(_file(bundle, each) for each in bundle.manifest.files))
+        return _Snapshot(bundle.manifest, tuple(_file(bundle, each) for each in bundle.manifest.files))
     except (HalftoneError, OSError):
         return None
 

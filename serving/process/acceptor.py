@@ -1,6 +1,6 @@
-"""Takes connections from a socket that several workers share, so that each of them gets about as many.
+"""Accept connections from a listening socket shared by several workers, balanced by the number of open connections.
 
-Left to themselves, the worker that wakes first takes every connection that is waiting: with the eight that a proxy
+Without balancing, the worker that wakes first accepts every waiting connection: with the eight connections that a proxy
 keeps open, one worker then does all the work.
 """
 
@@ -19,69 +19,78 @@ from serving.process.worker_table import WorkerSlot
 logger = logging.getLogger("bentoml.halftone")
 
 _AHEAD = 1
-"""Connections that a worker may have more than another one and still take the next."""
-_GIVE_WAY = 0.001
-"""Seconds in which a worker with more than that leaves it to the others."""
-_NOT_MINE = 0.05
-"""Seconds in which a worker that loads or stops leaves everything to the others."""
-_NO_FILES = 1.0
-"""Seconds without a new connection where the process may open no more files."""
-_HANDSHAKES = 1.0
-"""Seconds for connections that are being made when no more are taken."""
+"""Connections that a worker may have more than the least busy one and still accept the next one at once."""
+
+_BUSIER_DELAY = 0.001
+"""Seconds for which a worker with more than that leaves a connection to the others."""
+
+_INACTIVE_DELAY = 0.05
+"""Seconds for which a worker that loads its models or stops leaves a connection to the others."""
+
+_NO_FILES_DELAY = 1.0
+"""Seconds without a new connection after the process could open no more files."""
+
+_HANDSHAKE_TIMEOUT = 1.0
+"""Seconds for handshakes that are under way when the acceptor closes."""
 
 
 class ConnectionShare:
-    """What a worker takes of the connections.
+    """One worker's share of the connections.
 
     Args:
-        member: this worker.
-        loaded: whether it has its models.
+        slot: of this worker.
+        loaded: returns True once the worker has its models.
     """
 
-    def __init__(self, member: WorkerSlot, *, loaded: Callable[[], bool] = lambda: True) -> None:
-        self.member = member
+    def __init__(self, slot: WorkerSlot, *, loaded: Callable[[], bool] = lambda: True) -> None:
+        self.slot = slot
         self._loaded = loaded
         self._retired = False
 
     def retire(self) -> None:
-        """Leave new connections to the others from now on, as long as there are any that take them."""
+        """Leave new connections to the other workers from now on, as long as any of them accepts some."""
         self._retired = True
-        self.member.retire()
+        self.slot.retire()
 
     def accept_delay(self, own: int) -> float:
-        """Seconds to leave a connection to the others, with so many of its own.
+        """Return the seconds for which to leave a waiting connection to the others.
 
-        A worker that could only answer that it isn't ready takes none where another one does.
+        A worker that could only respond that it isn't ready leaves connections to one that is ready, if there is one.
+
+        Args:
+            own: number of this worker's connections.
         """
         if not self._loaded():
-            return _NOT_MINE if self.member.others_answer() else 0.0
-        self.member.tell(own)
-        fewest = self.member.fewest_elsewhere()
+            return _INACTIVE_DELAY if self.slot.another_is_ready() else 0.0
+        self.slot.publish_connections(own)
+        fewest = self.slot.fewest_elsewhere()
         if fewest is None:
             return 0.0
         if self._retired:
-            return _NOT_MINE
-        return _GIVE_WAY if own > fewest + _AHEAD else 0.0
+            return _INACTIVE_DELAY
+        return _BUSIER_DELAY if own > fewest + _AHEAD else 0.0
 
     def accepted(self, own: int) -> None:
-        """It has taken one, and has so many now."""
+        """Publish that this worker has accepted a connection and has `own` now."""
         if self._loaded():
-            self.member.tell(own)
+            self.slot.publish_connections(own)
 
-    def too_many(self, own: int) -> bool:
-        """Whether another worker should have one of these connections: one that has taken a lost one's place, say."""
-        fewest = self.member.fewest_elsewhere()
+    def has_surplus(self, own: int) -> bool:
+        """Return True if another worker, such as one that was just started, should have one of these connections."""
+        fewest = self.slot.fewest_elsewhere()
         return fewest is not None and own > fewest + _AHEAD + 1
 
 
 class Acceptor:
-    """Takes connections one by one, with a moment's delay where they are another worker's; as an `asyncio.Server`.
+    """Accepts connections one by one, with a short delay if another worker should have them.
+
+    It has the methods of an `asyncio.Server` that uvicorn calls.
 
     Args:
         listener: the listening socket.
-        share: this worker's.
+        share: of this worker.
         protocol: makes a connection's protocol.
-        connections: those of this worker.
+        connections: of this worker.
         ssl: the context of TLS, or None.
     """
 
@@ -99,84 +108,84 @@ class Acceptor:
         self._protocol = protocol
         self._connections = connections
         self._ssl = ssl
-        self._making: set[asyncio.Task[None]] = set()
+        self._handshakes: set[asyncio.Task[None]] = set()
         self._pause: asyncio.TimerHandle | None = None
         self._closed = False
         listener.setblocking(False)
-        share.member.listens(True)
-        # Told before anybody comes, so that workers with many connections pass some on.
+        share.slot.set_listening(True)
+        # Publish our count before the first accept, so that busier workers start closing surplus connections.
         share.accept_delay(self._count())
-        self._loop.add_reader(listener, self._waiting)
+        self._loop.add_reader(listener, self._on_waiting)
 
     def close(self) -> None:
-        """Take no more; a second call does nothing more."""
+        """Accept no more connections; a second call does nothing."""
         if self._closed:
             return
         self._closed = True
         self._share.retire()
-        self._share.member.listens(False)
+        self._share.slot.set_listening(False)
         if self._pause is not None:
             self._pause.cancel()
         if self._listener.fileno() >= 0:
             self._loop.remove_reader(self._listener)
 
     async def wait_closed(self) -> None:
-        """Wait a moment for the connections that were being made, and drop those that still shake hands."""
-        if self._making:
-            _, late = await asyncio.wait(self._making, timeout=_HANDSHAKES)
+        """Wait briefly for handshakes under way, and drop those that do not end in time."""
+        if self._handshakes:
+            _, late = await asyncio.wait(self._handshakes, timeout=_HANDSHAKE_TIMEOUT)
             for task in late:
                 task.cancel()
 
     def _count(self) -> int:
-        return len(self._connections) + len(self._making)
+        return len(self._connections) + len(self._handshakes)
 
-    def _waiting(self) -> None:
-        """A connection is there, for whichever worker takes it."""
+    def _on_waiting(self) -> None:
+        """Accept the waiting connection, or leave it to the other workers for a while."""
         if seconds := self._share.accept_delay(self._count()):
-            self._later(seconds)
+            self._wait(seconds)
         else:
-            self._take()
+            self._accept()
 
-    def _later(self, seconds: float) -> None:
+    def _wait(self, seconds: float) -> None:
         self._loop.remove_reader(self._listener)
-        self._pause = self._loop.call_later(seconds, self._go_on)
+        self._pause = self._loop.call_later(seconds, self._resume)
 
-    def _go_on(self) -> None:
-        self._loop.add_reader(self._listener, self._waiting)
-        # Nobody else had time for it, unless it is none of this worker's business.
-        if self._share.accept_delay(self._count()) < _NOT_MINE:
-            self._take()
+    def _resume(self) -> None:
+        self._loop.add_reader(self._listener, self._on_waiting)
+        # No other worker had time for it: accept it, unless this one loads its models or stops.
+        if self._share.accept_delay(self._count()) < _INACTIVE_DELAY:
+            self._accept()
 
-    def _take(self) -> None:
+    def _accept(self) -> None:
         try:
             connection, _ = self._listener.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-            # Another worker was first, or the client has gone.
+            # Another worker was faster, or the client is gone.
             return
         except OSError as error:
             if error.errno == errno.EINVAL:
-                # The last of the others has shut it.
+                # The last of the other workers has shut the socket down.
                 self.close()
                 return
-            logger.error("no connection can be taken now: %s", error)
-            self._later(_NO_FILES)
+            logger.error("can't accept a connection: %s", error)
+            self._wait(_NO_FILES_DELAY)
             return
-        task = self._loop.create_task(self._make(connection))
-        self._making.add(task)
-        task.add_done_callback(self._making.discard)
+        task = self._loop.create_task(self._connect(connection))
+        self._handshakes.add(task)
+        task.add_done_callback(self._handshakes.discard)
         self._share.accepted(self._count())
 
-    async def _make(self, connection: socket.socket) -> None:
+    async def _connect(self, connection: socket.socket) -> None:
         try:
             connection.setblocking(False)
             if connection.family in (socket.AF_INET, socket.AF_INET6):
-                # Where the client has gone already some systems take that for an error.
+                # Some systems raise an error if the client is gone already.
                 with contextlib.suppress(OSError):
                     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await self._loop.connect_accepted_socket(self._protocol, connection, ssl=self._ssl)
         except OSError as error:
-            # The client has gone, or doesn't speak TLS.
-            logger.debug("a connection was not made: %s", error)
+            # The client is gone, or doesn't speak TLS.
+            logger.debug("a connection failed before its first request: %s", error)
             connection.close()
         except asyncio.CancelledError:
             connection.close()

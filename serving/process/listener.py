@@ -1,8 +1,8 @@
-"""The listening socket: shut so that every connection that was made is answered, and every later one is refused.
+"""Close the listening socket without a reset: accept every established connection, and refuse every later one.
 
-A connection is made by the kernel, before any process takes it. Closing the socket resets those that nobody has taken
-yet, and there are always some where requests keep coming. On Linux a packet filter therefore turns new connections away
-first, those on their way are taken, and then nothing is left that closing could reset.
+The kernel establishes connections before any process accepts them. Closing the socket resets those that no process has
+accepted yet, and under load there are always some. On Linux a packet filter therefore drops new connections first;
+once those in the queue are accepted, closing the socket resets none.
 """
 
 from __future__ import annotations
@@ -17,30 +17,33 @@ import sys
 from collections.abc import Callable, Sequence
 
 SETTLE = 0.25
-"""Seconds for connections that are being made: more than one round trip to any client."""
+"""Seconds for TCP handshakes under way: more than one round trip to any client."""
 
 _POLL = 0.01
-_LONGEST = 1.0
+_MOST_SECONDS = 1.0
 _SO_ATTACH_FILTER = 26
 
 
-async def shut(listeners: Sequence[socket.socket], close: Callable[[], None], *, is_last: Callable[[], bool]) -> None:
-    """Shut a listening socket for all processes that hold it; what it has accepted is taken first.
+async def drain_and_close(
+    listeners: Sequence[socket.socket], close: Callable[[], None], *, is_last: Callable[[], bool]
+) -> None:
+    """Accept what has connected, then close a listening socket for all processes that hold it.
 
-    A client that comes meanwhile gets no answer to its first packet, repeats it a second later, and is refused.
+    A client that connects meanwhile gets no response to its first packet, repeats the packet a second later, and is
+    refused.
 
     Args:
-        listeners: still served by the running event loop.
-        close: ends that; called once nothing waits to be taken.
-        is_last: whether no other worker takes connections from it any more; called then too.
+        listeners: served by the running event loop until `close`.
+        close: stops serving them; called once no connection waits to be accepted.
+        is_last: called then too; returns True if no other worker accepts connections from the socket.
     """
-    if all([_turn_away(listener) for listener in listeners]):
+    if all([_drop_new_connections(listener) for listener in listeners]):
         await asyncio.sleep(SETTLE)
     loop = asyncio.get_running_loop()
-    end = loop.time() + _LONGEST
+    end = loop.time() + _MOST_SECONDS
     while any(readable(listener.fileno()) for listener in listeners) and loop.time() < end:
         await asyncio.sleep(_POLL)
-    # Closing alone would leave the supervisor's copy of it listening, with nobody to take what it accepts.
+    # Closing alone would leave the supervisor's copy of the socket listening, and no process accepts from it.
     if is_last():
         for listener in listeners:
             with contextlib.suppress(OSError):
@@ -49,16 +52,16 @@ async def shut(listeners: Sequence[socket.socket], close: Callable[[], None], *,
 
 
 def readable(descriptor: int) -> bool:
-    """Whether a socket has something to take: bytes, its end, or a connection."""
+    """Return True if a socket has bytes, its end, or a connection to take."""
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(0))
 
 
-def _turn_away(listener: socket.socket) -> bool:
-    """Drop the packets that ask for a new connection; False where the system can't.
+def _drop_new_connections(listener: socket.socket) -> bool:
+    """Attach a packet filter that drops requests for new connections. Return False if the system has no such filter.
 
-    The program is classic BPF on the TCP header: byte 13 holds the flags, and SYN without ACK asks for a connection.
+    The program is classic BPF on the TCP header: byte 13 holds the flags, and SYN without ACK requests a connection.
     """
     if sys.platform != "linux" or listener.family not in (socket.AF_INET, socket.AF_INET6):
         return False
@@ -73,7 +76,7 @@ def _turn_away(listener: socket.socket) -> bool:
         )
     )
     memory = ctypes.create_string_buffer(program, len(program))
-    # struct sock_fprog: the number of instructions, and where they are.
+    # struct sock_fprog: number of instructions, and their address.
     argument = struct.pack("HP", len(program) // 8, ctypes.addressof(memory))
     try:
         listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, argument)

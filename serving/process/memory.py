@@ -1,4 +1,4 @@
-"""What loading and freeing models leaves behind: memory that is free, but still counted as the process's own."""
+"""Return memory that loading and freeing models left unused to the operating system."""
 
 from __future__ import annotations
 
@@ -11,30 +11,33 @@ _LARGE = 4 * 2**20
 _KEPT = 16 * 2**20
 
 
-def settle() -> None:
-    """To be called once when everything is loaded, before the first request.
+def release_memory() -> None:
+    """Collect garbage and release unused memory; to be called once, when everything is loaded.
 
-    Garbage is collected, and what remains is never looked at again by the collector: no request waits for it. Then
-    glibc gives the pages back that reading and compiling the models used and freed (17 MB of 168 with the default
-    model; about a millisecond). Other C libraries have no such call and keep theirs.
+    The objects that remain are excluded from later collections, so that no request waits for them. Then glibc returns
+    the pages that reading and compiling the models used and freed (17 MB of 168 with the default model; about a
+    millisecond). Other C libraries have no such call and keep them.
 
-    From then on a block of 4 MiB or more is the system's again as soon as it is free. By itself glibc would come to
-    keep 64 MiB for each thread that ever decoded a large picture; the pictures that most clients send stay below.
+    From then on glibc returns a block of 4 MiB or more as soon as it is free. Without this limit it would come to keep
+    64 MiB for each thread that ever decoded a large image; the images that most clients send are smaller.
     """
     gc.collect()
     gc.freeze()
-    _give_back()
+    _trim_heap()
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(_M_MMAP_THRESHOLD, _LARGE)
         libc.mallopt(_M_TRIM_THRESHOLD, _KEPT)
 
 
 def trim() -> None:
-    """To be called when a model was freed while others serve: as `settle`, but nothing new is kept for ever."""
+    """Collect garbage and release unused memory; to be called when a model was freed while others serve.
+
+    Unlike `release_memory`, exclude nothing from later collections.
+    """
     gc.collect()
-    _give_back()
+    _trim_heap()
 
 
-def _give_back() -> None:
+def _trim_heap() -> None:
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.malloc_trim(0)

@@ -1,7 +1,7 @@
-"""How a worker stops: not ready at once, answering for a while longer, then the door is shut and the rest is answered.
+"""Graceful shutdown of a worker: fail readiness, keep serving for the lame-duck period, close the socket, drain.
 
-uvicorn alone closes its socket and every connection on which no request is being answered at the moment of the signal;
-requests that lie unread in those connections, or in connections that nobody has taken yet, get a reset for an answer.
+uvicorn alone closes its socket and every connection on which no request is being processed when the signal arrives.
+Requests that lie unread in those connections, or in connections that are not yet accepted, are reset.
 """
 
 from __future__ import annotations
@@ -16,54 +16,57 @@ from typing import Any
 
 import uvicorn
 
-from serving.http.connections import GuardedProtocol
+from serving.http.connections import GuardedConnection, allow_open_files
 from serving.process.acceptor import Acceptor, ConnectionShare
-from serving.process.listener import readable, shut
-from serving.process.signals import ALL_STOP
+from serving.process.bentoml_compat import guarded_protocol, use_server
+from serving.process.listener import drain_and_close, readable
+from serving.process.signals import SERVICE_STOP
 
 _STEP = 0.02
-_SILENCE = 0.25
-_TELLING = 2.0
+_IDLE_TIMEOUT = 0.25
+_SERVICE_STOP_TIMEOUT = 2.0
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server with a stop that loses no request.
+    """uvicorn's server with limits for connections and a shutdown that loses no request.
 
     Args:
-        config: uvicorn's.
-        retire: called at the signal, in its handler.
-        lame_duck: seconds to go on as if nothing had happened, for those who have not noticed yet; none after Ctrl-C.
-        share: of the connections that several workers take from the same socket; None where there is one worker.
+        config: uvicorn's configuration, not loaded yet.
+        connection: limits, from `serving.http.connections.with_limits`.
+        retire: called in the signal handler; fails readiness.
+        lame_duck: seconds to keep serving for clients and proxies that have not noticed yet; none after Ctrl-C.
+        share: of the connections that several workers accept from the same socket; None if there is one worker.
     """
 
     def __init__(
         self,
         config: uvicorn.Config,
         *,
+        connection: type[GuardedConnection],
         retire: Callable[[], object],
         lame_duck: float,
         share: ConnectionShare | None = None,
     ) -> None:
+        config.http = guarded_protocol(connection, share.has_surplus if share else None)
         super().__init__(config)
         self._share = share
         self._retire = retire
         self._lame_duck = lame_duck
-        self._all_stop = False
-        self._hurry = False
+        self._service_stops = False
+        self._interrupted = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to serve, and to listen to one signal more.
+        """Start to serve, and listen to one signal more than uvicorn.
 
         Raises:
-            RuntimeError: uvicorn would serve connections that are not guarded.
+            RuntimeError: uvicorn would serve connections without limits.
         """
-        signal.signal(ALL_STOP, self.handle_exit)
-        if not issubclass(self.config.http_protocol_class, GuardedProtocol):
+        signal.signal(SERVICE_STOP, self.handle_exit)
+        if not issubclass(self.config.http_protocol_class, GuardedConnection):
             raise RuntimeError(f"connections are {self.config.http_protocol_class}, which have no limits")
         if self._share is None or sockets is None:
             await super().startup(sockets)
             return
-        GuardedProtocol.too_many = self._share.too_many
         await super().startup([])
         for listener in sockets:
             listener.listen(self.config.backlog)
@@ -80,95 +83,98 @@ class Server(uvicorn.Server):
         return connection
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """A signal to stop has come."""
+        """Handle a signal to stop."""
         self._retire()
         if self._share is not None:
             self._share.retire()
-        if sig == ALL_STOP:
-            self._all_stop = self.should_exit = True
+        if sig == SERVICE_STOP:
+            self._service_stops = self.should_exit = True
             return
-        self._hurry |= sig == signal.SIGINT
+        self._interrupted |= sig == signal.SIGINT
         super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Go on for a while, shut the door, answer what is left, and end."""
+        """Keep serving for the lame-duck period, close the socket, drain the connections, and stop."""
         listeners = sockets or []
-        self._end_connections_after_their_answers()
-        await self._wait(self._lame_duck, lambda: self._hurry)
-        # Whoever sends the signal to a whole group of processes lets the supervisor speak second.
-        await self._wait(_TELLING, lambda: self._all_stop)
-        await self._leave(listeners)
-        await self._let_silent_connections_go()
+        self._close_connections_after_responses()
+        await self._wait(self._lame_duck, lambda: self._interrupted)
+        # A signal to the whole process group reaches the worker before the supervisor can send its own.
+        await self._wait(_SERVICE_STOP_TIMEOUT, lambda: self._service_stops)
+        await self._close_listeners(listeners)
+        await self._close_idle_connections()
         await super().shutdown(sockets)
 
-    def _end_connections_after_their_answers(self) -> None:
-        """Say `Connection: close` from now on: a client's next request goes to a new connection, and elsewhere."""
+    def _close_connections_after_responses(self) -> None:
+        """Send `Connection: close` from now on: the next request of a client then goes to another worker or replica."""
         self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
-        for connection in self.server_state.connections:
-            if _answering(connection):
-                # It writes the header itself.
-                connection.cycle.keep_alive = False  # type: ignore[union-attr]
+        for connection in self._connections():
+            # It adds the header itself.
+            connection.close_after_response()
 
-    async def _wait(self, seconds: float, over: Callable[[], bool]) -> None:
+    def _connections(self) -> list[GuardedConnection]:
+        return [each for each in self.server_state.connections if isinstance(each, GuardedConnection)]
+
+    async def _wait(self, seconds: float, until: Callable[[], bool]) -> None:
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
-        while loop.time() < end and not over() and not self.force_exit:
+        while loop.time() < end and not until() and not self.force_exit:
             await asyncio.sleep(_STEP)
 
-    async def _leave(self, listeners: Sequence[socket.socket]) -> None:
-        if self._all_stop:
-            await shut(listeners, self._close, is_last=self._is_last)
+    async def _close_listeners(self, listeners: Sequence[socket.socket]) -> None:
+        if self._service_stops:
+            await drain_and_close(listeners, self._stop_accepting, is_last=self._is_last)
         else:
-            # The socket stays open in the supervisor: what comes now waits in it for the next worker.
-            self._close()
+            # The supervisor keeps the socket open: new connections wait in it for the next worker.
+            self._stop_accepting()
         for server in self.servers:
             if isinstance(server, Acceptor):
                 await server.wait_closed()
 
     def _is_last(self) -> bool:
-        """Whether no other worker takes connections any more, nor this one."""
+        """Stop listening, and return True if no other worker listens."""
         if self._share is None:
             return True
-        self._share.member.listens(False)
-        return self._share.member.is_last()
+        self._share.slot.set_listening(False)
+        return self._share.slot.is_last()
 
-    def _close(self) -> None:
+    def _stop_accepting(self) -> None:
         for server in self.servers:
             server.close()
 
-    async def _let_silent_connections_go(self) -> None:
-        """Close the connections on which nothing is asked; a request that lies in one of them is taken first."""
-        await self._wait(_SILENCE, lambda: not any(map(_silent, self.server_state.connections)))
-        # They stay in the server's list: it waits until their last answers have been read.
-        told: set[Any] = set()
+    async def _close_idle_connections(self) -> None:
+        """Close the connections without a request; first read a request that lies unread in one of them."""
+        await self._wait(_IDLE_TIMEOUT, lambda: not any(each.idle for each in self._connections()))
+        # Closed connections stay in the server's list until the client has read the last response.
+        closed: set[GuardedConnection] = set()
         pause = 0.0
-        while silent := [each for each in self.server_state.connections if _silent(each) and each not in told]:
+        while idle := [each for each in self._connections() if each.idle and each not in closed]:
             if self.force_exit:
                 return
-            for connection in silent:
-                if not _unread(connection):
-                    told.add(connection)
-                    connection.finish()  # type: ignore[union-attr]
-            # Now the loop reads what lies in the others.
+            for connection in idle:
+                if not _has_unread(connection):
+                    closed.add(connection)
+                    connection.finish()
+            # The event loop reads from the others meanwhile.
             await asyncio.sleep(pause)
             pause = _STEP
 
 
-def install(*, retire: Callable[[], object], lame_duck: float, share: ConnectionShare | None) -> None:
-    """Let BentoML's worker run this server; to be called before it makes uvicorn's."""
-    uvicorn.Server = partial(Server, retire=retire, lame_duck=lame_duck, share=share)  # type: ignore[misc, assignment]
+def install(
+    *,
+    connection: type[GuardedConnection],
+    retire: Callable[[], object] = bool,
+    lame_duck: float = 0.0,
+    share: ConnectionShare | None = None,
+) -> None:
+    """Let BentoML's worker run this server, and allow the process as many open files as the connections need.
+
+    The arguments are those of `Server`. To be called before the worker makes its server.
+    """
+    allow_open_files(connection.most)
+    use_server(partial(Server, connection=connection, retire=retire, lame_duck=lame_duck, share=share))
 
 
-def _silent(connection: Any) -> bool:
-    """Whether no request is being read or answered on a connection."""
-    return not _answering(connection) and not connection.reading_head
-
-
-def _answering(connection: Any) -> bool:
-    return connection.cycle is not None and not connection.cycle.response_complete
-
-
-def _unread(connection: Any) -> bool:
+def _has_unread(connection: GuardedConnection) -> bool:
     if connection.transport.is_closing():
         return False
     return readable(connection.transport.get_extra_info("socket").fileno())

@@ -1,4 +1,4 @@
-"""Why a worker can't start, as one line for people and an exit code for its supervisor."""
+"""Errors that end a worker: one line for the user, and an exit code for the supervisor."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CRASHED = 1
 
 logger = logging.getLogger("bentoml.halftone")
 
-# How the runtimes say it, which raise errors of their own.
+# Parts of the messages of the runtimes, which raise errors of their own.
 _NO_MEMORY = (
     "bad_alloc",
     "bad allocation",
@@ -29,10 +29,10 @@ _NO_MEMORY = (
 
 
 def end_worker(name: str, error: Exception) -> NoReturn:
-    """End this process, from whatever thread, as the model `name` can't be loaded.
+    """End this process, from any thread, because the model `name` can't be loaded.
 
-    The supervisor knows the exit code and starts no other worker, which would fail in the same way. Memory may be there
-    again in a moment, and a worker that takes the place of another one is tried again; and so is one that lost its GPU.
+    The exit code makes the supervisor start no other worker, which would fail in the same way. It does start one if the
+    GPU was lost, or if a worker that replaces another one had not enough memory, which may be free again in a moment.
     """
     if not isinstance(error, HalftoneError) and not is_memory(error):
         logger.error("can't serve %s", name, exc_info=error)
@@ -43,7 +43,7 @@ def end_worker(name: str, error: Exception) -> NoReturn:
 
 
 def exit_after_gpu_loss(name: str, error: Exception) -> NoReturn:
-    """End this process, from whatever thread, as no batch can be run in it any more; the supervisor starts another."""
+    """End this process, from any thread, because it can run no more batches; the supervisor starts another worker."""
     logger.critical("%s can't run any more in this process, which ends: %s", name, error)
     _flush()
     os._exit(CRASHED)
@@ -51,13 +51,13 @@ def exit_after_gpu_loss(name: str, error: Exception) -> NoReturn:
 
 def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
-        # Nobody reads it any more, perhaps.
+        # The reader may be gone.
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
 
 
 def explain(error: Exception) -> str:
-    """One line: what happened and what to do."""
+    """Return one line that says what happened and what to do."""
     if isinstance(error, HalftoneError):
         return str(error)
     if isinstance(error, GpuError):
@@ -69,5 +69,5 @@ def explain(error: Exception) -> str:
 
 
 def is_memory(error: Exception) -> bool:
-    """Whether it says that there is not enough memory."""
+    """Return True if the error means that there is not enough memory."""
     return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _NO_MEMORY)

@@ -1,4 +1,4 @@
-"""Memory that a supervisor and its workers share: who is there, who answers, and how many connections each has."""
+"""Table of the workers in memory that they share with the supervisor: readiness and number of connections of each."""
 
 from __future__ import annotations
 
@@ -6,39 +6,35 @@ import mmap
 import os
 import tempfile
 
-from serving.process.signals import SUPERVISOR
+from serving.process.signals import has_supervisor
 from serving.settings import MOST_WORKERS
 
-VARIABLE = "_HALFTONE_CREW"
-
-"""Environment variable with the number of the descriptor that workers inherit."""
+VARIABLE = "_HALFTONE_WORKER_TABLE"
+"""Environment variable with the file descriptor of the table, which workers inherit."""
 
 FOLDER = "_HALFTONE_FOLDER"
+"""Environment variable with the folder for the workers' sockets, if there are several; only their user can enter it."""
 
-"""Environment variable with the folder of their sockets, where there are several; only their user can enter it."""
-
-# A worker that is replaced while it still answers has a number from the second half.
-_PLACES = 2 * MOST_WORKERS
+_SLOTS = 2 * MOST_WORKERS
+"""A worker that is replaced while it still serves has a number from the second half."""
 
 _FIELDS = 4
-
-_PID, _READY, _TAKING, _LISTENING = range(_FIELDS)
-
-_BYTES = 8 * _FIELDS * _PLACES
+_PID, _READY, _ACCEPTING, _LISTENING = range(_FIELDS)
+_BYTES = 8 * _FIELDS * _SLOTS
 
 
 class WorkerTable:
     """All workers of a service.
 
     Args:
-        descriptor: of the shared memory, which stays the caller's.
+        descriptor: of the shared memory; the caller closes it.
     """
 
     def __init__(self, descriptor: int) -> None:
         self._values = memoryview(mmap.mmap(descriptor, _BYTES)).cast("q")
 
-    def ended(self, pid: int) -> bool:
-        """A worker has ended: forget it, and say whether it had answered."""
+    def remove(self, pid: int) -> bool:
+        """Clear the slot of a worker that has ended. Return True if it had become ready."""
         for start in range(0, len(self._values), _FIELDS):
             if self._values[start + _PID] == pid:
                 ready = bool(self._values[start + _READY])
@@ -47,63 +43,63 @@ class WorkerTable:
                 return ready
         return False
 
-    def member(self, number: int, workers: int = MOST_WORKERS) -> WorkerSlot:
-        """This process' own place.
+    def slot(self, number: int, workers: int = MOST_WORKERS) -> WorkerSlot:
+        """Take a slot for this process and return it.
 
         Args:
             number: of the worker, from 1 to twice the number of workers.
-            workers: how many there are, for a quick look at all of them.
+            workers: number of workers, so that only their slots are read.
         """
         return WorkerSlot(self._values[: 2 * workers * _FIELDS], number - 1)
 
 
 class WorkerSlot:
-    """A worker's place among the others.
+    """One worker's slot, with read access to those of the others.
 
     Args:
-        values: of all places, four each.
-        place: its own, from 0 on.
+        values: of all slots, `_FIELDS` each.
+        index: of this slot, from 0 on.
     """
 
-    def __init__(self, values: memoryview, place: int) -> None:
+    def __init__(self, values: memoryview, index: int) -> None:
         self._values = values
-        self._start = _FIELDS * place
+        self._start = _FIELDS * index
         self._retired = False
         for field in range(_FIELDS):
             values[self._start + field] = 0
         values[self._start + _PID] = os.getpid()
 
-    def answers(self) -> None:
-        """It has its models."""
+    def mark_ready(self) -> None:
+        """Publish that this worker has loaded its models."""
         self._values[self._start + _READY] = 1
 
-    def listens(self, listening: bool) -> None:
-        """Whether it takes connections, if only because nobody else does."""
+    def set_listening(self, listening: bool) -> None:
+        """Publish if this worker watches the listening socket, even if it leaves connections to other workers."""
         self._values[self._start + _LISTENING] = listening
 
-    def tell(self, connections: int) -> None:
-        """It has so many connections, and takes its share of new ones."""
+    def publish_connections(self, count: int) -> None:
+        """Publish that this worker has `count` connections and accepts its share of new ones."""
         if not self._retired:
-            # One more, as 0 says that it takes none.
-            self._values[self._start + _TAKING] = connections + 1
+            # Plus 1: 0 means that the worker accepts none.
+            self._values[self._start + _ACCEPTING] = count + 1
 
     def retire(self) -> None:
-        """It leaves new connections to the others, as long as there are any that take them."""
+        """Leave new connections to the other workers from now on, as long as any of them accepts some."""
         self._retired = True
-        self._values[self._start + _TAKING] = 0
+        self._values[self._start + _ACCEPTING] = 0
 
     def fewest_elsewhere(self) -> int | None:
-        """How many connections the worker has that has the fewest of all others; None where no other one takes any."""
-        return min((value - 1 for value in self._others(_TAKING) if value), default=None)
+        """Return the connections of the other worker that has the fewest; None if no other one accepts any."""
+        return min((value - 1 for value in self._others(_ACCEPTING) if value), default=None)
 
-    def others_answer(self) -> bool:
-        """Whether another worker listens that has its models, even if it is about to stop."""
+    def another_is_ready(self) -> bool:
+        """Return True if another worker listens and has loaded its models, even if it is about to stop."""
         return any(
-            listens and ready for listens, ready in zip(self._others(_LISTENING), self._others(_READY), strict=True)
+            listening and ready for listening, ready in zip(self._others(_LISTENING), self._others(_READY), strict=True)
         )
 
     def is_last(self) -> bool:
-        """Whether no other worker listens any more."""
+        """Return True if no other worker listens."""
         return not any(self._others(_LISTENING))
 
     def _others(self, field: int) -> list[int]:
@@ -113,7 +109,7 @@ class WorkerSlot:
 
 
 def create() -> int:
-    """The descriptor of new shared memory, which child processes inherit.
+    """Return the descriptor of new shared memory for a table, which child processes inherit.
 
     Raises:
         OSError: there is no room for it.
@@ -123,19 +119,19 @@ def create() -> int:
     else:
         with tempfile.TemporaryFile() as file:
             descriptor = os.dup(file.fileno())
-    # Written and not only made longer: a page for which there is no room would end whoever writes to it first.
+    # Written instead of truncated to this length: the first process that writes to a page without room is killed.
     os.write(descriptor, bytes(_BYTES))
     os.set_inheritable(descriptor, True)
     return descriptor
 
 
-def joined(number: int, workers: int) -> WorkerSlot | None:
-    """This worker's place; None where it has no supervisor of ours.
+def attach(number: int, workers: int) -> WorkerSlot | None:
+    """Return this worker's slot; None if its parent process is not a supervisor of ours.
 
     Args:
         number: of the worker, from 1 on.
-        workers: how many there are.
+        workers: number of workers.
     """
-    if os.environ.get(SUPERVISOR) != str(os.getppid()) or VARIABLE not in os.environ:
+    if not has_supervisor() or VARIABLE not in os.environ:
         return None
-    return WorkerTable(int(os.environ[VARIABLE])).member(number, workers)
+    return WorkerTable(int(os.environ[VARIABLE])).slot(number, workers)

@@ -1,18 +1,18 @@
-"""`python -m serving.profile --model NAME`: where the time of a request goes, stage by stage.
+"""`python -m serving.profile --model NAME`: latency profile of a request, stage by stage.
 
-Loads the model as the service does, sends one picture again and again through the real ASGI application (in this
-process, then over a socket), and prints the median of every stage. Takes some seconds. What it adds to measure is in
-`serving.profile` alone: the service itself carries none of it.
+Loads the model as the service does, sends one image repeatedly through the real ASGI application (in this process, then
+over a socket), and prints the median of every stage. Takes some seconds. The instruments are in `serving.profile` only:
+the service itself has none of them.
 
     HTTP: socket, client   the client's time less everything below: kernel, event loop, the client itself
     HTTP: parse            httptools on the whole request, timed alone
     body                   until the application has all of the body
     queue                  waiting for a thread
-    decode, fit            file to RGB pixels, resize and crop; timed together, split as they share their time alone
+    decode, fit            file to RGB pixels, resize and crop; timed together, split by the ratio of their times alone
     infer                  the model
-    hand-over              between event loop and threads, checks, routing: what no other stage explains
+    hand-over              the rest: between event loop and threads, checks, routing
     encode                 predictions to JSON, timed alone
-    send                   the answer to the server
+    send                   the response to the server
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from serving.api.app import Api
 from serving.api.gateway import Gateway
 from serving.lifecycle.loading import load_model
 from serving.profile.driver import in_process, over_socket
-from serving.profile.isolated import times
+from serving.profile.isolated import time_stages
 from serving.profile.report import show, split, summary
 from serving.profile.stages import Clock, Probe, Stages, TimedRecorder
 from serving.settings import Settings
@@ -45,16 +45,16 @@ WARM_UP = 10
 
 @dataclass(frozen=True, kw_only=True)
 class ProfileConfig:
-    """Time the stages of a request on this machine; the other HALFTONE_* variables count as for the service."""
+    """Time the stages of a request on this machine; the other HALFTONE_* variables apply as for the service."""
 
     model: str = DEFAULT_MODEL
-    """Bundle to serve."""
+    """Name of the bundle to serve."""
 
     image: Path | None = None
     """Picture to send; default: the sample photograph of a cat."""
 
     requests: int = 200
-    """Requests to time, in process and over the socket each."""
+    """Requests to time in process, and as many over the socket."""
 
     output: Path | None = None
     """JSON file to write the figures to."""
@@ -67,31 +67,31 @@ class ProfileConfig:
 
 
 def profile(config: ProfileConfig) -> int:
-    """Measure, print and write; returns the exit code."""
-    name, picture = _picture(config.image)
+    """Measure, print and write the results; return the exit code."""
+    name, image = _read_image(config.image)
     settings = replace(Settings.from_environment(), model=config.model)
     clock = Clock()
     api = Api(settings)
-    served = load_model(config.model, settings, TimedRecorder(clock), api.decoders)
-    api.models.publish(served)
+    model = load_model(config.model, settings, TimedRecorder(clock), api.decoders)
+    api.models.publish(model)
     app = Probe(Gateway(api, api), clock)
     count = WARM_UP + config.requests
     try:
-        answer = in_process(app, picture, count)
-        inside = _taken(clock, config.requests)
-        client = over_socket(app, picture, count)[WARM_UP:]
-        outside = _taken(clock, config.requests)
+        answer = in_process(app, image, count)
+        inside = _take(clock, config.requests)
+        client = over_socket(app, image, count)[WARM_UP:]
+        outside = _take(clock, config.requests)
     finally:
         api.close()
-    alone = times(picture, served.manifest.input, answer, config.requests)
+    isolated = time_stages(image, model.manifest.input, answer, config.requests)
     report = {
-        "model": served.name,
-        "version": served.version,
-        "variant": served.variant,
-        "picture": {"name": name, "bytes": len(picture)},
+        "model": model.name,
+        "version": model.version,
+        "variant": model.variant,
+        "picture": {"name": name, "bytes": len(image)},
         "requests": config.requests,
-        "in_process": summary([split(sample, alone, None) for sample in inside]),
-        "over_socket": summary([split(sample, alone, each) for sample, each in zip(outside, client, strict=True)]),
+        "in_process": summary([split(sample, isolated, None) for sample in inside]),
+        "over_socket": summary([split(sample, isolated, each) for sample, each in zip(outside, client, strict=True)]),
         **_conditions(),
     }
     show(report)
@@ -100,16 +100,16 @@ def profile(config: ProfileConfig) -> int:
     return DONE
 
 
-def _picture(image: Path | None) -> tuple[str, bytes]:
+def _read_image(image: Path | None) -> tuple[str, bytes]:
     if image is not None:
         return image.name, image.read_bytes()
     return "cat.jpg", (files("export") / "photos" / "cat.jpg").read_bytes()
 
 
-def _taken(clock: Clock, requests: int) -> list[Stages]:
-    """The stages of the requests since the last call, without those of the warm-up."""
-    taken, clock.finished = clock.finished[-requests:], []
-    return taken
+def _take(clock: Clock, requests: int) -> list[Stages]:
+    """Return the stages of the requests since the last call, without those of the warm-up."""
+    stages, clock.finished = clock.finished[-requests:], []
+    return stages
 
 
 def _conditions() -> dict[str, Any]:

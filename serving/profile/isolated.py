@@ -1,4 +1,4 @@
-"""Stages that a request does not show by itself, each repeated alone on one thread."""
+"""Time the stages that can't be observed within a request: each one is repeated alone on one thread."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from serving.http.response import as_json
 from serving.profile.driver import PATH
 
 
-def times(picture: bytes, spec: InputSpec, answer: bytes, repeats: int) -> dict[str, float]:
-    """Median seconds of each.
+def time_stages(image: bytes, spec: InputSpec, answer: bytes, repeats: int) -> dict[str, float]:
+    """Return the median seconds of each stage.
 
     Args:
-        picture: the file that is sent.
+        image: the file that is sent.
         spec: the model's input.
-        answer: what the service answered, as JSON.
-        repeats: of each stage.
+        answer: body of the service's response, as JSON.
+        repeats: repeats of each stage.
 
     Returns:
         `parse` (the HTTP request, by httptools), `decode`, `pixels` (decode and fit together), and `encode`.
     """
     head = (
-        f"POST {PATH} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n"
+        f"POST {PATH} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/jpeg\r\nContent-Length: {len(image)}\r\n\r\n"
     )
-    request, value = head.encode() + picture, json.loads(answer)
+    request, value = head.encode() + image, json.loads(answer)
     stages: dict[str, Callable[[], object]] = {
-        "parse": lambda: httptools.HttpRequestParser(_Listener()).feed_data(request),
-        "decode": lambda: decode(picture),
-        "pixels": lambda: load(picture, spec),
+        "parse": lambda: httptools.HttpRequestParser(_Callbacks()).feed_data(request),
+        "decode": lambda: decode(image),
+        "pixels": lambda: load(image, spec),
         "encode": lambda: as_json(value),
     }
     return {name: _median(work, repeats) for name, work in stages.items()}
 
 
-class _Listener:
-    """What a server listens for, without doing anything about it."""
+class _Callbacks:
+    """The callbacks of a server's HTTP parser, which do nothing here."""
 
     def on_url(self, url: bytes) -> None:
         pass

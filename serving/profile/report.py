@@ -1,4 +1,4 @@
-"""From what was timed to the table of stages, and that to the screen."""
+"""Convert the timings to the table of stages, and print it."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ ROWS = (
 )
 
 
-def split(sample: Stages, alone: Mapping[str, float], client: float | None) -> Stages:
-    """The rows of one request in seconds; they add up to its total.
+def split(sample: Stages, isolated: Mapping[str, float], client: float | None) -> Stages:
+    """Return the rows of one request in seconds; they add up to its total.
 
     Args:
-        sample: what the probe and the recorder timed.
-        alone: of `alone.times`; says how the model's threads share their time between decode and fit.
-        client: seconds that the client saw; None without a socket.
+        sample: timings of the probe and the recorder.
+        isolated: result of `isolated.time_stages`; its ratio of decode to pixels splits the sample's pixels.
+        client: latency in seconds that the client measured; None without a socket.
     """
     pixels = sample["pixels"]
-    decoding = pixels * min(1.0, alone["decode"] / alone["pixels"])
-    known = sample["body"] + sample["queue"] + pixels + sample["infer"] + alone["encode"] + sample["send"]
+    decoding = pixels * min(1.0, isolated["decode"] / isolated["pixels"])
+    known = sample["body"] + sample["queue"] + pixels + sample["infer"] + isolated["encode"] + sample["send"]
     rows = {
         "body": sample["body"],
         "queue": sample["queue"],
@@ -44,18 +44,19 @@ def split(sample: Stages, alone: Mapping[str, float], client: float | None) -> S
         "fit": pixels - decoding,
         "infer": sample["infer"],
         "hand-over": sample["application"] - known,
-        "encode": alone["encode"],
+        "encode": isolated["encode"],
         "send": sample["send"],
         "total": sample["application"],
     }
     if client is None:
         return rows
-    http = {"HTTP: socket, client": client - sample["application"] - alone["parse"], "HTTP: parse": alone["parse"]}
+    parse = isolated["parse"]
+    http = {"HTTP: socket, client": client - sample["application"] - parse, "HTTP: parse": parse}
     return http | rows | {"total": client}
 
 
 def summary(samples: Sequence[Stages]) -> dict[str, dict[str, float]]:
-    """Median and 95th percentile of each row, in milliseconds."""
+    """Return the median and 95th percentile of each row, in milliseconds."""
     result = {}
     for name in samples[0]:
         values = sorted(1000 * sample[name] for sample in samples)

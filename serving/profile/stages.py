@@ -1,36 +1,36 @@
-"""Where the time of one request goes: an observer of the model and one of the ASGI channel, for a profile only."""
+"""Instruments of the profile: a recorder that times the model's threads, and a middleware that times a request."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from serving.http.body import Receive
-from serving.http.response import Scope, Send
 from serving.telemetry.recorder import ModelRecorder, Recorder
 
-ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
 Stages = dict[str, float]
 
 
 @dataclass
 class Clock:
-    """The seconds of the request that is being worked on, and of those before it; one request at a time."""
+    """Timings of the current request and of the earlier ones; one request at a time."""
 
     now: Stages = field(default_factory=dict)
     """Stage to seconds of the current request."""
 
     finished: list[Stages] = field(default_factory=list)
-    """Of every earlier request, oldest first."""
+    """Stage to seconds of every earlier request, oldest first."""
 
 
 class TimedRecorder(Recorder):
-    """A recorder that also notes what the model's threads do.
+    """Recorder that also times the model's threads.
 
     Args:
-        clock: gets the stages `queue`, `pixels` (decode and fit together) and `infer`.
+        clock: receives the stages `queue`, `pixels` (decode and fit together) and `infer`.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -38,7 +38,7 @@ class TimedRecorder(Recorder):
         self._clock = clock
 
     def model(self, name: str, version: str, variant: str) -> ModelRecorder:
-        """As the base class's, timed."""
+        """Return the recorder of a model, with timings."""
         super().model(name, version, variant)
         return _TimedModel(self, name, variant, self._clock)
 
@@ -66,8 +66,8 @@ class Probe:
     """ASGI middleware that times one request after the other.
 
     Args:
-        app: what it times.
-        clock: gets the stages `body` (until the last of it was handed over), `send` and `application` (all of it).
+        app: the application to time.
+        clock: receives the stages `body` (until the application has its last part), `send` and `application` (all).
     """
 
     def __init__(self, app: ASGIApp, clock: Clock) -> None:
@@ -75,7 +75,7 @@ class Probe:
         self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on."""
+        """Pass the request on and time it."""
         stages = self._clock.now = {"send": 0.0}
         start = time.perf_counter()
 

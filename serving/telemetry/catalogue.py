@@ -1,4 +1,4 @@
-"""The metrics that there are: name, type, labels, buckets and meaning (docs/observability.md has the same table)."""
+"""Catalogue of the metrics: name, type, labels, buckets and help (docs/observability.md has the same table)."""
 
 from __future__ import annotations
 
@@ -12,49 +12,49 @@ _ITEMS = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0, 128.
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Metric:
-    """What a family of time series means."""
+    """Description of a family of time series."""
 
     name: str
-    """Full name as Prometheus stores it."""
+    """Full name in Prometheus."""
 
     kind: Literal["counter", "gauge", "histogram"]
-    """Prometheus' type."""
+    """Type in Prometheus."""
 
     labels: tuple[str, ...]
-    """Names of the labels, in the order in which the recorder gives their values."""
+    """Names of the labels, in the order of the values that the recorder passes."""
 
     help: str
-    """One line for people."""
+    """One line that explains the metric."""
 
     buckets: tuple[float, ...] = ()
-    """Upper bounds of a histogram's buckets without the infinite one, ascending."""
+    """Ascending upper bounds of a histogram's buckets, without the infinite one."""
 
 
 QUEUE_DEPTH = Metric(
     name="halftone_queue_depth",
     kind="gauge",
     labels=("model", "variant"),
-    help="Pictures that wait for the model now.",
+    help="Images that wait for the model now.",
 )
 QUEUE_WAIT_SECONDS = Metric(
     name="halftone_queue_wait_seconds",
     kind="histogram",
     labels=("model", "variant"),
-    help="Time that a picture waited in all: for decoding, and for its batch.",
+    help="Total time that an image waited: for decoding, and for its batch.",
     buckets=_SECONDS,
 )
 BATCH_ITEMS = Metric(
     name="halftone_batch_items",
     kind="histogram",
     labels=("model", "variant"),
-    help="Pictures per run of the model.",
+    help="Images per run of the model.",
     buckets=_ITEMS,
 )
 DECODE_SECONDS = Metric(
     name="halftone_decode_seconds",
     kind="histogram",
     labels=("model", "variant"),
-    help="Time from a picture's bytes to the model's pixels.",
+    help="Time from the bytes of an image to the model's pixels.",
     buckets=_SECONDS,
 )
 INFER_SECONDS = Metric(
@@ -68,14 +68,14 @@ REQUEST_SECONDS = Metric(
     name="halftone_request_seconds",
     kind="histogram",
     labels=("route", "status", "model"),
-    help="Time from a request's arrival to the end of its answer.",
+    help="Time from a request's arrival to the end of its response.",
     buckets=_SECONDS,
 )
 REJECTED_TOTAL = Metric(
     name="halftone_rejected_total",
     kind="counter",
     labels=("reason",),
-    help="Requests, and single pictures of a batch, that were answered with an error, by its code.",
+    help="Requests, and single images of a batch, that got an error as response, by its code.",
 )
 MODEL_INFO = Metric(
     name="halftone_model_info",
@@ -83,38 +83,36 @@ MODEL_INFO = Metric(
     labels=("name", "version", "variant"),
     help="1 for each loaded model.",
 )
-
 SWAPS_TOTAL = Metric(
     name="halftone_swaps_total",
     kind="counter",
     labels=("model", "result"),
     help="Attempts to replace a model while it serves: loaded, refused or rolled_back.",
 )
-
 SHADOW_TOTAL = Metric(
     name="halftone_shadow_total",
     kind="counter",
     labels=("model", "variant", "result"),
-    help="Sampled pictures, by what the FP32 reference said: agree, disagree, dropped (no idle time) or failed.",
+    help="Sampled images by result of the FP32 reference: agree, disagree, dropped (no idle time) or failed.",
 )
 SHADOW_LOGIT_DELTA = Metric(
     name="halftone_shadow_logit_delta",
     kind="histogram",
     labels=("model", "variant"),
-    help="Largest difference of a logit between the served variant and the FP32 reference, for a sampled picture.",
+    help="Largest difference of a logit between the served variant and the FP32 reference, for a sampled image.",
     buckets=_DELTAS,
 )
 INPUT_RECENT = Metric(
     name="halftone_input_recent",
     kind="gauge",
     labels=("model", "variant", "measure"),
-    help="Mean of a measure over the last 100 sampled pictures: mean and variance of the pixels, confidence.",
+    help="Mean of a measure over the last 100 sampled images: mean and variance of the pixels, confidence.",
 )
 INPUT_DRIFT = Metric(
     name="halftone_input_drift",
     kind="gauge",
     labels=("model", "variant", "measure"),
-    help="How far halftone_input_recent is from the first 100 sampled pictures, in their standard deviations.",
+    help="Distance of halftone_input_recent from the first 100 sampled images, in their standard deviations.",
 )
 
 METRICS = (

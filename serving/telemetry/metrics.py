@@ -1,9 +1,9 @@
-"""Counters, histograms and gauges of one process, cheaper to write than prometheus_client's own.
+"""Counters, histograms and gauges of one process, cheaper to update than prometheus_client's own.
 
-prometheus_client stores each number in a memory-mapped file where BentoML starts the server, which costs ten times as
-much as here, and that folder is emptied by the next server on the machine. Here the numbers of a process stay
-in its memory, and prometheus_client only writes them out when they are asked for; `serving.telemetry.worker_metrics` brings
-those of several workers together.
+Under BentoML prometheus_client stores each number in a memory-mapped file. An update costs ten times as much as here,
+and the next server on the machine empties the folder of these files. Here the numbers stay in the memory of the
+process, and prometheus_client only formats them for a scrape. `serving.telemetry.worker_metrics` merges those of
+several workers.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 Labels = tuple[str, ...]
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
-"""Media type of Prometheus' text format as `exposition` writes it."""
+"""Media type of the result of `exposition`."""
 
 MOST_SERIES = 1000
-"""Label sets of one metric; further ones are counted together, so that a mistake can't fill the memory."""
+"""Label sets of one metric; any others are counted together, so that a mistake can't fill the memory."""
 OVERFLOW = "other"
 
 
 class _Histogram:
-    """Observations by bucket, the last one without a bound, and their sum."""
+    """Number of observations in each bucket, of which the last has no upper bound, and their sum."""
 
     __slots__ = ("counts", "total")
 
@@ -50,7 +50,7 @@ class Metrics:
         self._counters: dict[Metric, dict[Labels, int]] = {m: {} for m in METRICS if m.kind == "counter"}
         self._gauges: dict[Metric, dict[Labels, Callable[[], float]]] = {m: {} for m in METRICS if m.kind == "gauge"}
         self._registry: prometheus_client.CollectorRegistry | None = None
-        self._colleagues: WorkerMetrics | None = None
+        self._workers: WorkerMetrics | None = None
 
     def observe(self, metric: Metric, labels: Labels, value: float) -> None:
         """Add one observation to a histogram."""
@@ -72,34 +72,37 @@ class Metrics:
             series[labels] = series.get(labels, 0) + 1
 
     def set(self, metric: Metric, labels: Labels, read: Callable[[], float]) -> None:
-        """Let a gauge be read with `read` from now on."""
+        """Set the function that reads a gauge."""
         with self._lock:
             self._gauges[metric][labels] = read
 
     def unset(self, metric: Metric, labels: Labels) -> None:
-        """Show this gauge no more, and forget what it reads."""
+        """Remove a gauge, and release its function."""
         with self._lock:
             self._gauges[metric].pop(labels, None)
 
-    def join(self, meeting: Path, number: int) -> None:
-        """Be one of several workers from now on: an exposition holds all of them, each with the label `worker`.
+    def join(self, folder: Path, number: int) -> None:
+        """Show the metrics of all workers from now on, each with the label `worker`.
 
         Args:
-            meeting: folder of the workers.
-            number: of this one.
+            folder: for the sockets of the workers.
+            number: of this worker.
+
+        Raises:
+            OSError: there can be no socket in the folder.
         """
-        colleagues = WorkerMetrics(meeting, number, self._everything())
-        colleagues.start()
-        self._colleagues = colleagues
+        workers = WorkerMetrics(folder, number, self._own_registry())
+        workers.start()
+        self._workers = workers
 
     def exposition(self) -> bytes:
-        """Everything, and what is known of the process, in Prometheus' text format."""
-        # Imported here: the first scrape may take its time, the start of the service may not.
+        """Return all metrics, and those of the process, in Prometheus' text format."""
+        # Imported here: the first scrape may take longer, the start of the service may not.
         import prometheus_client
 
-        return prometheus_client.generate_latest(self._colleagues or self._everything())
+        return prometheus_client.generate_latest(self._workers or self._own_registry())
 
-    def _everything(self) -> prometheus_client.CollectorRegistry:
+    def _own_registry(self) -> prometheus_client.CollectorRegistry:
         import prometheus_client
 
         if self._registry is None:
@@ -110,7 +113,7 @@ class Metrics:
         return self._registry
 
     def collect(self) -> Iterator[prometheus_client.Metric]:
-        """The families, as prometheus_client asks its collectors for them."""
+        """Yield the families, as prometheus_client expects of a collector."""
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
         for metric in METRICS:
@@ -139,7 +142,7 @@ class Metrics:
             return [*self._counters[metric].items()]
 
     def _readable(self, metric: Metric) -> list[tuple[Labels, Callable[[], float]]]:
-        # Read outside the lock: a reader may wait for a lock whose owner is about to observe something.
+        # Read outside the lock: the function of a gauge may wait for a lock whose owner is about to observe something.
         with self._lock:
             return [*self._gauges[metric].items()]
 
@@ -149,6 +152,6 @@ def _bounded(series: Sized, labels: Labels) -> Labels:
 
 
 def _cumulative(bounds: tuple[float, ...], counts: list[int]) -> list[tuple[str, float]]:
-    """Prometheus' buckets: each counts all observations up to its bound."""
+    """Return Prometheus' buckets, each of which counts all observations up to its bound."""
     names = [*map(str, bounds), "+Inf"]
     return [(name, float(total)) for name, total in zip(names, accumulate(counts), strict=True)]

@@ -1,30 +1,35 @@
-"""ASGI middleware around the whole service: request ids, and what every request adds to the metrics and the log."""
-
-# MERGED-DOC """From a request's path to a label: a path or template that the service knows, or "other"."""
+"""ASGI middleware around the whole service: request ids, and the metrics and log line of every request."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
-from serving.http.body import Receive
-from serving.http.response import Scope, Send
 from serving.telemetry.recorder import Recorder
 from serving.telemetry.request_context import HEADER, Call, current, request_id
 from serving.telemetry.request_log import RequestLog
 
-ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+OTHER = "other"
+
+_V2 = ("/v2", "/v2/health/live", "/v2/health/ready", "/v2/repository/index")
+_V2_MODEL = ("", "/infer", "/ready")
+_MODELS = "/v2/models/"
+_ADMIN_MODELS = "/admin/models"
+_ADMIN_ACTIONS = ("load", "rollback")
 
 
 class Monitor:
-    """Observes requests without changing them; adds X-Request-Id to the answer.
+    """Records requests without changing them, and adds X-Request-Id to the response.
 
     Args:
-        app: what it observes.
-        recorder: gets the times.
-        routes: gives the labels.
-        log: gets a line for each request; None: no lines.
+        app: the monitored application.
+        recorder: receives the times.
+        routes: has the labels.
+        log: receives one line for each request; None: no lines.
     """
 
     def __init__(self, app: ASGIApp, *, recorder: Recorder, routes: Routes, log: RequestLog | None) -> None:
@@ -34,7 +39,7 @@ class Monitor:
         self._log = log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass one connection on, and observe it where it is an HTTP request."""
+        """Pass a connection on, and record it if it is an HTTP request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -44,57 +49,39 @@ class Monitor:
             call.trace = self._recorder.spans.trace_id()
         token = current.set(call)
 
-        answered = False
+        started = False
 
-        async def observed(message: Any) -> None:
-            nonlocal answered
+        async def send_with_id(message: Any) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
-                answered = True
+                started = True
                 call.status = message["status"]
                 message = {**message, "headers": [*message["headers"], (HEADER, call.id.encode())]}
             await send(message)
 
         try:
-            await self._app(scope, receive, observed)
+            await self._app(scope, receive, send_with_id)
         except Exception:
-            if not answered:
-                # The server in front answers so when an application fails before it began to.
+            if not started:
+                # uvicorn responds with 500 if the application fails before it starts its response.
                 call.status = 500
             raise
         finally:
             current.reset(token)
-            self._over(call, time.monotonic() - start)
+            self._record(call, time.monotonic() - start)
 
-    def _over(self, call: Call, seconds: float) -> None:
+    def _record(self, call: Call, seconds: float) -> None:
         self._recorder.answered(call.route, call.status, seconds, model=call.model)
         if self._log is not None:
             self._log.add(call, seconds)
 
 
-OTHER = "other"
-
-_V2 = (
-    "/v2",
-    "/v2/health/live",
-    "/v2/health/ready",
-    "/v2/repository/index",
-)
-
-_V2_MODEL = ("", "/infer", "/ready")
-
-_MODELS = "/v2/models/"
-
-_ADMIN_MODELS = "/admin/models"
-
-_ADMIN_ACTIONS = ("load", "rollback")
-
-
 class Routes:
-    """The labels that there are.
+    """Maps paths to labels: a path or template that the service knows, or "other".
 
     Args:
-        paths: that the service answers.
-        folders: ends in a slash; all paths in it are one label.
+        paths: paths that the service serves.
+        folders: prefixes that end in a slash; all paths in a folder have one label.
     """
 
     def __init__(self, paths: Iterable[str], folders: Iterable[str] = ()) -> None:
@@ -102,7 +89,7 @@ class Routes:
         self._folders = tuple(folders)
 
     def label(self, path: str) -> str:
-        """The label of any path; nothing of what a client wrote gets into it."""
+        """Return the label of any path; it never has text from a client."""
         if path in self._paths:
             return path
         if path.startswith(_MODELS):
@@ -116,7 +103,7 @@ class Routes:
 
 
 def _model_template(path: str) -> str:
-    """/v2/models/NAME[/versions/VERSION] and what may follow it, without the names."""
+    """Return the template of /v2/models/NAME[/versions/VERSION] and what may follow it, without the names."""
     _, *rest = path.removeprefix(_MODELS).split("/")
     template = _MODELS + "{name}"
     if rest[:1] == ["versions"] and len(rest) > 1:
@@ -126,6 +113,6 @@ def _model_template(path: str) -> str:
 
 
 def _admin_template(path: str) -> str:
-    """/admin/models/NAME/ACTION without the name."""
+    """Return the template of /admin/models/NAME/ACTION, without the name."""
     _, _, action = path.removeprefix(_ADMIN_MODELS + "/").partition("/")
     return f"{_ADMIN_MODELS}/{{name}}/{action}" if action in _ADMIN_ACTIONS else OTHER

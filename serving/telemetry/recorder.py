@@ -1,6 +1,6 @@
-"""What the hot path tells about itself: times, batch sizes and errors become metrics, and spans where a trace runs.
+"""Recorder of times, batch sizes and errors, as metrics and as spans of traced requests.
 
-Every method may be called from any thread, costs about a microsecond, and does nothing for what is switched off.
+Every method may be called from any thread, costs about a microsecond, and does nothing if the feature is switched off.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from serving.batching.items import Observer
 from serving.telemetry import catalogue
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.request_context import current
@@ -20,22 +19,22 @@ if TYPE_CHECKING:
 
 
 class Queue(Protocol):
-    """What waits for a model."""
+    """Queue of a model."""
 
     @property
     def waiting(self) -> int:
-        """Pictures that nobody works on yet."""
+        """Images that no thread processes yet."""
 
     @property
     def pending(self) -> int:
-        """Those, and the pictures that are being worked on."""
+        """Images that wait or are being processed."""
 
 
 class Recorder:
-    """Collects what happens in one process.
+    """Records the events of one process.
 
     Args:
-        metrics: keep metrics; without them `exposition` is empty.
+        metrics: keep metrics; if False, `exposition` is empty.
     """
 
     def __init__(self, *, metrics: bool = True) -> None:
@@ -43,82 +42,82 @@ class Recorder:
         self.spans: Spans | None = None
         self._queues: dict[str, Queue] = {}
 
-    def join(self, meeting: Path, number: int) -> None:
-        """Be one of several workers from now on, whose metrics are shown together; see `Metrics.join`."""
+    def join(self, folder: Path, number: int) -> None:
+        """Show the metrics of all workers from now on; see `Metrics.join`."""
         if self.metrics:
-            self.metrics.join(meeting, number)
+            self.metrics.join(folder, number)
 
     def trace(self, spans: Spans) -> None:
-        """Make spans from now on."""
+        """Record spans from now on."""
         self.spans = spans
 
     def model(self, name: str, version: str, variant: str) -> ModelRecorder:
-        """Records the work of a loaded model."""
+        """Return a recorder for a loaded model."""
         return ModelRecorder(self, name, variant)
 
     def comparison(self, name: str, variant: str) -> ComparisonRecorder:
-        """Records how a loaded model compares with the FP32 reference."""
+        """Return a recorder for the comparison of a loaded model with the FP32 reference."""
         return ComparisonRecorder(self.metrics, name, variant)
 
     def serving(self, name: str, version: str, variant: str, queue: Queue) -> None:
-        """A model takes requests from now on; how many pictures wait is read at each scrape, in any thread."""
+        """Record that a model serves requests from now on; scrapes read the length of its queue from any thread."""
         self._queues[name] = queue
         if self.metrics:
             self.metrics.set(catalogue.MODEL_INFO, (name, version, variant), lambda: 1)
             self.metrics.set(catalogue.QUEUE_DEPTH, (name, variant), lambda: queue.waiting)
 
     def withdrawn(self, name: str, version: str, variant: str) -> None:
-        """A model takes no more requests; called before another one of its name is `serving`."""
+        """Record that a model serves no requests any more; called before another one of this name is `serving`."""
         self._queues.pop(name, None)
         if self.metrics:
             self.metrics.unset(catalogue.MODEL_INFO, (name, version, variant))
             self.metrics.unset(catalogue.QUEUE_DEPTH, (name, variant))
 
     def idle(self) -> bool:
-        """Whether no model that takes requests has anything to do."""
+        """Return True if every model that serves requests is idle."""
         return not any(queue.pending for queue in [*self._queues.values()])
 
     def swapped(self, name: str, result: str) -> None:
-        """A model was to be replaced; `result` is loaded, refused or rolled_back."""
+        """Record an attempt to replace a model; `result` is loaded, refused or rolled_back."""
         if self.metrics:
             self.metrics.count(catalogue.SWAPS_TOTAL, (name, result))
 
     def rejected(self, reason: str) -> None:
-        """A request, or one picture of it, is answered with the error code `reason`, one of our own few."""
+        """Record that a request, or one image of it, gets the error code `reason`, one of the service's own."""
         if self.metrics:
             self.metrics.count(catalogue.REJECTED_TOTAL, (reason,))
 
     def refused(self, reason: str) -> None:
-        """The current request as a whole is answered with the error code `reason`."""
+        """Record that the current request as a whole gets the error code `reason`."""
         self.rejected(reason)
         call = current.get()
         if call is not None:
             call.error = reason
 
     def answered(self, route: str, status: int, seconds: float, *, model: str = "") -> None:
-        """A request is over.
+        """Record the end of a request.
 
         Args:
-            route: one of the known paths or templates, or "other"; never what a client wrote.
-            status: HTTP status; 499 where the client left.
-            seconds: from its arrival to the end of the answer.
-            model: name of the loaded model that worked on it, or empty.
+            route: a known path or template, or "other"; never the path that the client sent.
+            status: HTTP status; 499 if the client disconnected.
+            seconds: from the arrival of the request to the end of the response.
+            model: name of the model that processed it, or empty.
         """
         if self.metrics:
             self.metrics.observe(catalogue.REQUEST_SECONDS, (route, str(status), model), seconds)
 
     def exposition(self) -> bytes:
-        """All metrics in Prometheus' text format; takes some milliseconds."""
+        """Return all metrics in Prometheus' text format; takes some milliseconds."""
         return self.metrics.exposition() if self.metrics else b""
 
 
-class ModelRecorder(Observer):
-    """Records the work of one model.
+class ModelRecorder:
+    """Records the work of one model, as the observer of its batcher.
 
     Args:
         recorder: of the process.
-        model: its name.
-        variant: of the model.
+        model: name of the model.
+        variant: variant of the model.
     """
 
     def __init__(self, recorder: Recorder, model: str, variant: str) -> None:
@@ -129,10 +128,10 @@ class ModelRecorder(Observer):
         self._labels = (model, variant)
 
     def begin(self, items: int) -> Parent | None:
-        """The current request asks the model about `items` pictures.
+        """Record that the current request passes `items` images to the model; to be called in the request's own task.
 
-        To be called in the request's own task. The result is the trace of the methods below: None unless this request
-        is traced.
+        Returns:
+            The trace for the methods below; None unless this request is traced.
         """
         call = current.get()
         if call is not None:
@@ -141,21 +140,21 @@ class ModelRecorder(Observer):
         return spans.parent() if spans else None
 
     def waited(self, seconds: float, trace: Parent | None, total: float | None) -> None:
-        """A picture leaves a queue now; `total` counts once, when it is the last one."""
+        """Record that an image leaves a queue now; `total` is its time in all queues if this is the last one."""
         if total is not None and self._metrics:
             self._metrics.observe(catalogue.QUEUE_WAIT_SECONDS, self._labels, total)
         if trace is not None:
             self._span("queue", seconds, trace, 1)
 
     def prepared(self, seconds: float, trace: Parent | None) -> None:
-        """A picture became pixels."""
+        """Record that an image was decoded."""
         if self._metrics:
             self._metrics.observe(catalogue.DECODE_SECONDS, self._labels, seconds)
         if trace is not None:
             self._span("decode", seconds, trace, 1)
 
     def ran(self, seconds: float, traces: Sequence[Parent | None]) -> None:
-        """A batch went through the model; each traced request in it gets one span."""
+        """Record that the model ran a batch; each traced request in it gets one span."""
         if self._metrics:
             self._metrics.observe(catalogue.INFER_SECONDS, self._labels, seconds)
             self._metrics.observe(catalogue.BATCH_ITEMS, self._labels, len(traces))

@@ -1,4 +1,4 @@
-"""What is known of the request that is being answered, for its log line and its labels."""
+"""Facts about the current request, collected for its log line and the labels of its metrics."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from random import getrandbits
 
 HEADER = b"x-request-id"
 
-# Visible ASCII without quotes and backslashes: nothing that could end a field or a line of a log.
+# Visible ASCII without quotes and backslashes, so that an id can end neither a field nor a line of the log.
 _WELL_FORMED = re.compile(rb"[!#-&(-\[\]-_a-~]{1,128}")
 
 
@@ -19,46 +19,46 @@ class Call:
     """One HTTP request."""
 
     id: str
-    """Its X-Request-Id: at most 128 visible ASCII characters without quotes or backslashes."""
+    """X-Request-Id: at most 128 visible ASCII characters without quotes or backslashes."""
 
     route: str
-    """The known path or template that it met, or "other"."""
+    """The known path or template that its path matches, or "other"."""
 
     status: int = 499
-    """HTTP status of the answer; 499 as long as there is none."""
+    """HTTP status of the response; 499 while there is none."""
 
     model: str = ""
-    """Name of the loaded model that works on it, or empty."""
+    """Name of the model that processes it, or empty."""
 
     variant: str = ""
-    """Variant of that model."""
+    """Variant of this model."""
 
     items: int = 0
-    """Pictures that it asks about."""
+    """Number of its images."""
 
     received: int = 0
     """Bytes of its body."""
 
     error: str = ""
-    """Error code of its answer, or empty."""
+    """Error code of its response, or empty."""
 
     trace: str = ""
-    """Its OpenTelemetry trace in hexadecimal digits, or empty."""
+    """Id of its OpenTelemetry trace in hexadecimal digits, or empty."""
 
 
 current: ContextVar[Call | None] = ContextVar("halftone_call", default=None)
-"""The request of this task; None outside of requests."""
+"""The request of this task; None outside a request."""
 
 
 def note_received(size: int) -> None:
-    """The current request's body has arrived, with so many bytes."""
+    """Record that the current request's body has arrived, `size` bytes."""
     call = current.get()
     if call is not None:
         call.received = size
 
 
 def request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    """The client's X-Request-Id where it is well formed, else one of 32 random hexadecimal digits."""
+    """Return the client's X-Request-Id if it is well formed, else 32 random hexadecimal digits."""
     for name, value in headers:
         if name == HEADER and _WELL_FORMED.fullmatch(value):
             return value.decode()

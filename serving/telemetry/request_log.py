@@ -1,6 +1,6 @@
-"""The log: one line for each request, written by a thread of its own, as text or JSON.
+"""Request log: one line for each request as text or JSON, written by a separate thread.
 
-A line holds nothing that a client wrote except a checked X-Request-Id: no header, no path, no picture.
+Of what a client sends, a line has only a checked X-Request-Id: no other header, no path, no image.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from serving.telemetry.request_context import Call
 Format = Literal["text", "json"]
 
 MOST_WAITING = 20_000
-"""Requests that may wait for their line; while the log's reader is slower than that, lines are dropped and counted."""
+"""Requests that may wait for their line; if the reader of the log is slower, lines are dropped and counted."""
 
-_EVERY = 0.1
+_INTERVAL = 0.1
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class RequestLog:
-    """Writes lines about requests, a tenth of a second's worth at once, so that a slow reader never blocks a request.
+    """Writes the lines of a tenth of a second at once, so that a slow reader never blocks a request.
 
     Args:
-        form: of the lines.
-        stream: where they go; None: standard output.
+        form: `json` or `text`.
+        stream: receives the lines; None: standard output.
     """
 
     def __init__(self, form: str, stream: TextIO | None = None) -> None:
@@ -41,12 +41,12 @@ class RequestLog:
         self._wake = threading.Event()
         self._writing = threading.Lock()
         self._closed = False
-        # Started by the first request: BentoML's supervisor imports the service too, and a process with threads must
-        # not fork, as it does to start its workers.
+        # Started by the first request: the supervisor imports the service too, and forks to start its workers, which
+        # a process with threads must not do.
         self._writer: threading.Thread | None = None
 
     def add(self, call: Call, seconds: float) -> None:
-        """A request is over after this long; returns at once. To be called from one thread only, the event loop's."""
+        """Queue the line of a request that took `seconds`; to be called from the event loop's thread only."""
         if len(self._waiting) >= MOST_WAITING:
             self._dropped += 1
             return
@@ -58,7 +58,7 @@ class RequestLog:
             self._writer.start()
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write the remaining lines."""
         self._closed = True
         self._wake.set()
         self._flush()
@@ -66,7 +66,7 @@ class RequestLog:
     def _work(self) -> None:
         while not self._closed:
             self._wake.wait()
-            time.sleep(_EVERY)
+            time.sleep(_INTERVAL)
             self._wake.clear()
             self._flush()
 
@@ -86,16 +86,16 @@ class RequestLog:
         try:
             stream.write("".join(lines))
             stream.flush()
-        # A full disk or a reader that is gone: requests go on, and later lines say how many are missing.
+        # The disk is full or the reader is gone: requests are served anyway, and a later line counts the lost ones.
         except OSError:
             self._dropped += len(lines)
 
 
 class JsonFormatter(logging.Formatter):
-    """The records of Python's logging as one line of JSON each, so that the whole log has one form."""
+    """Formats the records of `logging` as one line of JSON each, so that the whole log has one form."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One JSON object without a line break."""
+        """Return one JSON object without a line break."""
         fields = {
             "time": _utc(record.created),
             "event": "log",
@@ -109,7 +109,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(form: str) -> None:
-    """Give the handlers that BentoML has set up this form."""
+    """Set the form of the log handlers that BentoML has set up."""
     if form == "json":
         for name in (None, "bentoml", "uvicorn.error"):
             for handler in logging.getLogger(name).handlers:
@@ -134,7 +134,7 @@ def _fields(ended: float, call: Call, seconds: float) -> dict[str, Any]:
 
 
 def _utc(seconds: float) -> str:
-    """A Unix time in ISO 8601."""
+    """Return a Unix time in ISO 8601."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
@@ -143,6 +143,6 @@ def _json_line(fields: dict[str, Any]) -> str:
 
 
 def _text_line(fields: dict[str, Any]) -> str:
-    """`name=value` pairs after the time, without those that are empty."""
+    """Return the time and `name=value` pairs, without the empty ones."""
     time_, *pairs = fields.items()
     return " ".join([time_[1], *(f"{name}={value}" for name, value in pairs if value != "")]) + "\n"

@@ -1,6 +1,4 @@
-"""The metrics of pictures that were classified twice: by the variant that answered and by the FP32 reference."""
-
-# MERGED-DOC """Whether pictures are still like those that came first, one number a picture."""
+"""Metrics of shadow evaluation: agreement of the served variant with the FP32 reference, and drift of the input."""
 
 from __future__ import annotations
 
@@ -14,14 +12,19 @@ from serving.telemetry.metrics import Metrics
 
 MEASURES = ("mean", "variance", "confidence")
 
+WINDOW = 100
+"""Images in the baseline, which are the first ones, and in the recent sample that is compared with it."""
+
+_FLOOR = 1e-6
+
 
 class ComparisonRecorder:
     """Records the comparisons of one model.
 
     Args:
-        metrics: where to; None: nowhere.
-        model: its name.
-        variant: that answers.
+        metrics: receives them; None: nothing is recorded.
+        model: name of the model.
+        variant: the served variant.
     """
 
     def __init__(self, metrics: Metrics | None, model: str, variant: str) -> None:
@@ -38,26 +41,26 @@ class ComparisonRecorder:
                 self._metrics.set(catalogue.INPUT_DRIFT, labels, lambda drift=drift: drift.distance)  # type: ignore[misc]
 
     def withdraw(self) -> None:
-        """Show the gauges no more."""
+        """Remove the gauges."""
         if self._metrics:
             for measure in MEASURES:
                 self._metrics.unset(catalogue.INPUT_RECENT, (*self._labels, measure))
                 self._metrics.unset(catalogue.INPUT_DRIFT, (*self._labels, measure))
 
     def ended(self, result: Literal["agree", "disagree", "dropped", "failed"]) -> None:
-        """A sampled picture is done with."""
+        """Record the result for a sampled image."""
         if self._metrics:
             self._metrics.count(catalogue.SHADOW_TOTAL, (*self._labels, result))
 
     def compared(self, *, agree: bool, delta: float, mean: float, variance: float, confidence: float) -> None:
-        """The reference has run.
+        """Record a run of the reference.
 
         Args:
-            agree: whether both name the same class first.
+            agree: True if both have the same class first.
             delta: largest difference of a logit.
-            mean: of the picture's pixels, 0 to 255.
-            variance: of them.
-            confidence: highest probability of the answer, 0 to 1.
+            mean: mean of the image's pixels, 0 to 255.
+            variance: variance of the image's pixels.
+            confidence: highest probability of the served variant, 0 to 1.
         """
         self.ended("agree" if agree else "disagree")
         for measure, value in zip(MEASURES, (mean, variance, confidence), strict=True):
@@ -66,15 +69,8 @@ class ComparisonRecorder:
             self._metrics.observe(catalogue.SHADOW_LOGIT_DELTA, self._labels, delta)
 
 
-WINDOW = 100
-
-"""Pictures that make the baseline, and the last ones that are held against it."""
-
-_FLOOR = 1e-6
-
-
 class Drift:
-    """Compares the mean of the last `WINDOW` values with that of the first ones; for one writer, and any readers."""
+    """Drift of a measure: mean of its last `WINDOW` values compared with the first ones; one writer, many readers."""
 
     def __init__(self) -> None:
         self._first: list[float] = []
@@ -82,7 +78,7 @@ class Drift:
         self._mean = self._deviation = math.nan
 
     def add(self, value: float) -> None:
-        """One more picture; a number that is none is left out."""
+        """Add the value of one image, unless it is not finite."""
         if not math.isfinite(value):
             return
         self._last.append(value)
@@ -100,5 +96,5 @@ class Drift:
 
     @property
     def distance(self) -> float:
-        """From the first values' mean, in standard deviations of one value; NaN while these are being collected."""
+        """Distance from the mean of the first values in their standard deviations; NaN until there are `WINDOW`."""
         return (self.recent - self._mean) / self._deviation

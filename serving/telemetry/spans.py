@@ -1,4 +1,4 @@
-"""OpenTelemetry spans for what has just ended, as children of the span of the request."""
+"""OpenTelemetry spans for finished stages, as children of the span of their request."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ _SECOND = 1_000_000_000
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Parent:
-    """The traced request that later spans belong to; equal only to itself."""
+    """The span of a traced request, parent of later ones; equal only to itself."""
 
     context: Context
 
 
 class Spans:
-    """Makes spans.
+    """Makes spans of finished stages.
 
     Args:
-        provider: where they go.
+        provider: exports them.
     """
 
     def __init__(self, provider: TracerProvider) -> None:
         self._tracer = provider.get_tracer("halftone")
 
     def parent(self) -> Parent | None:
-        """The span of this task's request, if it is sampled."""
+        """Return the span of this task's request; None if the request is not sampled."""
         span = trace.get_current_span()
         if not span.get_span_context().trace_flags.sampled:
             return None
         return Parent(trace.set_span_in_context(span))
 
     def trace_id(self) -> str:
-        """The trace of this task's request as 32 hexadecimal digits; empty where it is not sampled."""
+        """Return the trace id of this task's request, 32 hexadecimal digits; empty if the request is not sampled."""
         context = trace.get_current_span().get_span_context()
         return trace.format_trace_id(context.trace_id) if context.trace_flags.sampled else ""
 
     def ended(self, name: str, seconds: float, parent: Parent, attributes: Mapping[str, str | int]) -> None:
-        """Record a span of this length that ends now; may be called from any thread."""
+        """Record a span that ends now and took `seconds`; may be called from any thread."""
         end = time.time_ns()
         start = end - round(seconds * _SECOND)
         self._tracer.start_span(name, context=parent.context, attributes=attributes, start_time=start).end(end)

@@ -1,78 +1,85 @@
-"""OpenTelemetry: its middleware opens a request's span and reads `traceparent`, BentoML exports; we add children."""
+"""Distributed tracing with OpenTelemetry.
+
+OpenTelemetry's middleware opens a span for a request and reads `traceparent`, the recorder adds child spans, and
+BentoML exports them.
+"""
 
 from __future__ import annotations
 
 import random
 import re
 from importlib.util import find_spec
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 
 from models.common.errors import HalftoneError
-from serving.api.gateway import ASGIApp
-from serving.http.body import Receive
-from serving.http.response import Scope, Send
-from serving.settings import Settings
 from serving.telemetry.recorder import Recorder
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 _EXPORTER = "opentelemetry.exporter.otlp.proto.http"
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(?:-.*)?")
-"""https://www.w3.org/TR/trace-context/#traceparent-header; the group holds the flags."""
+"""https://www.w3.org/TR/trace-context/#traceparent-header; the group is the flags."""
 
 
-def tracing_options(settings: Settings) -> dict[str, Any]:
-    """The option `tracing` of @bentoml.service."""
-    # BentoML's own middleware is behind ours, and would open a second span for what is passed on to it.
-    if not settings.trace_endpoint:
+def tracing_options(endpoint: str) -> dict[str, Any]:
+    """Return the option `tracing` of @bentoml.service.
+
+    Args:
+        endpoint: URL for OTLP over HTTP; empty: no tracing.
+    """
+    # BentoML's own middleware is inside ours, and would open a second span for a request that reaches it.
+    if not endpoint:
         return {"excluded_urls": [".*"]}
     return {
         "excluded_urls": [".*"],
         "exporter_type": "otlp",
-        # `Sampled` decides; what it lets through is recorded.
+        # `Sampled` selects the requests; all that it selects are recorded.
         "sample_rate": 1.0,
-        "otlp": {"protocol": "http", "endpoint": settings.trace_endpoint},
+        "otlp": {"protocol": "http", "endpoint": endpoint},
     }
 
 
-def check_tracing(settings: Settings) -> None:
-    """Whether what the settings ask for is installed.
+def check_exporter() -> None:
+    """Check that the exporter for OTLP over HTTP is installed.
 
     Raises:
-        HalftoneError: the exporter is missing.
+        HalftoneError: it is not.
     """
-    if settings.trace_endpoint and not _installed():
+    if not _installed():
         raise HalftoneError("HALFTONE_TRACE_ENDPOINT needs the OTLP exporter: pip install 'halftone[tracing]'")
 
 
-def traced(app: ASGIApp, settings: Settings, recorder: Recorder) -> ASGIApp:
-    """The application with a span around each request, and a recorder that adds children to it, where tracing is on.
+def traced(app: ASGIApp, recorder: Recorder, provider: TracerProvider, *, share: float) -> ASGIApp:
+    """Return the application with a span around each sampled request.
 
-    To be called in a worker of BentoML.
+    Args:
+        app: the application.
+        recorder: adds child spans from now on.
+        provider: makes and exports the spans.
+        share: of the requests to sample, see `Sampled`.
     """
-    if not settings.trace_endpoint:
-        return app
-    # BentoML has no public name for its provider, and doesn't make it OpenTelemetry's global one.
-    from bentoml._internal.configuration.containers import BentoMLContainer
     from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 
     from serving.telemetry.spans import Spans
 
-    provider = BentoMLContainer.tracer_provider.get()
     recorder.trace(Spans(provider))
-    # Spans for every message of a request would be most of the cost and tell nothing.
+    # Spans for every message of a request would be most of the cost and add no information.
     spanned: Any = OpenTelemetryMiddleware(app, tracer_provider=provider, exclude_spans=["receive", "send"])
-    return Sampled(app, cast(ASGIApp, spanned), share=settings.trace_sample)
+    return Sampled(app, spanned, share=share)
 
 
 class Sampled:
-    """Sends the requests that are traced one way and the others another way, which costs those next to nothing.
+    """ASGI application that routes sampled requests through the tracing middleware, and the others around it.
 
-    OpenTelemetry's own samplers are asked when the middleware has done its work: a request that they leave out costs
-    half of what a traced one does.
+    OpenTelemetry calls its own samplers after the middleware's work: a request that they leave out costs half of what a
+    traced one does. Here it costs next to nothing.
 
     Args:
         app: for requests that are not traced.
-        spanned: for those that are.
-        share: of the requests to trace, 0 to 1, of those whose `traceparent` doesn't decide it.
+        spanned: for traced requests.
+        share: part of the requests without a valid `traceparent` to trace, 0 to 1; a valid one decides for its request.
     """
 
     def __init__(self, app: ASGIApp, spanned: ASGIApp, *, share: float) -> None:
@@ -81,11 +88,11 @@ class Sampled:
         self._share = share
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
-        app = self._spanned if scope["type"] == "http" and self._chosen(scope["headers"]) else self._app
+        """Route one connection."""
+        app = self._spanned if scope["type"] == "http" and self._sampled(scope["headers"]) else self._app
         await app(scope, receive, send)
 
-    def _chosen(self, headers: list[tuple[bytes, bytes]]) -> bool:
+    def _sampled(self, headers: list[tuple[bytes, bytes]]) -> bool:
         for name, value in headers:
             if name == b"traceparent" and (match := _TRACEPARENT.fullmatch(value)):
                 return bool(int(match[1], 16) & 1)

@@ -1,4 +1,4 @@
-"""Small bundles with everything that a trained one has."""
+"""Small bundles with all fields and files of a trained one."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ LABELS = ("straße", "cat", "猫", 'a "quoted" dog', "T-shirt/top")
 
 
 def trained_bundle(folder: Path, network: str = "mobilenetv3_small", size: int = 64) -> Bundle:
-    """A bundle as training leaves it, from random weights; its logits differ by several units, as trained ones do."""
+    """Return a bundle like a trained one, with random weights whose logits differ by several units."""
     torch.manual_seed(3)
     entry = architecture(network)
     manifest = Manifest(

@@ -1,6 +1,6 @@
-"""A server that answers at once, but for one stall: `python stalling_server.py PORT STALL_SECONDS`.
+"""A server that responds at once, except for one stall: `python stalling_server.py PORT STALL_SECONDS`.
 
-The stall begins a second after the first request, and holds up all requests, as a collection of garbage would.
+The stall begins a second after the first request and delays all requests, as a garbage collection would.
 """
 
 import asyncio

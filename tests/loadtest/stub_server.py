@@ -1,6 +1,6 @@
-"""A peer without packages, for the tests: `python stub_server.py PORT [--wrong] [--broken]`.
+"""Peer for the tests, without dependencies: `python stub_server.py PORT [--wrong] [--broken]`.
 
-Answers class 7 to every POST; with --wrong class 8, with --broken 500 to two of four requests of each connection.
+Responds with class 7 to every POST; with --wrong class 8, with --broken 500 to two of four requests of each connection.
 """
 
 import http.server
@@ -20,7 +20,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
         body = json.dumps({"predictions": [{"label": "seven", "index": INDEX, "probability": 1.0}]}).encode()
-        # By twos: a client with two pictures would always meet the same answer for each of them.
+        # Two by two: a client with two pictures would otherwise get the same status for each of them always.
         self.send_response(500 if "--broken" in sys.argv and self.answered % 4 >= 2 else 200)
         self.answered += 1
         self.send_header("Content-Length", str(len(body)))

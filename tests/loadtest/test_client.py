@@ -1,4 +1,4 @@
-"""Counting and arithmetic of the comparison, without a server."""
+"""Requests, counts and figures of the comparison, without a server."""
 
 import io
 import json
@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from loadtest import overload
 from loadtest.client.encoding import Wire, request
-from loadtest.client.http1 import MalformedResponseError, Response, Responses
 from loadtest.client.load import Cell, Load, Tally, class_index, percentile
 from loadtest.compare.goals import failed, goals
-from loadtest.compare.rounds import Result
+from loadtest.compare.rounds import PeerResult
 from loadtest.compare.summary import rows
 from loadtest.servers.catalogue import batching_baselines, batching_peers, chosen
 from loadtest.servers.peer import INDEX, V2_CLASS, V2_INDEX, Peer
@@ -43,56 +43,20 @@ def test_percentiles_do_not_fall(values: list[float]) -> None:
     assert percentile(values, 50) <= percentile(values, 99) <= percentile(values, 100) == max(values)
 
 
+def test_the_99th_percentile_of_a_hundred_values_is_not_their_maximum() -> None:
+    assert percentile([float(value) for value in range(1, 101)], 99) == 99
+
+
+def test_overload_reports_the_same_percentile() -> None:
+    replies = [overload.Reply(status=200, seconds=float(second), headers={}, ended=0.0) for second in range(1, 101)]
+
+    figures = overload._overload_figures(replies, 1.0, -200.0, overload.Overload(), 1.0)
+
+    assert next(figure.value for figure in figures if figure.name == "p99 of accepted requests, s") == 99
+
+
 def test_nothing_has_no_percentile() -> None:
     assert math.isnan(percentile([], 50))
-
-
-responses = st.builds(
-    Response,
-    st.integers(200, 599),
-    st.binary(max_size=200),
-    st.booleans(),
-)
-
-
-def encoded(response: Response, *, chunked: bool) -> bytes:
-    head = [f"HTTP/1.1 {response.status} Some Reason", *([] if response.keep_alive else ["Connection: close"])]
-    if not chunked:
-        return "\r\n".join([*head, f"content-length: {len(response.body)}", "", ""]).encode() + response.body
-    half = len(response.body) // 2
-    pieces = [piece for piece in (response.body[:half], response.body[half:]) if piece]
-    chunks = b"".join(b"%X;x=y\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
-    return "\r\n".join([*head, "Transfer-Encoding: chunked", "", ""]).encode() + chunks + b"0\r\n\r\n"
-
-
-@settings(deadline=None)
-@given(st.lists(st.tuples(responses, st.booleans()), max_size=5), st.integers(1, 64))
-def test_responses_survive_any_cut_of_the_stream(sent: list[tuple[Response, bool]], size: int) -> None:
-    stream = b"".join(encoded(response, chunked=chunked) for response, chunked in sent)
-    reader = Responses()
-
-    received = [
-        response for start in range(0, len(stream), size) for response in reader.feed(stream[start : start + size])
-    ]
-
-    assert received == [response for response, _ in sent]
-
-
-@pytest.mark.parametrize(
-    "stream",
-    [
-        b"SSH-2.0-OpenSSH\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\ncontent-length: many\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n",
-        b"HTTP/1.1 two OK\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
-        b"x" * 70_000,
-    ],
-)
-def test_what_is_no_response_is_refused(stream: bytes) -> None:
-    with pytest.raises(MalformedResponseError):
-        Responses().feed(stream)
 
 
 answers = st.tuples(st.sampled_from([200, 200, 200, 404, 503]), st.integers(0, 3), st.floats(0, 1))
@@ -196,17 +160,17 @@ def cell(rate: float) -> Cell:
     return Cell(clients=8, seconds=2.0, requests=round(2 * rate), errors=0, wrong=0, p50_ms=1.0, p99_ms=2.0)
 
 
-def measured(name: str, rates: list[float]) -> Result:
+def measured(name: str, rates: list[float]) -> PeerResult:
     peer = Peer(name=name, title=name, command=(), engine="none")
-    return Result(peer, cells=[{8: cell(rate)} for rate in rates])
+    return PeerResult(peer, cells=[{8: cell(rate)} for rate in rates])
 
 
 def test_goals_are_of_our_rows_and_a_wrong_answer_fails_where_slowness_does_not() -> None:
     peer = Peer(name="v-auto", title="", command=(), engine="none", ours=True)
     good = replace(cell(10.0), seen=frozenset(range(10)))
-    slow = rows([Result(peer, cells=[{8: good}]), measured("v-off", [100.0])], [8], "", {})
-    wrong = rows([Result(peer, cells=[{8: replace(good, missed=frozenset([1]))}])], [8], "", {})
-    broken = rows([Result(peer, reason="ended")], [8], "", {})
+    slow = rows([PeerResult(peer, cells=[{8: good}]), measured("v-off", [100.0])], [8], "", {})
+    wrong = rows([PeerResult(peer, cells=[{8: replace(good, missed=frozenset([1]))}])], [8], "", {})
+    broken = rows([PeerResult(peer, reason="ended")], [8], "", {})
 
     assert {goal.text.split()[0] for goal in goals("batching", slow)} == {"v-auto"}
     assert not failed(slow, goals("batching", slow), strict=False)

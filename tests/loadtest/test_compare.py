@@ -1,4 +1,4 @@
-"""The comparison: against small servers of the test's own, and the command as a user types it."""
+"""`python -m loadtest.compare`: measurements of small test servers, and the command line."""
 
 import json
 import os
@@ -11,20 +11,20 @@ import httpx
 import pytest
 from PIL import Image
 
-from loadtest.client import connection as generator
-from loadtest.client import wrk
+from loadtest.client import closed_loop, wrk
 from loadtest.client.encoding import Wire, request
 from loadtest.client.load import Cell, Load
 from loadtest.client.pictures import BYTES, SIZE, prepare
-from loadtest.compare.rounds import Generator, Plan, Result, measure
+from loadtest.compare.rounds import ComparisonPlan, Generator, PeerResult, measure
 from loadtest.reporting.cli import CompareError
 from loadtest.servers.catalogue import NOOP_PEERS, chosen, ours
-from loadtest.servers.peer import INDEX, Peer
-from loadtest.servers.process import free_port, running
-from tests.servers import PHOTOS, QUICK, ROOT
+from loadtest.servers.peer import INDEX, Peer, running
+from loadtest.servers.process import free_port
+from tests.commands import run
+from tests.servers import PHOTOS, QUICK
 
 STUB = str(Path(__file__).parent / "stub_server.py")
-GENERATORS = [generator.run, *([wrk.run] if wrk.installed() else [])]
+GENERATORS = [closed_loop.run, *([wrk.run] if wrk.installed() else [])]
 
 
 def stub(*flags: str, wire: Wire = Wire.RAW) -> Peer:
@@ -37,13 +37,13 @@ PICTURES = {"a.jpg": b"first", "b.jpg": b"second", "unlabelled.jpg": b"third"}
 
 def measured(
     peers: list[Peer],
-    generate: Generator = generator.run,
+    generate: Generator = closed_loop.run,
     rounds: int = 1,
     together: bool = False,
     pictures: dict[str, bytes] = PICTURES,
     label: int = 7,
-) -> list[Result]:
-    plan = Plan(
+) -> list[PeerResult]:
+    plan = ComparisonPlan(
         peers=peers,
         pictures=pictures,
         labels={name: label for name in pictures if name != "unlabelled.jpg"},
@@ -59,13 +59,13 @@ def measured(
     return measure(plan)
 
 
-def only_cell(result: Result) -> Cell:
+def only_cell(result: PeerResult) -> Cell:
     assert result.reason == ""
     return result.cells[0][2]
 
 
 @pytest.mark.parametrize("generate", GENERATORS)
-def test_a_server_is_measured_and_weighed(generate: Generator) -> None:
+def test_rate_latency_and_memory_are_measured(generate: Generator) -> None:
     (result,) = measured([stub()], generate)
 
     cell = only_cell(result)
@@ -77,17 +77,17 @@ def test_a_server_is_measured_and_weighed(generate: Generator) -> None:
 
 
 @pytest.mark.parametrize("generate", GENERATORS)
-def test_wrong_answers_and_errors_are_counted(generate: Generator) -> None:
+def test_wrong_predictions_and_errors_are_counted(generate: Generator) -> None:
     (result,) = measured([stub("--wrong", "--broken")], generate)
 
     cell = only_cell(result)
     assert cell.wrong == cell.requests > 0
-    # Two connections, each at most two behind or ahead, and what was on its way at the end.
+    # Two connections, each at most two responses apart, and the requests in flight at the end.
     assert cell.errors == pytest.approx(cell.requests, abs=6)
     assert cell.missed == cell.seen == {0, 1}
 
 
-def test_a_peer_that_ends_is_a_row_with_its_last_words_and_the_others_go_on() -> None:
+def test_a_peer_that_ends_keeps_its_row_with_the_reason_and_the_others_continue() -> None:
     dead = Peer(name="dead", title="Dead", engine="none", command=("{python}", "-c", "raise SystemExit('no luck')"))
     missing = Peer(name="missing", title="Missing", engine="none", command=("/no/such/server",))
 
@@ -100,7 +100,7 @@ def test_a_peer_that_ends_is_a_row_with_its_last_words_and_the_others_go_on() ->
     assert len(results[2].cells) == 2
 
 
-def test_servers_that_run_at_once_take_turns_and_those_that_fail_are_left_out() -> None:
+def test_servers_that_run_at_once_alternate_and_those_that_fail_are_left_out() -> None:
     dead = Peer(name="dead", title="Dead", engine="none", command=("{python}", "-c", "raise SystemExit('no luck')"))
 
     results = measured([stub(), dead, stub()], rounds=2, together=True)
@@ -111,10 +111,10 @@ def test_servers_that_run_at_once_take_turns_and_those_that_fail_are_left_out() 
     assert results[2].peaks_mib[0] > 1
 
 
-def test_a_server_that_is_not_there_costs_errors_and_no_crash() -> None:
+def test_a_missing_server_counts_as_errors() -> None:
     load = Load(port=free_port(), requests=[b"x"], expected=[0], answer=INDEX, clients=2, seconds=0.5)
 
-    cell = generator.run(load)
+    cell = closed_loop.run(load)
 
     assert cell.requests == 0
     assert cell.errors > 0
@@ -132,7 +132,7 @@ def test_a_form_is_what_python_multipart_reads(wire: Wire) -> None:
     assert (part.name, part.is_file, part.data) == (wire.value, True, b"\xff\xd8picture\r\n")
 
 
-def test_the_photos_are_of_one_size_and_weight(tmp_path: Path) -> None:
+def test_prepared_photos_have_one_size_in_pixels_and_bytes(tmp_path: Path) -> None:
     prepare(PHOTOS, tmp_path, 3)
 
     files = sorted(tmp_path.iterdir())
@@ -146,18 +146,16 @@ def test_the_photos_are_of_one_size_and_weight(tmp_path: Path) -> None:
 
 
 def compare(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "loadtest.compare", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False)
+    return run("loadtest.compare", *arguments, env=os.environ | environment)
 
 
 OURS = {peer.name: peer for peer in (*NOOP_PEERS, *chosen("halftone-v2"))}
 
 
 @pytest.mark.parametrize("name", ["halftone-noop", "halftone-noop-full", "halftone-v2"])
-def test_our_own_service_takes_part_in_all_its_forms(
-    artifacts: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    monkeypatch.setenv("HALFTONE_ARTIFACTS", str(artifacts))
+def test_every_form_of_our_service_can_be_measured(artifacts: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    for variable, value in {"HALFTONE_ARTIFACTS": str(artifacts), **QUICK}.items():
+        monkeypatch.setenv(variable, value)
     pictures = {"cat.jpg": (PHOTOS / "cat.jpg").read_bytes()}
 
     (result,) = measured([OURS[name]], pictures=pictures, label=282 if name == "halftone-v2" else 0)
@@ -168,7 +166,7 @@ def test_our_own_service_takes_part_in_all_its_forms(
 
 
 @pytest.mark.parametrize("in_a_file", [False, True])
-def test_a_measurement_begins_when_all_workers_serve(
+def test_a_measurement_starts_when_all_workers_serve(
     artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_a_file: bool
 ) -> None:
     monkeypatch.setenv("HALFTONE_ARTIFACTS", str(artifacts))
@@ -205,6 +203,7 @@ def test_one_command_measures_and_reports(artifacts: Path, tmp_path: Path) -> No
         ),
         *("--peers-folder", str(blocked), "--output", str(tmp_path / "report")),
         HALFTONE_ARTIFACTS=str(artifacts),
+        **QUICK,
     )
 
     assert result.returncode == 0, result.stderr
@@ -227,7 +226,7 @@ def test_one_command_measures_and_reports(artifacts: Path, tmp_path: Path) -> No
     assert report["versions"]["here"]["bentoml"]
     markdown = (tmp_path / "report.md").read_text()
     assert "not measured: " in markdown
-    assert "against one that does nothing it makes" in markdown
+    assert "against a server that does nothing it makes" in markdown
 
 
 @pytest.mark.parametrize(
@@ -254,8 +253,8 @@ def test_a_wrong_request_is_one_line(arguments: list[str], message: str) -> None
 
 
 def test_without_a_decided_picture_nothing_is_measured() -> None:
-    with pytest.raises(CompareError, match="no decided picture: of 1 pictures"):
-        Plan(
+    with pytest.raises(CompareError, match="no decided picture: none of 1 pictures"):
+        ComparisonPlan(
             peers=[],
             pictures={"a.jpg": b""},
             labels={},
@@ -263,7 +262,7 @@ def test_without_a_decided_picture_nothing_is_measured() -> None:
             seconds=1.0,
             rounds=1,
             variant="",
-            generate=generator.run,
+            generate=closed_loop.run,
             interpreter=lambda _: Path(sys.executable),
             say=lambda _: None,
         )

@@ -1,4 +1,4 @@
-"""The locust users, as a user starts them: in a process of their own, because locust patches the standard library."""
+"""Locust users, run in another process because locust patches the standard library."""
 
 import json
 import subprocess
@@ -28,7 +28,7 @@ def locust(host: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-def test_every_kind_of_user_is_answered_rightly(server: Server) -> None:
+def test_every_kind_of_user_gets_right_responses(server: Server) -> None:
     result = locust(server.url)
 
     assert result.returncode == 0, result.stderr
@@ -37,7 +37,7 @@ def test_every_kind_of_user_is_answered_rightly(server: Server) -> None:
     assert [name for name, row in rows.items() if row["num_failures"]] == []
 
 
-def test_answers_of_the_wrong_form_are_failures_though_their_status_is_200() -> None:
+def test_responses_of_the_wrong_form_are_failures_despite_status_200() -> None:
     port = free_port()
     stub = subprocess.Popen([sys.executable, str(STUB), str(port)])
     try:
@@ -59,7 +59,7 @@ def test_answers_of_the_wrong_form_are_failures_though_their_status_is_200() -> 
         (["--think-min", "2", "--think-max", "1"], "error: --think-min must be"),
     ],
 )
-def test_a_wrong_option_ends_it(arguments: list[str], message: str) -> None:
+def test_a_wrong_option_ends_the_run(arguments: list[str], message: str) -> None:
     result = locust("http://127.0.0.1:9", *arguments)
 
     assert result.returncode == 2

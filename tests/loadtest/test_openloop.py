@@ -6,9 +6,7 @@ import math
 import os
 import socket
 import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +21,7 @@ from loadtest.openloop.process import Generator
 from loadtest.openloop.rate_search import highest_rate
 from loadtest.openloop.samples import Run, Sample, Target
 from loadtest.servers.peer import INDEX
-from loadtest.servers.process import free_port
+from loadtest.servers.process import NotReadyError, free_port, server_process
 from tests.servers import ROOT
 
 STALLING = Path(__file__).parent / "stalling_server.py"
@@ -140,22 +138,18 @@ def test_one_level_broken_by_chance_does_not_lower_the_rate() -> None:
 @contextlib.contextmanager
 def server(*command: str) -> Iterator[Target]:
     port = free_port()
+
+    def listens() -> None:
+        # No request: the stall begins a second after the first one.
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except OSError as error:
+            raise NotReadyError(str(error)) from None
+
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen([sys.executable, command[0], str(port), *command[1:]], env=environment, cwd=ROOT)
-    try:
-        wait_for(port)
+    with server_process([sys.executable, command[0], str(port), *command[1:]], environment, port) as process:
+        process.wait_until(listens)
         yield Target(host="127.0.0.1", port=port, requests=[REQUEST], expected=[(0,)], answer=INDEX)
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def wait_for(port: int) -> None:
-    for _ in range(400):
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-            return
-        time.sleep(0.05)
-    raise AssertionError("the server did not start")
 
 
 def test_a_stall_shows_in_the_open_loop_though_a_closed_loop_hides_it() -> None:

@@ -1,14 +1,13 @@
-"""`python -m loadtest.readme`: the README says what the newest reports say."""
+"""`python -m loadtest.readme`: the README section is generated from the newest reports."""
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.servers import ROOT
+from tests.commands import run
 
 HARDWARE = {"cpu": "A processor", "extensions": "avx2", "cores": 2, "system": "Linux x86_64, Python 3.11"}
 TEXT = "# Name\n\n<!-- performance -->\nwhat was before\n<!-- /performance -->\n\nThe rest.\n"
@@ -60,8 +59,7 @@ def tuned() -> dict[str, Any]:
 
 
 def readme(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "loadtest.readme", "--readme", str(folder / "README.md"), *arguments]
-    return subprocess.run([*command, "--reports", str(folder)], cwd=ROOT, capture_output=True, text=True, check=False)
+    return run("loadtest.readme", "--readme", folder / "README.md", *arguments, "--reports", folder)
 
 
 @pytest.fixture

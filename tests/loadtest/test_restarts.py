@@ -1,11 +1,11 @@
-"""Restarts in short: SIGTERM loses nothing that was accepted, a killed worker only what it was working on."""
+"""Short restarts under load: SIGTERM loses no accepted request, a killed worker only those in flight."""
 
 import random
 from pathlib import Path
 
 import pytest
 
-from loadtest.client.threaded import post
+from loadtest.client.http1 import post
 from loadtest.restarts import Restarts, Stops, kill_workers, stop_once
 from tests.servers import PHOTOS, QUICK
 

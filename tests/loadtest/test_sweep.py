@@ -1,8 +1,7 @@
-"""`python -m loadtest.sweep`: the command as a user types it, and how it decides."""
+"""`python -m loadtest.sweep`: the command line, and the search for the highest rate."""
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,12 +12,12 @@ from PIL import Image
 from loadtest.openloop.level import Level, level
 from loadtest.openloop.samples import Run, Sample
 from loadtest.sweep.scenarios import rising, server
-from tests.servers import ROOT, Server
+from tests.commands import run
+from tests.servers import Server
 
 
 def sweep(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "loadtest.sweep", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return run("loadtest.sweep", *arguments)
 
 
 def test_one_command_measures_and_reports(server: Server, tmp_path: Path) -> None:
@@ -57,8 +56,8 @@ SERVER = {"model": "name", "version": "version", "variant": "variant"}
         (["--url", "https://127.0.0.1:1"], "give the server's address as http://HOST:PORT"),
         (["--url", "http://127.0.0.1:1/x"], "give the server's address as http://HOST:PORT"),
         (["--url", "http://127.0.0.1:1"], "no server answers there"),
-        (["--url", "http://127.0.0.1:1", "--model", "x"], "leave --url away"),
-        (["--rates", "20", "10"], "--rates must rise"),
+        (["--url", "http://127.0.0.1:1", "--model", "x"], "leave out --url"),
+        (["--rates", "20", "10"], "--rates must be ascending"),
         (["--rates", "0"], "--rates must be above 0"),
         (["--p99-ms", "nan"], "--p99-ms must be"),
         (["--seconds", "0"], "--seconds must be"),
@@ -81,7 +80,7 @@ def with_latency(rate: float, seconds: float) -> Level:
 
 @settings(deadline=None)
 @given(st.floats(1, 1000), st.floats(0, 2))
-def test_the_highest_rate_is_the_last_that_held_before_one_broke(capacity: float, share: float) -> None:
+def test_the_highest_rate_is_the_last_one_below_the_first_miss(capacity: float, share: float) -> None:
     limit = share * capacity
 
     found = server(lambda rate: with_latency(rate, 0.01 if rate <= limit else 0.1), rising(capacity), 50)
@@ -92,5 +91,5 @@ def test_the_highest_rate_is_the_last_that_held_before_one_broke(capacity: float
         assert limit - found.highest <= 0.026 * capacity
     rates = [each.offered for each in found.levels]
     assert rates == sorted(rates)
-    # Two chances for each that broke.
+    # A rate that misses the target is measured twice.
     assert all(rates.count(each.offered) == (1 if each.holds(99, 50) else 2) for each in found.levels)

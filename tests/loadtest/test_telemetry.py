@@ -1,19 +1,22 @@
-"""What the measurement of telemetry is made of."""
+"""Parts of `python -m loadtest.telemetry`: ratios within a round, and the receiver of traces."""
 
 import urllib.request
 
 from loadtest.client.load import Cell
 from loadtest.servers.otlp_sink import sink
-from loadtest.telemetry import WITHOUT, Turn, summary
+from loadtest.telemetry import WITHOUT, Measurement, summary
 
 
-def turn(requests: int, cpu: float, errors: int = 0) -> Turn:
+def measurement(requests: int, cpu: float, errors: int = 0) -> Measurement:
     cell = Cell(clients=8, seconds=1.0, requests=requests, errors=errors, wrong=0, p50_ms=1.0, p99_ms=2.0)
-    return Turn(cell=cell, cpu=cpu)
+    return Measurement(cell=cell, cpu=cpu)
 
 
 def test_every_server_is_compared_with_the_one_without_telemetry_of_the_same_round() -> None:
-    rounds = [{"traced": turn(90, 1.0), WITHOUT: turn(100, 1.0)}, {"traced": turn(45, 1.0, 2), WITHOUT: turn(50, 0.5)}]
+    rounds = [
+        {"traced": measurement(90, 1.0), WITHOUT: measurement(100, 1.0)},
+        {"traced": measurement(45, 1.0, 2), WITHOUT: measurement(50, 0.5)},
+    ]
 
     report = summary(rounds)
 
@@ -23,7 +26,7 @@ def test_every_server_is_compared_with_the_one_without_telemetry_of_the_same_rou
     assert report["errors"] == 2
 
 
-def test_the_receiver_of_traces_swallows_and_counts_them() -> None:
+def test_the_receiver_of_traces_counts_exports() -> None:
     with sink() as receiver:
         with urllib.request.urlopen(receiver.url, b"spans", timeout=10) as answer:
             assert answer.status == 200

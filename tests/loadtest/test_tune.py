@@ -1,9 +1,8 @@
-"""`python -m loadtest.tune`: the command as a user types it, its search and its plan."""
+"""`python -m loadtest.tune`: the command line, the search and the capacity plan."""
 
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,18 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadtest.reporting.cli import PeerError
-from loadtest.tune.capacity import Plan
-from loadtest.tune.search import Held, search
+from loadtest.tune.capacity import CapacityPlan
+from loadtest.tune.search import Measurement, search
 from loadtest.tune.setting import UNTUNED, Setting
 from serving.settings import Settings
-from tests.servers import ROOT
+from tests.commands import run
 
 MODEL = "efficientnet_lite0"
 
 
 def tune(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "loadtest.tune", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False)
+    return run("loadtest.tune", *arguments, env=os.environ | environment)
 
 
 def test_one_command_tunes_plans_and_checks_itself(artifacts: Path, tmp_path: Path) -> None:
@@ -71,7 +69,7 @@ def test_a_wrong_request_is_one_line(arguments: list[str], message: str) -> None
     assert result.stderr.count("\n") == 1
 
 
-def test_a_variant_that_the_service_refuses_is_no_winner(artifacts: Path, tmp_path: Path) -> None:
+def test_a_variant_that_the_service_refuses_is_not_chosen(artifacts: Path, tmp_path: Path) -> None:
     result = tune(
         *("--variants", "openvino-int8", "--workers", "--threads", "--batches", "--seconds", "0.5"),
         *("--p99-ms", "0.01", "--settings", str(tmp_path / "no.env")),
@@ -84,8 +82,8 @@ def test_a_variant_that_the_service_refuses_is_no_winner(artifacts: Path, tmp_pa
     assert not (tmp_path / "no.env").exists()
 
 
-def held(rate: float) -> Held:
-    return Held(rate=rate, p99_ms=1.0, variant="v", peak_mib=100.0, client_bound=False)
+def measurement(rate: float) -> Measurement:
+    return Measurement(rate=rate, p99_ms=1.0, variant="v", peak_mib=100.0, client_bound=False)
 
 
 rates = st.floats(1, 1000)
@@ -99,24 +97,24 @@ rates = st.floats(1, 1000)
     st.floats(0.5, 2),
     st.floats(0.5, 2),
 )
-def test_the_winner_is_the_best_of_those_that_met_and_never_behind_the_untuned(
+def test_the_best_trial_of_the_rounds_is_never_slower_than_the_untuned_service(
     by_variant: dict[str, float], untuned: float, more_workers: float, fewer_threads: float, batches: float
 ) -> None:
-    def measure(setting: Setting, thorough: bool) -> Held:
+    def measure(setting: Setting, thorough: bool) -> Measurement:
         if setting.variant == "a":
             raise PeerError("refused")
         rate = untuned if setting == UNTUNED else by_variant[setting.variant]
         # Threads are tried with one worker.
         assert not (setting.workers and setting.threads)
         spread = (more_workers if setting.workers else 1) * (fewer_threads if setting.threads else 1)
-        return held(rate * spread * (batches if setting.batch else 1))
+        return measurement(rate * spread * (batches if setting.batch else 1))
 
     trials = search(measure, variants=sorted(by_variant), workers=[2], threads=[1], batches=[8], finalists=2, rounds=2)
 
-    met = [trial for trial in trials if trial.thorough]
-    assert trials[0] is met[0]
-    assert all(len(trial.thorough) == 2 for trial in met)
-    assert trials[0].rate == max(trial.rate for trial in met) >= untuned
+    finalists = [trial for trial in trials if trial.thorough]
+    assert trials[0] is finalists[0]
+    assert all(len(trial.thorough) == 2 for trial in finalists)
+    assert trials[0].rate == max(trial.rate for trial in finalists) >= untuned
     proven = [rate for name, rate in by_variant.items() if name != "a"]
     if proven:
         best = max(proven) * max(1, more_workers, fewer_threads) * max(1, batches)
@@ -126,8 +124,10 @@ def test_the_winner_is_the_best_of_those_that_met_and_never_behind_the_untuned(
 
 @settings(deadline=None)
 @given(rates, rates, st.floats(0.1, 1), st.floats(0.1, 1e5))
-def test_a_plan_has_just_enough_replicas(rate: float, confirmed: float, utilisation: float, traffic: float) -> None:
-    plan = Plan(rate=rate, confirmed=confirmed, utilisation=utilisation, cores=2, peak_mib=400.5)
+def test_a_plan_has_no_more_replicas_than_needed(
+    rate: float, confirmed: float, utilisation: float, traffic: float
+) -> None:
+    plan = CapacityPlan(rate=rate, confirmed=confirmed, utilisation=utilisation, cores=2, peak_mib=400.5)
 
     count = plan.replicas(traffic)
     assert count * utilisation * rate >= traffic * (1 - 1e-9)

@@ -1,8 +1,8 @@
-"""The catalogue says what timm says: sizes, costs, inputs and module names, and `python -m models` prints it.
+"""Compare the catalogue with timm: sizes, costs, inputs and module names; and test `python -m models`.
 
-`macs` counts what `torch.utils.flop_counter` counts, halved: convolutions and matrix products, including the two
-products inside attention (fused or not). Biases, norms, activations, softmax, pooling and resizing are left out, as in
-most papers. Networks are built on the meta device, so nothing is downloaded or allocated.
+`macs` is half the count of `torch.utils.flop_counter`: convolutions and matrix products, including the two products
+inside attention (fused or not). Biases, norms, activations, softmax, pooling and resizing are not counted, as in most
+papers. Networks are built on the meta device, so nothing is downloaded or allocated.
 """
 
 import functools
@@ -24,6 +24,7 @@ from models.__main__ import ListModels, SortKey, list_models
 from models.catalog import architecture, catalogue
 from models.common.errors import HalftoneError
 from models.spec import Architecture
+from tests.commands import run
 
 PROMISED = {
     "resnet": ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"],
@@ -48,7 +49,7 @@ every_architecture = pytest.mark.parametrize("name", catalogue())
 
 @functools.cache
 def network(name: str) -> torch.nn.Module:
-    """The architecture as timm builds it, without memory behind its parameters."""
+    """Build the architecture with timm, without memory for its parameters."""
     with torch.device("meta"):
         return timm.create_model(architecture(name).timm_name).eval()
 
@@ -60,19 +61,19 @@ def timm_config(name: str) -> PretrainedCfg:
 
 
 def matches(tensor: str, prefix: str) -> bool:
-    """Whether `prefix` is the tensor's name or a whole number of its leading components."""
+    """Return True if `prefix` is the tensor's name or a whole number of its leading components."""
     return f"{tensor}.".startswith(f"{prefix}.")
 
 
 def groups_of(tensor: str, entry: Architecture) -> list[int]:
-    """Indices of the stages (the head comes after the last) that claim a parameter or buffer, once per prefix."""
+    """Return the index of the stage (the head comes last) for each prefix that matches a parameter or buffer."""
     groups = [*entry.stages, (entry.head,)]
     return [index for index, prefixes in enumerate(groups) for prefix in prefixes if matches(tensor, prefix)]
 
 
 @pytest.fixture
 def drop_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], None]]:
-    """Adds a file to the folder that the catalogue is discovered from, for one test."""
+    """Return a function that adds a file to the catalogue's folder for one test."""
     monkeypatch.setattr(models.architectures, "__path__", [*models.architectures.__path__, str(tmp_path)])
     added: list[str] = []
 
@@ -89,7 +90,7 @@ def drop_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
 
 
 def run_module(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "models", *arguments], capture_output=True, text=True, check=False)
+    return run("models", *arguments)
 
 
 def test_the_catalogue_holds_every_promised_name() -> None:
@@ -192,7 +193,7 @@ def test_a_new_file_is_discovered(drop_in: Callable[[str, str], None]) -> None:
     assert set(catalogue()) == before | {"novelnet"}
 
 
-def test_a_name_defined_twice_is_refused(drop_in: Callable[[str, str], None]) -> None:
+def test_a_duplicate_name_is_an_error(drop_in: Callable[[str, str], None]) -> None:
     drop_in("novelty", NEW_FILE.format(name="resnet50"))
 
     with pytest.raises(RuntimeError, match="'resnet50' is defined twice"):
@@ -223,7 +224,7 @@ def test_an_unknown_family_is_one_line_and_exit_code_2() -> None:
     assert all(family in result.stderr for family in PROMISED)
 
 
-def test_a_reader_that_left_is_no_failure() -> None:
+def test_a_closed_pipe_is_not_an_error() -> None:
     reader, writer = os.pipe()
     os.close(reader)
 

@@ -1,7 +1,6 @@
-"""Bundles from the catalogue: their weights, their card, and what is said where weights can't be had."""
+"""Test bundles from the catalogue: their weights, their card, and the errors if weights are not available."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,15 +16,15 @@ from models.catalog import architecture
 from models.checkpoint import PACKAGE, build, imagenet_ids, imagenet_labels, load_embedded, load_module, save_weights
 from models.common.errors import HalftoneError
 from models.resolve import open_or_create
+from tests.commands import run_process
 from tests.samples import edit_manifest, manifest
-from tests.servers import ROOT
 
 SMALL = "mobilenetv3_small"
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A catalogue network with random weights."""
+    """Create a bundle of a catalogue network with random weights."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HALFTONE_ARTIFACTS", str(tmp_path_factory.mktemp("small")))
         return open_or_create(SMALL, weights="random")
@@ -33,7 +32,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture
 def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder for bundles, which holds none."""
+    """Set up an empty folder of bundles."""
     monkeypatch.setenv("HALFTONE_ARTIFACTS", str(tmp_path / "bundles"))
     return tmp_path / "bundles"
 
@@ -44,7 +43,7 @@ def weights_file(path: Path, state: dict[str, torch.Tensor]) -> str:
 
 
 def card(bundle: Bundle) -> tuple[dict[str, object], str]:
-    """The front matter and the text of the model card."""
+    """Return the front matter and the text of the model card."""
     _, head, text = bundle.read("README.md").decode().split("---\n", maxsplit=2)
     return yaml.safe_load(head), text
 
@@ -65,7 +64,7 @@ def test_the_embedded_default_holds_the_packages_weights(artifacts: Path) -> Non
     assert "Untrained" not in card(bundle)[1]
 
 
-def test_a_bundle_can_be_used_without_being_made_again(small: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_existing_bundle_is_opened_not_created_again(small: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HALFTONE_ARTIFACTS", str(small.folder.parent))
 
     assert open_or_create(SMALL, weights=None).manifest == small.manifest
@@ -89,7 +88,7 @@ def test_random_weights_are_the_same_every_time(small: Bundle, empty: Path) -> N
     again = open_or_create(SMALL, weights="random")
 
     assert again.manifest.version == small.manifest.version
-    # Making a bundle does not disturb the caller's random numbers.
+    # Creating a bundle does not change the caller's random state.
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -116,7 +115,7 @@ def test_weights_from_a_file(small: Bundle, empty: Path, tmp_path: Path) -> None
     assert not loaded.training
 
 
-def test_the_checkpoint_says_what_it_is(small: Bundle) -> None:
+def test_the_checkpoint_has_readable_metadata(small: Bundle) -> None:
     with safetensors.safe_open(small.locate(WEIGHTS), "pt") as file:
         assert file.metadata() == {"architecture": SMALL, "format": "pt", "name": SMALL}
         assert set(file.keys()) == set(load_module(small).state_dict())
@@ -142,29 +141,29 @@ def test_weights_that_do_not_fit(empty: Path, tmp_path: Path, change: object, wo
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x02pickle", b"\xff" * 64])
-def test_what_is_no_safetensors_file_names_the_conversion(empty: Path, tmp_path: Path, content: bytes) -> None:
+def test_another_file_format_names_the_conversion(empty: Path, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "weights.pth").write_bytes(content)
 
     with pytest.raises(HalftoneError, match=r"weights\.pth is not a safetensors file.*save_file"):
         open_or_create(SMALL, weights=str(tmp_path / "weights.pth"))
 
 
-def test_a_weights_file_that_is_not_there(empty: Path) -> None:
+def test_a_missing_weights_file(empty: Path) -> None:
     with pytest.raises(HalftoneError, match=r"--weights nowhere: no such file; name a \.safetensors file"):
         open_or_create(SMALL, weights="nowhere")
 
 
-def test_no_hub_names_every_way_out(empty: Path, tmp_path: Path) -> None:
+def test_an_unreachable_hub_names_every_alternative(empty: Path, tmp_path: Path) -> None:
     offline = {"HALFTONE_ARTIFACTS": str(empty), "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PYTHONWARNINGS": ""}
-    command = [sys.executable, "-m", "export.onnx", "--model", "resnet18"]
 
-    result = subprocess.run(command, cwd=ROOT, env=os.environ | offline, capture_output=True, text=True, check=False)
+    # The hub's library reads its settings when it is imported.
+    result = run_process("export.onnx", "--model", "resnet18", env=os.environ | offline)
 
     assert (result.returncode, result.stdout) == (2, "")
     assert "Traceback" not in result.stderr
     assert "error: the pretrained weights of resnet18 come from the model hub, which can't be reached" in result.stderr
-    for way in ("--weights FILE.safetensors", "--weights random", "python -m training --model resnet18"):
-        assert way in result.stderr
+    for alternative in ("--weights FILE.safetensors", "--weights random", "python -m training --model resnet18"):
+        assert alternative in result.stderr
     assert not empty.exists()
 
 
@@ -175,10 +174,10 @@ def test_an_architecture_without_the_embedded_package(empty: Path, monkeypatch: 
         open_or_create("efficientnet_lite0", weights=None)
 
 
-def test_embedded_weights_for_another_network_are_refused() -> None:
-    with pytest.raises(HalftoneError, match="holds 296 tensors where the network has"):
+def test_embedded_weights_for_another_network_are_rejected() -> None:
+    with pytest.raises(HalftoneError, match="holds 296 tensors, but the network has"):
         load_embedded(build(architecture("resnet18"), classes=1000))
-    with pytest.raises(HalftoneError, match=r"has shape \(1000, 1280\) where classifier.weight needs \(10, 1280\)"):
+    with pytest.raises(HalftoneError, match=r"has shape \(1000, 1280\), but classifier.weight needs \(10, 1280\)"):
         load_embedded(build(architecture("efficientnet_lite0"), classes=10))
 
 
@@ -190,7 +189,7 @@ def test_a_manifest_of_another_architecture_does_not_fit_the_weights(small: Bund
     with pytest.raises(HalftoneError, match=f"odd/{WEIGHTS} do not fit the network"):
         load_module(Bundle.open(bundle.folder))
     edit_manifest(bundle.folder, lambda values: values.update(architecture="alexnet"))
-    with pytest.raises(HalftoneError, match="no architecture is called 'alexnet'"):
+    with pytest.raises(HalftoneError, match="there is no architecture 'alexnet'"):
         load_module(Bundle.open(bundle.folder))
 
 

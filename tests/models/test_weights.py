@@ -1,3 +1,5 @@
+"""Test the initial network of a training run."""
+
 import math
 
 import pytest
@@ -11,7 +13,7 @@ from models.weights import start
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small", "efficientnet_b0", "vit_ti16"])
-def test_random_weights_begin_without_an_opinion(name):
+def test_random_weights_start_with_nearly_equal_probabilities(name):
     network = architecture(name)
     module = start(network, "random", classes=4, size=32, seed=0).module.train()
     images = torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -29,7 +31,7 @@ def test_a_start_is_a_function_of_its_seed():
     assert not torch.equal(first["classifier.weight"], other["classifier.weight"])
 
 
-def test_a_transformer_s_file_of_another_size_starts_a_run_of_that_size(tmp_path):
+def test_a_transformers_file_of_another_size_fits_a_run_of_that_size_only(tmp_path):
     network = architecture("vit_ti16")
     trained = start(network, "random", classes=4, size=96, seed=0).module
     save_file(trained.state_dict(), tmp_path / "weights.safetensors")

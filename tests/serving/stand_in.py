@@ -1,4 +1,4 @@
-"""A runtime without a model, for tests of what is around it."""
+"""A runtime without a model, for tests of the code around it."""
 
 import threading
 from pathlib import Path
@@ -17,11 +17,11 @@ from serving.telemetry.recorder import Recorder
 
 
 class StandIn(Runtime):
-    """Finds every picture to be of class 0.
+    """Runtime that classifies every picture as class 0.
 
     Args:
-        held: whether it waits until its event `held` is set.
-        fails_on_dark: whether a batch with a black picture in it raises.
+        held: wait in every run until the event `held` is set.
+        fails_on_dark: raise an error for a batch with a black picture.
     """
 
     name: ClassVar[str] = "stand-in"
@@ -64,10 +64,10 @@ class StandIn(Runtime):
         return logits
 
 
-def served(
+def stand_in_model(
     artifacts: Path, name: str, runtime: Runtime, *, batch: int = 1, threads: int = 2, recorder: Recorder | None = None
 ) -> ServedModel:
-    """The default bundle's labels and proof in front of another runtime."""
+    """Return a model with the default bundle's labels and proof in front of another runtime."""
     bundle = Bundle.open(artifacts / "efficientnet_lite0")
     return ServedModel(
         name,

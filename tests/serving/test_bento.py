@@ -1,4 +1,4 @@
-"""`bentoml build` makes a Bento that serves on its own, with a container file that runs as a user without rights."""
+"""`bentoml build` makes a Bento that serves without a clone, in a container that runs as an unprivileged user."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from serving.bento import version
-from tests.servers import PHOTOS, ROOT, serve
+from tests.servers import PHOTOS, QUICK, ROOT, serve
 from tests.test_packaging import PROJECT, canonical
 
 BENTOML = str(Path(sys.executable).parent / "bentoml")
@@ -20,14 +20,14 @@ MARK = "<!-- from the Bento -->"
 
 
 def environment() -> dict[str, str]:
-    """Nothing that would lead back to the repository's own files."""
+    """Return the environment without variables that lead back to the repository's files."""
     ours = ("HALFTONE_", "PYTHONPATH")
     return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
 
 
 @pytest.fixture(scope="module")
 def bento(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The built folder, made by the command that a user types in a clone with the default bundle."""
+    """Return the built folder, made by the command that a user types in a clone with the default bundle."""
     folder = tmp_path_factory.mktemp("bento")
     context = folder / "clone"
     for name in ("models", "export", "serving", "training"):
@@ -36,7 +36,7 @@ def bento(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(ROOT / name, context)
     shutil.copytree(artifacts, context / "artifacts")
     options = yaml.safe_load((ROOT / "bentofile.yaml").read_text())
-    # Locking asks a package index for the newest versions, which has no place in a test.
+    # Locking queries a package index for the newest versions, which a test must not depend on.
     options["python"]["lock_packages"] = False
     (context / "bentofile.yaml").write_text(yaml.safe_dump(options))
     result = subprocess.run(
@@ -56,12 +56,12 @@ def bento(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_serves_on_its_own(bento: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in set(os.environ) - set(environment()):
         monkeypatch.delenv(name)
-    page = bento / "src" / "serving" / "page.html"
+    page = bento / "src" / "serving" / "api" / "page.html"
     page.write_text(page.read_text() + MARK)
     # What the container's entry point runs, where it runs it.
     command = [BENTOML, "serve", "--host", "127.0.0.1", "--port", "{port}", str(bento)]
 
-    with serve(None, tmp_path / "log", command, cwd=bento) as server:
+    with serve(None, tmp_path / "log", command, cwd=bento, **QUICK) as server:
         answer = server.post("/classify", content=(PHOTOS / "cat.jpg").read_bytes()).json()
         described = server.get("/docs.json").json()
         page_text = server.get("/ui").text

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import PHOTOS, ROOT, environment
+from tests.servers import PHOTOS, QUICK, ROOT, environment
 
 COMMAND = [sys.executable, "-m", "serving.profile", "--requests", "5"]
 
 
 def run(artifacts: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    env = environment(artifacts) | {"COLUMNS": "200"}
+    env = environment(artifacts, **QUICK) | {"COLUMNS": "200"}
     return subprocess.run([*COMMAND, *arguments], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
 
 

@@ -1,4 +1,4 @@
-"""HALFTONE_SETTINGS: a file of settings, below the environment's variables."""
+"""Settings from the environment, and from a file that has less priority."""
 
 import contextlib
 from pathlib import Path
@@ -48,14 +48,14 @@ def test_the_environment_wins(file: Path) -> None:
         ("#" * 70_000, "more than 65536 bytes"),
     ],
 )
-def test_a_wrong_file_is_told_with_the_reason(file: Path, text: str, message: str) -> None:
+def test_a_wrong_file_is_refused_with_the_reason(file: Path, text: str, message: str) -> None:
     file.write_text(text)
 
     with pytest.raises(HalftoneError, match=message.replace("?", r"\?")):
         settings_of(file)
 
 
-def test_a_file_that_can_not_be_read_is_told(tmp_path: Path) -> None:
+def test_a_file_that_can_not_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(HalftoneError, match="No such file"):
         settings_of(tmp_path / "no.env")
     with pytest.raises(HalftoneError, match="Is a directory"):
@@ -70,3 +70,25 @@ def test_any_bytes_are_settings_or_a_clear_error(tmp_path: Path, data: bytes) ->
 
     with contextlib.suppress(HalftoneError):
         assert settings_of(path).queue >= 1
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"HALFTONE_WORKERS": "0"}, "HALFTONE_WORKERS must be at least 1"),
+        ({"HALFTONE_WORKERS": "257"}, "HALFTONE_WORKERS must be at most 256"),
+        ({"HALFTONE_WORKERS": "2", "HALFTONE_ADMIN_TOKEN": "x" * 20}, "HALFTONE_ADMIN_TOKEN needs HALFTONE_WORKERS=1"),
+        ({"HALFTONE_DECODERS": "-2"}, "HALFTONE_DECODERS must be 0 or more, or -1"),
+    ],
+)
+def test_values_out_of_range_are_refused(values: dict[str, str], message: str) -> None:
+    with pytest.raises(HalftoneError, match=message):
+        Settings.from_environment(values)
+
+
+def test_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.settings.cores", lambda: 16)
+
+    assert [Settings(workers=workers).worker_threads for workers in (1, 4, 5, 32)] == [16, 4, 3, 1]
+    more = Settings(workers=4, threads=7)
+    assert (more.worker_threads, more.busy_threads, more.decoder_processes) == (7, 4, 4)

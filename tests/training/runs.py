@@ -10,6 +10,7 @@ import time
 import traceback
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import safetensors.torch
 import torch
@@ -18,8 +19,10 @@ from models.bundle.bundle import WEIGHTS, Bundle
 from models.checkpoint import load_module
 from models.graph import ServingGraph
 from models.preprocess.transform import fit
+from tests.servers import free_port
 from training.config.recipe import Objective, Optimisation, Recipe, Schedule, Transfer
 from training.config.train import Running, TrainConfig
+from training.loop.resume import request_with
 from training.loop.run import train
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -63,35 +66,63 @@ def config(output, recipe=TINY, *, model="mobilenetv3_small", weights="random", 
 
 
 def run(output, recipe=TINY, *, data=None, **options):
-    """Train on crops of photographs; the bundle."""
-    return train(config(output, recipe, **options), data or crops())
+    """Train on crops of photographs and return the bundle; the drawings of its report are empty files.
+
+    Drawing takes half the time of a run this small; `tests/training/test_report.py` looks at drawings.
+    """
+    with mock.patch("matplotlib.figure.Figure.savefig", lambda figure, file, **options: file.write(b"drawing")):
+        return train(request_with(config(output, recipe, **options), data or crops()))
+
+
+def forked(task, *arguments, **environment):
+    """Run a task in a child process and return its id.
+
+    The parent has everything imported and has computed nothing yet: a new interpreter would import for seconds.
+    """
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.environ.update(environment)
+            task(*arguments)
+            code = 0
+        except Exception:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            os._exit(code)
+    return child
+
+
+def done(child):
+    """Wait for a child process; return False if it was killed."""
+    status = os.waitpid(child, 0)[1]
+    assert os.WIFSIGNALED(status) or status == 0, status
+    return not os.WIFSIGNALED(status)
+
+
+def together(count, task, *arguments):
+    """Run a task in processes that train together, with the variables that torchrun sets."""
+    group = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
+    assert all([done(child) for child in [forked(task, *arguments, **group, **rank) for rank in ranks]])
+
+
+def distributed(folder):
+    """Train the same in one process and in two, then print figures of a run of two; a line of dashes begins each."""
+    for name, count, task in (("1", 1, transformer), ("2", 2, transformer), ("statistics", 2, statistics)):
+        print("---")
+        together(count, task, folder / name)
+
+
+def transformer(output):
+    """Train a ViT with two micro-batches a step."""
+    run(output, replace(TINY, optimisation=Optimisation(accumulate=2)), model="vit_ti16")
 
 
 def kill_points(folder, kills, seed):
-    """Train once in peace, then once with so many SIGKILLs at random moments; prints both weights' hashes.
-
-    Every attempt is forked from this process, which has everything imported but has computed nothing yet.
-    """
-
-    def forked(task, *arguments):
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                task(*arguments)
-                code = 0
-            except Exception:
-                traceback.print_exc()
-            finally:
-                sys.stdout.flush()
-                os._exit(code)
-        return child
-
-    def done(child):
-        status = os.waitpid(child, 0)[1]
-        assert os.WIFSIGNALED(status) or status == 0, status
-        return not os.WIFSIGNALED(status)
-
+    """Train once undisturbed, then with SIGKILLs at random moments; both runs must end in the same weights."""
     started = time.monotonic()
     assert done(forked(stateful, folder / "whole"))
     length, generator, killed, finished = time.monotonic() - started, random.Random(seed), 0, False
@@ -148,7 +179,7 @@ if __name__ == "__main__":
     action, folder, *arguments = sys.argv[1:]
     if action == "kill":
         kill_points(Path(folder), int(arguments[0]), int(arguments[1]))
-    elif action == "statistics":
-        statistics(Path(folder))
+    elif action == "distributed":
+        distributed(Path(folder))
     else:
-        run(Path(folder), replace(TINY, optimisation=Optimisation(accumulate=2)), model="vit_ti16")
+        transformer(Path(folder))

@@ -8,11 +8,11 @@ from rich.progress import Progress
 from models.common.errors import HalftoneError
 from tests.servers import wait_until
 from training.benchmark.__main__ import main
-from training.benchmark.config import BenchmarkConfig, requested
-from training.benchmark.gpu_utilization import Busy
+from training.benchmark.config import BenchmarkConfig, resolve
+from training.benchmark.gpu_utilization import GpuUtilization
 from training.benchmark.rounds import benchmark
 
-# timm's reader leaves closing its files to the garbage collector.
+# timm's reader leaves the closing of its files to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:.*FileIO:pytest.PytestUnraisableExceptionWarning")
 
 
@@ -21,12 +21,12 @@ def measured(**options):
     options = usual | {"recipe": "fashion_mnist"} | options
     config = BenchmarkConfig(data="training/sample", size=32, workers=0, device="cpu", **options)
     with Progress(disable=True) as progress:
-        return benchmark(config, *requested(config), progress)
+        return benchmark(config, *resolve(config), progress)
 
 
 @pytest.mark.parametrize("recipe", ["fashion_mnist", "vit"])
 def test_all_loops_are_measured_in_every_round(recipe):
-    # `vit` mixes, clips and averages.
+    # `vit` has Mixup, clipping and a weight average.
     result = measured(recipe=recipe)
     assert (result["recipe"], result["batch"], result["pictures_per_round"]) == (recipe, 4, 24)
     rates = result["images_per_second"]
@@ -38,8 +38,7 @@ def test_all_loops_are_measured_in_every_round(recipe):
     assert result["host"]["cores"] >= 1
 
 
-def test_timms_loop_takes_part_where_it_can_do_the_same():
-    # Of pictures in a table, timm's reader for folders knows nothing; and it has no frozen layers.
+def test_timms_loop_is_measured_unless_layers_are_frozen():
     assert "timm" in measured()["images_per_second"]
     assert measured(weights="pretrained", model="efficientnet_lite0", recipe="small")["ratio_to_timm"] is None
 
@@ -71,37 +70,37 @@ def test_unusable_requests(options, message):
         measured(**options)
 
 
-def test_how_busy_the_gpu_is_while_something_runs():
-    with_gpu = Busy(lambda: 70.0)
+def test_the_utilisation_of_a_gpu_by_task():
+    with_gpu = GpuUtilization(lambda: 70.0)
 
     with with_gpu:
-        with_gpu.during = "ours"
+        with_gpu.task = "ours"
         wait_until(lambda: with_gpu.mean("ours") is not None, "a sample")
 
     assert with_gpu.mean("ours") == pytest.approx(0.7)
     assert with_gpu.mean("bare") is None
 
 
-def test_a_gpu_that_does_not_say():
-    asked = threading.Event()
+def test_a_gpu_without_a_utilisation():
+    called = threading.Event()
 
     def fails() -> float:
-        asked.set()
+        called.set()
         raise OSError("no permission")
 
-    silent = Busy(fails)
+    silent = GpuUtilization(fails)
 
     with silent:
-        silent.during = "ours"
-        assert asked.wait(60)
+        silent.task = "ours"
+        assert called.wait(60)
 
     assert silent.mean("ours") is None
 
 
-def test_without_a_gpu_nobody_knows():
-    without = Busy(None)
+def test_no_utilisation_without_a_gpu():
+    without = GpuUtilization(None)
 
     with without:
-        without.during = "ours"
+        without.task = "ours"
 
     assert without.mean("ours") is None

@@ -1,7 +1,4 @@
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,19 +16,19 @@ from models.common.statistics import softmax
 from models.graph import ServingGraph
 from models.preprocess.transform import fit
 from models.spec import InputSpec
-from tests.servers import ROOT
+from tests import commands
 from tests.training.memory import crops
 from tests.training.runs import TINY, run
 from tests.training.samples import class_folders, png
 from training.data.load import load_data
 from training.evaluate import EvaluateConfig, evaluate
-from training.evaluation.leakage import FILE, digests, learnt_by, record
+from training.evaluation.leakage import FILE, digests, encoded_digests, training_digests
 
 SPEC = InputSpec(size=32)
 
 
 def make_bundle(
-    folder: Path, name: str, *, labels=("cat", "dog", "emu"), seed=0, training=None, temperature=1.0, learnt=None
+    folder: Path, name: str, *, labels=("cat", "dog", "emu"), seed=0, training=None, temperature=1.0, trained_on=None
 ) -> Bundle:
     torch.manual_seed(seed)
     module = build(architecture("mobilenetv3_small"), classes=len(labels))
@@ -41,8 +38,8 @@ def make_bundle(
     )  # fmt: skip
     with Bundle.creating(folder / name, manifest) as bundle:
         save_weights(bundle, module, made_by="a test")
-        if learnt is not None:
-            bundle.write(FILE, record(learnt), made_by="a test", made_from=[WEIGHTS])
+        if trained_on is not None:
+            bundle.write(FILE, encoded_digests(trained_on), made_by="a test", made_from=[WEIGHTS])
     return bundle
 
 
@@ -64,7 +61,7 @@ def undivided(tmp_path) -> Path:
     return class_folders(tmp_path / "undivided", {"cat": 10, "dog": 10, "emu": 10})
 
 
-def judged(*names: str, data: Path, **options) -> dict:
+def evaluated(*names: str, data: Path, **options) -> dict:
     config = EvaluateConfig(model=names, data=str(data), workers=0, device="cpu", **options)
     with Progress(disable=True) as progress:
         return evaluate(config, progress)
@@ -80,11 +77,11 @@ def reference(bundle: Bundle, pictures, order=None) -> np.ndarray:
 
 def test_one_model(artifacts, photos, tmp_path):
     bundle = make_bundle(artifacts, "one", temperature=2.0)
-    result = judged("one", data=photos)
+    result = evaluated("one", data=photos)
     val = load_data(str(photos)).val
     expected = (reference(bundle, val).argmax(axis=1) == val.targets).mean()
-    assert (result["pictures"], result["left_out_as_learnt"]) == (12, 0)
-    assert result["part"] == "the held-out part of the data (what one learnt from is not recorded)"
+    assert (result["pictures"], result["excluded_training_pictures"]) == (12, 0)
+    assert result["part"] == "the held-out part of the data (the training pictures of one are not recorded)"
     assert result["models"]["one"]["top1"]["value"] == pytest.approx(expected)
     assert result["models"]["one"]["top5"]["value"] == 1
     assert "ensemble" not in result
@@ -93,7 +90,7 @@ def test_one_model(artifacts, photos, tmp_path):
 def test_an_ensemble_averages_probabilities_class_by_class(artifacts, photos):
     one = make_bundle(artifacts, "one", seed=1, temperature=0.01)
     two = make_bundle(artifacts, "two", labels=("emu", "cat", "dog"), seed=2, temperature=0.02)
-    result = judged("one", "two", data=photos)
+    result = evaluated("one", "two", data=photos)
     val = load_data(str(photos)).val
     mean = (reference(one, val) + reference(two, val, order=[1, 2, 0])) / 2
     assert result["ensemble"]["top1"]["value"] == pytest.approx((mean.argmax(axis=1) == val.targets).mean())
@@ -104,119 +101,117 @@ def test_an_ensemble_averages_probabilities_class_by_class(artifacts, photos):
     assert 0 <= best["mcnemar_p"] <= 1
 
 
-def test_the_data_may_know_fewer_classes_than_the_model_or_its_ids(artifacts, tmp_path):
+def test_the_data_may_have_fewer_classes_than_the_model(artifacts, tmp_path):
     make_bundle(artifacts, "wide", labels=("zebra", "emu", "dog", "cat"))
     data = class_folders(tmp_path / "fewer", {"cat": 3, "dog": 3})
-    result = judged("wide", data=data)
+    result = evaluated("wide", data=data)
     entries = {entry["label"]: entry["images"] for entry in result["models"]["wide"]["classes"]}
     assert entries == {"zebra": 0, "emu": 0, "dog": 3, "cat": 3}
 
 
-def test_data_of_an_untrained_model_is_judged_whole(artifacts, undivided):
+def test_a_model_of_unknown_training_is_evaluated_on_all_data(artifacts, undivided):
     make_bundle(artifacts, "one")
-    assert judged("one", data=undivided)["pictures"] == 30
-    assert judged("one", data=undivided, part="val")["pictures"] == 6
+    assert evaluated("one", data=undivided)["pictures"] == 30
+    assert evaluated("one", data=undivided, part="val")["pictures"] == 6
 
 
-def trained_on(location: Path, **how) -> dict:
+def training_on(location: Path, **how) -> dict:
     data = load_data(str(location), **how)
     return {"config": how, "data": {"fingerprint": data.fingerprint()}}
 
 
-def test_a_model_is_not_judged_by_what_it_learnt(artifacts, undivided):
-    make_bundle(artifacts, "one", training=trained_on(undivided, val_share=0.3, seed=5, limit=None))
-    result = judged("one", data=undivided)
+def test_a_model_is_evaluated_on_the_held_out_part_of_its_own_data(artifacts, undivided):
+    make_bundle(artifacts, "one", training=training_on(undivided, val_share=0.3, seed=5, limit=None))
+    result = evaluated("one", data=undivided)
     assert (result["pictures"], result["part"]) == (9, "the pictures that training held out")
 
 
-def test_models_that_learnt_each_other_s_pictures_are_not_compared(artifacts, undivided):
+def test_models_trained_on_different_splits_are_not_compared(artifacts, undivided):
     for seed, name in enumerate(("one", "two")):
-        make_bundle(artifacts, name, training=trained_on(undivided, val_share=0.3, seed=seed, limit=None))
+        make_bundle(artifacts, name, training=training_on(undivided, val_share=0.3, seed=seed, limit=None))
     with pytest.raises(HalftoneError, match="trained on different splits"):
-        judged("one", "two", data=undivided)
-    assert judged("one", "two", data=undivided, part="all")["pictures"] == 30
+        evaluated("one", "two", data=undivided)
+    assert evaluated("one", "two", data=undivided, part="all")["pictures"] == 30
 
 
 def make_trained(folder: Path, name: str, location: Path, **how) -> Bundle:
     split = {"val_share": 0.3, "seed": 5, "limit": None} | how
     return make_bundle(
-        folder, name, training=trained_on(location, **split), learnt=load_data(str(location), **split).train
+        folder, name, training=training_on(location, **split), trained_on=load_data(str(location), **split).train
     )
 
 
-def test_what_was_learnt_is_left_out_of_data_that_has_changed(artifacts, undivided):
+def test_training_pictures_are_excluded_from_data_that_has_changed(artifacts, undivided):
     make_trained(artifacts, "one", undivided)
-    learnt = load_data(str(undivided), val_share=0.3, seed=5).train
-    (undivided / learnt.name(0)).rename(undivided / "cat" / "renamed.png")
-    (undivided / learnt.name(1)).unlink()
+    trained = load_data(str(undivided), val_share=0.3, seed=5).train
+    (undivided / trained.name(0)).rename(undivided / "cat" / "renamed.png")
+    (undivided / trained.name(1)).unlink()
     (undivided / "dog" / "new.png").write_bytes(png(99))
-    result = judged("one", data=undivided)
-    # Of 30 pictures 21 were learnt: one of them is gone, and one has come.
-    assert (result["pictures"], result["left_out_as_learnt"]) == (10, 20)
-    assert result["part"] == "all pictures, without 20 that were learnt"
-    result = judged("one", data=undivided, part="val")
-    assert result["pictures"] + result["left_out_as_learnt"] == 9
-    assert judged("one", data=undivided, part="all")["pictures"] == 30
+    result = evaluated("one", data=undivided)
+    # 21 of the 30 pictures were training pictures: one of them is gone, and a new picture is there.
+    assert (result["pictures"], result["excluded_training_pictures"]) == (10, 20)
+    assert result["part"] == "all pictures, without 20 training pictures"
+    result = evaluated("one", data=undivided, part="val")
+    assert result["pictures"] + result["excluded_training_pictures"] == 9
+    assert evaluated("one", data=undivided, part="all")["pictures"] == 30
 
 
-def test_a_model_whose_training_pictures_are_not_recorded_is_judged_by_its_split(artifacts, undivided):
-    make_bundle(artifacts, "one", training=trained_on(undivided, val_share=0.3, seed=5, limit=None))
+def test_a_model_without_recorded_training_pictures_is_evaluated_on_its_split(artifacts, undivided):
+    make_bundle(artifacts, "one", training=training_on(undivided, val_share=0.3, seed=5, limit=None))
     (undivided / "dog" / "new.png").write_bytes(png(99))
-    result = judged("one", data=undivided)
+    result = evaluated("one", data=undivided)
     assert result["pictures"] == 9
     assert result["part"] == (
-        "the part that the model's --val-share and --seed hold out (what one learnt from is not recorded)"
+        "the part that the model's --val-share and --seed hold out (the training pictures of one are not recorded)"
     )
 
 
-def test_held_out_pictures_may_bear_the_names_of_training_pictures(artifacts, photos):
+def test_held_out_pictures_may_have_the_names_of_training_pictures(artifacts, photos):
     make_trained(artifacts, "one", photos)
     (photos / "train" / "cat" / "new.png").write_bytes(png(99))
     (photos / "val" / "cat" / "copy.png").write_bytes(png(0))
-    result = judged("one", data=photos)
-    assert (result["pictures"], result["left_out_as_learnt"]) == (12, 1)
+    result = evaluated("one", data=photos)
+    assert (result["pictures"], result["excluded_training_pictures"]) == (12, 1)
 
 
-def test_no_member_of_an_ensemble_is_judged_by_what_it_learnt(artifacts, undivided, tmp_path):
+def test_no_member_of_an_ensemble_is_evaluated_on_its_training_pictures(artifacts, undivided, tmp_path):
     make_trained(artifacts, "one", undivided)
     few = class_folders(tmp_path / "few", {"cat": 4, "dog": 4, "emu": 4})
     for file in (undivided / "emu").iterdir():
         (few / "emu" / file.name).write_bytes(file.read_bytes())
     make_trained(artifacts, "two", few)
     pictures = load_data(str(undivided), val_share=0.3, seed=5).val
-    learnt = load_data(str(few), val_share=0.3, seed=5).train
-    twice = {pictures.digest(i) for i in range(9)} & {learnt.digest(i) for i in range(len(learnt))}
+    trained = load_data(str(few), val_share=0.3, seed=5).train
+    twice = {pictures.digest(i) for i in range(9)} & {trained.digest(i) for i in range(len(trained))}
     assert twice
-    result = judged("one", "two", data=undivided)
-    assert (result["pictures"], result["left_out_as_learnt"]) == (9 - len(twice), len(twice))
+    result = evaluated("one", "two", data=undivided)
+    assert (result["pictures"], result["excluded_training_pictures"]) == (9 - len(twice), len(twice))
     assert result["part"].startswith("the pictures that training held out, without")
 
 
-def test_nothing_is_left_to_judge_by(artifacts, undivided, tmp_path):
+def test_data_of_training_pictures_only_is_refused(artifacts, undivided, tmp_path):
     make_trained(artifacts, "one", undivided)
-    learnt = load_data(str(undivided), val_share=0.3, seed=5).train
-    for index in range(len(learnt)):
-        target = tmp_path / "learnt" / learnt.name(index)
+    trained = load_data(str(undivided), val_share=0.3, seed=5).train
+    for index in range(len(trained)):
+        target = tmp_path / "seen" / trained.name(index)
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes((undivided / learnt.name(index)).read_bytes())
-    with pytest.raises(HalftoneError, match=r"have learnt every picture of --data .*learnt .* or .*--part all"):
-        judged("one", data=tmp_path / "learnt")
+        target.write_bytes((undivided / trained.name(index)).read_bytes())
+    with pytest.raises(HalftoneError, match=r"were trained on every picture of --data .*seen .* or .*--part all"):
+        evaluated("one", data=tmp_path / "seen")
 
 
-def test_training_records_what_it_learnt_from(tmp_path):
+def test_training_records_the_hashes_of_its_pictures(tmp_path):
     bundle = run(tmp_path / "crops", replace(TINY, epochs=1), data=crops(train=16, val=8))
     pictures = crops(train=16, val=8).train
-    assert np.array_equal(learnt_by(bundle), np.unique(digests(pictures)))
-    assert len(learnt_by(bundle)) == 16
+    assert np.array_equal(training_digests(bundle), np.unique(digests(pictures)))
+    assert len(training_digests(bundle)) == 16
     assert list(bundle.manifest.files[FILE].made_from) == [WEIGHTS]
 
 
 def test_square_brackets_in_the_data_s_name_are_shown(artifacts, photos, tmp_path):
     make_bundle(artifacts, "one")
     data = photos.rename(tmp_path / "[bold]photos")
-    command = [sys.executable, "-m", "training.evaluate", "--model", "one", "--data", data.name]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
+    result = commands.run("training.evaluate", "--model", "one", "--data", data.name, "--workers", "0", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "[bold]photos: 12 pictures" in result.stdout
 
@@ -224,24 +219,24 @@ def test_square_brackets_in_the_data_s_name_are_shown(artifacts, photos, tmp_pat
 def test_broken_pictures_are_left_out_and_named(artifacts, photos):
     make_bundle(artifacts, "one")
     (photos / "val" / "dog" / "001.png").write_bytes(b"no picture")
-    result = judged("one", data=photos)
+    result = evaluated("one", data=photos)
     assert (result["pictures"], result["unreadable"]) == (11, ["dog/001.png"])
     (photos / "val" / "dog" / "002.png").write_bytes(b"no picture")
     with pytest.raises(HalftoneError, match="2 of 12 pictures can't be read"):
-        judged("one", data=photos)
+        evaluated("one", data=photos)
 
 
-def test_classes_that_the_model_does_not_know(artifacts, photos):
+def test_classes_that_the_model_does_not_have(artifacts, photos):
     make_bundle(artifacts, "one", labels=("cat", "dog"))
-    with pytest.raises(HalftoneError, match="the class 'emu', which one does not know"):
-        judged("one", data=photos)
+    with pytest.raises(HalftoneError, match="the class 'emu', which one does not have"):
+        evaluated("one", data=photos)
 
 
 def test_models_of_different_classes(artifacts, photos):
     make_bundle(artifacts, "one")
     make_bundle(artifacts, "two", labels=("cat", "dog"))
-    with pytest.raises(HalftoneError, match="one and two know different classes"):
-        judged("one", "two", data=photos)
+    with pytest.raises(HalftoneError, match="one and two have different classes"):
+        evaluated("one", "two", data=photos)
 
 
 @pytest.mark.parametrize(
@@ -263,17 +258,15 @@ def test_the_command_writes_json_and_a_report(artifacts, photos, tmp_path):
     make_bundle(artifacts, "one", seed=1)
     make_bundle(artifacts, "two", seed=2)
     output, report = tmp_path / "both.json", tmp_path / "report"
-    command = [sys.executable, "-m", "training.evaluate", "--model", "one", "--model", "two", "--data", str(photos)]
-    result = subprocess.run(
-        [*command, "--output", str(output), "--report", str(report)], capture_output=True, text=True, check=False
-    )
+    options = ("--data", photos, "--output", output, "--report", report, "--workers", "0")
+    result = commands.run("training.evaluate", "--model", "one", "--model", "two", *options)
     assert result.returncode == 0, result.stderr
     assert "ensemble" in result.stdout
     assert set(json.loads(output.read_text())["models"]) == {"one", "two"}
     assert "one + two" in (report / "index.html").read_text()
 
 
-def test_the_help_says_who_judges_exported_variants():
-    command = [sys.executable, "-m", "training.evaluate", "--help"]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
+def test_the_help_names_the_command_for_exported_variants():
+    result = commands.run("training.evaluate", "--help")
+    assert result.returncode == 0
     assert "python -m export.parity" in " ".join(result.stdout.split())

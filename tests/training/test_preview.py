@@ -1,5 +1,3 @@
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +7,7 @@ from PIL import Image
 from models.common.errors import HalftoneError
 from models.preprocess.transform import fit
 from models.spec import InputSpec
+from tests.commands import run
 from tests.training.samples import class_folders
 from training.config.augment import AugmentConfig
 from training.data.load import load_data
@@ -45,8 +44,8 @@ def test_flags_change_the_recipe(data):
 
 def test_the_command(data, tmp_path):
     output = tmp_path / "sheet.png"
-    command = [sys.executable, "-m", "training.preview", "--data", str(data), "--output", str(output), "--size", "32"]
-    result = subprocess.run([*command, "--rows", "2", "--columns", "2"], capture_output=True, text=True, check=False)
+    options = ("--output", output, "--size", "32", "--rows", "2", "--columns", "2")
+    result = run("training.preview", "--data", data, *options)
     assert result.returncode == 0, result.stderr
     with Image.open(output) as image:
         assert image.height == 2 * (160 + CAPTION + GAP)

@@ -20,7 +20,7 @@ LABELS = (NASTY, "$price$ & more", "猫")
 
 
 class Partly(ArrayPictures):
-    """Some can't be read."""
+    """Images of which the first can't be read."""
 
     def read(self, index):
         if index == 0:
@@ -108,6 +108,20 @@ def test_text_from_data_is_escaped(text):
     assert "猫" in text
 
 
+@pytest.mark.parametrize(
+    ("label", "escaped"),
+    [("<script>alert(1)</script>", "&lt;script&gt;alert(1)&lt;/script&gt;"), ("\"&'", "&#34;&amp;&#39;")],
+)
+def test_a_label_is_escaped_in_every_place(tmp_path, label, escaped):
+    text = report(tmp_path, labels=(label, "cat"))
+
+    assert label not in text
+    # Every image of the label that is taken for a cat, and the other way round: in the class table as class and as
+    # confusion, in the table of confusions on either side, and in the captions of the three readable mistakes.
+    assert text.count(f"<td>{escaped}</td>") == 4
+    assert text.count(f"<b>{escaped}</b>") + text.count(f"is {escaped} ") == 3
+
+
 def test_it_shows_figures_mistakes_and_settings(text):
     for expected in ("86.67%", "settings.deep.er", "temperature", "Worst mistakes", "model resnet18", "3 min"):
         assert expected in text
@@ -133,7 +147,7 @@ def test_the_drawings_and_the_figures_are_files_too(folder):
 
 def test_no_history_no_mistakes(tmp_path):
     text = report(tmp_path, epochs=0, wrong=0)
-    assert "every validation picture was classified rightly" in text
+    assert "every validation picture was classified correctly" in text
     assert "Learning rate" not in text
     assert not (tmp_path / "curves.png").exists()
 

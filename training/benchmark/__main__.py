@@ -1,14 +1,19 @@
-"""`python -m training.benchmark --data LOCATION --model NAME --recipe NAME`: what the training loop costs.
+"""`python -m training.benchmark --data LOCATION --model NAME --recipe NAME`: speed of the training loop.
 
     python -m training.benchmark --data torchvision:FashionMNIST --model efficientnet_lite0 --recipe fashion_mnist
     python -m training.benchmark --data photos --model resnet18 --weights random --steps 50 --output loop.json
 
-Images/s of our loop against a bare one of two dozen lines, with the same network, pictures, augmentation, loader,
-batches, number format and optimiser, and, where the data is a folder and every layer learns, against timm's loop with
-its own reader, loader, augmentation and optimiser; and our step on one batch that lies on the device, again and again,
-which is the limit that reading and augmenting can't pass. Ours also makes every step repeatable, looks for NaN, counts
-and listens to Ctrl-C; all leave out validation and checkpoints. They take turns, so that a machine that slows down
-slows all. Expected: 0.95 or more of the bare one. Cost: rounds times steps times four, and a round to warm up.
+Measures images/s of four loops, without validation and checkpoints:
+
+- our loop, which also makes every step repeatable, detects NaN, counts, and handles Ctrl-C;
+- a bare loop of two dozen lines with the same network, images, augmentation, loader, batches, number format and
+  optimiser;
+- timm's loop with its own reader, loader, augmentation and optimiser, if the data is a folder and every layer is
+  trained;
+- our step on one batch that stays on the device: the upper limit, without reading and augmenting.
+
+The loops run alternately, so that a machine that slows down affects all of them. Expected: 0.95 or more of the bare
+loop's speed. Cost: rounds times steps times four, and one round of warm-up.
 """
 
 from __future__ import annotations
@@ -22,7 +27,7 @@ from rich.progress import Progress
 
 from models.common.cli import DONE, run
 from models.common.files import write_atomic
-from training.benchmark.config import BenchmarkConfig, requested
+from training.benchmark.config import BenchmarkConfig, resolve
 
 
 def _print(result: dict[str, Any]) -> None:
@@ -35,7 +40,7 @@ def _print(result: dict[str, Any]) -> None:
     )
     for name, rates in result["images_per_second"].items():
         share = result["gpu_busy"][name]
-        busy = "" if share is None else f", GPU busy {share:.0%} of the time"
+        busy = "" if share is None else f", GPU utilisation {share:.0%}"
         print(f"{name}: {statistics.median(rates):.1f} images/s ({min(rates):.1f} to {max(rates):.1f}){busy}")
     ratios = {"a bare loop": "ratio", "timm's": "ratio_to_timm", "the step without loading": "ratio_to_limit"}
     for name, ratio in ((name, result[key]) for name, key in ratios.items()):
@@ -44,9 +49,9 @@ def _print(result: dict[str, Any]) -> None:
 
 
 def main(config: BenchmarkConfig) -> int:
-    """Measure, print, and write where a file is named; returns the exit code."""
-    request, data = requested(config)
-    # Imported here, as it takes seconds, after what can be refused without PyTorch.
+    """Measure, print, and write the JSON file if requested; return the exit code."""
+    request, data = resolve(config)
+    # Importing PyTorch takes seconds: requests that can be refused without it are refused first.
     from training.benchmark.rounds import benchmark
 
     with Progress(console=Console(stderr=True), transient=True) as progress:

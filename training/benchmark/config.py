@@ -1,6 +1,4 @@
-"""What a comparison of training loops may be asked for."""
-
-# MERGED-DOC """Which run a comparison measures, and on which pictures."""
+"""Settings of the benchmark, and the training run and images that they describe."""
 
 from __future__ import annotations
 
@@ -20,7 +18,7 @@ from training.data.subsets import SelectedPictures
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkConfig:
-    """Compare the speed of the training loop with that of others."""
+    """Compare the speed of the training loop with that of other loops."""
 
     data: str
     """As for training: a folder, FILE.csv, or torchvision:NAME."""
@@ -32,28 +30,28 @@ class BenchmarkConfig:
     """File name in training/recipes/, or `auto`."""
 
     weights: str = "pretrained"
-    """`pretrained`, `random` or a .safetensors file; from random weights every layer learns."""
+    """`pretrained`, `random` or a .safetensors file; from random weights every layer is trained."""
 
     steps: int = 20
-    """Batches per round and loop, at most what the data has."""
+    """Batches per round and loop, limited by the data."""
 
     rounds: int = 5
-    """Rounds, in each of which all loops run."""
+    """Rounds; every loop runs once in each."""
 
     batch: int | None = None
-    """Pictures per batch, an even number; default the recipe's."""
+    """Pictures per batch, an even number; default: that of the recipe."""
 
     size: int | None = None
-    """Side of the input in pixels; default the recipe's."""
+    """Side of the input in pixels; default: that of the recipe."""
 
     device: Device = "auto"
-    """`auto` takes a GPU where there is one."""
+    """`auto` uses a GPU if there is one."""
 
     workers: int | None = None
-    """Processes that read and augment pictures, for each loop; default one a core, at most 16."""
+    """Processes per loop that read and augment pictures; default: one per core, at most 16."""
 
     output: Path | None = None
-    """File for the figures as JSON, besides the table that is printed."""
+    """JSON file for the results, in addition to the printed ones."""
 
     def __post_init__(self) -> None:
         for name, value in (("steps", self.steps), ("rounds", self.rounds)):
@@ -65,8 +63,8 @@ class BenchmarkConfig:
             raise HalftoneError(f"--workers must be 0 or more, not {self.workers}")
 
 
-def requested(config: BenchmarkConfig) -> tuple[TrainConfig, Data]:
-    """The run that is measured, and whole batches of its pictures.
+def resolve(config: BenchmarkConfig) -> tuple[TrainConfig, Data]:
+    """Return the run to measure, and whole batches of its images.
 
     Raises:
         HalftoneError: the data, model or recipe can't be used.
@@ -74,7 +72,7 @@ def requested(config: BenchmarkConfig) -> tuple[TrainConfig, Data]:
     data, network = load_data(config.data), architecture(config.model)
     name = choose_recipe(config.recipe, pictures=len(data.train), family=network.family)
     recipe = load_recipe(name)
-    # What is frozen depends on all the pictures, not on those of a round.
+    # The frozen layers depend on the number of all images, not on that of a round.
     freeze = resolve_freeze(recipe.transfer.freeze, pictures=len(data.train), pretrained=config.weights != "random")
     transfer = replace(recipe.transfer, freeze=freeze, size=config.size or recipe.transfer.size)
     recipe = replace(recipe, batch=config.batch or recipe.batch, transfer=transfer)
@@ -91,12 +89,12 @@ def requested(config: BenchmarkConfig) -> tuple[TrainConfig, Data]:
 
 
 def _whole_batches(data: Data, recipe: Recipe, steps: int) -> Data:
-    """So many pictures that every optimiser step has all its batches full."""
+    """Select as many images as fill all batches of every optimiser step."""
     step = recipe.batch * recipe.optimisation.accumulate
     count = min(steps * recipe.batch, len(data.train)) // step * step
     if count < max(step, len(data.train.labels)):
         raise HalftoneError(
             f"{min(steps * recipe.batch, len(data.train))} pictures are too few for a batch of {step} and "
-            f"{len(data.train.labels)} classes: lower --batch, raise --steps, or take more data"
+            f"{len(data.train.labels)} classes: lower --batch, raise --steps, or use more data"
         )
     return replace(data, train=SelectedPictures(data.train, stratified_sample(data.train, count, seed=0)))

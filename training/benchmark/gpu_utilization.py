@@ -1,4 +1,4 @@
-"""How busy a GPU is while something runs."""
+"""GPU utilisation while a named task runs, sampled in a thread."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from collections.abc import Callable
 from types import TracebackType
 
 PERIOD = 0.1
+"""Seconds between two samples."""
 
 
-class Busy:
-    """A context in which a GPU is asked ten times a second.
+class GpuUtilization:
+    """Context in which a thread samples the utilisation of a GPU.
 
     Args:
-        percent: the share of the last moments in which the GPU worked, 0 to 100 (NVML's utilisation); None: no GPU.
+        percent: returns NVML's utilisation, 0 to 100; None without a GPU.
     """
 
     def __init__(self, percent: Callable[[], float] | None) -> None:
-        self.during = ""
-        """What runs now; empty: nothing that counts."""
+        self.task = ""
+        """Name of the running task; empty to discard the samples."""
         self._percent = percent
         self._samples: dict[str, list[float]] = defaultdict(list)
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
 
     def __enter__(self) -> None:
         if self._percent is not None:
@@ -33,22 +34,22 @@ class Busy:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._over.set()
+        self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
 
-    def mean(self, what: str) -> float | None:
-        """Share of the time, 0 to 1, in which the GPU worked while this ran; None where nobody knows."""
-        samples = self._samples.get(what)
+    def mean(self, task: str) -> float | None:
+        """Return the mean utilisation during the task, 0 to 1; None without samples."""
+        samples = self._samples.get(task)
         return statistics.fmean(samples) / 100 if samples else None
 
-    def _watch(self) -> None:
-        while self._percent is not None and not self._over.wait(PERIOD):
-            during = self.during
+    def _sample(self) -> None:
+        while self._percent is not None and not self._stop.wait(PERIOD):
+            task = self.task
             try:
                 percent = self._percent()
-            # Whatever NVML raises: a figure is missing then, and the measurement goes on.
+            # NVML raises many types of errors: the measurement continues without the utilisation.
             except Exception:
                 return
-            if during:
-                self._samples[during].append(percent)
+            if task:
+                self._samples[task].append(percent)

@@ -1,4 +1,4 @@
-"""The loops that are compared: ours, ours without loading, the one that one would write without us, and timm's."""
+"""Loops to compare: ours, ours without loading, a bare one without this project, and timm's."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from training.loop.progress import Display
 from training.loop.signals import StopRequest
 
 Epoch = Callable[[], None]
-"""Takes a loop through all the pictures once."""
+"""Runs a loop over all images once."""
 
 
 def our_epoch(parts: Parts) -> Epoch:
-    """A function that takes our loop through all the pictures once."""
+    """Return a function that runs our loop over all images once."""
     loop = parts.loop
     folder, stop = RunFolder(Path("benchmark")), StopRequest()
     display = Display(steps=loop.steps_per_epoch, quiet=True)
@@ -46,7 +46,7 @@ def _workers(request: TrainConfig) -> int:
 
 
 def timm_loop(request: TrainConfig, data: Data, world: World) -> dict[str, Epoch]:
-    """timm's loop by its name; nothing where it can't read the data, or could not freeze what ours does."""
+    """Return timm's loop by name; nothing if timm can't read the data, or if layers are frozen."""
     recipe = request.settings
     pictures = folder(request.data, data.train.labels, recipe.augment)
     if pictures is None or recipe.transfer.freeze != "full":
@@ -55,24 +55,24 @@ def timm_loop(request: TrainConfig, data: Data, world: World) -> dict[str, Epoch
     return {"timm": timm_epoch(parts, pictures, recipe, count=len(data.train), workers=_workers(request))}
 
 
-def still_loop(request: TrainConfig, data: Data, world: World) -> Epoch:
-    """Our steps without reading, augmenting and copying."""
-    # In this process: nothing prefetches beside the others afterwards.
+def preloaded_loop(request: TrainConfig, data: Data, world: World) -> Epoch:
+    """Return our loop on one batch, without reading, augmenting and copying."""
+    # Without loader processes, which would go on prefetching during the other loops.
     parts = build(replace(request, running=replace(request.running, workers=0)), data, world)
     loop = parts.loop
     step, batches = next(iter(loop.training.epoch(0)))
-    there = [(pixels.to(world.device), labels.to(world.device)) for pixels, labels in batches]
+    on_device = [(pixels.to(world.device), labels.to(world.device)) for pixels, labels in batches]
     loop.learner.begin_epoch(0)
 
     def epoch() -> None:
         for _ in range(loop.steps_per_epoch):
-            loop.train_step(step, there)
+            loop.train_step(step, on_device)
 
     return epoch
 
 
 def bare_loop(request: TrainConfig, data: Data, world: World) -> Epoch:
-    """`bare_epoch` with a network and a loader of its own."""
+    """Return `bare_epoch` with its own network and loader."""
     workers = _workers(request)
     parts = build(request, data, world)
     loader = DataLoader(
@@ -87,7 +87,7 @@ def bare_loop(request: TrainConfig, data: Data, world: World) -> Epoch:
 
 
 def bare_epoch(parts: Parts, loader: DataLoader[Any], recipe: Recipe) -> Epoch:
-    """The loop that one would write without this project, over all the pictures: the recipe's arithmetic, no more."""
+    """Return a minimal loop over all images, with the recipe's arithmetic and nothing else."""
     learner, targets, normalise = parts.loop.learner, parts.loop.targets, parts.loop.normalise
     precision, scaler, optimiser = learner.precision, learner.scaler, learner.optimiser
     clip, accumulate = recipe.optimisation.clip, recipe.optimisation.accumulate
@@ -102,8 +102,8 @@ def bare_epoch(parts: Parts, loader: DataLoader[Any], recipe: Recipe) -> Epoch:
                 images, labels = targets.mixing.mixup(images, labels)
             with precision.autocast():
                 logits = learner.forward(images)
-                answer = targets.teacher.answer(images) if targets.teacher is not None else None
-            loss: Any = scaler.scale(targets.loss(logits.float(), labels, answer) / (len(images) * accumulate))
+                teacher_logits = targets.teacher.logits(images) if targets.teacher is not None else None
+            loss: Any = scaler.scale(targets.loss(logits.float(), labels, teacher_logits) / (len(images) * accumulate))
             loss.backward()
             if number % accumulate:
                 continue

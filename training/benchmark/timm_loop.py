@@ -1,7 +1,7 @@
-"""timm's training loop, to compare ours with: its reader, loader, augmentation, mixing, loss, optimiser and average.
+"""timm's training loop for comparison: its reader, loader, augmentation, mixing, loss, optimiser and weight average.
 
-timm's package holds the parts. Its script train.py, which the package leaves out, puts them together; here they are put
-together as that script does for one device (Wightman, "PyTorch Image Models", train.py), with the settings of a recipe.
+timm's package contains the parts, but not the script train.py that combines them. This module combines them as that
+script does for one device (Wightman, "PyTorch Image Models", train.py), with the settings of a recipe.
 """
 
 from __future__ import annotations
@@ -28,33 +28,33 @@ from training.loop.build import Parts
 
 
 def folder(data: str, labels: tuple[str, ...], augment: AugmentConfig) -> Path | None:
-    """The folder of training pictures that timm would read as we do, a folder of files for each class.
+    """Return the folder of class folders that timm reads as we do.
 
     Args:
-        data: what was asked for.
-        labels: the classes that we found there.
-        augment: the augmentation, of which timm has RandAugment alone.
+        data: the location of the request.
+        labels: our classes of this data.
+        augment: the augmentation; timm has only RandAugment of its policies.
 
     Returns:
-        None where timm would see other classes, or could not augment like this.
+        None if timm would find other classes, or does not have the policy.
     """
     root = Path(data).expanduser()
     root = root / "train" if (root / "train").is_dir() else root
     if not root.is_dir() or augment.policy not in ("none", "randaugment"):
         return None
-    found = [each for each in root.iterdir() if each.is_dir()]
-    nested = any(inner.is_dir() for each in found for inner in each.iterdir())
-    return None if nested or sorted(each.name for each in found) != sorted(labels) else root
+    classes = [path for path in root.iterdir() if path.is_dir()]
+    nested = any(inner.is_dir() for path in classes for inner in path.iterdir())
+    return None if nested or sorted(path.name for path in classes) != sorted(labels) else root
 
 
 def timm_epoch(parts: Parts, pictures: Path, recipe: Recipe, *, count: int, workers: int) -> Callable[[], None]:
-    """A function that takes timm's loop through some of the pictures once.
+    """Return a function that runs timm's loop over some of the images once.
 
     Args:
         parts: of a run, for the network, the device and the number format.
-        pictures: folder with one folder a class.
-        recipe: the settings; what only our loop has (frozen layers, rates by layer) is left out.
-        count: how many of the pictures, whole batches.
+        pictures: folder with one folder per class.
+        recipe: the settings; those that only our loop has (frozen layers, rates by layer) are ignored.
+        count: number of images, in whole batches.
         workers: loader processes.
     """
     learner = parts.loop.learner
@@ -100,7 +100,7 @@ def timm_epoch(parts: Parts, pictures: Path, recipe: Recipe, *, count: int, work
 
 
 def _loader(pictures: Path, recipe: Recipe, spec: InputSpec, device: torch.device, *, count: int, workers: int) -> Any:
-    """timm's loader, which normalises and erases on the device and copies one batch ahead."""
+    """Return timm's loader, which normalises and erases on the device and copies one batch ahead."""
     dataset = create_dataset("", root=str(pictures), split="train", search_split=False, is_training=True)
     order = np.random.default_rng(0).permutation(len(dataset))[:count]
     dataset.reader.samples = [dataset.reader.samples[index] for index in order]
@@ -121,7 +121,8 @@ def _loader(pictures: Path, recipe: Recipe, spec: InputSpec, device: torch.devic
 
 
 def _augmentation(config: AugmentConfig) -> dict[str, Any]:
-    """The recipe's augmentation in timm's words, whose strengths go from 0 to 10 where torchvision's go to 30."""
+    """Translate the recipe's augmentation to arguments of timm's loader."""
+    # Magnitudes are 0 to 10 in timm, and 0 to 30 in torchvision.
     magnitude = round(config.policy_magnitude / 3)
     policy = f"rand-m{magnitude}-n{config.policy_ops}-p1.0" if config.policy == "randaugment" else None
     return {

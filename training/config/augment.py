@@ -1,4 +1,4 @@
-"""How training pictures are varied, as settings; `training.data.augment` carries them out."""
+"""Augmentation settings; `training.data.augment` applies them."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ MAGNITUDES = 31
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """How training pictures are varied; probabilities and shares lie in [0, 1], and 0 switches a step off.
+    """Augmentation of the training images; probabilities and shares lie in [0, 1], and 0 switches a step off.
 
     Raises:
         HalftoneError: a value is outside its range.
     """
 
     crop_scale: Range = (0.35, 1.0)
-    """Random crop: smallest and largest share of the picture's area; `1 1` takes the evaluation's centre crop."""
+    """Random crop: smallest and largest share of the picture's area; `1 1` uses the centre crop of evaluation."""
 
     crop_ratio: Range = (3 / 4, 4 / 3)
     """Random crop: smallest and largest width / height."""
 
     flip: float = 0.5
-    """Probability of a left-right flip; 0 where left and right mean something, as in writing."""
+    """Probability of a left-right flip; use 0 if left and right differ in meaning, as in writing."""
 
     vertical_flip: float = 0.0
-    """Probability of an upside-down flip, for pictures without an up."""
+    """Probability of an upside-down flip, for pictures without a fixed orientation, such as satellite images."""
 
     policy: Policy = "none"
     """RandAugment (Cubuk et al., arXiv:1909.13719) or a policy of AutoAugment (Cubuk et al., arXiv:1805.09501)."""
@@ -44,19 +44,19 @@ class AugmentConfig:
     """RandAugment: strength from 0 to 30."""
 
     rotate: float = 0.0
-    """Largest turn to either side in degrees, up to 180."""
+    """Largest rotation in either direction in degrees, up to 180."""
 
     shift: float = 0.0
-    """Largest shift as a share of the side."""
+    """Largest shift as a share of the side, up to 1."""
 
     zoom: float = 0.0
     """Largest enlargement or reduction as a share, below 1."""
 
     shear: float = 0.0
-    """Largest shear to either side in degrees, below 90."""
+    """Largest shear in either direction in degrees, below 90."""
 
     perspective: float = 0.0
-    """Largest shift of a corner as a share of the side, as if seen from an angle; below 0.5."""
+    """Change of perspective: largest shift of a corner as a share of the side, below 0.5."""
 
     brightness: float = 0.2
     """Brightness changes by a factor in [1 - x, 1 + x]."""
@@ -68,10 +68,10 @@ class AugmentConfig:
     """Saturation changes by a factor in [1 - x, 1 + x]."""
 
     hue: float = 0.0
-    """Largest turn of the hue as a share of the colour circle, up to 0.5."""
+    """Largest hue shift as a share of the colour circle, up to 0.5."""
 
     grey: float = 0.0
-    """Probability of a picture without colours."""
+    """Probability of a conversion to grey."""
 
     blur: float = 0.0
     """Probability of a Gaussian blur."""
@@ -86,7 +86,7 @@ class AugmentConfig:
     """Standard deviation of the noise as a share of the full range."""
 
     erase: float = 0.0
-    """Probability that a rectangle is overwritten with noise (random erasing, Zhong et al., arXiv:1708.04896)."""
+    """Random erasing: probability that noise overwrites a rectangle (Zhong et al., arXiv:1708.04896)."""
 
     erase_area: Range = (0.02, 0.33)
     """Smallest and largest share of the area that is erased, up to 0.4."""

@@ -1,4 +1,4 @@
-"""What is taken over and what learns, where the settings leave it open."""
+"""Defaults that depend on the network and the data: its input, and the layers to train."""
 
 from __future__ import annotations
 
@@ -13,21 +13,26 @@ HEAD_BELOW, LATE_BELOW = 1000, 10_000
 
 
 def input_spec(network: Architecture, transfer: Transfer) -> InputSpec:
-    """What the network shall see: as in pretraining but for what the configuration changes."""
+    """Return the network's input: that of pretraining with the changes of the configuration."""
     given = {"size": transfer.size, "crop_fraction": transfer.crop_fraction}
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     return replace(network.input, **changes)
 
 
 def resolve_freeze(freeze: Freeze, *, pictures: int, pretrained: bool) -> Literal["head", "late", "full"]:
-    """What `auto` means for so many training pictures.
+    """Return the layers to train, with `auto` resolved by the number of training images.
+
+    Args:
+        freeze: the setting.
+        pictures: number of training images.
+        pretrained: False if the weights are random.
 
     Raises:
-        HalftoneError: layers with random weights would be frozen.
+        HalftoneError: the setting would freeze layers with random weights.
     """
     if not pretrained:
         if freeze in ("head", "late"):
-            raise HalftoneError(f"--freeze {freeze} would keep random weights as they are: use --freeze full")
+            raise HalftoneError(f"--freeze {freeze} would keep random weights untrained: use --freeze full")
         return "full"
     if freeze != "auto":
         return freeze

@@ -1,4 +1,4 @@
-"""The settings of a training run by theme: frozen values, each checked when it is made.
+"""Settings of a training run by theme: frozen dataclasses that check their values on construction.
 
 A recipe (`training/recipes/NAME.py`) is one `Recipe`; the command line changes single fields of it.
 """
@@ -31,36 +31,37 @@ def _check(condition: bool, flag: str, rule: str, value: float | tuple[float, ..
 
 @dataclass(frozen=True, kw_only=True)
 class Transfer:
-    """What is taken from the pretrained weights and what may change."""
+    """Transfer learning: the layers to train, their relative learning rates, regularisation and the input."""
 
     freeze: Freeze = "auto"
-    """What learns: the `head`, the `late` half (last two stages and head) or the `full` network. `auto`: by the number
-    of training pictures: fewer than 1,000 head, fewer than 10,000 late, else full; full from random weights."""
+    """Layers to train: the `head`, the `late` half (last two stages and head) or the `full` network. `auto`: head below
+    1,000 training pictures, late below 10,000, else full; always full from random weights."""
 
     unfreeze_every: int = 0
-    """Gradual unfreezing: every so many epochs one more stage learns, from the head towards the input; 0 never."""
+    """Gradual unfreezing: after every N epochs one more stage is trained, from the head towards the input; 0 off."""
 
     freeze_norm: bool = False
-    """Keep the statistics of every batch norm as pretrained; those of frozen stages always are."""
+    """Keep the pretrained statistics of every batch norm; frozen stages always keep theirs."""
 
     stage_multipliers: tuple[float, float, float, float] = (0.1, 0.3, 0.6, 1.0)
-    """Factors on the backbone's rate for the four stages from input to head; 1 each from random weights."""
+    """Factors on the backbone's learning rate for the four stages from input to head; all 1 from random weights."""
 
     layer_decay: float = 1.0
-    """Factor on the rate per layer away from the head (BEiT: 0.65 to 0.75), not the stage multipliers; 1 off."""
+    """Factor on the learning rate per layer away from the head (BEiT: 0.65 to 0.75), which replaces the stage
+    multipliers; 1 off."""
 
     dropout: float = 0.0
     """Dropout before the head, in [0, 1)."""
 
     drop_path: float = 0.0
-    """Stochastic depth: how often the deepest residual branch is left out, in [0, 1); shallower ones less."""
+    """Stochastic depth: probability of skipping the deepest residual branch, in [0, 1); lower for shallower ones."""
 
     size: int | None = None
-    """Side of the input in pixels; default that of pretraining. Position embeddings are resampled."""
+    """Side of the input in pixels; default: that of pretraining. Position embeddings are resampled."""
 
     crop_fraction: float | None = None
-    """Share of the short side that the centre crop keeps, in (0, 1]; default that of pretraining. 1 where the things
-    reach the pictures' edges."""
+    """Share of the short side that the centre crop keeps, in (0, 1]; default: that of pretraining. Use 1 if objects
+    reach the edges of the pictures."""
 
     def __post_init__(self) -> None:
         crop = self.crop_fraction
@@ -75,13 +76,13 @@ class Transfer:
 
 @dataclass(frozen=True, kw_only=True)
 class Optimisation:
-    """How weights follow gradients."""
+    """Optimiser, learning rates and weight averaging."""
 
     optimiser: Literal["adamw", "sgd"] = "adamw"
     """AdamW (Loshchilov and Hutter, arXiv:1711.05101), or SGD with Nesterov momentum."""
 
     head_lr: float = 1e-3
-    """Peak learning rate of the new head, and of every layer when starting from random weights."""
+    """Peak learning rate of the new head, and of every layer if training starts from random weights."""
 
     backbone_lr: float = 1e-4
     """Peak learning rate of the pretrained layers, before the multipliers."""
@@ -93,13 +94,13 @@ class Optimisation:
     """Momentum of SGD."""
 
     clip: float | None = 1.0
-    """Largest norm of the gradient of all weights together; None leaves it."""
+    """Gradient clipping: largest norm of the gradient over all weights; None off."""
 
     accumulate: int = 1
-    """Batches whose gradients are added up before one step."""
+    """Gradient accumulation: batches per optimiser step."""
 
     ema: float = 0.0
-    """Decay of the moving average of the weights that is validated and kept, such as 0.999; 0 off."""
+    """Decay of the moving average of the weights, such as 0.999; the average is validated and saved. 0 off."""
 
     def __post_init__(self) -> None:
         _check(self.head_lr > 0, "head-lr", "positive", self.head_lr)
@@ -113,28 +114,28 @@ class Optimisation:
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """How the learning rates change from step to step."""
+    """Learning-rate schedule."""
 
     schedule: ScheduleName = "cosine"
-    """Shape after the warm-up; `onecycle` brings its own rise (30 % of the run) where no warm-up is given."""
+    """Shape after the warm-up; without a warm-up, `onecycle` rises for 30 % of the run."""
 
     warmup_epochs: float = 0.0
-    """Epochs of linear rise from 1 % of the rate; at most half the run."""
+    """Epochs of linear warm-up from 1 % of the rate; at most half the run."""
 
     min_lr_share: float = 0.01
-    """The rate at the end as a share of the peak, for cosine and restarts."""
+    """`cosine` and `restarts`: final rate as a share of the peak."""
 
     step_epochs: float = 30.0
-    """`step`: epochs between two falls."""
+    """`step`: epochs between two reductions."""
 
     step_factor: float = 0.1
-    """`step`: factor of each fall."""
+    """`step`: factor of each reduction."""
 
     restart_epochs: float = 10.0
     """`restarts`: length of the first cycle in epochs."""
 
     restart_growth: float = 2.0
-    """`restarts`: factor on the length from one cycle to the next."""
+    """`restarts`: ratio of the lengths of successive cycles."""
 
     def __post_init__(self) -> None:
         _check(self.warmup_epochs >= 0, "warmup-epochs", "0 or more", self.warmup_epochs)
@@ -147,7 +148,7 @@ class Schedule:
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
-    """What is minimised: soft labels, mixed pictures, balanced classes, a teacher's answers."""
+    """Training objective: label smoothing, mixed images, class balance, distillation."""
 
     smoothing: float = 0.1
     """Label smoothing (Szegedy et al., arXiv:1512.00567), in [0, 1)."""
@@ -159,25 +160,25 @@ class Objective:
     """CutMix's alpha (Yun et al., arXiv:1905.04899); 0 off."""
 
     mix_prob: float = 1.0
-    """Share of the batches that are mixed."""
+    """Probability of mixing a batch."""
 
     switch_prob: float = 0.5
-    """With both: share of the mixed batches that CutMix takes."""
+    """With both Mixup and CutMix: probability of CutMix for a mixed batch."""
 
     balance: Balance = "none"
-    """Against neglect of rare classes: `weights` in the loss, or a `sampler` that shows all classes equally often."""
+    """For uneven classes: `weights` in the loss, or a `sampler` that draws every class equally often."""
 
     teacher: str | None = None
-    """Bundle under artifacts/ to learn from (knowledge distillation)."""
+    """Knowledge distillation: the teacher's bundle under artifacts/."""
 
     distillation: Literal["soft", "hard"] = "soft"
     """`soft`: the teacher's probabilities (Hinton et al., arXiv:1503.02531); `hard`: its decisions (DeiT)."""
 
     teacher_share: float = 0.5
-    """The teacher's part of the loss, in [0, 1]; the labels have the rest."""
+    """Weight of the teacher in the loss, in [0, 1]; the labels have the rest."""
 
     teacher_temperature: float = 3.0
-    """`soft`: divides both logits."""
+    """`soft`: divisor of the logits of teacher and student."""
 
     def __post_init__(self) -> None:
         _check(0 <= self.smoothing < 1, "smoothing", "in [0, 1)", self.smoothing)
@@ -190,13 +191,13 @@ class Objective:
 
     @property
     def mixes(self) -> bool:
-        """Whether batches are mixed at all."""
+        """True if any batch is mixed."""
         return self.mix_prob > 0 and (self.mixup > 0 or self.cutmix > 0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Everything that decides what is learnt; two runs with equal recipes, data and seeds end in equal weights."""
+    """Settings that determine the trained weights: equal recipes, data and seeds give equal weights."""
 
     epochs: int = 100
     """Passes over the training pictures."""
@@ -205,12 +206,12 @@ class Recipe:
     """Most pictures per forward pass, over all processes together."""
 
     patience: int = 0
-    """Early stopping: the run ends after so many epochs without a better validation accuracy, or an equal one
-    with a lower loss; 0 never."""
+    """Early stopping: the run ends after N epochs without a better validation accuracy, or an equal one with a lower
+    loss; 0 off."""
 
     amp: Amp = "auto"
-    """Mixed precision. `auto`: bf16 on a GPU that has it, else fp16; on a CPU with bf16 instructions bf16, but for
-    networks of depthwise convolutions whose backbone learns, which are slower in it."""
+    """Mixed precision. `auto`: bf16 on a GPU that supports it, else fp16. On a CPU with bf16 instructions: bf16, unless
+    the network has depthwise convolutions and its backbone is trained, which bf16 slows down."""
 
     transfer: Annotated[Transfer, tyro.conf.arg(name="")] = field(default_factory=Transfer)
     optimisation: Annotated[Optimisation, tyro.conf.arg(name="")] = field(default_factory=Optimisation)

@@ -1,4 +1,4 @@
-"""The command line of `python -m training`: the request, and the recipe that it changes."""
+"""Command line of `python -m training`, recipes by name, and the settings as JSON."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, kw_only=True)
 class Running:
-    """How the run is carried out; none of it changes what is learnt, so a run may be resumed with other values."""
+    """Execution settings: they don't change the trained weights, so a run can be resumed with other values."""
 
     device: Device = "auto"
-    """`auto` takes a GPU where there is one."""
+    """`auto` uses a GPU if there is one."""
 
     workers: int | None = None
-    """Processes that read and augment pictures; default one a core, at most 16."""
+    """Processes that read and augment pictures; default: one per core, at most 16."""
 
     compile: bool = False
-    """Compile the network with torch.compile: pays on GPUs for long runs."""
+    """Compile the network with torch.compile; worth it for long runs on GPUs."""
 
     checkpoint_minutes: float = 5.0
-    """Most minutes of work that a killed run loses; every epoch's end is saved in any case."""
+    """Minutes between checkpoints within an epoch; a checkpoint is also saved after every epoch."""
 
     log: tuple[LoggerName, ...] = ("tensorboard",)
-    """Where the curves go besides the report; wandb and mlflow when installed."""
+    """Loggers for the curves, in addition to the report; wandb and mlflow must be installed."""
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 0:
@@ -55,7 +55,7 @@ class Running:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Train an image classifier on labelled pictures; writes a bundle that export and serving take."""
+    """Train an image classifier on labelled pictures and write a bundle for export and serving."""
 
     data: str = ""
     """A folder (`train/` and `val/`, or one folder per class), FILE.csv (path,label), or torchvision:NAME."""
@@ -64,32 +64,33 @@ class TrainConfig:
     """Architecture of the catalogue (`python -m models`)."""
 
     output: Path
-    """Folder of the new bundle, artifacts/NAME: other commands find it there by its name."""
+    """Folder of the new bundle, artifacts/NAME; other commands find it by NAME."""
 
     recipe: str = "auto"
-    """File name in training/recipes/; `auto`: small below 1,000 pictures, vit for transformers, else general."""
+    """File name in training/recipes/. `auto`: small below 1,000 training pictures, else vit for transformers, else
+    general."""
 
     weights: str = "pretrained"
-    """Where training starts: `pretrained`, `random`, or a .safetensors file with any head."""
+    """Initial weights: `pretrained`, `random`, or a .safetensors file with any head."""
 
     seed: int = 0
-    """Decides the split, the new head, the order and the augmentation."""
+    """Seed of the split, the new head, the order and the augmentation."""
 
     val_share: float = 0.2
-    """Share of the pictures held out for validation where the data has no split of its own."""
+    """Share of the pictures held out for validation if the data has no split, in (0, 1)."""
 
     limit: int | None = None
-    """Use at most so many training and so many validation pictures: for trying things out."""
+    """Use at most this number of training pictures, and of validation pictures; for experiments."""
 
     max_corrupt_share: float = 0.01
-    """Share of unreadable pictures above which the run stops with the list of them."""
+    """Largest share of unreadable pictures; above it, the run stops and lists them."""
 
     resume: bool = False
-    """Go on with the unfinished run of this output with the settings it was started with; only --device, --workers,
-    --compile, --checkpoint-minutes and --log may be given besides."""
+    """Continue the unfinished run of this output with its recorded settings; only --device, --workers, --compile,
+    --checkpoint-minutes and --log may change."""
 
     restart: bool = False
-    """Throw an unfinished run of this output away and start anew."""
+    """Discard an unfinished run of this output and start again."""
 
     running: Annotated[Running, tyro.conf.arg(name="")] = field(default_factory=Running)
     settings: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=Recipe)
@@ -98,13 +99,11 @@ class TrainConfig:
         if not self.resume and not (self.data and self.model):
             raise HalftoneError(
                 "--data and --model are needed, as in `python -m training --data photos --model efficientnet_lite0 "
-                "--output artifacts/photos`; `--resume --output DIR` goes on with an unfinished run"
+                "--output artifacts/photos`; `--resume --output DIR` continues an unfinished run"
             )
         check_name(self.output.name)
         if self.resume and self.restart:
             raise HalftoneError("--resume and --restart contradict each other: give one of them")
-        if not 0 < self.val_share < 1:
-            raise HalftoneError(f"--val-share must lie between 0 and 1, not {self.val_share}")
         if not 0 <= self.max_corrupt_share <= 1:
             raise HalftoneError(f"--max-corrupt-share must lie in [0, 1], not {self.max_corrupt_share}")
         if self.seed < 0:
@@ -116,7 +115,7 @@ class TrainConfig:
         return self.output.name
 
     def identity(self) -> dict[str, Any]:
-        """What must be equal for two runs to be the same run, as JSON-ready values."""
+        """Return the settings that identify a run, as JSON-ready values; a run is resumed only if they are equal."""
         values: dict[str, Any] = jsonable(asdict(self))
         for name in ("output", "resume", "restart", "running"):
             del values[name]
@@ -124,27 +123,27 @@ class TrainConfig:
 
 
 def recipe_names() -> list[str]:
-    """The recipes there are, by file name."""
+    """Return the names of the recipes: the file names in training/recipes/."""
     return sorted(module.name for module in pkgutil.iter_modules(training.recipes.__path__))
 
 
 def load_recipe(name: str) -> Recipe:
-    """The recipe of that file name.
+    """Return the recipe of that name.
 
     Raises:
-        HalftoneError: there is none; the message lists those there are.
+        HalftoneError: no such recipe; the message lists the names.
     """
     names = recipe_names()
     if name not in names:
         near = difflib.get_close_matches(name, names, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
-        raise HalftoneError(f"no recipe is called {name!r}: {hint}there are auto, {', '.join(names)}")
+        raise HalftoneError(f"no recipe is called {name!r}: {hint}choose one of auto, {', '.join(names)}")
     recipe: Recipe = importlib.import_module(f"training.recipes.{name}").RECIPE
     return recipe
 
 
 def choose_recipe(name: str, *, pictures: int, family: str) -> str:
-    """What `auto` means for so many training pictures and that family of networks; other names as they are."""
+    """Return the recipe's name, with `auto` resolved by the number of training images and the family of networks."""
     if name != "auto":
         return name
     if pictures < SMALL:
@@ -152,21 +151,24 @@ def choose_recipe(name: str, *, pictures: int, family: str) -> str:
     return "vit" if family in ("vit", "deit", "swin", "pvt") else "general"
 
 
+# The command line is parsed twice: the recipe supplies the defaults of the second parse, and `auto` depends on the
+# number of images, which is known only after the first parse has named the data. Overriding fields of the first result
+# would be wrong: a flag that repeats the general default (`--head-lr 1e-3`) would lose against the recipe.
 def with_recipe(config: TrainConfig, name: str, arguments: Sequence[str], *, prog: str) -> TrainConfig:
-    """The configuration anew, with the recipe's values where the command line says nothing.
+    """Return the configuration with the recipe's values as the defaults of the command line.
 
     Args:
         config: parsed from `arguments`.
         name: the recipe's file name.
         arguments: the command line.
-        prog: what the user typed, for the usage line.
+        prog: the command, for the usage line.
     """
     default = replace(config, settings=load_recipe(name))
     return replace(tyro.cli(TrainConfig, args=arguments, default=default, prog=prog), recipe=name)
 
 
 def jsonable(value: Any) -> Any:
-    """Dictionaries, lists, strings and numbers only."""
+    """Convert a value to dictionaries, lists, strings and numbers."""
     if isinstance(value, dict):
         return {str(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -175,7 +177,7 @@ def jsonable(value: Any) -> Any:
 
 
 def from_json(kind: type[Value], values: Any) -> Value:
-    """Rebuild a dataclass from what `jsonable(asdict(…))` made of it.
+    """Rebuild a dataclass from the result of `jsonable(asdict(…))`.
 
     Raises:
         HalftoneError: a field is unknown or out of range.

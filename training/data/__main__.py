@@ -1,10 +1,10 @@
-"""`python -m training.data --data DIR`: what training would read; with --check every picture, with --output a sample.
+"""`python -m training.data --data DIR`: describe a data set, check every image (--check), or copy a sample (--output).
 
     python -m training.data --data photos --check
     python -m training.data --data torchvision:FashionMNIST --output sample --per-class 50 --val-per-class 20
 
-The check reads every picture, names the broken ones and those that are both learnt from and judged by, and ends with
-exit code 1 if there are any: 70,000 Fashion-MNIST pictures in memory take 2 s, 1,000 photographs about 3 s.
+The check reads every image and lists broken images and those in both the training and the validation part. If there are
+any, the exit code is 1. 70,000 Fashion-MNIST images in memory take 2 s, 1,000 photographs about 3 s.
 """
 
 from __future__ import annotations
@@ -39,22 +39,22 @@ class DataConfig:
     """A folder (`train/` and `val/`, or one folder per class), FILE.csv (path,label), or torchvision:NAME."""
 
     val_share: float = 0.2
-    """Share of the pictures held out where the data has no split of its own."""
+    """Share of the pictures held out for validation if the data has no split, in (0, 1)."""
 
     seed: int = 0
-    """Of that split and of the sample."""
+    """Seed of that split and of the sample."""
 
     check: bool = False
-    """Read every picture; exit code 1 if some are broken, or if a picture is both learnt from and judged by."""
+    """Read every picture; exit code 1 if a picture is broken, or is in both training and validation part."""
 
     output: Path | None = None
     """New folder for a sample as PNG files, in train/CLASS and val/CLASS."""
 
     per_class: int = 50
-    """Sample: most training pictures of each class."""
+    """Sample: largest number of training pictures per class."""
 
     val_per_class: int = 20
-    """Sample: most validation pictures of each class."""
+    """Sample: largest number of validation pictures per class."""
 
     def __post_init__(self) -> None:
         if self.per_class < 1 or self.val_per_class < 1:
@@ -65,33 +65,33 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
-    """What is wrong with the pictures."""
+    """Faults of a data set."""
 
     broken: list[str]
-    """One line per picture that can't be read, with the reason."""
+    """One line per unreadable image, with the reason."""
 
     shared: list[str]
-    """Validation pictures whose pixels are those of a training picture."""
+    """Names of validation images with the same pixels as a training image."""
 
 
 def check(data: Data) -> Findings:
-    """Read every picture of both parts."""
+    """Read every image of both parts."""
     console = Console(stderr=True)
-    learnt, broken = _digests(data.train, "reading the training pictures", console)
-    judged, also_broken = _digests(data.val, "reading the validation pictures", console)
-    known = set(learnt.values())
-    shared = [data.val.name(index) for index, digest in judged.items() if digest in known]
-    return Findings(broken=broken + also_broken, shared=shared)
+    train, broken_train = _digests(data.train, "reading the training pictures", console)
+    val, broken_val = _digests(data.val, "reading the validation pictures", console)
+    known = set(train.values())
+    shared = [data.val.name(index) for index, digest in val.items() if digest in known]
+    return Findings(broken=broken_train + broken_val, shared=shared)
 
 
 def write_sample(data: Data, folder: Path, *, per_class: int, val_per_class: int, seed: int) -> int:
-    """Copy some pictures of every class, decoded, as PNG files; returns how many.
+    """Copy some images of every class as PNG files; return their number.
 
     Args:
-        data: where they come from.
-        folder: where to; it must not exist.
-        per_class: most training pictures of a class.
-        val_per_class: most validation pictures of a class.
+        data: the source.
+        folder: the new folder; it must not exist.
+        per_class: largest number of training images per class.
+        val_per_class: largest number of validation images per class.
         seed: of the choice.
     """
     count = 0
@@ -99,20 +99,21 @@ def write_sample(data: Data, folder: Path, *, per_class: int, val_per_class: int
         for index in map(int, first_of_every_class(pictures, most, seed=seed)):
             target = folder / part / pictures.labels[pictures.targets[index]] / f"{index:05d}.png"
             with atomic_path(target) as path:
-                _as_small_as_possible(read_named(pictures, index)).save(path, optimize=True)
+                _compact(read_named(pictures, index)).save(path, optimize=True)
             count += 1
     return count
 
 
-def _as_small_as_possible(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> Image.Image:
+def _compact(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> Image.Image:
+    """Return the image with one channel if it is grey."""
     grey = bool((pixels == pixels[:, :, :1]).all())
     return Image.fromarray(np.ascontiguousarray(pixels[:, :, 0]) if grey else pixels)
 
 
-def _digests(pictures: Pictures, what: str, console: Console) -> tuple[dict[int, bytes], list[str]]:
+def _digests(pictures: Pictures, description: str, console: Console) -> tuple[dict[int, bytes], list[str]]:
     digests: dict[int, bytes] = {}
     broken: list[str] = []
-    for index in track(range(len(pictures)), what, console=console, transient=True):
+    for index in track(range(len(pictures)), description, console=console, transient=True):
         try:
             pixels = pictures.read(index)
         except ImageError as error:
@@ -123,20 +124,20 @@ def _digests(pictures: Pictures, what: str, console: Console) -> tuple[dict[int,
 
 
 def _describe(data: Data) -> None:
-    print(f"{data.description}: {len(data.train):,} pictures to learn from, {len(data.val):,} to judge by")
+    print(f"{data.description}: {len(data.train):,} training pictures, {len(data.val):,} validation pictures")
     for index, label in enumerate(data.train.labels):
-        learnt, judged = (int((part.targets == index).sum()) for part in (data.train, data.val))
-        print(f"  {label}: {learnt:,} + {judged:,}")
+        train, val = (int((part.targets == index).sum()) for part in (data.train, data.val))
+        print(f"  {label}: {train:,} + {val:,}")
     for warning in (*data.warnings, imbalance_warning(data.train.targets, data.train.labels)):
         if warning:
             print(f"warning: {warning}")
     print(f"fingerprint {data.fingerprint()}")
 
 
-def _tell(findings: Findings, data: Data) -> int:
+def _report(findings: Findings, data: Data) -> int:
     for title, names in (
-        ("broken pictures, to be repaired or removed", findings.broken),
-        ("validation pictures that are training pictures too, to be removed from one of them", findings.shared),
+        ("broken pictures; repair or remove them", findings.broken),
+        ("validation pictures that are also training pictures; remove them from one part", findings.shared),
     ):
         if names:
             print(f"{len(names)} {title}:")
@@ -157,7 +158,7 @@ def _main(config: DataConfig) -> int:
             data, config.output, per_class=config.per_class, val_per_class=config.val_per_class, seed=config.seed
         )
         print(f"wrote {count} pictures to {config.output}")
-    return _tell(check(data), data) if config.check else DONE
+    return _report(check(data), data) if config.check else DONE
 
 
 if __name__ == "__main__":

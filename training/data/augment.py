@@ -1,9 +1,9 @@
-"""Random changes to training pictures; every one is determined by a seed, so that a run can be repeated and resumed.
+"""Augmentation of training images, determined by a seed, so that a run can be repeated and resumed.
 
-A decoded picture goes through: random crop (or the evaluation's), resize, flips, a policy (RandAugment or AutoAugment,
-from torchvision), geometry, colour, blur, noise and random erasing (from albumentations). Steps that are off cost
-nothing, nor does importing them. The resize is the antialiased one that evaluation uses, because networks notice the
-difference to the cheaper resize of albumentations. `python -m training.preview` shows what comes out.
+The steps for a decoded image: random crop (or the evaluation's centre crop), resize, flips, a policy (RandAugment or
+AutoAugment, from torchvision), geometry, colour, blur, noise and random erasing (from albumentations). A library is
+imported only if one of its steps is on. The resize is the antialiased one of evaluation: networks are sensitive to the
+difference from the cheaper resize of albumentations. `python -m training.preview` draws augmented images.
 """
 
 from __future__ import annotations
@@ -23,38 +23,36 @@ from models.preprocess.transform import fit
 from models.spec import InputSpec
 from training.config.augment import MAGNITUDES, AugmentConfig, Range
 
-__all__ = ["Augment", "AugmentConfig", "EvaluationView", "build_augment", "random_box"]
-
 Augment = Callable[[Pixels, int], Pixels]
-"""From uint8 RGB (H, W, 3) and a seed >= 0 to uint8 RGB (S, S, 3)."""
+"""Converts uint8 RGB (H, W, 3) and a seed >= 0 to uint8 RGB (S, S, 3)."""
 
 CROP_ATTEMPTS = 10
 
-# With the paper's 0.3 to 3.3 a rectangle of the largest area would not fit, at which albumentations 2.0.8 fails.
+# With the paper's 0.3 to 3.3, a rectangle of the largest area does not fit, and albumentations 2.0.8 fails.
 ERASE_RATIO = (0.5, 2.0)
 
 
 @dataclass(frozen=True)
 class EvaluationView:
-    """What validation and serving see, behind the interface of an augmentation: the seed changes nothing."""
+    """Preprocessing of validation and serving, with the interface of an augmentation; ignores the seed."""
 
     spec: InputSpec
 
     def __call__(self, image: Pixels, seed: int) -> Pixels:
-        """uint8 (H, W, 3) to uint8 (S, S, 3)."""
+        """Convert uint8 (H, W, 3) to uint8 (S, S, 3)."""
         return fit(image, self.spec)
 
 
 def build_augment(config: AugmentConfig, spec: InputSpec) -> Augment:
-    """The training view: from a decoded picture and a seed to the network's input.
+    """Return the augmentation of a configuration.
 
     Args:
-        config: what is varied.
+        config: the settings.
         spec: the network's input, of 16 pixels or more.
 
     Returns:
-        A picklable function of (uint8 (H, W, 3), seed) to uint8 (S, S, 3). The result depends on its arguments alone
-        and no global random state is touched.
+        A picklable function of (uint8 (H, W, 3), seed) to uint8 (S, S, 3). Its result depends on the arguments alone,
+        and it leaves every global random state unchanged.
     """
     return _Augment(config, spec)
 
@@ -72,7 +70,7 @@ class _Augment:
         if self._policy is not None:
             pixels = self._with_policy(pixels, int(draw.integers(2**63)))
         if self._pipeline is not None:
-            # One generator for all steps; `set_random_seed` would give every step the same numbers.
+            # One generator for all steps: `set_random_seed` gives every step the same numbers.
             self._pipeline.set_random_state(draw, random.Random(int(draw.integers(2**63))))
             pixels = self._pipeline(image=np.ascontiguousarray(pixels))["image"]
         return pixels
@@ -93,7 +91,7 @@ class _Augment:
     def _with_policy(self, pixels: Pixels, seed: int) -> Pixels:
         import torch
 
-        # torchvision draws from torch's global generator: lend it one of known state, and give back the old one.
+        # torchvision draws from torch's global generator: seed it, then restore its state.
         state = torch.get_rng_state()
         torch.default_generator.manual_seed(seed)
         try:
@@ -105,17 +103,17 @@ class _Augment:
 def random_box(
     width: int, height: int, scale: Range, ratio: Range, draw: np.random.Generator
 ) -> tuple[float, float, float, float]:
-    """A random rectangle within a picture (Szegedy et al., arXiv:1409.4842), in fractions of pixels.
+    """Draw a random rectangle within an image (Szegedy et al., arXiv:1409.4842), in fractions of pixels.
 
     Args:
-        width: of the picture, in pixels.
-        height: of the picture, in pixels.
-        scale: range of the share of the area, drawn evenly.
-        ratio: range of width / height, drawn evenly on a logarithmic scale.
-        draw: where the random numbers come from.
+        width: of the image, in pixels.
+        height: of the image, in pixels.
+        scale: range of the share of the area, drawn uniformly.
+        ratio: range of width / height, drawn uniformly on a logarithmic scale.
+        draw: random number generator.
 
     Returns:
-        (left, top, right, bottom); the largest centred one whose ratio is allowed where ten draws do not fit.
+        (left, top, right, bottom). If ten draws do not fit: the largest centred rectangle with an allowed ratio.
     """
     for _ in range(CROP_ATTEMPTS):
         area = width * height * draw.uniform(*scale)
@@ -143,7 +141,7 @@ def _policy(config: AugmentConfig, fill: list[int]) -> Any:
 def _pipeline(config: AugmentConfig, fill: list[int]) -> Any:
     if not any(_uses_albumentations(config)):
         return None
-    # Otherwise it asks the network at import whether there is a newer version.
+    # Without this variable, albumentations looks for a newer version on the network when it is imported.
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     import albumentations
     import cv2

@@ -1,4 +1,4 @@
-"""Pictures as a torch data set: augmented by (seed, epoch, key), with broken pictures replaced, named and counted."""
+"""torch data set of augmented images, which replaces and records unreadable images."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from training.data.pictures import Pictures
 from training.data.sampling import derived_seed
 
 View = Callable[[Pixels, int], Pixels]
-"""From uint8 (H, W, 3) and a seed to uint8 (S, S, 3)."""
+"""Converts uint8 (H, W, 3) and a seed to uint8 (S, S, 3)."""
 
-# Keeps these random numbers apart from those that training.data.sampling derives from the same run's seed.
+# Separates these random numbers from those that training.data.sampling derives from the same seed.
 AUGMENT = 4
 
 NAMED = 20
-"""Most broken pictures that a message lists."""
+"""Largest number of broken images that a message lists."""
 
 
 def listed(names: list[str]) -> str:
-    """The first names, and how many there are besides."""
+    """Join the first names, and the number of the remaining ones."""
     return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
 
 class CorruptDataError(HalftoneError):
-    """More pictures can't be read than is allowed."""
+    """More images are unreadable than allowed."""
 
 
 def _shared(tensor: torch.Tensor) -> torch.Tensor:
@@ -41,25 +41,25 @@ def _shared(tensor: torch.Tensor) -> torch.Tensor:
 
 
 class PictureSet(Dataset[tuple[torch.Tensor, int, int]]):
-    """Labelled pictures as a network sees them.
+    """Labelled images as network inputs.
 
-    What is seen under a key depends on (seed, epoch, key) alone, whatever the order, the number of loader processes
-    and where a resumed run goes on. A key is an index, or for the n-th repetition of a picture in an epoch the index
-    plus n times the number of pictures: it is augmented otherwise. A picture that can't be read is replaced by the next
-    one of its class.
+    An item depends on (seed, epoch, key) alone: neither on the order, nor on the number of loader processes, nor on the
+    step at which a run resumes. A key is an index; for the n-th repetition of an image in an epoch, it is the index
+    plus n times the number of images, which gives another augmentation. An unreadable image is replaced by the next one
+    of its class.
 
     Args:
-        pictures: where they come from.
-        view: from the decoded picture and a seed to the network's input.
+        pictures: the images.
+        view: converts a decoded image and a seed to the network's input.
         seed: of the run.
-        max_corrupt_share: share of unreadable pictures that is put up with, in [0, 1]; one picture always is, unless 0.
+        max_corrupt_share: largest allowed share of unreadable images, in [0, 1]; unless it is 0, one is always allowed.
     """
 
     def __init__(self, pictures: Pictures, view: View, *, seed: int, max_corrupt_share: float = 0.01) -> None:
         self.pictures, self.view, self.seed = pictures, view, seed
         allowed = int(max_corrupt_share * len(pictures))
         self._allowed = max(1, allowed) if max_corrupt_share else 0
-        # Shared memory: loader processes that live on learn the new epoch, and this process what they found.
+        # In shared memory: running loader processes see the new epoch, and this process the broken images they find.
         self._epoch = _shared(torch.zeros((), dtype=torch.int64))
         self._broken = _shared(torch.zeros(len(pictures), dtype=torch.bool))
 
@@ -67,14 +67,14 @@ class PictureSet(Dataset[tuple[torch.Tensor, int, int]]):
         return len(self.pictures)
 
     def set_epoch(self, epoch: int) -> None:
-        """Change what the augmentation draws; known to loader processes that run already."""
+        """Set the epoch of the augmentation, also in running loader processes."""
         self._epoch.fill_(epoch)
 
     def __getitem__(self, key: int) -> tuple[torch.Tensor, int, int]:
-        """uint8 (S, S, 3), the class, and the index.
+        """Return uint8 (S, S, 3), the class, and the index.
 
         Raises:
-            CorruptDataError: too many pictures can't be read, or none of a class can.
+            CorruptDataError: too many images can't be read, or none of a class can.
         """
         occurrence, index = divmod(key, len(self))
         seed = derived_seed(self.seed, AUGMENT, int(self._epoch), index, *([occurrence] if occurrence else ()))
@@ -83,15 +83,15 @@ class PictureSet(Dataset[tuple[torch.Tensor, int, int]]):
         return torch.from_numpy(np.require(pixels, requirements=["C", "W"])), int(self.pictures.targets[index]), index
 
     def broken(self) -> torch.Tensor:
-        """bool (N,): the pictures that could not be read so far, by any loader process of this one."""
+        """Return bool (N,): the unreadable images found so far, by this process and its loader processes."""
         return self._broken.clone()
 
     def mark_broken(self, marks: torch.Tensor) -> None:
-        """Count the pictures that are marked in bool (N,) as broken; known to loader processes that run already."""
+        """Record the images marked in bool (N,) as broken, also in running loader processes."""
         self._broken |= marks
 
     def names(self, chosen: torch.Tensor) -> list[str]:
-        """The names of the pictures that are marked in bool (N,)."""
+        """Return the names of the images marked in bool (N,)."""
         return [self.pictures.name(int(index)) for index in torch.nonzero(chosen)]
 
     def _readable(self, index: int) -> Pixels:
@@ -108,9 +108,9 @@ class PictureSet(Dataset[tuple[torch.Tensor, int, int]]):
         raise CorruptDataError(f"no picture of the class {label!r} can be read: replace {self._list()}")
 
     def _same_class_after(self, index: int) -> list[int]:
-        mates = np.flatnonzero(self.pictures.targets == self.pictures.targets[index])
-        place = int(np.searchsorted(mates, index))
-        return [int(mate) for mate in (*mates[place + 1 :], *mates[:place])]
+        indices = np.flatnonzero(self.pictures.targets == self.pictures.targets[index])
+        place = int(np.searchsorted(indices, index))
+        return [int(other) for other in (*indices[place + 1 :], *indices[:place])]
 
     def _count(self, index: int, error: ImageError) -> None:
         self._broken[index] = True

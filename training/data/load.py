@@ -1,4 +1,4 @@
-"""`load_data`: from what the user names with --data to the pictures to learn from and those to judge by."""
+"""Labelled images from the location that `--data` names, by the adaptors in `training/data/sources/`."""
 
 from __future__ import annotations
 
@@ -14,31 +14,29 @@ from training.data.sources.torchvision_sets import load_torchvision
 from training.data.split import stratified_sample
 from training.data.subsets import SelectedPictures
 
-__all__ = ["Data", "Pictures", "load_data"]
-
 
 def load_data(location: str, *, val_share: float = 0.2, seed: int = 0, limit: int | None = None) -> Data:
-    """The labelled pictures at a place.
+    """Load the training and validation images of a location.
 
     Args:
         location: a folder with `train/` and `val/` (or `validation/`, `test/`), each with one folder per class; a
             folder of classes, which is split; a CSV file with the columns `path`, `label` and perhaps `split`; or
             `torchvision:NAME`, `torchvision:NAME@FOLDER`.
-        val_share: share of every class that is held out where the data does not say, in (0, 1).
+        val_share: share of every class to hold out if the data has no split, in (0, 1).
         seed: of that split and of the choice for `limit`.
-        limit: most pictures to learn from, and most to judge by; every class keeps its share.
+        limit: largest number of training images, and of validation images; every class keeps its share.
 
     Raises:
-        HalftoneError: the data can't be used; the message says why and what to do.
+        HalftoneError: the data or `val_share` can't be used; the message names the cause and the fix.
     """
     if not 0 < val_share < 1:
-        raise HalftoneError(f"the share held out for validation must lie between 0 and 1, not {val_share}")
+        raise HalftoneError(f"--val-share must lie between 0 and 1, not {val_share}")
     data = _load(location, val_share=val_share, seed=seed)
     if limit is None:
         return data
     if limit < len(data.train.labels):
         raise HalftoneError(
-            f"a limit of {limit} pictures is less than one for each of the {len(data.train.labels)} classes: raise it"
+            f"--limit {limit} is less than one picture for each of the {len(data.train.labels)} classes: raise it"
         )
     return replace(data, train=_at_most(limit, data.train, seed), val=_at_most(limit, data.val, seed))
 

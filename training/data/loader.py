@@ -1,4 +1,4 @@
-"""Pictures to batches: loader processes that read and augment, in the order that the plan prescribes."""
+"""Batches from loader processes, which read and augment images in the order of a plan."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from training.data.dataset import PictureSet
 from training.data.sampling import Plan, PlanSampler, Step, share
 
 MOST_WORKERS = 16
-"""A fast GPU with a small network takes what so many prepare; each has some hundred megabytes."""
+"""Enough for a fast GPU with a small network; each process uses several hundred MB."""
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 """uint8 (N, S, S, 3) and int64 (N,)."""
@@ -23,12 +23,12 @@ Loader = DataLoader[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
 
 
 class TrainingFeed:
-    """The training batches of a run.
+    """Training batches of a run.
 
     Args:
-        pictures: the training pictures, augmented.
+        pictures: the augmented training images.
         plan: order and batches.
-        workers: loader processes; 0 reads in this one.
+        workers: loader processes; 0 reads in this process.
         pin: put batches into page-locked memory, for GPUs.
     """
 
@@ -37,7 +37,7 @@ class TrainingFeed:
         self.loader = _loader(pictures, self.sampler, workers=workers, pin=pin)
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[tuple[Step, list[Batch]]]:
-        """The epoch's steps from `start` on, each with this process's micro-batches."""
+        """Yield the steps of an epoch from number `start`, each with the micro-batches of this process."""
         steps = self.plan.epoch(epoch)[start:]
         self.sampler.steps = steps
         self.pictures.set_epoch(epoch)
@@ -47,12 +47,12 @@ class TrainingFeed:
 
 
 class ValidationFeed:
-    """One process's share of the validation pictures, in order.
+    """Validation batches of one process, in order.
 
     Args:
-        pictures: the validation pictures.
-        batch: pictures per batch of one process.
-        rank: this process.
+        pictures: the validation images.
+        batch: images per batch of one process.
+        rank: of this process.
         world: number of processes.
         workers: loader processes.
         pin: put batches into page-locked memory.
@@ -77,12 +77,12 @@ class ValidationFeed:
 
 
 def default_workers(processes: int) -> int:
-    """Loader processes for each of so many training processes on this machine."""
+    """Return the number of loader processes for each of the training processes on this machine."""
     return max(1, min(MOST_WORKERS, cores() // processes))
 
 
 def _batches(loader: Loader) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """The loader's batches; an error of one of its processes as it was raised there, without that one's traceback."""
+    """Yield the loader's batches; raise an error of a loader process without that process's traceback."""
     try:
         yield from loader
     except HalftoneError as error:
@@ -105,12 +105,12 @@ def _loader(
         pin_memory=pin,
         persistent_workers=workers > 0,
         worker_init_fn=_leave_the_group if workers else None,
-        # A generator of its own: the loader must not draw from the numbers that a step's dropout uses.
+        # A separate generator: the loader must not draw from the one that dropout uses.
         generator=torch.Generator().manual_seed(0),
     )
 
 
 def _leave_the_group(worker: int) -> None:
-    """Ctrl-C and `timeout` reach the whole process group; only the training process may answer, and it ends these."""
-    # Ignoring the signals instead would make Python wait for ever at its end, where it terminates what still runs.
+    """Leave the process group: its signals (Ctrl-C, `timeout`) are for the training process, which ends its loaders."""
+    # Not by ignoring SIGTERM: Python terminates its remaining child processes when it exits, and would wait forever.
     os.setpgid(0, 0)

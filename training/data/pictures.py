@@ -1,4 +1,4 @@
-"""Labelled pictures: the protocol that training reads from, and the two kinds there are (files, arrays in memory)."""
+"""Labelled images: the protocol of a data set, with one implementation for files and one for arrays in memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Targets = npt.NDArray[np.int64]
 
 
 class Pictures(Protocol):
-    """Labelled pictures with random access; picklable, and cheap to share with forked loader processes."""
+    """Labelled images with random access; picklable, and cheap to share with forked loader processes."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -27,60 +27,59 @@ class Pictures(Protocol):
 
     @property
     def targets(self) -> Targets:
-        """int64 (N,): every picture's class."""
+        """int64 (N,): class indices."""
 
     def __len__(self) -> int: ...
 
     def read(self, index: int) -> Pixels:
-        """Upright RGB, uint8 (H, W, 3).
+        """Return upright RGB, uint8 (H, W, 3).
 
         Raises:
-            models.preprocess.decode.ImageError: the picture can't be read.
+            models.preprocess.decode.ImageError: the image can't be read.
         """
 
     def name(self, index: int) -> str:
-        """What messages and the report call the picture."""
+        """Return the image's name for messages and the report."""
 
     def digest(self, index: int) -> bytes:
-        """8 bytes that change with the picture's content and with nothing else, found without decoding a file.
+        """Return a hash of the content alone, 8 bytes, without decoding a file.
 
         Raises:
             models.preprocess.decode.ImageError: the file can't be read at all.
         """
 
     def fingerprint(self) -> str:
-        """64 hexadecimal digits that change with any name or class: lineage, and resuming on the same data only."""
+        """Return 64 hexadecimal digits that depend on all names and classes; used for the lineage and for resuming."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """What a model learns from and what it is judged by."""
+    """Training and validation images."""
 
     train: Pictures
-    """To learn from."""
 
     val: Pictures
-    """To judge by; the same classes in the same order."""
+    """With the same classes in the same order."""
 
     description: str
-    """Where they come from, in words."""
+    """Source and split in words."""
 
     own_split: bool
-    """Whether the data says itself what is held out; otherwise it was drawn by the seed."""
+    """True if the data defines the held-out part; otherwise the seed does."""
 
     warnings: tuple[str, ...] = ()
-    """What the user should know but need not change."""
+    """For the user, about usable but unusual data."""
 
     def fingerprint(self) -> str:
-        """Of both parts, joined by `+`: equal for equal pictures, classes and split."""
+        """Return the fingerprints of both parts, joined by `+`: equal for equal images, classes and split."""
         return f"{self.train.fingerprint()}+{self.val.fingerprint()}"
 
 
 class Names:
-    """A list of strings as one block of bytes.
+    """List of strings, stored as one block of bytes.
 
-    A list of a million Python strings is copied page by page into every forked loader process, because looking at a
-    string writes its reference count; a numpy array is not.
+    A list of a million Python strings is copied page by page into every forked loader process, because reading a string
+    writes its reference count. A numpy array is not copied.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -98,13 +97,13 @@ class Names:
 
 
 class FilePictures:
-    """Pictures in files, decoded when they are asked for.
+    """Images in files, decoded by every `read`.
 
     Args:
         labels: class names by index.
         targets: int64 (N,).
-        root: folder that the paths start from.
-        paths: the files, relative to `root` (or absolute).
+        root: base folder of the paths.
+        paths: the files, relative to `root` or absolute.
     """
 
     def __init__(self, *, labels: tuple[str, ...], targets: Targets, root: Path, paths: Sequence[str]) -> None:
@@ -115,34 +114,34 @@ class FilePictures:
         return len(self.targets)
 
     def path(self, index: int) -> Path:
-        """Where the picture lies."""
+        """Return the path of the image's file."""
         return self._root / self._paths[index]
 
     def read(self, index: int) -> Pixels:
-        """The picture through `models.preprocess.decode.decode`; a file that can't be opened is a broken picture."""
+        """Decode the file; one that can't be opened is a broken image."""
         return decode(read_file(self.path(index)))
 
     def name(self, index: int) -> str:
-        """The path below the data's folder; bytes that are no text are shown as escapes."""
+        """Return the path below the data's folder, with escapes for bytes that are not UTF-8."""
         return os.fsencode(self._paths[index]).decode(errors="backslashreplace")
 
     def digest(self, index: int) -> bytes:
-        """Of the file's bytes."""
+        """Return the hash of the file's bytes."""
         return content_digest(read_file(self.path(index)))
 
     def fingerprint(self) -> str:
-        """Over paths and classes, not over the files' content, which would mean reading all of them."""
+        """Return the hash of paths and classes, without the files' content: hashing it would read every file."""
         return fingerprint(self)
 
 
 class ArrayPictures:
-    """Pictures of one size that lie decoded in memory.
+    """Decoded images of one size in memory.
 
     Args:
         labels: class names by index.
         targets: int64 (N,).
         images: uint8 (N, H, W) grey or (N, H, W, 3) RGB.
-        title: what the pictures are called, before their number.
+        title: name of the images, followed by their number.
     """
 
     def __init__(self, *, labels: tuple[str, ...], targets: Targets, images: npt.NDArray[np.uint8], title: str) -> None:
@@ -153,28 +152,28 @@ class ArrayPictures:
         return len(self.targets)
 
     def read(self, index: int) -> Pixels:
-        """The picture; grey ones with three equal channels."""
+        """Return the image; a grey one with three equal channels."""
         image = self._images[index]
         return image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
 
     def name(self, index: int) -> str:
-        """Title and number."""
+        """Return title and number."""
         return f"{self._title} {range(len(self))[index]}"
 
     def digest(self, index: int) -> bytes:
-        """Of the pixels."""
+        """Return the hash of the pixels."""
         return content_digest(self._images[index].tobytes())
 
     def fingerprint(self) -> str:
-        """Over names, classes and every pixel."""
+        """Return the hash of names, classes and all pixels."""
         return fingerprint(self, np.ascontiguousarray(self._images))
 
 
 def read_file(path: Path) -> bytes:
-    """The bytes of a picture's file.
+    """Return the bytes of an image file.
 
     Raises:
-        BrokenImageError: it can't be opened.
+        BrokenImageError: the file can't be opened.
     """
     try:
         return path.read_bytes()
@@ -183,7 +182,7 @@ def read_file(path: Path) -> bytes:
 
 
 def read_named(pictures: Pictures, index: int) -> Pixels:
-    """`pictures.read(index)`, with the picture's name before the message of an error."""
+    """Return `pictures.read(index)`; an error message starts with the image's name."""
     try:
         return pictures.read(index)
     except ImageError as error:
@@ -191,12 +190,12 @@ def read_named(pictures: Pictures, index: int) -> Pixels:
 
 
 def content_digest(content: bytes) -> bytes:
-    """BLAKE2b of 8 bytes."""
+    """Return the BLAKE2b hash, 8 bytes."""
     return hashlib.blake2b(content, digest_size=8).digest()
 
 
 def fingerprint(pictures: Pictures, content: npt.NDArray[np.uint8] | None = None) -> str:
-    """SHA-256 over the class names, every picture's name and class, and the pixels where they are given."""
+    """Return the SHA-256 of the class names, every image's name and class, and the pixels if given."""
     digest = hashlib.sha256("\0".join(pictures.labels).encode(errors="surrogateescape"))
     digest.update("\0".join(pictures.name(index) for index in range(len(pictures))).encode())
     digest.update(pictures.targets.tobytes())

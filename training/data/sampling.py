@@ -1,9 +1,8 @@
-"""Which picture is seen when, and with which random numbers: all of it from (seed, epoch, step), none from state.
+"""Order, batches and seeds of training, all derived from (seed, epoch, step).
 
-So a resumed run needs no generator's state, and neither the number of workers nor of processes changes the order.
+A resumed run therefore needs no generator's state, and the order depends neither on the number of loader processes nor
+on that of training processes.
 """
-
-# MERGED-DOC """Seeds from numbers."""
 
 from __future__ import annotations
 
@@ -17,31 +16,36 @@ from torch.utils.data import Sampler
 
 Indices = npt.NDArray[np.int64]
 
-# Domains keep the numbers of one purpose apart from those of another with the same step.
+# The first part of a seed separates random numbers of different purposes with the same step.
 ORDER, STEP, MIX = 1, 2, 3
 
 
+def derived_seed(*parts: int) -> int:
+    """Derive a seed of 63 bits from integers >= 0; equal parts give equal seeds, others unrelated ones."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
 def seed_step(seed: int, step: int, rank: int) -> None:
-    """Make everything that one step draws from torch's generators (dropout, drop-path) a function of the arguments."""
+    """Seed torch's generators, from which dropout and drop-path draw, as a function of the arguments."""
     torch.manual_seed(derived_seed(seed, STEP, step, rank))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One optimiser step: this process's parts of its micro-batches."""
+    """Micro-batches of one optimiser step in this process."""
 
     parts: tuple[Indices, ...]
-    """Keys of the pictures, one array per micro-batch: index + number of pictures * earlier times in the epoch."""
+    """Keys of the images, one array per micro-batch: index + number of images * earlier draws in the epoch."""
 
     pictures: int
-    """Pictures of the step over all micro-batches and processes."""
+    """Number of images of the step over all micro-batches and processes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How an epoch's pictures become steps.
+    """Order of the images and their division into steps.
 
-    The pictures are dealt into nearly equal batches, so that no small rest is left over and every picture counts.
+    The images are divided into nearly equal batches, so that no small last batch remains and every image counts.
     """
 
     pictures: int
@@ -52,10 +56,10 @@ class Plan:
     seed: int = 0
 
     pairs: bool = False
-    """Deal pictures two by two, since Mixup needs even batches; an odd one out is shown twice."""
+    """Keep images in pairs, because Mixup needs even batches; if their number is odd, one image comes twice."""
 
     weights: npt.NDArray[np.float64] | None = None
-    """Chance of each picture to be drawn, with replacement; None shows each picture once."""
+    """Probability of drawing each image, with replacement; None draws each image once."""
 
     @property
     def steps(self) -> int:
@@ -64,12 +68,12 @@ class Plan:
 
     @property
     def least(self) -> int:
-        """Fewest pictures that a process sees at once; 0 where one would have none."""
+        """Smallest number of images in a micro-batch of one process; 0 if a process has none."""
         few, more = self._units // self.steps, -(-self._units // self.steps)
         return self._unit * min(units // self._micro(units) // self.world for units in (few, more))
 
     def order(self, epoch: int) -> Indices:
-        """The epoch's pictures in the order in which they are seen, by all processes together."""
+        """Return the images of an epoch in order, for all processes together."""
         generator = np.random.default_rng((self.seed, ORDER, epoch))
         if self.weights is None:
             order = generator.permutation(self.pictures)
@@ -78,14 +82,14 @@ class Plan:
         return np.resize(order, self._units * self._unit).astype(np.int64)
 
     def epoch(self, epoch: int) -> list[Step]:
-        """The epoch's steps as this process sees them."""
+        """Return the steps of an epoch for this process."""
         order = self.order(epoch)
         units = (order + self.pictures * _occurrences(order)).reshape(-1, self._unit)
         return [self._step(part) for part in np.array_split(units, self.steps)]
 
     @property
     def _unit(self) -> int:
-        """Pictures that are dealt together."""
+        """Images that stay together."""
         return 2 if self.pairs else 1
 
     @property
@@ -94,11 +98,11 @@ class Plan:
 
     @property
     def _per_batch(self) -> int:
-        """Most units per micro-batch."""
+        """Largest number of units per micro-batch."""
         return self.batch // self._unit
 
     def _micro(self, units: int) -> int:
-        """Micro-batches for so many units."""
+        """Return the number of micro-batches for the units of a step."""
         return -(-units // self._per_batch)
 
     def _step(self, units: npt.NDArray[np.int64]) -> Step:
@@ -108,7 +112,7 @@ class Plan:
 
 
 def _occurrences(order: Indices) -> Indices:
-    """How often each entry has come before, (N,)."""
+    """Return (N,): the number of earlier occurrences of each entry."""
     places = np.argsort(order, kind="stable")
     _, starts, counts = np.unique(order[places], return_index=True, return_counts=True)
     before = np.empty_like(order)
@@ -117,7 +121,7 @@ def _occurrences(order: Indices) -> Indices:
 
 
 class PlanSampler(Sampler[list[int]]):
-    """Batch sampler over an epoch's micro-batches, which can start in the middle; set `steps` before every epoch."""
+    """Batch sampler over the micro-batches of `steps`, which must be set before every epoch."""
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
@@ -130,11 +134,6 @@ class PlanSampler(Sampler[list[int]]):
 
 
 def share(pictures: int, *, batch: int, rank: int = 0, world: int = 1) -> list[list[int]]:
-    """One process's validation batches: every picture once over all processes, in order."""
+    """Return one process's validation batches; over all processes, they contain every image once and in order."""
     mine = range(rank, pictures, world)
     return [list(mine[start : start + batch]) for start in range(0, len(mine), batch)]
-
-
-def derived_seed(*parts: int) -> int:
-    """A seed of 63 bits from whole numbers >= 0; equal parts give equal seeds, others unrelated ones."""
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -1,7 +1,7 @@
-"""Choosing some pictures of every class: the validation split, and a smaller data set for trying things out.
+"""Stratified choices: the validation split, and smaller samples of a data set.
 
-A picture's place is decided by a hash of its name and the seed. So the choice depends neither on the order of the
-files nor on the machine, and adding pictures moves hardly any of the old ones from one side to the other.
+A hash of an image's name and the seed decides its place. The choice therefore depends neither on the order of the files
+nor on the machine, and new images change the part of hardly any old one.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ Indices = npt.NDArray[np.int64]
 
 
 def stratified_split(pictures: Pictures, *, val_share: float, seed: int) -> tuple[Indices, Indices]:
-    """Indices to learn from and indices to judge by, both ascending; together every picture once.
+    """Return the indices of the training and of the validation images, ascending; together every image once.
 
-    Each class gives `val_share` of its pictures, rounded, but at least one and not the last one. A class of a single
-    picture gives none.
+    Validation gets `val_share` of every class, rounded, but at least one image and never all of them. A class of a
+    single image stays in training.
 
     Args:
         pictures: the whole set.
@@ -29,7 +29,7 @@ def stratified_split(pictures: Pictures, *, val_share: float, seed: int) -> tupl
         seed: another seed makes another split.
 
     Raises:
-        HalftoneError: no class has two pictures.
+        HalftoneError: no class has two images.
     """
     ranks = _ranks(pictures, seed)
     counts = np.bincount(pictures.targets, minlength=len(pictures.labels))
@@ -42,26 +42,26 @@ def stratified_split(pictures: Pictures, *, val_share: float, seed: int) -> tupl
 
 
 def stratified_sample(pictures: Pictures, count: int, *, seed: int) -> Indices:
-    """`count` indices, ascending, in which every class has its share and at least one picture if `count` allows.
+    """Return `count` indices, ascending; every class has its share, and at least one image if `count` allows it.
 
     Args:
         pictures: the whole set.
-        count: at most the number of pictures.
+        count: at most the number of images.
         seed: another seed makes another choice.
     """
     counts = np.bincount(pictures.targets, minlength=len(pictures.labels))
-    # The first of a class stands at 0, the middle one at 1/2: the lowest positions are an even choice from all classes.
+    # The first image of a class has position 0, the middle one 1/2: the lowest positions are spread over all classes.
     position = _ranks(pictures, seed) / counts[pictures.targets]
     return np.sort(np.argsort(position, kind="stable")[:count])
 
 
 def first_of_every_class(pictures: Pictures, most: int, *, seed: int) -> Indices:
-    """Up to `most` pictures of every class, ascending; arguments as for `stratified_sample`."""
+    """Return the indices of up to `most` images of every class, ascending; arguments as for `stratified_sample`."""
     return np.flatnonzero(_ranks(pictures, seed) < most)
 
 
 def _ranks(pictures: Pictures, seed: int) -> Indices:
-    """Every picture's place within its class, from 0, in the order of the hashes."""
+    """Return the rank of every image within its class, from 0, in the order of the hashes."""
     hashes = np.array([_hash(pictures.name(index), seed) for index in range(len(pictures))], dtype=np.uint64)
     order = np.lexsort((hashes, pictures.targets))
     counts = np.bincount(pictures.targets, minlength=len(pictures.labels))

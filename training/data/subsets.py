@@ -1,4 +1,4 @@
-"""Labelled pictures made of other labelled pictures: some of them, two sets as one, other classes."""
+"""Views of labelled images: a selection, two sets as one, other classes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from training.data.pictures import Pictures, fingerprint
 
 
 class SelectedPictures:
-    """Some of the pictures of another set.
+    """Selection of the images of another set.
 
     Args:
         pictures: the whole set.
@@ -27,30 +27,30 @@ class SelectedPictures:
         return len(self._chosen)
 
     def read(self, index: int) -> Pixels:
-        """As the whole set reads it."""
+        """Return the image of the whole set."""
         return self._pictures.read(int(self._chosen[index]))
 
     def name(self, index: int) -> str:
-        """As the whole set calls it."""
+        """Return the name in the whole set."""
         return self._pictures.name(int(self._chosen[index]))
 
     def digest(self, index: int) -> bytes:
-        """Of the picture in the whole set."""
+        """Return the hash of the image in the whole set."""
         return self._pictures.digest(int(self._chosen[index]))
 
     def fingerprint(self) -> str:
-        """Over the whole set and the choice."""
+        """Return the hash of the whole set and the selection."""
         digest = hashlib.sha256(self._pictures.fingerprint().encode())
         digest.update(self._chosen.tobytes())
         return digest.hexdigest()
 
 
 class JoinedPictures:
-    """Two sets with the same classes as one.
+    """Concatenation of two sets with the same classes.
 
     Args:
-        first: comes first.
-        second: comes after it.
+        first: the set with the lower indices.
+        second: the set with the higher indices.
     """
 
     def __init__(self, first: Pictures, second: Pictures) -> None:
@@ -61,22 +61,22 @@ class JoinedPictures:
         return len(self.targets)
 
     def read(self, index: int) -> Pixels:
-        """As the part reads it."""
+        """Return the image of the part."""
         part, place = self._find(index)
         return part.read(place)
 
     def name(self, index: int) -> str:
-        """As the part calls it."""
+        """Return the name in the part."""
         part, place = self._find(index)
         return part.name(place)
 
     def digest(self, index: int) -> bytes:
-        """Of the picture in the part."""
+        """Return the hash of the image in the part."""
         part, place = self._find(index)
         return part.digest(place)
 
     def fingerprint(self) -> str:
-        """Over both parts."""
+        """Return the hash of both parts."""
         return hashlib.sha256((self._first.fingerprint() + self._second.fingerprint()).encode()).hexdigest()
 
     def _find(self, index: int) -> tuple[Pictures, int]:
@@ -85,12 +85,12 @@ class JoinedPictures:
 
 
 class RelabelledPictures:
-    """The same pictures with another list of classes.
+    """Same images with another list of classes.
 
     Args:
-        pictures: the pictures.
+        pictures: the images.
         labels: class names by index.
-        index: int64, the new index of every old class.
+        index: int64, new class index of every old one.
     """
 
     def __init__(self, pictures: Pictures, *, labels: tuple[str, ...], index: npt.NDArray[np.int64]) -> None:
@@ -101,17 +101,17 @@ class RelabelledPictures:
         return len(self.targets)
 
     def read(self, index: int) -> Pixels:
-        """As the other set reads it."""
+        """Return the image of the other set."""
         return self._pictures.read(index)
 
     def name(self, index: int) -> str:
-        """As the other set calls it."""
+        """Return the name in the other set."""
         return self._pictures.name(index)
 
     def digest(self, index: int) -> bytes:
-        """Of the picture in the other set."""
+        """Return the hash of the image in the other set."""
         return self._pictures.digest(index)
 
     def fingerprint(self) -> str:
-        """Over names and new classes."""
+        """Return the hash of names and new classes."""
         return fingerprint(self)

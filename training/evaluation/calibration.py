@@ -1,7 +1,7 @@
-"""Probabilities that can be taken at their word: temperature scaling, and how far confidence and accuracy lie apart.
+"""Confidence calibration: temperature scaling and the expected calibration error.
 
-Guo et al., "On Calibration of Modern Neural Networks" (arXiv:1706.04599). Dividing all logits by one number changes no
-answer, only how sure it is.
+Guo et al., "On Calibration of Modern Neural Networks" (arXiv:1706.04599). Dividing all logits by one number changes the
+confidence of a prediction, but not its class.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ TOLERANCE = 1e-4
 
 
 def fit_temperature(logits: Logits, targets: Targets) -> float:
-    """The temperature that makes the true classes most likely: minimal negative log-likelihood on held-out pictures.
+    """Fit the temperature that minimises the negative log-likelihood of the true classes on held-out images.
 
-    Where every answer is right the likelihood only grows as the temperature falls to zero. So 1 / (N + 2) of each
-    target is spread over all classes, after Platt's correction for small sets (1999); with thousands of pictures
-    that changes nothing.
+    If every prediction is correct, the likelihood grows until the temperature reaches zero. Therefore 1 / (N + 2) of
+    each target is spread over all classes, after Platt's correction for small sets (1999). The effect is negligible
+    with thousands of images.
 
     Args:
         logits: float32 (N, C).
         targets: int64 (N,).
 
     Returns:
-        A number in [0.02, 50]; 1 where there are no pictures.
+        A number in [0.02, 50]; 1 without images.
 
     Raises:
         HalftoneError: a logit is NaN or infinite.
@@ -45,45 +45,46 @@ def fit_temperature(logits: Logits, targets: Targets) -> float:
         return 1.0
     count, classes = logits.shape
     scores = logits.astype(np.float64) - logits.mean(axis=1, keepdims=True)
-    # The rows' means are zero, so the softened targets' mean score is the true class's alone, scaled.
-    aim = (1 - 1 / (count + 2)) * scores[np.arange(count), targets].mean() if classes > 1 else 0.0
-    return 1 / _root(scores, aim, 1 / HIGHEST, 1 / LOWEST)
+    # Every row has mean zero, so the mean score of the smoothed targets is the scaled score of the true classes.
+    target_score = (1 - 1 / (count + 2)) * scores[np.arange(count), targets].mean() if classes > 1 else 0.0
+    return 1 / _root(scores, target_score, 1 / HIGHEST, 1 / LOWEST)
 
 
-def _root(scores: npt.NDArray[np.float64], aim: float, low: float, high: float) -> float:
-    """The inverse temperature at which the expected score is `aim`: bisection on a logarithmic scale.
+def _root(scores: npt.NDArray[np.float64], target_score: float, low: float, high: float) -> float:
+    """Find the inverse temperature with this expected score, by bisection on a logarithmic scale.
 
-    The log-likelihood is concave in the inverse temperature: the expected score grows with it, the root is the optimum.
+    The expected score grows with the inverse temperature because the log-likelihood is concave in it: the root is the
+    optimum.
     """
     while high / low > 1 + TOLERANCE:
         middle = math.sqrt(low * high)
         expected = (softmax(scores, 1 / middle) * scores).sum(axis=1).mean()
-        low, high = (middle, high) if expected < aim else (low, middle)
+        low, high = (middle, high) if expected < target_score else (low, middle)
     return math.sqrt(low * high)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bins:
-    """Pictures grouped by how sure the model is of its answer."""
+    """Images grouped by the confidence of the prediction."""
 
     count: npt.NDArray[np.int64]
-    """int64 (bins,): pictures per group."""
+    """int64 (bins,): images per group."""
 
     confidence: npt.NDArray[np.float64]
-    """float64 (bins,): mean probability of the answer, 0..1; 0 in an empty group."""
+    """float64 (bins,): mean probability of the predicted class, 0..1; 0 in an empty group."""
 
     accuracy: npt.NDArray[np.float64]
-    """float64 (bins,): share of right answers, 0..1; 0 in an empty group."""
+    """float64 (bins,): share of correct predictions, 0..1; 0 in an empty group."""
 
     @property
     def error(self) -> float:
-        """The expected calibration error: mean distance of confidence and accuracy over the pictures, 0..1."""
+        """Expected calibration error: mean distance of confidence and accuracy over the images, 0..1."""
         total = int(self.count.sum())
         return float((self.count * np.abs(self.confidence - self.accuracy)).sum() / total) if total else 0.0
 
 
 def reliability(probabilities: npt.NDArray[np.floating], targets: Targets, bins: int = 15) -> Bins:
-    """Group the pictures by confidence, into bins of equal width.
+    """Group the images by confidence, into bins of equal width.
 
     Args:
         probabilities: (N, C), rows that sum to 1.
@@ -91,7 +92,7 @@ def reliability(probabilities: npt.NDArray[np.floating], targets: Targets, bins:
         bins: number of groups.
     """
     confidence = probabilities.max(axis=1).astype(np.float64)
-    right = probabilities.argmax(axis=1) == targets
+    correct = probabilities.argmax(axis=1) == targets
     # Upper bounds belong to their bin, as in Guo et al.
     group = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
     count = np.bincount(group, minlength=bins)
@@ -99,10 +100,10 @@ def reliability(probabilities: npt.NDArray[np.floating], targets: Targets, bins:
     return Bins(
         count=count,
         confidence=np.bincount(group, confidence, minlength=bins) / divisor,
-        accuracy=np.bincount(group, right, minlength=bins) / divisor,
+        accuracy=np.bincount(group, correct, minlength=bins) / divisor,
     )
 
 
 def expected_calibration_error(probabilities: npt.NDArray[np.floating], targets: Targets, bins: int = 15) -> float:
-    """Mean |confidence - accuracy| over the pictures, 0..1 (Guo et al. 2017); arguments as for `reliability`."""
+    """Return the mean |confidence - accuracy| over the images, 0..1; arguments as for `reliability`."""
     return reliability(probabilities, targets, bins).error

@@ -1,10 +1,8 @@
-"""What a model learnt from, kept with its bundle, so that nobody judges it by the same pictures unawares.
+"""Data leakage: hashes of the training images, stored in the bundle, so that evaluation can exclude those images.
 
-The file holds a hash of every training picture's content: names would not do, since `train/cat/1.png` and
-`val/cat/1.png` are two pictures, and a renamed picture is the same as before.
+The file holds a hash of every training image's content. Names don't identify an image: `train/cat/1.png` and
+`val/cat/1.png` are two images, and a renamed image is still the same.
 """
-
-# MERGED-DOC """Which pictures are fair to judge trained bundles by."""
 
 from __future__ import annotations
 
@@ -29,47 +27,51 @@ from training.data.subsets import JoinedPictures, RelabelledPictures, SelectedPi
 FILE = "training_pictures.bin"
 
 Digests = npt.NDArray[np.uint64]
+Part = Literal["auto", "val", "all"]
 
-# Few enough futures for millions of pictures, and enough for a smooth bar.
-TOGETHER = 256
+# Few enough futures for millions of images, and enough for a smooth progress bar.
+CHUNK = 256
 
 
 def digests(pictures: Pictures) -> Digests:
-    """uint64 (N,): every picture's hash by `Pictures.digest`; 0 for a picture that can't be read.
+    """Return uint64 (N,): every image's hash by `Pictures.digest`; 0 for an image that can't be read.
 
     Reads every file once, without decoding it.
     """
-    starts = range(0, len(pictures), TOGETHER)
-    found = np.zeros(len(pictures), dtype=np.uint64)
+    starts = range(0, len(pictures), CHUNK)
+    hashes = np.zeros(len(pictures), dtype=np.uint64)
     with ThreadPoolExecutor(cores()) as pool:
-        parts = pool.map(lambda start: _some(pictures, start), starts)
-        what = "hashing the pictures"
+        parts = pool.map(lambda start: _chunk(pictures, start), starts)
         for start, part in track(
-            zip(starts, parts, strict=True), what, len(starts), console=Console(stderr=True), transient=True
+            zip(starts, parts, strict=True),
+            "hashing the pictures",
+            len(starts),
+            console=Console(stderr=True),
+            transient=True,
         ):
-            found[start : start + len(part)] = part
-    return found
+            hashes[start : start + len(part)] = part
+    return hashes
 
 
-def record(pictures: Pictures) -> bytes:
-    """The content of the bundle's file: the sorted hashes of the training pictures, 8 bytes each, little-endian."""
-    found = np.unique(digests(pictures))
-    return found[found > 0].astype("<u8").tobytes()
+def encoded_digests(pictures: Pictures) -> bytes:
+    """Return the content of the bundle's file: the sorted hashes of the images, 8 bytes each, little-endian."""
+    hashes = np.unique(digests(pictures))
+    return hashes[hashes > 0].astype("<u8").tobytes()
 
 
-def learnt_by(bundle: Bundle) -> Digests | None:
-    """The hashes of what the bundle's weights learnt from, ascending; None where that is not recorded.
+def training_digests(bundle: Bundle) -> Digests | None:
+    """Return the hashes of the bundle's training images, ascending; None if the bundle has no record of them.
 
     Raises:
-        BundleError: the file is listed, but is not what was written.
+        BundleError: the file is listed, but its content has changed.
     """
     if not bundle.has(FILE):
         return None
     return np.frombuffer(bundle.read(FILE), dtype="<u8").astype(np.uint64)
 
 
-def _some(pictures: Pictures, start: int) -> list[int]:
-    return [_digest(pictures, index) for index in range(start, min(start + TOGETHER, len(pictures)))]
+def _chunk(pictures: Pictures, start: int) -> list[int]:
+    return [_digest(pictures, index) for index in range(start, min(start + CHUNK, len(pictures)))]
 
 
 def _digest(pictures: Pictures, index: int) -> int:
@@ -79,37 +81,34 @@ def _digest(pictures: Pictures, index: int) -> int:
         return 0
 
 
-Part = Literal["auto", "val", "all"]
-
-
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """The pictures that models are judged by."""
+    """Images to evaluate models on."""
 
     pictures: Pictures
     """With the classes of the first bundle."""
 
-    what: str
-    """In words, which they are."""
+    description: str
+    """The choice in words."""
 
-    learnt: int = 0
-    """Pictures that were left out because one of the models has learnt them."""
+    excluded: int = 0
+    """Number of images left out because a model was trained on them."""
 
 
 def choose_pictures(location: str, part: Part, bundles: Sequence[Bundle]) -> Choice:
-    """The pictures to judge by.
+    """Choose the images to evaluate on.
 
-    On the data that a model was trained on, it is judged by the pictures that were held out then. On other data, the
-    pictures that one of the models is known to have learnt are left out, unless all pictures are asked for.
+    A model is evaluated on the images that its training held out, if it was trained on this very data. On other data,
+    the known training images of every model are excluded, unless `part` is `all`.
 
     Args:
         location: as for `load_data`.
-        part: the held-out pictures, all of them, or what is fair.
-        bundles: the models, which know the same classes.
+        part: the held-out images, all images, or `auto`.
+        bundles: the models, which have the same classes.
 
     Raises:
-        HalftoneError: the data can't be used, has classes that the models do not know, two models were trained on
-            different splits of it, or every picture was learnt.
+        HalftoneError: the data can't be used, has classes that the models don't have, two models were trained on
+            different splits of it, or every image is a training image.
     """
     choice = _choose(location, part, bundles)
     return replace(choice, pictures=_relabelled(choice.pictures, bundles[0]))
@@ -118,69 +117,71 @@ def choose_pictures(location: str, part: Part, bundles: Sequence[Bundle]) -> Cho
 def _choose(location: str, part: Part, bundles: Sequence[Bundle]) -> Choice:
     if part == "all":
         data = load_data(location)
-        return Choice(pictures=JoinedPictures(data.train, data.val), what="all pictures")
+        return Choice(pictures=JoinedPictures(data.train, data.val), description="all pictures")
     trained = [(bundle, _as_trained(location, bundle)) for bundle in bundles]
     own = [data for _, data in trained if data is not None]
     if len({data.val.fingerprint() for data in own}) > 1:
         raise HalftoneError(
-            "these models were trained on different splits of this data, so that each has learnt what another is "
-            "judged by: train them with the same --seed and --val-share, or put the held-out pictures into val/"
+            "these models were trained on different splits of this data, so validation pictures of one are training "
+            "pictures of another: train them with the same --seed and --val-share, or put the held-out pictures into "
+            "val/"
         )
     others = [bundle for bundle, data in trained if data is None]
     if own:
-        choice = Choice(pictures=own[0].val, what="the pictures that training held out")
+        choice = Choice(pictures=own[0].val, description="the pictures that training held out")
     else:
-        choice = _of_other_data(location, part, bundles)
-    return _without_learnt(choice, others, location)
+        choice = _choose_other_data(location, part, bundles)
+    return _without_training_images(choice, others, location)
 
 
-def _of_other_data(location: str, part: Part, bundles: Sequence[Bundle]) -> Choice:
-    """What is fair as far as the data and the split of the first trained model tell."""
+def _choose_other_data(location: str, part: Part, bundles: Sequence[Bundle]) -> Choice:
+    """Choose by the split of the data, or by the split settings of the first trained model."""
     splits = [settings for bundle in bundles if (settings := _settings(bundle, "val_share", "seed"))]
     data = load_data(location, **(splits[0] if splits else {}))
     if data.own_split or part == "val":
-        return Choice(pictures=data.val, what="the held-out part of the data")
-    if any(_settings(bundle, "val_share") and learnt_by(bundle) is None for bundle in bundles):
-        # It may well have learnt from most of this data: what the same split holds out is the best guess.
-        return Choice(pictures=data.val, what="the part that the model's --val-share and --seed hold out")
-    return Choice(pictures=JoinedPictures(data.train, data.val), what="all pictures")
+        return Choice(pictures=data.val, description="the held-out part of the data")
+    if any(_settings(bundle, "val_share") and training_digests(bundle) is None for bundle in bundles):
+        # The model may have been trained on most of this data: the part held out by the same split is the best guess.
+        return Choice(pictures=data.val, description="the part that the model's --val-share and --seed hold out")
+    return Choice(pictures=JoinedPictures(data.train, data.val), description="all pictures")
 
 
-def _without_learnt(choice: Choice, bundles: Sequence[Bundle], location: str) -> Choice:
-    """Leave out what these models are known to have learnt, and say for which of them that is not known."""
-    known = {bundle.manifest.name: learnt_by(bundle) for bundle in bundles}
-    what = choice.what
-    if recorded := [found for found in known.values() if found is not None]:
-        fresh = ~np.isin(digests(choice.pictures), np.concatenate(recorded))
-        learnt = int((~fresh).sum())
-        if not fresh.any():
+def _without_training_images(choice: Choice, bundles: Sequence[Bundle], location: str) -> Choice:
+    """Exclude the known training images of these models, and name the models without a record of them."""
+    by_model = {bundle.manifest.name: training_digests(bundle) for bundle in bundles}
+    description = choice.description
+    if recorded := [hashes for hashes in by_model.values() if hashes is not None]:
+        unseen = ~np.isin(digests(choice.pictures), np.concatenate(recorded))
+        excluded = int((~unseen).sum())
+        if not unseen.any():
             raise HalftoneError(
-                f"the models have learnt every picture of --data {location} that they could be judged by: name "
-                "pictures that they were not trained on, or ask for all of them with --part all"
+                f"the models were trained on every picture of --data {location} that they could be evaluated on: name "
+                "other pictures, or evaluate on all of them with --part all"
             )
-        choice = replace(choice, pictures=SelectedPictures(choice.pictures, np.flatnonzero(fresh)), learnt=learnt)
-        what += f", without {learnt:,} that were learnt" if learnt else ", none of which was learnt"
-    unknown = [name for name, found in known.items() if found is None]
+        pictures = SelectedPictures(choice.pictures, np.flatnonzero(unseen))
+        choice = replace(choice, pictures=pictures, excluded=excluded)
+        description += f", without {excluded:,} training pictures" if excluded else ", no training pictures among them"
+    unknown = [name for name, hashes in by_model.items() if hashes is None]
     if unknown:
-        what += f" (what {' and '.join(unknown)} learnt from is not recorded)"
-    return replace(choice, what=what)
+        description += f" (the training pictures of {' and '.join(unknown)} are not recorded)"
+    return replace(choice, description=description)
 
 
 def _settings(bundle: Bundle, *names: str) -> dict[str, Any]:
-    """Those of the settings that the bundle was trained with."""
+    """Return those of the named settings that the bundle's training has recorded."""
     settings = bundle.manifest.training.get("config", {})
     return {name: settings[name] for name in names if name in settings}
 
 
 def _as_trained(location: str, bundle: Bundle) -> Data | None:
-    """The data with the split that the bundle was trained with; None if it was trained on other data."""
+    """Return the data with the split of the bundle's training; None if the bundle was trained on other data."""
     fingerprint = bundle.manifest.training.get("data", {}).get("fingerprint")
     if fingerprint is None:
         return None
     try:
         data = load_data(location, **_settings(bundle, "val_share", "seed", "limit"))
     except HalftoneError:
-        # That training's --limit may not suit this data; whatever else is wrong shows when it is loaded without.
+        # The --limit of that training may not suit this data; other errors recur when it is loaded without a limit.
         return None
     return data if data.fingerprint() == fingerprint else None
 
@@ -192,19 +193,19 @@ def _relabelled(pictures: Pictures, bundle: Bundle) -> Pictures:
     if unknown:
         some = ", ".join(manifest.labels[:5]) + (", …" if len(manifest.labels) > 5 else "")
         raise HalftoneError(
-            f"the data has the class {unknown[0]!r}, which {manifest.name} does not know: name the classes as the "
-            f"model does ({some})"
+            f"the data has the class {unknown[0]!r}, which {manifest.name} does not have: use the model's names for "
+            f"the classes ({some})"
         )
     index = np.array([places[label] for label in pictures.labels], dtype=np.int64)
     return RelabelledPictures(pictures, labels=manifest.labels, index=index)
 
 
 def check_same_classes(bundles: Sequence[Bundle]) -> None:
-    """Raises HalftoneError where two bundles do not know the same classes, in whatever order."""
+    """Raise HalftoneError if the sets of classes of two bundles differ; their order may."""
     first = bundles[0].manifest
     for other in bundles[1:]:
         if set(other.manifest.labels) != set(first.labels):
             raise HalftoneError(
-                f"{first.name} and {other.manifest.name} know different classes, so their answers can't be averaged: "
-                "evaluate them one by one"
+                f"{first.name} and {other.manifest.name} have different classes, so their predictions can't be "
+                "averaged: evaluate them separately"
             )

@@ -1,4 +1,4 @@
-"""What a set of probabilities is worth on labelled pictures: every figure that evaluation and the report show."""
+"""Classification metrics of predicted probabilities, for evaluation and the report."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TINY = float(np.finfo(np.float64).tiny)
 
 
 def classification_metrics(probabilities: Probabilities, targets: Targets, labels: tuple[str, ...]) -> dict[str, Any]:
-    """Every figure, JSON-ready.
+    """Return all metrics, JSON-ready.
 
     Args:
         probabilities: float64 (N, C), rows that sum to 1.
@@ -42,30 +42,32 @@ def classification_metrics(probabilities: Probabilities, targets: Targets, label
 
 
 def in_best(probabilities: Probabilities, targets: Targets, k: int) -> npt.NDArray[np.bool_]:
-    """bool (N,): whether the true class is among the k most likely; ties count for the lower index."""
+    """Return bool (N,): True if the true class is among the k most likely; ties go to the lower index."""
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
     return np.asarray((order == targets[:, None]).any(axis=1))
 
 
 def negative_log_likelihood(probabilities: Probabilities, targets: Targets) -> float:
-    """Mean surprise at the true classes, in nats."""
+    """Return the mean negative log-probability of the true classes, in nats."""
     true = probabilities[np.arange(len(targets)), targets]
     return float(-np.log(np.maximum(true, TINY)).mean()) if len(targets) else 0.0
 
 
-def confusion(answers: npt.NDArray[np.int64], targets: Targets, classes: int) -> npt.NDArray[np.int64]:
-    """int64 (C, C): how many pictures of the row's class were taken for the column's."""
-    return np.bincount(targets * classes + answers, minlength=classes * classes).reshape(classes, classes)
+def confusion(predicted: npt.NDArray[np.int64], targets: Targets, classes: int) -> npt.NDArray[np.int64]:
+    """Return int64 (C, C): the number of images by true class (row) and predicted class (column)."""
+    return np.bincount(targets * classes + predicted, minlength=classes * classes).reshape(classes, classes)
 
 
 def per_class(matrix: npt.NDArray[np.int64], labels: tuple[str, ...]) -> list[dict[str, Any]]:
-    """One entry per class: `label`, `images`, `precision`, `recall`, `f1` (0 where undefined), `taken_for`.
+    """Return one entry per class: `label`, `images`, `precision`, `recall`, `f1`, `taken_for`.
+
+    An undefined ratio is 0. `taken_for` is the most frequent wrong prediction, or empty.
 
     Args:
         matrix: the confusion matrix, int64 (C, C).
         labels: C class names.
     """
-    right, images, answered = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
+    correct, images, predicted = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
     entries = []
     for index, label in enumerate(labels):
         wrong = matrix[index].copy()
@@ -74,9 +76,9 @@ def per_class(matrix: npt.NDArray[np.int64], labels: tuple[str, ...]) -> list[di
             {
                 "label": label,
                 "images": int(images[index]),
-                "precision": _share(right[index], answered[index]),
-                "recall": _share(right[index], images[index]),
-                "f1": _share(2 * right[index], images[index] + answered[index]),
+                "precision": _share(correct[index], predicted[index]),
+                "recall": _share(correct[index], images[index]),
+                "f1": _share(2 * correct[index], images[index] + predicted[index]),
                 "taken_for": labels[int(wrong.argmax())] if wrong.any() else "",
             }
         )

@@ -1,4 +1,4 @@
-"""What a trained bundle answers on labelled pictures."""
+"""Predictions of a trained bundle for labelled images."""
 
 from __future__ import annotations
 
@@ -29,33 +29,33 @@ def probabilities(
     max_corrupt_share: float,
     progress: Progress,
 ) -> tuple[Probabilities, npt.NDArray[np.bool_]]:
-    """The model's calibrated answers.
+    """Return the calibrated probabilities of the model.
 
     Args:
-        bundle: the model; it must know the classes of `pictures`.
-        pictures: what to ask about.
-        batch: pictures per forward pass.
+        bundle: the model; it must have the classes of `pictures`.
+        pictures: the images.
+        batch: images per forward pass.
         workers: processes that read them.
-        device: where to run.
-        max_corrupt_share: share of unreadable pictures that is put up with.
-        progress: where to show how far it is.
+        device: device of the network.
+        max_corrupt_share: largest allowed share of unreadable images.
+        progress: shows the progress.
 
     Returns:
-        float64 (N, C) with columns in the order of `pictures.labels`, and bool (N,): whether the picture could be read;
-        rows of the others mean nothing.
+        float64 (N, C) with columns in the order of `pictures.labels`, and bool (N,): True for a readable image. The
+        rows of the others are meaningless.
 
     Raises:
-        CorruptDataError: too many pictures can't be read.
+        CorruptDataError: too many images can't be read.
     """
     manifest = bundle.manifest
     graph = ServingGraph(load_module(bundle), manifest.input).eval().to(device)
-    seen = PictureSet(pictures, EvaluationView(manifest.input), seed=0, max_corrupt_share=max_corrupt_share)
+    dataset = PictureSet(pictures, EvaluationView(manifest.input), seed=0, max_corrupt_share=max_corrupt_share)
     task = progress.add_task(escape(manifest.name), total=len(pictures))
     logits = []
-    for pixels, _ in ValidationFeed(seen, batch=batch, workers=workers, pin=device.type == "cuda"):
+    for pixels, _ in ValidationFeed(dataset, batch=batch, workers=workers, pin=device.type == "cuda"):
         logits.append(graph(pixels.to(device)).cpu().numpy())
         progress.advance(task, len(pixels))
     readable = np.ones(len(pictures), dtype=bool)
-    readable[seen.broken().numpy()] = False
+    readable[dataset.broken().numpy()] = False
     order = [manifest.labels.index(label) for label in pictures.labels]
     return softmax(np.concatenate(logits)[:, order], manifest.temperature), readable

@@ -1,4 +1,4 @@
-"""What a run is made of: the network with what learns in it, the batches, and what it is taught."""
+"""Construction of a run's parts: network, optimiser, batches and training targets."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from models.graph import Normalise
 from models.spec import Architecture, InputSpec
 from models.weights import Start, start
 from training.config.defaults import input_spec
+from training.config.recipe import Objective
 from training.config.train import TrainConfig
 from training.data.augment import EvaluationView, build_augment
-from training.data.balance import class_weights, sampling_weights
+from training.data.balance import Balancing, balancing
 from training.data.dataset import PictureSet
 from training.data.loader import TrainingFeed, ValidationFeed, default_workers
 from training.data.pictures import Data
@@ -33,93 +34,113 @@ from training.optim.transfer import HEAD, freezing
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What a run is made of."""
+    """Parts of a run before its first step."""
 
     network: Architecture
     spec: InputSpec
     start: Start
     loop: Loop
 
+    warnings: tuple[str, ...] = ()
+    """For the user, about the data and the settings together."""
+
 
 def build(config: TrainConfig, data: Data, world: World) -> Parts:
-    """Everything that a run needs, at its beginning.
+    """Build the parts of a run with its initial weights.
 
     Args:
         config: resolved settings.
-        data: the pictures.
+        data: training and validation images.
         world: the processes that train together.
 
     Raises:
-        HalftoneError: the model, its weights, the teacher or the precision can't be had.
+        HalftoneError: the model, its weights, the teacher, the precision or the batch size can't be used.
     """
-    recipe, network = config.settings, architecture(config.model)
-    transfer, classes = recipe.transfer, len(data.train.labels)
-    spec = input_spec(network, transfer)
-    began = start(
+    recipe, network, labels = config.settings, architecture(config.model), data.train.labels
+    spec = input_spec(network, recipe.transfer)
+    balance = balancing(recipe.objective.balance, data.train.targets, labels)
+    initial = start(
         network,
         config.weights,
-        classes=classes,
+        classes=len(labels),
         size=spec.size,
         seed=config.seed,
-        drop_rate=transfer.dropout,
-        drop_path_rate=transfer.drop_path,
+        drop_rate=recipe.transfer.dropout,
+        drop_path_rate=recipe.transfer.drop_path,
     )
-    layers = freezing(network, transfer, pictures=len(data.train), pretrained=began.pretrained)
-    learns = layers.learning_from(recipe.epochs - 1) < HEAD
-    how = precision(recipe.amp, began.module, world.device, backbone_learns=learns)
-    module = _synchronised(how.place(began.module), world)
-    groups = parameter_groups(module, network, recipe.optimisation, transfer, pretrained=began.pretrained)
-    optimiser = build_optimiser(groups, recipe.optimisation)
-    learner = Learner(module, layers, optimiser, how, recipe.optimisation, compiled=config.running.compile, world=world)
-    training, validation = _feeds(config, data, spec, world)
+    learner = _learner(config, network, initial, world, pictures=len(data.train))
+    training, validation = _feeds(config, data, spec, balance, world)
     loop = Loop(
         learner,
         recipe,
-        _targets(config, data, spec, world),
+        _targets(recipe.objective, labels, spec, balance, world.device, seed=config.seed),
         Normalise(spec).to(world.device),
         training,
         validation,
         world=world,
         seed=config.seed,
     )
-    return Parts(network=network, spec=spec, start=replace(began, module=module), loop=loop)
+    return Parts(
+        network=network,
+        spec=spec,
+        start=replace(initial, module=learner.module),
+        loop=loop,
+        warnings=(balance.warning,) if balance.warning else (),
+    )
+
+
+def _learner(config: TrainConfig, network: Architecture, initial: Start, world: World, *, pictures: int) -> Learner:
+    recipe = config.settings
+    layers = freezing(network, recipe.transfer, pictures=pictures, pretrained=initial.pretrained)
+    backbone_trained = layers.lowest_trained(recipe.epochs - 1) < HEAD
+    how = precision(recipe.amp, initial.module, world.device, backbone_trained=backbone_trained)
+    module = _synchronised(how.place(initial.module), world)
+    groups = parameter_groups(module, network, recipe.optimisation, recipe.transfer, pretrained=initial.pretrained)
+    optimiser = build_optimiser(groups, recipe.optimisation)
+    return Learner(module, layers, optimiser, how, recipe.optimisation, compiled=config.running.compile, world=world)
 
 
 def _synchronised(module: torch.nn.Module, world: World) -> torch.nn.Module:
-    """On several GPUs, batch norms that see the whole batch instead of one GPU's part."""
-    # Not torch's own conversion: it drops the activation that timm keeps inside its batch norms.
+    """On several GPUs, replace batch norms by ones that see the whole batch instead of one GPU's part."""
     return synchronised(module) if world.size > 1 and world.device.type == "cuda" else module
 
 
 def synchronised(module: torch.nn.Module) -> torch.nn.Module:
-    """The network with every batch norm replaced by one that averages over all processes."""
+    """Replace every batch norm by one that averages over all processes."""
+    # Not torch's own conversion: it drops the activation that timm keeps inside its batch norms.
     convert: Any = convert_sync_batchnorm
     converted: torch.nn.Module = convert(module)
     return converted
 
 
-def _targets(config: TrainConfig, data: Data, spec: InputSpec, world: World) -> Targets:
-    objective, labels = config.settings.objective, data.train.labels
-    weights = None
-    if objective.balance == "weights":
-        weights = torch.as_tensor(class_weights(data.train.targets, len(labels))).float().to(world.device)
+def _targets(
+    objective: Objective,
+    labels: tuple[str, ...],
+    spec: InputSpec,
+    balance: Balancing,
+    device: torch.device,
+    *,
+    seed: int,
+) -> Targets:
+    weights = None if balance.loss_weights is None else torch.as_tensor(balance.loss_weights).to(device)
     teacher = None
     if objective.teacher is not None:
-        teacher = load_teacher(objective.teacher, labels, spec, objective).to(world.device)
+        teacher = load_teacher(objective.teacher, labels, spec, objective).to(device)
     return Targets(
         smoothing=objective.smoothing,
         weights=weights,
-        mixing=Mixing(objective, len(labels), config.seed) if objective.mixes else None,
+        mixing=Mixing(objective, len(labels), seed) if objective.mixes else None,
         teacher=teacher,
         teacher_share=objective.teacher_share,
     )
 
 
-def _feeds(config: TrainConfig, data: Data, spec: InputSpec, world: World) -> tuple[TrainingFeed, ValidationFeed]:
-    recipe, objective = config.settings, config.settings.objective
+def _feeds(
+    config: TrainConfig, data: Data, spec: InputSpec, balance: Balancing, world: World
+) -> tuple[TrainingFeed, ValidationFeed]:
+    recipe = config.settings
     if len(data.val) < world.size:
-        raise HalftoneError(f"{len(data.val)} pictures to judge by are too few for {world.size} processes")
-    weights = sampling_weights(data.train.targets, len(data.train.labels)) if objective.balance == "sampler" else None
+        raise HalftoneError(f"{len(data.val)} validation pictures are too few for {world.size} processes")
     plan = Plan(
         pictures=len(data.train),
         batch=recipe.batch,
@@ -127,8 +148,8 @@ def _feeds(config: TrainConfig, data: Data, spec: InputSpec, world: World) -> tu
         rank=world.rank,
         world=world.size,
         seed=config.seed,
-        pairs=objective.mixes,
-        weights=weights,
+        pairs=recipe.objective.mixes,
+        weights=balance.sampling_weights,
     )
     _check_batches(plan)
     workers = default_workers(world.size) if config.running.workers is None else config.running.workers
@@ -143,7 +164,7 @@ def _feeds(config: TrainConfig, data: Data, spec: InputSpec, world: World) -> tu
 
 
 def _check_batches(plan: Plan) -> None:
-    """Refuse single pictures: batch norm can't learn from one where it sees one value of it, as after pooling."""
+    """Refuse batches of a single image, from which a batch norm after pooling can't compute a variance."""
     if plan.least >= 2:
         return
     # No batch is smaller than half the largest, less the rounding of pairs.
@@ -152,6 +173,6 @@ def _check_batches(plan: Plan) -> None:
         f"use --batch {enough} or more" if plan.pictures >= 2 * plan.world else "use fewer processes, or more pictures"
     )
     raise HalftoneError(
-        f"--batch {plan.batch} deals {plan.pictures} training pictures so that one of {plan.world} processes has "
-        f"{plan.least} at once, and two are needed: {fix}"
+        f"--batch {plan.batch} splits {plan.pictures} training pictures so that a batch of one of the {plan.world} "
+        f"processes has {plan.least}, but it needs two: {fix}"
     )

@@ -1,12 +1,13 @@
-"""Where an unfinished run lives: `.NAME.training/` beside the bundle, with checkpoints that are whole or absent.
+"""Checkpoints of an unfinished run, written atomically into the folder `.NAME.training/` next to the bundle.
 
-    run.json                     what the run is: settings, data fingerprint
+    run.json                     identity of the run: settings, data fingerprint
     last-EPOCH-STEP/             weights.safetensors (the network) and resume.pt (optimiser, scaler, average, position)
     best-EPOCH/                  weights.safetensors of the best epoch so far
-    tensorboard/                 the curves, which stay when the run is done
+    tensorboard/                 the curves, which stay after the run
 
-A checkpoint is written beside the old one, flushed, and renamed; only then is the old one removed. So a process killed
-at any moment, or a full disk, leaves the last good one. Nothing is unpickled: `torch.load` reads plain values only.
+A checkpoint is written to a temporary folder, flushed, and renamed; only then is the old one removed. A process killed
+at any moment, or a full disk, therefore leaves the last good one. Nothing is unpickled: `torch.load` reads plain values
+only.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ if TYPE_CHECKING:
 State: TypeAlias = "dict[str, torch.Tensor]"
 
 NO_ROOM = 2**16
-"""Bytes that a disk on which a write just failed may still have free and be called full."""
+"""After a failed write, a disk with fewer free bytes counts as full."""
 
 
 class RunFolder:
-    """The folder of an unfinished run.
+    """Folder of an unfinished run.
 
     Args:
-        output: the bundle's folder that the run will make.
+        output: folder of the bundle that the run will write.
     """
 
     def __init__(self, output: Path) -> None:
@@ -50,18 +51,18 @@ class RunFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other runs with the same output away.
+        """Lock the output against other runs.
 
         Raises:
-            HalftoneError: another process trains into it.
+            HalftoneError: another process has locked it, or the folder can't be created.
         """
         if any(parent.exists() and not parent.is_dir() for parent in self.path.parents):
-            raise HalftoneError(f"--output {self.output}: {self.output.parent} is no folder; choose another place")
+            raise HalftoneError(f"--output {self.output}: {self.output.parent} is not a folder; choose another place")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except PermissionError:
             raise HalftoneError(
-                f"--output {self.output}: {self.output.parent} can't be written: choose another place, or `chmod u+rwx`"
+                f"--output {self.output}: {self.output.parent} can't be written: choose another place, or use `chmod`"
             ) from None
         with (self.path / LOCK).open("w") as file:
             try:
@@ -69,12 +70,12 @@ class RunFolder:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise HalftoneError(
-                    f"another process is training {self.output}: wait for it, or choose another --output"
+                    f"another process is training {self.output}: wait until it ends, or choose another --output"
                 ) from None
             yield
 
     def identity(self) -> dict[str, Any] | None:
-        """What the unfinished run is, or None where there is none."""
+        """Return settings and lineage of the unfinished run; None if there is no such run."""
         path = self.path / RUN
         if not path.is_file():
             return None
@@ -82,19 +83,19 @@ class RunFolder:
         return identity
 
     def begin(self, identity: dict[str, Any]) -> None:
-        """Record what the run is."""
+        """Record settings and lineage of a new run."""
         write_atomic(self.path / RUN, (json.dumps(identity, indent=1) + "\n").encode())
 
     def discard(self) -> None:
-        """Throw away what is left of an earlier run, its curves too."""
-        # What the run is goes first: what is killed in between must not be taken for a run to resume.
+        """Remove the files of an earlier run, including its curves."""
+        # The identity first: after a kill, the remaining files must not pass for a run to resume.
         for entry in sorted(self.path.iterdir(), key=lambda entry: entry.name != RUN):
             if entry.name != LOCK:
                 _remove(entry)
 
     def finish(self) -> None:
-        """Remove what only a resumed run needs; the curves stay."""
-        # What the run is goes last: until then the same command ends what is killed in between.
+        """Remove the files that only a resumed run needs; the curves stay."""
+        # The identity last: after a kill, the same command still finishes the removal.
         for entry in sorted(self.path.iterdir(), key=lambda entry: entry.name == RUN):
             if entry.name != "tensorboard":
                 _remove(entry)
@@ -102,13 +103,13 @@ class RunFolder:
             self.path.rmdir()
 
     def save_last(self, name: str, weights: State, resume: dict[str, Any], *, best_epoch: int) -> None:
-        """Make this the checkpoint to resume from.
+        """Write the checkpoint to resume from.
 
         Args:
-            name: grows with the progress, such as `00002-000000140`.
+            name: sorts by progress, such as `00002-000000140`.
             weights: the network.
             resume: plain values and tensors.
-            best_epoch: the epoch whose weights are the best by this checkpoint; 0 where there is none yet.
+            best_epoch: the best epoch up to this checkpoint; 0 before the first.
 
         Raises:
             HalftoneError: the disk is full or the folder can't be written; the previous checkpoint is intact.
@@ -117,18 +118,18 @@ class RunFolder:
         import torch
 
         with self._writing(f"last-{name}") as folder:
-            safetensors.torch.save_file(_plain(weights), folder / WEIGHTS)
+            safetensors.torch.save_file(_on_cpu(weights), folder / WEIGHTS)
             torch.save(resume, folder / RESUME)
         for folder in sorted(self.path.glob("last-*"))[:-1]:
             _remove(folder)
-        # Other best weights go last: until now a resumed run could still have needed them. A later epoch's may be there
-        # too, from before a kill: by this checkpoint it has still to be learnt, and may turn out otherwise.
+        # Other best weights go last: until here a resumed run could still need them. Those of a later epoch, left by a
+        # killed process, go too: a run resumed from this checkpoint trains that epoch again.
         for folder in self.path.glob("best-*"):
             if folder.name != _best(best_epoch):
                 _remove(folder)
 
     def save_best(self, epoch: int, weights: State) -> None:
-        """Keep the best epoch's weights; the older best ones stay until the next `save_last`.
+        """Write the weights of the best epoch; older ones stay until the next `save_last`.
 
         Raises:
             HalftoneError: see `save_last`.
@@ -136,13 +137,13 @@ class RunFolder:
         import safetensors.torch
 
         with self._writing(_best(epoch)) as folder:
-            safetensors.torch.save_file(_plain(weights), folder / WEIGHTS)
+            safetensors.torch.save_file(_on_cpu(weights), folder / WEIGHTS)
 
     def load_last(self) -> tuple[State, dict[str, Any]] | None:
-        """The newest whole checkpoint, on the CPU, or None where there is none.
+        """Return weights and resume state of the newest checkpoint, on the CPU; None if there is no checkpoint.
 
         Raises:
-            HalftoneError: it is damaged.
+            HalftoneError: the checkpoint is damaged.
         """
         folders = sorted(self.path.glob("last-*"))
         if not folders:
@@ -153,14 +154,14 @@ class RunFolder:
         try:
             resume = torch.load(folders[-1] / RESUME, map_location="cpu", weights_only=True)
             return safetensors.torch.load_file(folders[-1] / WEIGHTS), resume
-        # Both libraries raise many types on damaged files.
+        # Both libraries raise many types of errors for damaged files.
         except Exception as error:
             raise HalftoneError(
-                f"the checkpoint {folders[-1]} is damaged ({type(error).__name__}): start anew with --restart"
+                f"the checkpoint {folders[-1]} is damaged ({type(error).__name__}): start again with --restart"
             ) from error
 
     def load_best(self, epoch: int) -> State:
-        """The weights of the best epoch, on the CPU."""
+        """Return the weights of the best epoch, on the CPU."""
         import safetensors.torch
 
         state: State = safetensors.torch.load_file(self.path / _best(epoch) / WEIGHTS)
@@ -189,27 +190,28 @@ def _best(epoch: int) -> str:
     return f"best-{epoch:05d}"
 
 
-def _plain(state: State) -> State:
+def _on_cpu(state: State) -> State:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
 
 
 def _is_full(folder: Path, error: Exception) -> bool:
-    """Whether there is no room; safetensors puts the system's error into its text, torch.save only "write failed"."""
+    """Return True if the disk is full."""
+    # safetensors has the system's error in its text only, and torch.save says "write failed".
     known = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
     return known or shutil.disk_usage(folder).free < NO_ROOM
 
 
 def _write_error(folder: Path, error: Exception, *, full: bool, kept: list[str]) -> HalftoneError:
     cause = "the disk is full" if full else f"writing failed ({error})"
-    good = f"the checkpoint before it is intact ({kept[-1]})" if kept else "there was no checkpoint before it"
+    previous = f"the previous checkpoint is intact ({kept[-1]})" if kept else "there was no previous checkpoint"
     return HalftoneError(
-        f"{cause}: no checkpoint could be saved in {folder}; {good}: free some space, then repeat the command"
+        f"{cause}: no checkpoint could be saved in {folder}; {previous}: free some space, then repeat the command"
     )
 
 
 def _remove(path: Path) -> None:
     if path.is_dir():
-        # Renamed first: half a folder must never pass for a checkpoint.
+        # Renamed first: a partly removed folder must never pass for a checkpoint.
         doomed = path.with_name(f".{path.name.lstrip('.')}.old")
         shutil.rmtree(doomed, ignore_errors=True)
         path.rename(doomed)

@@ -1,6 +1,6 @@
-"""The processes that train together: one, or several under `torchrun --nproc-per-node N -m training …`.
+"""Distributed training: one process, or several under `torchrun --nproc-per-node N -m training …`.
 
-Gradients are averaged by DistributedDataParallel; NCCL between GPUs, gloo between CPUs.
+DistributedDataParallel averages the gradients, over NCCL between GPUs and gloo between CPUs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from models.common.errors import HalftoneError
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """This process among its peers."""
+    """Rank, world size and device of a process, with the collective operations of a run."""
 
     rank: int = 0
     size: int = 1
@@ -27,11 +27,11 @@ class World:
 
     @property
     def main(self) -> bool:
-        """Whether this process writes files and the screen."""
+        """True for the process that writes files and the screen."""
         return self.rank == 0
 
     def total(self, values: torch.Tensor) -> torch.Tensor:
-        """The sum over all processes; the tensor itself where there is one process."""
+        """Return the sum over all processes; the tensor itself if there is only one process."""
         if self.size == 1:
             return values
         summed = values.clone()
@@ -39,18 +39,18 @@ class World:
         return summed
 
     def any(self, *flags: bool) -> tuple[bool, ...]:
-        """For each flag whether it is up in any process: the same answer everywhere."""
+        """Return, for each flag, True if it is set in any process; the same in every process."""
         if self.size == 1:
             return flags
         counts = self.total(torch.tensor(flags, dtype=torch.int32, device=self.device))
         return tuple(count > 0 for count in counts.tolist())
 
     def union(self, marks: torch.Tensor) -> torch.Tensor:
-        """bool (N,), on the CPU: what is marked in any process; the same answer everywhere."""
+        """Return bool (N,), on the CPU: the entries marked in any process; the same in every process."""
         return self.total(marks.to(self.device, torch.int32)).cpu() > 0
 
     def gather(self, rows: torch.Tensor, pictures: int) -> torch.Tensor:
-        """Rows that are dealt round-robin over the processes, back in order, in every process.
+        """Return rows that are distributed round-robin over the processes, in their original order, in every process.
 
         Args:
             rows: (n, …) of this process, the rows rank, rank + size, … of the whole.
@@ -69,16 +69,16 @@ class World:
         return torch.stack(parts, dim=1).reshape(-1, *rows.shape[1:])[:pictures]
 
     def align(self, module: torch.nn.Module) -> None:
-        """Give all processes the main one's statistics of batch norms, which each gathers from its own pictures."""
+        """Copy the batch-norm statistics of the main process to all; each process collects them from its own images."""
         if self.size > 1:
             for buffer in module.buffers():
                 dist.broadcast(buffer, src=0)
 
     def first(self, action: Callable[[], None]) -> None:
-        """Let the main process do something alone, before all go on.
+        """Run the action in the main process, before all processes continue.
 
         Raises:
-            HalftoneError: what the action raises, in the main process; the others end without a word of their own.
+            HalftoneError: raised by the action, in the main process; the others exit without a message.
         """
         failure: HalftoneError | None = None
         if self.main:
@@ -90,20 +90,20 @@ class World:
             raise failure or SystemExit(WRONG_REQUEST)
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes have reached this point."""
         if self.size > 1:
             dist.barrier()
 
 
 @contextlib.contextmanager
 def joined(device: str) -> Iterator[World]:
-    """Join the processes that torchrun started, if it did, and leave them at the end.
+    """Join the process group of torchrun, if there is one, and leave it at the end.
 
     Args:
         device: `auto`, `cpu` or `cuda`.
 
     Raises:
-        HalftoneError: CUDA is asked for and there is none.
+        HalftoneError: `cuda` is requested without a GPU, or there are more processes than GPUs.
     """
     size, local_rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
     place = _device(device, local_rank)
@@ -127,7 +127,7 @@ def _device(name: str, local_rank: int) -> torch.device:
         return torch.device("cpu")
     if local_rank >= torch.cuda.device_count():
         raise HalftoneError(
-            f"there are {torch.cuda.device_count()} GPUs for more processes than that: "
+            f"there are more processes than GPUs ({torch.cuda.device_count()}): "
             "lower torchrun's --nproc-per-node, or use --device cpu"
         )
     return torch.device("cuda", local_rank)

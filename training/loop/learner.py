@@ -1,4 +1,4 @@
-"""Everything of a run that changes from step to step, and therefore is in a checkpoint."""
+"""Training state that changes from step to step and belongs in a checkpoint."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ Row = dict[str, float]
 
 @dataclass(kw_only=True)
 class Position:
-    """How far the run has come, and what it has seen."""
+    """Progress of the run and its results so far."""
 
     epoch: int = 0
     """Finished epochs."""
 
     step: int = 0
-    """Finished optimiser steps of the present epoch."""
+    """Finished optimiser steps of the current epoch."""
 
     seconds: float = 0.0
-    """Time that they took."""
+    """Training time of the current epoch."""
 
     history: list[Row] = field(default_factory=list)
 
@@ -39,30 +39,30 @@ class Position:
     """Number of the best epoch, from 1; 0 before the first."""
 
     def best(self) -> tuple[float, float]:
-        """Accuracy and negated loss of the best epoch: the larger pair is the better one."""
+        """Return the score of the best epoch; lower than any score before the first epoch."""
         return score(self.history[self.best_epoch - 1]) if self.best_epoch else (-1.0, -math.inf)
 
     @property
     def name(self) -> str:
-        """Sorts with the progress."""
+        """Name of the checkpoint; the names sort by progress."""
         return f"{self.epoch:05d}-{self.step:09d}"
 
 
 def score(row: Row) -> tuple[float, float]:
-    """What decides which epoch is the best: validation accuracy, then loss."""
+    """Return validation accuracy and negated loss of an epoch; the largest pair is the best epoch."""
     return row["val_top1"], -row["val_loss"]
 
 
 class Learner:
-    """A network with its optimiser, scaler and average.
+    """Network with its optimiser, loss scaler and weight average.
 
     Args:
         module: the network, on its device.
-        freezing: which layers learn when.
+        freezing: the layers to train, by epoch.
         optimiser: over all its parameters.
-        precision: how it is executed.
-        config: clipping and average.
-        compiled: whether to compile the forward pass.
+        precision: number format, device and memory format.
+        config: clipping and averaging.
+        compiled: True to compile the forward pass.
         world: the processes that train together.
     """
 
@@ -84,29 +84,29 @@ class Learner:
         self.forward: Any = module
 
     def begin_epoch(self, epoch: int) -> None:
-        """Thaw what learns in this epoch and wrap the network for it."""
+        """Unfreeze the layers to train in this epoch and wrap the network for it."""
         self.freezing.apply(self.module, epoch)
         self.freezing.train_mode(self.module, epoch)
         self.forward = self.module
         if self.world.size > 1:
-            # Wrapped anew each epoch: the parameters that it averages must be those that learn now.
+            # Wrapped again in each epoch: it averages only the parameters that are trained when it is constructed.
             devices = [self.world.device] if self.world.device.type == "cuda" else None
             self.forward = DistributedDataParallel(self.module, device_ids=devices)
         if self.compiled:
             self.forward = torch.compile(self.forward)
 
     def clip_gradient(self) -> torch.Tensor:
-        """Limit the gradients; the norm of all of them before, float32 on the device."""
+        """Clip the gradients; return their norm before clipping, float32 on the device."""
         self.scaler.unscale_(self.optimiser)
         parameters = [parameter for parameter in self.module.parameters() if parameter.grad is not None]
         return torch.nn.utils.clip_grad_norm_(parameters, self.clip or math.inf).float()
 
     def update(self, step: int, *, finite: bool) -> None:
-        """Apply the gradients and forget them.
+        """Apply the gradients and reset them.
 
         Args:
             step: global number of this step, from 0.
-            finite: whether their norm is a number; else nothing is applied, and the loss scale of fp16 falls.
+            finite: True if the norm is finite; otherwise no gradient is applied, and the loss scale of fp16 is reduced.
         """
         if self.scaler.is_enabled() or finite:
             self.scaler.step(self.optimiser)
@@ -115,12 +115,12 @@ class Learner:
                 self.ema.update(self.module, step=step)
         self.optimiser.zero_grad()
 
-    def judged(self) -> torch.nn.Module:
-        """The network that is validated and kept: the average where there is one."""
+    def averaged(self) -> torch.nn.Module:
+        """Return the network to validate and save: the weight average if there is one."""
         return self.module if self.ema is None else self.ema.module
 
     def resume_state(self) -> dict[str, Any]:
-        """What `restore` needs beside the network's own weights."""
+        """Return the state for `restore`, without the network's weights."""
         return {
             "optimiser": self.optimiser.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -128,9 +128,9 @@ class Learner:
         }
 
     def restore(self, weights: State, state: dict[str, Any]) -> None:
-        """Become what a checkpoint holds."""
+        """Load the state of a checkpoint."""
         self.module.load_state_dict(weights)
-        # The checkpoint may come from another device, or from before the fused optimiser was used.
+        # A checkpoint of another device, or one without the fused optimiser, has another value of `fused`.
         groups = [group | {"fused": self.optimiser.defaults["fused"]} for group in state["optimiser"]["param_groups"]]
         self.optimiser.load_state_dict(state["optimiser"] | {"param_groups": groups})
         if self.scaler.is_enabled():

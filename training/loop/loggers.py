@@ -1,4 +1,4 @@
-"""Where the curves go besides the report: TensorBoard, Weights & Biases, MLflow; each imported only when asked for."""
+"""Loggers for the curves: TensorBoard, Weights & Biases, MLflow; each imported only if requested."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from training.config.train import LoggerName
 
 
 class Logger(Protocol):
-    """Takes numbers as the run goes on."""
+    """Receiver of metrics during a run."""
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         """Record named values at a global step."""
 
     def close(self) -> None:
-        """Write what is pending."""
+        """Flush and close the logger."""
 
 
 class TensorBoard:
-    """Event files under the run's folder; `tensorboard --logdir` shows them."""
+    """Event files in the run's folder; `tensorboard --logdir` shows them."""
 
     def __init__(self, folder: Path, name: str, config: dict[str, Any], step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        # Steps that a killed run had logged beyond its last checkpoint are hidden.
+        # Hides the steps that a killed run logged after its last checkpoint.
         self.writer: Any = SummaryWriter(folder / "tensorboard", purge_step=step or None)
 
     def log(self, values: Mapping[str, float], step: int) -> None:
@@ -43,7 +43,7 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A run in the project `halftone`; a resumed run continues its own, a new one of the same name begins another."""
+    """Run in the project `halftone`; a resumed run continues its own, a new run of the same name starts another."""
 
     def __init__(self, folder: Path, name: str, config: dict[str, Any], step: int) -> None:
         wandb = _installed("wandb")
@@ -64,7 +64,7 @@ class WeightsAndBiases:
 
 
 class MLflow:
-    """A run in the experiment `halftone`."""
+    """Run in the experiment `halftone`."""
 
     def __init__(self, folder: Path, name: str, config: dict[str, Any], step: int) -> None:
         self.mlflow = _installed("mlflow")
@@ -91,17 +91,17 @@ _LOGGERS: dict[LoggerName, type[TensorBoard] | type[WeightsAndBiases] | type[MLf
 def open_loggers(
     names: Sequence[LoggerName], *, folder: Path, name: str, config: dict[str, Any], step: int
 ) -> list[Logger]:
-    """The loggers asked for.
+    """Open the requested loggers.
 
     Args:
-        names: which.
-        folder: where local files go.
+        names: the loggers; repeated names count once.
+        folder: for local files.
         name: the run's name.
         config: the resolved settings.
-        step: global step that the run starts at.
+        step: global step at which the run starts.
 
     Raises:
-        HalftoneError: one is not installed.
+        HalftoneError: a logger is not installed.
     """
     return [_LOGGERS[logger](folder, name, config, step) for logger in dict.fromkeys(names)]
 

@@ -1,7 +1,7 @@
-"""The training loop, to be read in one sitting: epochs of steps, a validation after each, checkpoints in between.
+"""Training loop: epochs of optimiser steps, a validation after each epoch, checkpoints in between.
 
-A step's random numbers, order and rates come from its number alone, so what a run has to remember is the weights, the
-optimiser, and the position: a run killed anywhere goes on from its last checkpoint as if nothing had happened.
+The random numbers, the order and the learning rates of a step are functions of its number. A checkpoint therefore holds
+the weights, the optimiser and the position alone, and a killed run continues exactly as if it had not been interrupted.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from training.loop.learner import Learner, Position, Row, score
 from training.loop.loggers import Logger
 from training.loop.progress import Display
 from training.loop.signals import StoppedError, StopRequest
-from training.loop.validate import answers, figures
+from training.loop.validate import validate, validation_metrics
 from training.optim.objective import Targets, correct
 from training.optim.optimizers import head_rate, set_rates
 from training.optim.schedule import factor
 
 MICRO_BATCHES = 1 << 20
-"""Room for the micro-batches of a step in the numbers that mixing is seeded with."""
+"""Upper bound of the micro-batches per step: the seeds of mixing are step number times this, plus the micro-batch."""
 
 
 class Loop:
-    """One run from where it is to its end.
+    """One run, from its current position to its end.
 
     Args:
-        learner: the network and all that learns with it.
+        learner: the network with its optimiser.
         recipe: settings.
-        targets: what it is taught.
-        normalise: pixels to planes, on the device.
-        training: batches to learn from.
-        validation: batches to judge by.
+        targets: labels and loss.
+        normalise: converts pixels to input planes, on the device.
+        training: training batches.
+        validation: validation batches.
         world: the processes that train together.
         seed: the run's seed.
     """
@@ -67,7 +67,7 @@ class Loop:
         self.world, self.seed = world, seed
         self.steps_per_epoch = training.plan.steps
         self.position = Position()
-        # Of the present epoch: sum of losses, right answers, pictures.
+        # Of the current epoch: sum of the losses, correct predictions, images.
         self.sums = torch.zeros(3, dtype=torch.float64, device=world.device)
 
     def run(
@@ -79,47 +79,47 @@ class Loop:
         *,
         checkpoint_seconds: float,
     ) -> None:
-        """Train until the last epoch or until patience ends.
+        """Train until the last epoch or until early stopping.
 
         Args:
-            folder: where checkpoints go.
-            display: what the user sees.
-            loggers: where the curves go.
-            stop: raised by Ctrl-C.
+            folder: receives the checkpoints.
+            display: shows the progress.
+            loggers: receive the curves.
+            stop: set by SIGINT and SIGTERM.
             checkpoint_seconds: longest time between two checkpoints.
 
         Raises:
             StoppedError: the user stopped the run.
-            HalftoneError: the loss is no number, or a checkpoint can't be written.
+            HalftoneError: the loss is not finite, or a checkpoint can't be written.
         """
-        self.log_again(loggers)
+        self.log_last_epoch(loggers)
         while not self.finished():
-            rows = self.train_epoch(folder, display, stop, checkpoint_seconds)
-            best = self.end_epoch(rows, folder)
-            display.epoch(rows, epochs=self.recipe.epochs, best=best)
-            display.unreadable(self.unreadable())
+            row = self.train_epoch(folder, display, stop, checkpoint_seconds)
+            best = self.end_epoch(row, folder)
+            display.epoch(row, epochs=self.recipe.epochs, best=best)
+            display.warn_unreadable(self.unreadable())
             for logger in loggers:
-                logger.log(rows, self.global_step())
+                logger.log(row, self.global_step())
 
-    def log_again(self, loggers: Sequence[Logger]) -> None:
-        """Log the last epoch anew where the run goes on from its end: a kill may have come before its first time."""
+    def log_last_epoch(self, loggers: Sequence[Logger]) -> None:
+        """Log the last epoch again if the run resumes at its end: a kill may have prevented the first time."""
         position = self.position
         if position.history and position.step == 0:
             for logger in loggers:
                 logger.log(position.history[-1], self.global_step())
 
     def finished(self) -> bool:
-        """Whether all epochs are done, or no better one came for as long as patience allows."""
+        """Return True if all epochs are done, or if early stopping ends the run."""
         position, patience = self.position, self.recipe.patience
-        out_of_patience = 0 < patience <= position.epoch - position.best_epoch
-        return position.epoch >= self.recipe.epochs or out_of_patience
+        stop_early = 0 < patience <= position.epoch - position.best_epoch
+        return position.epoch >= self.recipe.epochs or stop_early
 
     def global_step(self) -> int:
-        """Optimiser steps since the run began."""
+        """Return the number of optimiser steps since the start of the run."""
         return self.position.epoch * self.steps_per_epoch + self.position.step
 
     def train_epoch(self, folder: RunFolder, display: Display, stop: StopRequest, checkpoint_seconds: float) -> Row:
-        """Learn from the pictures that are left of this epoch; its figures so far."""
+        """Train on the remaining images of this epoch and return its training metrics."""
         position = self.position
         self.learner.begin_epoch(position.epoch)
         clock = saved = time.monotonic()
@@ -130,19 +130,19 @@ class Loop:
             position.seconds, clock = position.seconds + now - clock, now
             if display.due():
                 self.show(display)
-            stopped, due = self.world.any(stop.raised, now - saved >= checkpoint_seconds)
+            stopped, due = self.world.any(stop.pending, now - saved >= checkpoint_seconds)
             if stopped or due:
                 self.save(folder)
                 clock = saved = time.monotonic()
             if stopped:
                 raise StoppedError
-        return self.epoch_figures()
+        return self.training_metrics()
 
-    def epoch_figures(self) -> Row:
-        """The finished epoch's row of the history as far as training knows it."""
+    def training_metrics(self) -> Row:
+        """Return the finished epoch's row of the history, without validation."""
         loss, top1, pictures = self.means(self.world.total(self.sums))
         seconds = self.position.seconds
-        set_rates(self.learner.optimiser, self.rate(self.global_step() - 1))
+        set_rates(self.learner.optimiser, self.rate_factor(self.global_step() - 1))
         return {
             "lr": head_rate(self.learner.optimiser),
             "train_loss": loss,
@@ -152,7 +152,7 @@ class Loop:
         }
 
     def show(self, display: Display) -> None:
-        """Tell the user where the run is, by this process's share of it."""
+        """Display the progress, estimated from this process's share."""
         position, (loss, top1, pictures) = self.position, self.means(self.sums)
         display.step(
             self.global_step(),
@@ -162,105 +162,105 @@ class Loop:
             images_per_second=pictures * self.world.size / position.seconds,
         )
 
-    def rate(self, number: int) -> float:
-        """The schedule's factor at a global step."""
-        return factor(self.recipe.schedule, number, steps_per_epoch=self.steps_per_epoch, epochs=self.recipe.epochs)
+    def rate_factor(self, step: int) -> float:
+        """Return the schedule's factor on the learning rates at a global step."""
+        return factor(self.recipe.schedule, step, steps_per_epoch=self.steps_per_epoch, epochs=self.recipe.epochs)
 
     def train_step(self, step: Step, batches: Sequence[Batch]) -> None:
-        """One optimiser step over its micro-batches."""
+        """Do one optimiser step over its micro-batches."""
         number = self.global_step()
         seed_step(self.seed, number, self.world.rank)
-        set_rates(self.learner.optimiser, self.rate(number))
+        set_rates(self.learner.optimiser, self.rate_factor(number))
         counts = []
         for index, batch in enumerate(batches):
-            with self.gradients_kept_here(last=index == len(batches) - 1):
+            with self.gradient_sync(last=index == len(batches) - 1):
                 loss, count = self.loss(batch, number, index)
-                # The mean over the step's pictures: DistributedDataParallel divides by the number of processes.
+                # The mean over the step's images: DistributedDataParallel divides by the number of processes.
                 mean: Any = self.learner.scaler.scale(loss * self.world.size / step.pictures)
                 mean.backward()
             counts.append(count)
         gradient = self.learner.clip_gradient()
-        # The one moment of a step in which the processor waits for the GPU: before, it only hands over work.
+        # The only wait for the GPU in a step: until here the CPU only enqueues work.
         norm, *losses = torch.stack((gradient, *(count[0] for count in counts))).tolist()
         self.check_losses(losses, batches, number)
         self.learner.update(number, finite=math.isfinite(norm))
         if not math.isfinite(norm):
             scale = self.learner.scaler.get_scale() if self.learner.scaler.is_enabled() else None
-            check_gradient(norm, where=self.where(), scale=scale)
+            check_gradient(norm, location=self.location(), scale=scale)
         self.sums += torch.stack(counts).sum(dim=0, dtype=torch.float64)
 
     def inputs(self, batch: Batch, number: int, index: int) -> Batch:
-        """The network's input and its targets, of a micro-batch on the device; the same each time."""
+        """Return input and targets of a micro-batch on the device; a repeated call returns the same values."""
         precision, mixing = self.learner.precision, self.targets.mixing
         pixels, labels = (values.to(precision.device, non_blocking=True) for values in batch)
         images = self.normalise(pixels).contiguous(memory_format=precision.memory_format)
         return (images, labels) if mixing is None else mixing(images, labels, number * MICRO_BATCHES + index)
 
     def loss(self, batch: Batch, number: int, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The sum of the losses over a micro-batch, and float32 (3,): the same, right answers, pictures."""
+        """Return the summed loss of a micro-batch, and float32 (3,): this loss, correct predictions, images."""
         targets, learner = self.targets, self.learner
         images, labels = self.inputs(batch, number, index)
         with learner.precision.autocast():
             logits = learner.forward(images)
-            answer = targets.teacher.answer(images) if targets.teacher is not None else None
+            teacher_logits = targets.teacher.logits(images) if targets.teacher is not None else None
         logits = logits.float()
-        loss = targets.loss(logits, labels, answer)
-        # Filled in on the device: a number that is copied there would be waited for.
+        loss = targets.loss(logits, labels, teacher_logits)
+        # Filled in on the device: copying a number there would wait for the GPU.
         pictures = torch.full_like(loss, len(logits), requires_grad=False)
         return loss, torch.stack((loss.detach(), correct(logits, labels), pictures))
 
     def check_losses(self, losses: Sequence[float], batches: Sequence[Batch], number: int) -> None:
-        """Stop where the loss of a micro-batch is no number."""
+        """Raise DivergedError if the loss of a micro-batch is NaN or infinite."""
         for index, value in enumerate(losses):
             if not math.isfinite(value):
                 raise bad_loss(
                     value,
-                    where=self.where(),
+                    location=self.location(),
                     module=self.learner.module,
                     images=self.inputs(batches[index], number, index)[0],
                     dtype=self.learner.precision.dtype,
                     previous=self.means(self.sums)[0],
                 )
 
-    def gradients_kept_here(self, *, last: bool) -> contextlib.AbstractContextManager[None]:
-        """Between processes gradients are averaged once a step, with its last micro-batch."""
+    def gradient_sync(self, *, last: bool) -> contextlib.AbstractContextManager[None]:
+        """Skip averaging the gradients over the processes, except for the last micro-batch of a step."""
         if last or self.world.size == 1:
             return contextlib.nullcontext()
-        keep: contextlib.AbstractContextManager[None] = self.learner.forward.no_sync()
-        return keep
+        no_sync: contextlib.AbstractContextManager[None] = self.learner.forward.no_sync()
+        return no_sync
 
     def end_epoch(self, row: Row, folder: RunFolder) -> bool:
-        """Judge the network, complete the epoch's figures and save; whether it is the best epoch so far."""
+        """Validate the network, complete the epoch's row and save; return True if the epoch is the best so far."""
         learner, position = self.learner, self.position
-        self.world.align(learner.judged())
-        judged = answers(learner.judged(), self.normalise, self.validation, learner.precision, self.world)
+        self.world.align(learner.averaged())
+        predictions = validate(learner.averaged(), self.normalise, self.validation, learner.precision, self.world)
         self.sums.zero_()
         position.epoch, position.step, position.seconds = position.epoch + 1, 0, 0.0
-        row |= {"epoch": position.epoch} | figures(judged.logits, judged.targets)
+        row |= {"epoch": position.epoch} | validation_metrics(predictions.logits, predictions.targets)
         best = score(row) > position.best()
         position.history.append(row)
         if best:
             position.best_epoch = position.epoch
             if self.world.main:
-                folder.save_best(position.epoch, learner.judged().state_dict())
+                folder.save_best(position.epoch, learner.averaged().state_dict())
         self.save(folder)
         return best
 
     def unreadable(self) -> dict[str, list[str]]:
-        """Names of the pictures that could not be read so far, by part; the same answer in every process."""
+        """Return the names of the unreadable images found so far, by part; the same in every process."""
         return {part: self.sets[part].names(marks) for part, marks in self.broken().items()}
 
     def broken(self) -> dict[str, torch.Tensor]:
-        """bool (N,) by part: the pictures that could not be read so far; the same answer in every process."""
+        """Return bool (N,) by part: the unreadable images found so far; the same in every process."""
         return {part: self.world.union(pictures.broken()) for part, pictures in self.sets.items()}
 
     @property
     def sets(self) -> dict[str, PictureSet]:
-        """The pictures by part."""
+        """Training and validation images."""
         return {"train": self.training.pictures, "val": self.validation.pictures}
 
     def save(self, folder: RunFolder) -> None:
-        """Make the present state the one to resume from."""
+        """Save a checkpoint of the current state."""
         sums, broken = self.world.total(self.sums), self.broken()
         if self.world.main:
             state = self.learner.resume_state() | {
@@ -274,7 +274,7 @@ class Loop:
         self.world.wait()
 
     def restore(self, folder: RunFolder) -> bool:
-        """Go to the last checkpoint; False where there is none."""
+        """Load the last checkpoint; return False if there is none."""
         checkpoint = folder.load_last()
         if checkpoint is None:
             return False
@@ -283,17 +283,17 @@ class Loop:
         self.position = Position(**state["position"])
         for part, marks in state["broken"].items():
             self.sets[part].mark_broken(marks)
-        # The sums are those of all processes: one of them carries them on.
+        # The sums are totals over all processes: only the main one continues them.
         if self.world.main:
             self.sums.copy_(state["sums"])
         return True
 
-    def where(self) -> str:
-        """The present place in words."""
+    def location(self) -> str:
+        """Describe the current step, for messages."""
         return f"epoch {self.position.epoch + 1}, step {self.position.step + 1} of {self.steps_per_epoch}"
 
     @staticmethod
     def means(sums: torch.Tensor) -> tuple[float, float, float]:
-        """Mean loss, share of right answers, number of pictures; NaN before the first."""
+        """Return mean loss, share of correct predictions, and number of images; NaN for the means without images."""
         loss, right, pictures = sums.tolist()
         return (loss / pictures, right / pictures, pictures) if pictures else (math.nan, math.nan, 0.0)

@@ -1,4 +1,4 @@
-"""What the user sees while it trains: a live bar on a terminal, plain lines elsewhere."""
+"""Progress display of a run: a live bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ REFRESH_SECONDS = 0.2
 
 
 class Display:
-    """Progress of a run, in one process of it.
+    """Progress display of one process.
 
     Args:
         steps: steps of the whole run.
-        done: steps that a resumed run has behind it.
-        quiet: show nothing (every process but the main one).
+        done: steps already done by a resumed run.
+        quiet: True to show nothing, in every process but the main one.
     """
 
     def __init__(self, *, steps: int, done: int = 0, quiet: bool = False) -> None:
@@ -38,7 +38,7 @@ class Display:
             disable=not self.live,
             transient=True,
         )
-        self.named = 0
+        self.warned = 0
         self.task: TaskID = self.progress.add_task("training", total=steps, completed=done, numbers="")
 
     def __enter__(self) -> Self:
@@ -51,18 +51,18 @@ class Display:
         self.progress.stop()
 
     def due(self) -> bool:
-        """Whether it is time to show a step; the caller need not work its numbers out otherwise."""
+        """Return True if it is time to show a step; the caller computes its metrics only then."""
         return time.monotonic() - self.shown >= (REFRESH_SECONDS if self.live else PLAIN_SECONDS)
 
     def step(self, done: int, *, epoch: str, loss: float, top1: float, images_per_second: float) -> None:
-        """Show where the run is.
+        """Show the current step.
 
         Args:
-            done: steps behind it.
+            done: finished steps.
             epoch: such as `epoch 3/10`.
             loss: mean over the epoch so far.
-            top1: share of right answers over the epoch so far, in [0, 1].
-            images_per_second: of this process's epoch so far, over all processes.
+            top1: accuracy over the epoch so far, in [0, 1].
+            images_per_second: over all processes, in the epoch so far.
         """
         self.shown = time.monotonic()
         numbers = f"loss {loss:.3f} · top-1 {top1:.1%} · {images_per_second:.0f} images/s"
@@ -73,12 +73,12 @@ class Display:
         self.say(f"{epoch} · step {done}/{self.steps} · {numbers} · ETA {left / 60:.1f} min")
 
     def epoch(self, row: dict[str, float], *, epochs: int, best: bool) -> None:
-        """One line for a finished epoch.
+        """Print one line for a finished epoch.
 
         Args:
             row: as in the history.
             epochs: length of the run.
-            best: whether it is the best so far.
+            best: True for the best epoch so far.
         """
         self.say(
             f"epoch {row['epoch']:.0f}/{epochs} · train loss {row['train_loss']:.3f} · "
@@ -86,28 +86,28 @@ class Display:
             f"{row['images_per_second']:.0f} images/s · {row['seconds']:.1f} s"
         )
 
-    def unreadable(self, names: dict[str, list[str]]) -> None:
-        """Warn of pictures that can't be read, once for each number of them.
+    def warn_unreadable(self, names: dict[str, list[str]]) -> None:
+        """Warn of unreadable images; again only if their number has changed.
 
         Args:
-            names: by part, `train` and `val`.
+            names: of the unreadable images, by part (`train` and `val`).
         """
         count = sum(map(len, names.values()))
-        if count == self.named:
+        if count == self.warned:
             return
-        self.named = count
+        self.warned = count
         if names["train"]:
             self.say(
-                f"warning: {len(names['train'])} training pictures can't be read, others of their class take their "
-                f"place: {listed(names['train'])}"
+                f"warning: {len(names['train'])} training pictures can't be read, so others of their class replace "
+                f"them: {listed(names['train'])}"
             )
         if names["val"]:
             self.say(
-                f"warning: {len(names['val'])} validation pictures can't be read and count in no figure: "
+                f"warning: {len(names['val'])} validation pictures can't be read and are left out of all metrics: "
                 f"{listed(names['val'])}"
             )
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
-        # Markup would swallow the brackets of class names and paths.
+        # rich would interpret the brackets of class names and paths as markup.
         self.console.print(line, markup=False)

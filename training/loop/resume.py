@@ -1,14 +1,20 @@
-"""A request for training with everything decided, or refused, before PyTorch is loaded."""
+"""Training request: settings, data and lineage, resolved or refused before PyTorch is loaded."""
 
 from __future__ import annotations
 
+import os
 import sys
-from dataclasses import fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from models.bundle.manifest import FILE_NAME
+from models.bundle.store import open_bundle
 from models.catalog import architecture
 from models.common.errors import HalftoneError
+from models.common.files import sha256_file
+from models.spec import NAMED_WEIGHTS
 from training.config.train import TrainConfig, choose_recipe, from_json, with_recipe
 from training.data.load import load_data
 from training.data.pictures import Data
@@ -17,19 +23,54 @@ from training.loop.checkpoints import RunFolder
 PROG = "python -m training"
 
 
-def requested(config: TrainConfig) -> tuple[TrainConfig, Data]:
-    """The request with everything decided: the recorded settings of an unfinished run, or the recipe's.
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One training run with every setting resolved."""
+
+    config: TrainConfig
+    """With the values of the recipe, or the recorded ones of an unfinished run."""
+
+    data: Data
+
+    lineage: Mapping[str, Any]
+    """Inputs of the run for the manifest: sizes and fingerprint of the data, hash of a weights file, version of the
+    teacher. A run is resumed only if they are equal. Empty in all processes but the main one, which records it."""
+
+
+def resolve(config: TrainConfig) -> Request:
+    """Return the request of the command line: with the recorded settings of an unfinished run, or the recipe's.
 
     Raises:
-        HalftoneError: nothing to resume, or the data, model or recipe can't be used.
+        HalftoneError: the output folder is not empty, there is no run to resume, or the data, model, recipe, weights
+            or teacher can't be used.
     """
-    check_output(config)
+    _check_output(config)
     if config.resume:
         config = _recorded(config)
-        return config, _load(config)
+        return _request(config, _load(config))
     network, data = architecture(config.model), _load(config)
     recipe = choose_recipe(config.recipe, pictures=len(data.train), family=network.family)
-    return with_recipe(config, recipe, sys.argv[1:], prog=PROG), data
+    return _request(with_recipe(config, recipe, sys.argv[1:], prog=PROG), data)
+
+
+def request_with(config: TrainConfig, data: Data) -> Request:
+    """Return the request of a library call, whose settings are complete and whose data is loaded.
+
+    Raises:
+        HalftoneError: the output folder is not empty, or the weights or the teacher can't be used.
+    """
+    _check_output(config)
+    return _request(config, data)
+
+
+def main_process() -> bool:
+    """Return True in a process of its own and in rank 0 of several processes under torchrun."""
+    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
+
+
+def complete(output: Path) -> bool:
+    """Return True if the bundle is complete, but the files for resuming its training still exist."""
+    return (output / FILE_NAME).is_file() and RunFolder(output).identity() is not None
 
 
 def _load(config: TrainConfig) -> Data:
@@ -41,8 +82,8 @@ def _recorded(config: TrainConfig) -> TrainConfig:
     changed = [field.name for field in fields(TrainConfig) if getattr(config, field.name) != getattr(plain, field.name)]
     if changed:
         raise HalftoneError(
-            f"--resume goes on with the settings that the run was started with, and {', '.join(changed)} can't be "
-            "changed now: leave those flags out, or start anew with --restart"
+            f"--resume continues a run with its recorded settings, so {', '.join(changed)} can't be changed: leave "
+            "those flags out, or start again with --restart"
         )
     unfinished = RunFolder(config.output).identity()
     if unfinished is None:
@@ -52,18 +93,35 @@ def _recorded(config: TrainConfig) -> TrainConfig:
     return TrainConfig(**{**vars(recorded), "running": config.running})
 
 
-def check_output(config: TrainConfig) -> None:
-    """Refuse an output folder that holds something, unless it is the bundle of a run killed just before its end.
-
-    Raises:
-        HalftoneError: it does.
-    """
+def _check_output(config: TrainConfig) -> None:
+    """Refuse an output folder that is not empty, unless it holds the bundle of a run killed just before its end."""
+    # Of several processes only the main one writes to the folder, so it alone reports the mistake.
+    if not main_process():
+        return
     output = config.output
     empty = not output.exists() or (output.is_dir() and not any(output.iterdir()))
     if not empty and (config.restart or not complete(output)):
-        raise HalftoneError(f"{output} holds something already: remove it to train it anew, or choose another --output")
+        raise HalftoneError(f"{output} is not empty: remove it to train again, or choose another --output")
 
 
-def complete(output: Path) -> bool:
-    """Whether the bundle is made, while what only its training needed has not been removed yet."""
-    return (output / FILE_NAME).is_file() and RunFolder(output).identity() is not None
+def _request(config: TrainConfig, data: Data) -> Request:
+    return Request(config=config, data=data, lineage=_lineage(config, data) if main_process() else {})
+
+
+def _lineage(config: TrainConfig, data: Data) -> dict[str, Any]:
+    lineage: dict[str, Any] = {
+        "data": {
+            "description": data.description,
+            "train": len(data.train),
+            "val": len(data.val),
+            "fingerprint": data.fingerprint(),
+        }
+    }
+    if config.weights not in NAMED_WEIGHTS:
+        path = Path(config.weights)
+        if not path.is_file():
+            raise HalftoneError(f"--weights {path}: no such file; name a .safetensors file, `pretrained` or `random`")
+        lineage["weights_sha256"] = sha256_file(path)
+    if config.settings.objective.teacher is not None:
+        lineage["teacher_version"] = open_bundle(config.settings.objective.teacher).manifest.version
+    return lineage

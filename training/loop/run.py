@@ -1,4 +1,4 @@
-"""One training run from its request to its bundle: what is needed is built, a checkpoint is taken up, the loop runs."""
+"""One training run from the request to the bundle: build the parts, restore the last checkpoint, run the loop."""
 
 from __future__ import annotations
 
@@ -10,27 +10,23 @@ import torch
 
 from models.bundle.bundle import Bundle
 from models.common.errors import HalftoneError
-from training.config.train import TrainConfig
-from training.data.balance import imbalance_warning
-from training.data.pictures import Data
 from training.loop.build import Parts, build
 from training.loop.checkpoints import RunFolder
 from training.loop.distributed import World, joined
 from training.loop.loggers import open_loggers
 from training.loop.progress import Display
-from training.loop.resume import check_output, complete
-from training.loop.signals import listening
-from training.loop.validate import answers
-from training.loop.write_bundle import Outcome, lineage, write_bundle
+from training.loop.resume import Request, complete
+from training.loop.signals import handle_signals
+from training.loop.validate import validate
+from training.loop.write_bundle import Outcome, write_bundle
 from training.optim.transfer import HEAD
 
 
-def train(config: TrainConfig, data: Data) -> Bundle | None:
-    """Train, or go on training, and write the bundle; in every process of the world.
+def train(request: Request) -> Bundle | None:
+    """Start or continue the run and write its bundle; call it in every process.
 
     Args:
-        config: with the recipe's values filled in.
-        data: the pictures.
+        request: resolved settings, data and lineage.
 
     Returns:
         The bundle in the main process, None in the others.
@@ -39,39 +35,39 @@ def train(config: TrainConfig, data: Data) -> Bundle | None:
         HalftoneError: the request can't be carried out, or training diverged.
         StoppedError: the user stopped the run; its state is saved.
     """
-    folder = RunFolder(config.output)
-    with joined(config.running.device) as world, contextlib.ExitStack() as held:
+    folder = RunFolder(request.config.output)
+    with joined(request.config.running.device) as world, contextlib.ExitStack() as lock:
 
         def prepare() -> None:
-            held.enter_context(folder.locked())
-            _prepare(config, data, folder)
+            lock.enter_context(folder.locked())
+            _prepare(request, folder)
 
         world.first(prepare)
-        bundle = _train(config, data, folder, world)
+        bundle = _train(request, folder, world)
         if world.main:
             folder.finish()
         return bundle
 
 
-def _prepare(config: TrainConfig, data: Data, folder: RunFolder) -> None:
-    """Make sure that the unfinished run in the folder, if any, is this one."""
-    check_output(config)
+def _prepare(request: Request, folder: RunFolder) -> None:
+    """Record the identity of the run, or raise HalftoneError if the folder holds another unfinished run."""
+    config = request.config
     if config.restart:
         folder.discard()
-    identity = {"config": config.identity()} | lineage(config, data)
+    identity = {"config": config.identity(), **request.lineage}
     unfinished = folder.identity()
     if unfinished is None:
         folder.discard()
         folder.begin(identity)
     elif unfinished != identity:
         raise HalftoneError(
-            f"an unfinished run of {config.output} was started with other {_difference(unfinished, identity)}: go on "
-            f"with it by `python -m training --output {config.output} --resume`, or throw it away with --restart"
+            f"an unfinished run of {config.output} was started with other {_difference(unfinished, identity)}: "
+            f"continue it with `python -m training --output {config.output} --resume`, or discard it with --restart"
         )
 
 
 def _difference(theirs: Any, ours: Any, path: str = "") -> str:
-    """Where two nested settings differ first, in words."""
+    """Describe the first difference of two nested settings."""
     if isinstance(theirs, dict) and isinstance(ours, dict):
         for name in {**theirs, **ours}:
             if theirs.get(name) != ours.get(name):
@@ -80,17 +76,18 @@ def _difference(theirs: Any, ours: Any, path: str = "") -> str:
     return f"settings ({name}: {theirs!r}, now {ours!r})"
 
 
-def _train(config: TrainConfig, data: Data, folder: RunFolder, world: World) -> Bundle | None:
+def _train(request: Request, folder: RunFolder, world: World) -> Bundle | None:
+    config, data = request.config, request.data
     if complete(config.output):
         return Bundle.open(config.output) if world.main else None
     parts = build(config, data, world)
-    loop, epochs = parts.loop, config.settings.epochs
+    loop = parts.loop
     resumed = loop.restore(folder)
-    steps = epochs * loop.steps_per_epoch
+    steps = config.settings.epochs * loop.steps_per_epoch
     # Only the main process draws and logs.
     names = config.running.log if world.main else ()
-    with Display(steps=steps, done=loop.global_step(), quiet=not world.main) as display, listening() as stop:
-        _announce(display, config, data, parts, resumed=resumed)
+    with Display(steps=steps, done=loop.global_step(), quiet=not world.main) as display, handle_signals() as stop:
+        _announce(display, request, parts, resumed=resumed)
         loggers = open_loggers(
             names, folder=folder.path, name=config.name, config=config.identity(), step=loop.global_step()
         )
@@ -99,38 +96,37 @@ def _train(config: TrainConfig, data: Data, folder: RunFolder, world: World) -> 
         finally:
             for logger in loggers:
                 logger.close()
-    return _finish(config, data, folder, world, parts)
+    return _finish(request, folder, world, parts)
 
 
-def _announce(display: Display, config: TrainConfig, data: Data, parts: Parts, *, resumed: bool) -> None:
-    loop, recipe = parts.loop, config.settings
-    lowest = loop.learner.freezing.learning_from(loop.position.epoch)
-    learns = {0: "all layers learn", HEAD: "the head learns"}.get(
-        lowest, f"stages {lowest + 1} to 4 and the head learn"
+def _announce(display: Display, request: Request, parts: Parts, *, resumed: bool) -> None:
+    config, data, loop = request.config, request.data, parts.loop
+    lowest = loop.learner.freezing.lowest_trained(loop.position.epoch)
+    trained = {0: "all layers are trained", HEAD: "the head is trained"}.get(
+        lowest, f"stages {lowest + 1} to 4 and the head are trained"
     )
     dtype = str(loop.learner.precision.dtype).removeprefix("torch.")
     display.say(
-        f"{config.name}: {config.model} at {parts.spec.size} px on {data.description}: {len(data.train)} pictures to "
-        f"learn from, {len(data.val)} to judge by, {len(data.train.labels)} classes"
+        f"{config.name}: {config.model} at {parts.spec.size} px on {data.description}: {len(data.train)} training "
+        f"pictures, {len(data.val)} validation pictures, {len(data.train.labels)} classes"
     )
     display.say(
-        f"recipe {config.recipe}: {recipe.epochs} epochs of {loop.steps_per_epoch} steps, {learns}, {dtype}, from "
-        f"{parts.start.source}"
+        f"recipe {config.recipe}: {config.settings.epochs} epochs of {loop.steps_per_epoch} steps, {trained}, {dtype}, "
+        f"from {parts.start.source}"
     )
-    balanced = recipe.objective.balance != "none"
-    imbalance = None if balanced else imbalance_warning(data.train.targets, data.train.labels)
-    for warning in (*data.warnings, *([imbalance] if imbalance else [])):
+    for warning in (*data.warnings, *parts.warnings):
         display.say(f"warning: {warning}")
     if resumed:
-        display.say(f"going on after {loop.position.epoch} epochs and {loop.position.step} steps")
+        display.say(f"resuming after {loop.position.epoch} epochs and {loop.position.step} steps")
 
 
-def _finish(config: TrainConfig, data: Data, folder: RunFolder, world: World, parts: Parts) -> Bundle | None:
-    loop = parts.loop
-    position, how = loop.position, loop.learner.precision
-    parts.start.module.load_state_dict(folder.load_best(position.best_epoch))
+def _finish(request: Request, folder: RunFolder, world: World, parts: Parts) -> Bundle | None:
+    loop, module = parts.loop, parts.start.module
+    position, precision = loop.position, loop.learner.precision
+    module.load_state_dict(folder.load_best(position.best_epoch))
     # The reference for every exported variant is FP32.
-    judged = answers(parts.start.module, loop.normalise, loop.validation, replace(how, dtype=torch.float32), world)
+    fp32 = replace(precision, dtype=torch.float32)
+    predictions = validate(module, loop.normalise, loop.validation, fp32, world)
     unreadable = loop.unreadable()
     world.wait()
     if not world.main:
@@ -139,8 +135,8 @@ def _finish(config: TrainConfig, data: Data, folder: RunFolder, world: World, pa
         start=parts.start,
         history=position.history,
         best_epoch=position.best_epoch,
-        answers=judged,
+        predictions=predictions,
         unreadable=unreadable,
-        arithmetic=str(how.dtype).removeprefix("torch."),
+        arithmetic=str(precision.dtype).removeprefix("torch."),
     )
-    return write_bundle(config, parts.network, parts.spec, data, lineage(config, data), outcome)
+    return write_bundle(request, parts.network, parts.spec, outcome)

@@ -1,4 +1,4 @@
-"""Ctrl-C and termination as a wish to stop at the next step, so that the run can save first."""
+"""SIGINT and SIGTERM as a request to stop after the current step, so that the run saves a checkpoint first."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ class StoppedError(Exception):
 
 
 class StopRequest:
-    """Whether the user wants the run to end."""
+    """Request of the user to end the run."""
 
     def __init__(self) -> None:
-        self.raised = False
+        self.pending = False
 
 
 @contextlib.contextmanager
-def listening() -> Iterator[StopRequest]:
-    """Turn SIGINT and SIGTERM into a request while it lasts; a second one interrupts at once."""
+def handle_signals() -> Iterator[StopRequest]:
+    """Turn SIGINT and SIGTERM into a stop request within the context; a second signal interrupts immediately."""
     request = StopRequest()
 
-    def answer(number: int, frame: FrameType | None) -> None:
-        if request.raised:
+    def handle(number: int, frame: FrameType | None) -> None:
+        if request.pending:
             raise KeyboardInterrupt
-        request.raised = True
+        request.pending = True
 
-    previous = {number: signal.signal(number, answer) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield request
     finally:

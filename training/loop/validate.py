@@ -1,4 +1,4 @@
-"""A network's answers on the validation pictures, and the figures made of them, for any number of processes."""
+"""Validation of a network during training, for any number of processes."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from training.optim.precision import Precision
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answers:
-    """What a network answered on the validation pictures that can be read, in order, on the CPU."""
+class Predictions:
+    """Logits of the readable validation images, in order, on the CPU."""
 
     logits: torch.Tensor
     """float32 (N, classes)."""
@@ -26,21 +26,21 @@ class Answers:
     """int64 (N,)."""
 
     pictures: npt.NDArray[np.int64]
-    """int64 (N,): which of the validation pictures they are."""
+    """int64 (N,): indices of these images in the validation set."""
 
 
 @torch.no_grad()
-def answers(
+def validate(
     module: torch.nn.Module, normalise: Normalise, feed: ValidationFeed, precision: Precision, world: World
-) -> Answers:
-    """Ask the network about every validation picture; the same answers in every process.
+) -> Predictions:
+    """Run the network on every validation image; the result is the same in every process.
 
     Args:
         module: the network; it is in evaluation mode afterwards.
-        normalise: pixels to planes.
-        feed: this process's share.
-        precision: how to execute it.
-        world: the processes among which the pictures are dealt.
+        normalise: converts pixels to input planes.
+        feed: this process's share of the images.
+        precision: number format, device and memory format.
+        world: the processes that share the images.
     """
     module.eval()
     logits, targets = [], []
@@ -50,18 +50,20 @@ def answers(
             output = module(images.contiguous(memory_format=precision.memory_format))
         logits.append(output.float())
         targets.append(labels.to(precision.device))
-    # Each process knows of the broken pictures in its own share; their stand-ins' answers mean nothing.
+    # Each process knows the broken images of its own share; the predictions for their stand-ins are meaningless.
     readable = ~world.union(feed.pictures.broken())
     count = len(readable)
-    return Answers(
+    return Predictions(
         logits=world.gather(torch.cat(logits), count).cpu()[readable],
         targets=world.gather(torch.cat(targets), count).cpu()[readable],
         pictures=np.flatnonzero(readable.numpy()),
     )
 
 
-def figures(logits: torch.Tensor, targets: torch.Tensor) -> dict[str, float]:
-    """`val_loss` (mean cross entropy in nats), `val_top1` and `val_top5` (shares in [0, 1]; of all classes below 5).
+def validation_metrics(logits: torch.Tensor, targets: torch.Tensor) -> dict[str, float]:
+    """Return `val_loss` (mean cross entropy in nats), `val_top1` and `val_top5` (shares in [0, 1]).
+
+    With fewer than five classes, `val_top5` counts all of them.
 
     Args:
         logits: float32 (N, classes).

@@ -1,7 +1,7 @@
-"""What is minimised: mixed and smoothed labels, class weights, and a teacher's answers.
+"""Training objective: mixed and smoothed labels, class weights, knowledge distillation.
 
-Losses are sums over pictures: the loop divides by the number of pictures of the whole step, so that neither
-accumulation nor the number of processes changes the gradient.
+Losses are sums over images: the loop divides by the number of images of the whole step, so that neither accumulation
+nor the number of processes changes the gradient.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from training.data.sampling import MIX, derived_seed
 
 
 class Mixing:
-    """Mixup and CutMix of timm, a function of (seed, step) alone.
+    """Mixup and CutMix of timm, as a function of (seed, step).
 
     Args:
         config: alphas and probabilities.
@@ -63,7 +63,7 @@ class Mixing:
 
 @contextlib.contextmanager
 def _numpy_seeded(seed: int) -> Iterator[None]:
-    """timm's Mixup draws from numpy's global generator: seed it, and put its state back."""
+    """Seed numpy's global generator, from which timm's Mixup draws, and restore its state at the end."""
     state = np.random.get_state()
     np.random.seed(seed % 2**32)
     try:
@@ -75,24 +75,24 @@ def _numpy_seeded(seed: int) -> Iterator[None]:
 def label_loss(
     logits: torch.Tensor, targets: torch.Tensor, *, smoothing: float, weights: torch.Tensor | None
 ) -> torch.Tensor:
-    """Sum over the batch of the cross entropy with smoothed labels.
+    """Return the cross entropy with smoothed labels, summed over the batch.
 
     Args:
         logits: float32 (N, classes).
         targets: int64 (N,), or float (N, classes) after mixing.
-        smoothing: share of the label that is spread over all classes.
+        smoothing: share of the label to spread over all classes.
         weights: (classes,) factor on the loss of each class, or None.
     """
     return cross_entropy(logits, targets, weight=weights, label_smoothing=smoothing, reduction="sum")
 
 
 class Teacher:
-    """A trained bundle whose answers a student learns from.
+    """Teacher of knowledge distillation: a trained bundle.
 
     Args:
         bundle: the teacher.
         labels: the student's classes, in order.
-        spec: the student's input: its normalised pictures are converted to the teacher's normalisation.
+        spec: the student's input; its normalised images are converted to the teacher's normalisation.
         config: hard or soft, and the temperature.
 
     Raises:
@@ -103,7 +103,7 @@ class Teacher:
         theirs = bundle.manifest
         if theirs.labels != labels:
             raise HalftoneError(
-                f"--teacher {theirs.name} knows the classes {', '.join(theirs.labels[:4])}…, and the data has "
+                f"--teacher {theirs.name} has the classes {', '.join(theirs.labels[:4])}…, and the data has "
                 f"{', '.join(labels[:4])}…: train a teacher on the same classes first"
             )
         self.module = load_module(bundle).requires_grad_(False)
@@ -120,27 +120,27 @@ class Teacher:
         return self
 
     @torch.no_grad()
-    def answer(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits (N, classes) for the student's normalised, possibly mixed pictures (N, 3, S, S)."""
-        # Mixing takes weighted means, so converting the mixture is the same as mixing the converted pictures.
+    def logits(self, images: torch.Tensor) -> torch.Tensor:
+        """Return logits (N, classes) for the student's normalised, possibly mixed images (N, 3, S, S)."""
+        # Mixing takes weighted means, so converting the mixture is the same as mixing the converted images.
         images = images * self.scale + self.shift
         if self.resize:
             images = interpolate(images, size=(self.size, self.size), mode="bicubic", antialias=True)
         logits: torch.Tensor = self.module(images)
         return logits.float()
 
-    def loss(self, logits: torch.Tensor, answer: torch.Tensor) -> torch.Tensor:
-        """Sum over the batch of the distance from the teacher's answer; both (N, classes)."""
+    def loss(self, logits: torch.Tensor, teacher_logits: torch.Tensor) -> torch.Tensor:
+        """Return the distance from the teacher's logits, summed over the batch; both (N, classes)."""
         if self.hard:
-            return cross_entropy(logits, answer.argmax(dim=1), reduction="sum")
-        student, teacher = (log_softmax(values / self.temperature, dim=1) for values in (logits, answer))
-        # T² keeps the gradient's size independent of the temperature (Hinton et al., section 2).
+            return cross_entropy(logits, teacher_logits.argmax(dim=1), reduction="sum")
+        student, teacher = (log_softmax(values / self.temperature, dim=1) for values in (logits, teacher_logits))
+        # T² keeps the gradient's magnitude independent of the temperature (Hinton et al., section 2).
         return kl_div(student, teacher, log_target=True, reduction="sum") * self.temperature**2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Targets:
-    """What a network is taught."""
+    """Labels and loss of a training run."""
 
     smoothing: float
     weights: torch.Tensor | None = None
@@ -150,22 +150,22 @@ class Targets:
     teacher: Teacher | None = None
     teacher_share: float = 0.0
 
-    def loss(self, logits: torch.Tensor, labels: torch.Tensor, answer: torch.Tensor | None) -> torch.Tensor:
-        """Sum over the batch of the loss.
+    def loss(self, logits: torch.Tensor, labels: torch.Tensor, teacher_logits: torch.Tensor | None) -> torch.Tensor:
+        """Return the loss, summed over the batch.
 
         Args:
             logits: float32 (N, classes).
             labels: int64 (N,), or float (N, classes) after mixing.
-            answer: the teacher's logits (N, classes), where there is a teacher.
+            teacher_logits: (N, classes); None without a teacher.
         """
         loss = label_loss(logits, labels, smoothing=self.smoothing, weights=self.weights)
-        if self.teacher is None or answer is None:
+        if self.teacher is None or teacher_logits is None:
             return loss
-        return torch.lerp(loss, self.teacher.loss(logits, answer), self.teacher_share)
+        return torch.lerp(loss, self.teacher.loss(logits, teacher_logits), self.teacher_share)
 
 
 def load_teacher(name: str, labels: tuple[str, ...], spec: InputSpec, config: Objective) -> Teacher:
-    """The teacher from the bundle of that name.
+    """Load the teacher from the bundle of that name.
 
     Raises:
         HalftoneError: no such bundle, or its classes differ.
@@ -174,7 +174,7 @@ def load_teacher(name: str, labels: tuple[str, ...], spec: InputSpec, config: Ob
 
 
 def correct(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """How many of the batch were answered with their (heaviest) label; int64 scalar."""
+    """Return the number of predictions equal to the label, or to its largest part after mixing; int64 scalar."""
     labels = targets if targets.ndim == 1 else targets.argmax(dim=1)
     return (logits.argmax(dim=1) == labels).sum()
 

@@ -1,4 +1,4 @@
-"""Parameter groups and optimisers: two learning rates, factors per layer, weight decay where it belongs."""
+"""Optimisers and parameter groups: learning rates of head and backbone, factors per layer, weight decay."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from training.optim.transfer import HEAD, rate_factors, stage_of
 def parameter_groups(
     module: torch.nn.Module, network: Architecture, optimisation: Optimisation, transfer: Transfer, *, pretrained: bool
 ) -> list[dict[str, Any]]:
-    """All parameters in groups of equal rate and decay; `peak_lr` is what the schedule's factor multiplies.
+    """Return all parameters in groups of equal learning rate and weight decay; the schedule multiplies `peak_lr`.
 
-    Norms, biases and every other parameter of one dimension are not decayed, nor are those that the network itself
+    Norms, biases and all other parameters of one dimension have no weight decay, nor have those that the network
     excludes (class token, position embedding, relative position tables).
 
     Args:
-        module: the network; frozen parameters are in the groups too, for they may be unfrozen later.
+        module: the network; frozen parameters are included, because they may be unfrozen later.
         network: its catalogue entry.
         optimisation: rates and weight decay.
         transfer: factors per layer.
-        pretrained: False: the backbone learns at the head's rate.
+        pretrained: False to train the backbone at the head's learning rate.
     """
     factors = rate_factors(module, network, transfer, pretrained=pretrained)
     backbone_lr = optimisation.backbone_lr if pretrained else optimisation.head_lr
@@ -39,21 +39,21 @@ def parameter_groups(
 
 
 def build_optimiser(groups: list[dict[str, Any]], config: Optimisation) -> torch.optim.Optimizer:
-    """The optimiser of the configuration over those groups."""
+    """Construct the configured optimiser for the groups."""
     if config.optimiser == "sgd":
         return torch.optim.SGD(groups, momentum=config.momentum, nesterov=config.momentum > 0)
-    # One kernel a group instead of a dozen. Not for SGD, whose fused kernel leaves its first momentum undefined where
-    # fp16 overflows, and can't take parameters that begin to learn later.
+    # One kernel per group instead of a dozen. Not for SGD: its fused kernel leaves the first momentum undefined if fp16
+    # overflows, and does not support parameters that are unfrozen later.
     fused = True if any(parameter.is_cuda for group in groups for parameter in group["params"]) else None
     return torch.optim.AdamW(groups, fused=fused)
 
 
 def set_rates(optimiser: torch.optim.Optimizer, factor: float) -> None:
-    """Give every group its peak rate times the factor."""
+    """Set the learning rate of every group to its peak times the factor."""
     for group in optimiser.param_groups:
         group["lr"] = group["peak_lr"] * factor
 
 
 def head_rate(optimiser: torch.optim.Optimizer) -> float:
-    """The highest present learning rate, the one to show."""
+    """Return the highest current learning rate, for display."""
     return max(float(group["lr"]) for group in optimiser.param_groups)

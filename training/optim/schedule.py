@@ -1,4 +1,4 @@
-"""Learning-rate schedules as pure functions of the global step: nothing to save, nothing to drift on resume.
+"""Learning-rate schedules as pure functions of the global step, which need no state in a checkpoint.
 
 Cosine and restarts: SGDR (Loshchilov and Hutter, arXiv:1608.03983). One-cycle: Smith and Topin (arXiv:1708.07120) in
 fastai's form with two cosine halves. Warm-up: linear (Goyal et al., arXiv:1706.02677).
@@ -15,7 +15,7 @@ CYCLE_START, CYCLE_END, CYCLE_RISE = 0.04, 1e-4, 0.3
 
 
 def factor(config: Schedule, step: int, *, steps_per_epoch: int, epochs: int) -> float:
-    """What the peak learning rates are multiplied by at a step.
+    """Return the factor on the peak learning rates at a step.
 
     Args:
         config: shape and warm-up.
@@ -38,13 +38,13 @@ def factor(config: Schedule, step: int, *, steps_per_epoch: int, epochs: int) ->
     if config.schedule == "cosine":
         return _cosine(min(1.0, after / length), 1.0, config.min_lr_share)
     if config.schedule == "restarts":
-        done = _cycle_share(after, config.restart_epochs * steps_per_epoch, config.restart_growth)
-        return _cosine(done, 1.0, config.min_lr_share)
+        progress = _cycle_progress(after, config.restart_epochs * steps_per_epoch, config.restart_growth)
+        return _cosine(progress, 1.0, config.min_lr_share)
     return 1.0
 
 
-def _cosine(done: float, start: float, end: float) -> float:
-    return end + (start - end) * (1 + math.cos(math.pi * done)) / 2
+def _cosine(progress: float, start: float, end: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
 
 
 def _one_cycle(step: int, rise: int, total: int) -> float:
@@ -53,8 +53,8 @@ def _one_cycle(step: int, rise: int, total: int) -> float:
     return _cosine(min(1.0, (step - rise) / max(1, total - rise - 1)), 1.0, CYCLE_END)
 
 
-def _cycle_share(step: float, length: float, growth: float) -> float:
-    """How far the present cycle has come, in [0, 1)."""
+def _cycle_progress(step: float, length: float, growth: float) -> float:
+    """Return the progress within the current cycle, in [0, 1)."""
     while step >= length:
         step, length = step - length, length * growth
     return step / length

@@ -1,4 +1,4 @@
-"""What is taken over and what learns, from which epoch on, and at which rate: input, freezing, unfreezing, factors."""
+"""Transfer learning: frozen layers by epoch, and learning-rate factors by layer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FIRST_STAGE: dict[Freeze, int] = {"head": HEAD, "late": STAGES // 2, "full": 0}
 
 
 def stage_of(network: Architecture, name: str) -> int:
-    """The stage, 0 to 3, of a parameter or module by its name; `HEAD` for the head and what belongs to no stage."""
+    """Return the stage, 0 to 3, of a parameter or module by its name; `HEAD` if it belongs to no stage."""
     for stage, prefixes in enumerate(network.stages):
         if any(name == prefix or name.startswith(prefix + ".") for prefix in prefixes):
             return stage
@@ -28,32 +28,32 @@ def stage_of(network: Architecture, name: str) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Freezing:
-    """The part of a network that learns, epoch by epoch."""
+    """Trained and frozen layers of a network by epoch."""
 
     network: Architecture
     first_stage: int
-    """Lowest stage that learns from the first epoch."""
+    """Lowest stage that is trained from the first epoch on."""
 
     unfreeze_every: int = 0
     freeze_norm: bool = False
 
-    def learning_from(self, epoch: int) -> int:
-        """The lowest stage that learns in an epoch; `HEAD` where only the head does."""
-        opened = epoch // self.unfreeze_every if self.unfreeze_every else 0
-        return max(0, self.first_stage - opened)
+    def lowest_trained(self, epoch: int) -> int:
+        """Return the lowest stage that is trained in an epoch; `HEAD` if only the head is."""
+        unfrozen = epoch // self.unfreeze_every if self.unfreeze_every else 0
+        return max(0, self.first_stage - unfrozen)
 
     def apply(self, module: torch.nn.Module, epoch: int) -> None:
-        """Let gradients reach exactly the layers that learn in this epoch."""
-        lowest = self.learning_from(epoch)
+        """Require gradients for exactly the layers that are trained in this epoch."""
+        lowest = self.lowest_trained(epoch)
         for name, parameter in module.named_parameters():
             parameter.requires_grad_(stage_of(self.network, name) >= lowest)
 
     def train_mode(self, module: torch.nn.Module, epoch: int) -> None:
-        """Training mode for the layers that learn; frozen ones answer as in evaluation.
+        """Set trained layers to training mode and frozen ones to evaluation mode.
 
-        A frozen layer's batch norm must not follow the new pictures' statistics, nor may its dropout or drop-path act.
+        The batch norms of a frozen layer must not adapt to the new images, and its dropout and drop-path must be off.
         """
-        lowest = self.learning_from(epoch)
+        lowest = self.lowest_trained(epoch)
         module.train()
         for name, child in module.named_modules():
             frozen = name and stage_of(self.network, name) < lowest
@@ -62,7 +62,7 @@ class Freezing:
 
 
 def freezing(network: Architecture, config: Transfer, *, pictures: int, pretrained: bool) -> Freezing:
-    """The freezing that a configuration asks for, with `auto` resolved."""
+    """Return the configured freezing, with `auto` resolved."""
     freeze = resolve_freeze(config.freeze, pictures=pictures, pretrained=pretrained)
     return Freezing(
         network=network,
@@ -75,10 +75,10 @@ def freezing(network: Architecture, config: Transfer, *, pictures: int, pretrain
 def rate_factors(
     module: torch.nn.Module, network: Architecture, config: Transfer, *, pretrained: bool
 ) -> dict[str, float]:
-    """Factor on the backbone's learning rate of every backbone parameter, by name.
+    """Return the factor on the backbone's learning rate for every backbone parameter, by name.
 
-    Layer-wise decay (BEiT, arXiv:2106.08254) by timm's grouping where it is set, else the stage multipliers. From
-    random weights there is nothing to protect: every factor is 1 unless layer-wise decay is asked for.
+    If layer-wise decay (BEiT, arXiv:2106.08254) is set, it applies with timm's grouping; otherwise the stage
+    multipliers do. Random weights need no protection: without layer-wise decay, all their factors are 1.
     """
     names = [name for name, _ in module.named_parameters() if stage_of(network, name) != HEAD]
     if config.layer_decay < 1:

@@ -1,10 +1,10 @@
-"""Fashion-MNIST, and small pictures of everyday things like it: every layer learns at one rate, at 64 px.
+"""Fashion-MNIST and similar small images of objects: one learning rate for every layer, at 64 px.
 
     python -m training --data torchvision:FashionMNIST --model efficientnet_lite0 --recipe fashion_mnist \\
         --output artifacts/fashion
 
-Cost: 12 epochs of 60,000 pictures, under 5 minutes each on two cores. Expected: 95.2 % on the official 10,000 test
-pictures. The pictures have little in common with ImageNet's, so the backbone may move as fast as the head.
+Cost: 12 epochs of 60,000 images, under 5 minutes each on two cores. Expected: 95.2 % on the official 10,000 test
+images. The images differ greatly from ImageNet's, so the backbone has the learning rate of the head.
 """
 
 from __future__ import annotations
@@ -19,6 +19,6 @@ RECIPE = Recipe(
     optimisation=Optimisation(head_lr=1e-3, backbone_lr=1e-3, weight_decay=0.05),
     schedule=Schedule(schedule="onecycle"),
     objective=Objective(smoothing=0.1),
-    # The things are centred and of one size: crops would only make them unlike the test pictures.
+    # The objects are centred and of one size: crops would only make them unlike the test images.
     augment=AugmentConfig(crop_scale=(1.0, 1.0), brightness=0, contrast=0, saturation=0, erase=0.3),
 )

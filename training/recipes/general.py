@@ -1,11 +1,11 @@
-"""The general recipe: long fine-tuning with strong regularisation; what `auto` takes from 1,000 training pictures.
+"""General recipe: long fine-tuning with strong regularisation; `auto` selects it from 1,000 training images.
 
     python -m training --data photos --model resnet50 --recipe general --output artifacts/photos
 
-Cost: 100 epochs; 10,000 pictures at 224 px with resnet50 are a few hours on one GPU, so on a CPU take fewer
-(`--epochs 10`) or `--recipe quick`. It ends early when 20 epochs bring no better one. The ingredients follow "ResNet
-strikes back" (Wightman et al., arXiv:2110.00476), milder, as fits a network that is pretrained already. Expected: more
-than `small` on the same pictures where there are thousands; it was not run at full length on a CPU.
+Cost: 100 epochs; 10,000 images at 224 px with resnet50 take a few hours on one GPU. On a CPU, use fewer epochs
+(`--epochs 10`) or `--recipe quick`. The run ends early after 20 epochs without an improvement. The settings follow
+"ResNet strikes back" (Wightman et al., arXiv:2110.00476), but are milder, because the network is pretrained. Expected:
+with thousands of images, a higher accuracy than `small`; the recipe was not run at full length on a CPU.
 """
 
 from __future__ import annotations

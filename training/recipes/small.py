@@ -1,10 +1,10 @@
-"""Small data: a new head on frozen pretrained features; what `auto` takes below 1,000 training pictures.
+"""Small data: a new head on frozen pretrained features; `auto` selects it below 1,000 training images.
 
     python -m training --data photos --model efficientnet_lite0 --recipe small --output artifacts/photos
 
-Cost: 240 photographs at 224 px in about a minute on two cores. With ImageNet's kinds of things in the pictures a frozen
-backbone is hard to beat at this size: fewer weights to fit, and no pretrained feature is unlearnt. Expected: about what
-a linear classifier on ImageNet features reaches, which for two kinds of insects was 96 % with five epochs of it.
+Cost: 240 photographs at 224 px in about a minute on two cores. For objects like ImageNet's, a frozen backbone is hard
+to beat at this size: it has fewer weights to fit, and keeps all pretrained features. Expected: the accuracy of a linear
+classifier on ImageNet features; for two kinds of insects, five epochs of it reached 96 %.
 """
 
 from __future__ import annotations

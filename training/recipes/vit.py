@@ -1,11 +1,11 @@
-"""Vision transformers: lower rates that fall from layer to layer, stronger augmentation, stochastic depth, more epochs.
+"""Vision transformers: layer-wise learning-rate decay, stronger augmentation, stochastic depth, more epochs.
 
     python -m training --data photos --model vit_b16 --recipe vit --output artifacts/photos
 
-Cost: 150 epochs, for a GPU; on a CPU take `--recipe small` or `--epochs 5`. A transformer has no built-in sense of
-neighbourhood and overfits sooner than a convolutional network. The ingredients follow DeiT (Touvron et al.,
-arXiv:2012.12877) and BEiT's layer-wise decay (Bao et al., arXiv:2106.08254). Expected: more than `general` with a
-transformer; it was not run at full length on a CPU.
+Cost: 150 epochs, for a GPU; on a CPU, use `--recipe small` or `--epochs 5`. A transformer has no inductive bias for
+locality and overfits earlier than a convolutional network. The settings follow DeiT (Touvron et al., arXiv:2012.12877)
+and BEiT's layer-wise decay (Bao et al., arXiv:2106.08254). Expected: with a transformer, a higher accuracy than
+`general`; the recipe was not run at full length on a CPU.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The report's drawings: each function returns a finished PNG."""
+"""Drawings of the report, as PNG files."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ LONGEST_LABEL = 24
 
 
 def curves(history: History) -> bytes:
-    """Loss and accuracy by epoch.
+    """Draw loss and accuracy by epoch.
 
     Args:
-        history: one dictionary per epoch with `epoch`, and what is known of `train_loss`, `val_loss`, `val_top1`,
-            `val_top5` (0..1).
+        history: one dictionary per epoch with `epoch`, and any of `train_loss`, `val_loss`, `val_top1`, `val_top5`
+            (0..1).
     """
     figure, (left, right) = _figure(9.6, 3.6, columns=2)
     _line(left, history, "train_loss", "training (augmented, smoothed labels)", TRAIN)
@@ -49,10 +49,10 @@ def curves(history: History) -> bytes:
 
 
 def schedule(history: History) -> bytes:
-    """The learning rate and the speed by epoch.
+    """Draw learning rate and training speed by epoch.
 
     Args:
-        history: one dictionary per epoch with `epoch`, and of `lr`, `images_per_second` what is known.
+        history: one dictionary per epoch with `epoch`, and any of `lr`, `images_per_second`.
     """
     figure, (left, right) = _figure(9.6, 2.8, columns=2)
     _line(left, history, "lr", "learning rate", VAL)
@@ -65,11 +65,11 @@ def schedule(history: History) -> bytes:
 
 
 def confusion_matrix(matrix: npt.NDArray[np.int64], labels: Sequence[str]) -> bytes:
-    """Rows are true classes, columns answers; coloured by the share of the row.
+    """Draw the confusion matrix: rows are true classes, columns predictions; colours are shares of the row.
 
     Args:
         matrix: int64 (C, C).
-        labels: C class names; left out above 60 classes.
+        labels: C class names; omitted above 60 classes.
     """
     classes = len(labels)
     side = min(11.0, max(4.0, 1.6 + 0.36 * classes))
@@ -79,14 +79,14 @@ def confusion_matrix(matrix: npt.NDArray[np.int64], labels: Sequence[str]) -> by
     if classes <= MOST_NUMBERED:
         _number_cells(axes, matrix, shares)
     _name_classes(axes, labels)
-    axes.set_xlabel("answer", color=QUIET)
+    axes.set_xlabel("predicted class", color=QUIET)
     axes.set_ylabel("true class", color=QUIET)
     axes.spines[:].set_visible(False)
     return _png(figure)
 
 
 def reliability_diagram(before: Bins, after: Bins, temperature: float) -> bytes:
-    """Accuracy by confidence, before and after the temperature; on the diagonal confidence can be taken at its word.
+    """Draw accuracy by confidence, before and after the temperature; on the diagonal, both are equal.
 
     Args:
         before: of the softmax of the logits.
@@ -104,10 +104,11 @@ def reliability_diagram(before: Bins, after: Bins, temperature: float) -> bytes:
 def _reliability(axes: Axes, bins: Bins) -> None:
     count = len(bins.count)
     centres, width, filled = (np.arange(count) + 0.5) / count, 1 / count, bins.count > 0
-    sure, right = bins.confidence[filled], bins.accuracy[filled]
-    low, gap = np.minimum(sure, right), np.abs(sure - right)
-    axes.bar(centres[filled], low, width * 0.92, color=VAL, alpha=0.85, label="borne out")
-    for chosen, colour, name in ((sure > right, GAP, "too sure"), (sure <= right, SECOND, "too modest")):
+    confidence, accuracy = bins.confidence[filled], bins.accuracy[filled]
+    low, gap = np.minimum(confidence, accuracy), np.abs(confidence - accuracy)
+    axes.bar(centres[filled], low, width * 0.92, color=VAL, alpha=0.85, label="correct")
+    overconfident = confidence > accuracy
+    for chosen, colour, name in ((overconfident, GAP, "overconfident"), (~overconfident, SECOND, "underconfident")):
         if gap[chosen].any():
             places = centres[filled][chosen]
             axes.bar(places, gap[chosen], width * 0.92, bottom=low[chosen], color=colour, alpha=0.45, label=name)
@@ -130,7 +131,7 @@ def _reliability(axes: Axes, bins: Bins) -> None:
 
 
 def _figure(width: float, height: float, *, columns: int) -> tuple[Figure, list[Axes]]:
-    # Figures of their own rather than pyplot's: nothing global, no display, no leak.
+    # Without pyplot: no global state, no display, no leak.
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, columns, squeeze=False)
@@ -192,7 +193,7 @@ def _name_classes(axes: Axes, labels: Sequence[str]) -> None:
         return
     places = range(len(labels))
     names = [label if len(label) <= LONGEST_LABEL else f"{label[: LONGEST_LABEL - 1]}…" for label in labels]
-    # Class names are no formulas, whatever dollar signs they hold.
+    # Class names are not formulas, even if they contain dollar signs.
     axes.set_xticks(places, names, rotation=45, ha="right", rotation_mode="anchor", parse_math=False)
     axes.set_yticks(places, names, parse_math=False)
     axes.tick_params(colors=INK, labelsize=9 if len(labels) <= MOST_NUMBERED else 6.5, length=0)
@@ -201,7 +202,7 @@ def _name_classes(axes: Axes, labels: Sequence[str]) -> None:
 def _png(figure: Any) -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        # Class names may hold letters that the font has not: they show as boxes, and the table has them right.
+        # The font may lack letters of class names: the drawing shows boxes, the table the correct letters.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(buffer, format="png")
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""The wrong answers that the model was surest of, as pictures: mislabelled data shows here first."""
+"""Wrong predictions with the highest confidence, as images; mislabelled data appears here first."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from training.data.pictures import Pictures
 
 MOST = 24
 THUMBNAIL = 224
-"""Longest side of a picture in the report, in pixels."""
+"""Longest side of an image in the report, in pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mistake:
-    """One wrong answer."""
+    """Wrong prediction for one image."""
 
     name: str
-    """The picture's name."""
+    """The image's name."""
 
     truth: str
-    """Its class."""
+    """The true class."""
 
     truth_probability: float
-    """What the model gave its class, 0..1."""
+    """Probability of the true class, 0..1."""
 
-    answer: str
-    """What the model took it for."""
+    predicted: str
+    """The predicted class."""
 
-    answer_probability: float
-    """How sure it was, 0..1."""
+    predicted_probability: float
+    """Probability of the predicted class, 0..1."""
 
     png: bytes
-    """The picture as the network saw it."""
+    """The network's input."""
 
 
 def worst_mistakes(
@@ -50,19 +50,19 @@ def worst_mistakes(
     spec: InputSpec,
     most: int = MOST,
 ) -> list[Mistake]:
-    """Wrong answers, those first whose probability exceeds the true class's most; unreadable pictures are left out.
+    """Return the wrong predictions whose probability exceeds that of the true class most; skip unreadable images.
 
     Args:
-        probabilities: float64 (N, C) for the pictures.
+        probabilities: float64 (N, C).
         targets: int64 (N,).
-        pictures: the N pictures.
-        spec: what the network sees of them.
-        most: number of mistakes shown.
+        pictures: the N images.
+        spec: the network's input.
+        most: largest number of mistakes.
     """
-    answers = probabilities.argmax(axis=1)
+    predicted = probabilities.argmax(axis=1)
     rows = np.arange(len(targets))
-    excess = probabilities[rows, answers] - probabilities[rows, targets]
-    wrong = np.flatnonzero(answers != targets)
+    excess = probabilities[rows, predicted] - probabilities[rows, targets]
+    wrong = np.flatnonzero(predicted != targets)
     mistakes: list[Mistake] = []
     for index in wrong[np.argsort(-excess[wrong], kind="stable")]:
         if len(mistakes) == most:
@@ -71,14 +71,14 @@ def worst_mistakes(
             pixels = fit(pictures.read(int(index)), spec)
         except ImageError:
             continue
-        truth, answer = int(targets[index]), int(answers[index])
+        truth, taken_for = int(targets[index]), int(predicted[index])
         mistakes.append(
             Mistake(
                 name=pictures.name(int(index)),
                 truth=pictures.labels[truth],
                 truth_probability=float(probabilities[index, truth]),
-                answer=pictures.labels[answer],
-                answer_probability=float(probabilities[index, answer]),
+                predicted=pictures.labels[taken_for],
+                predicted_probability=float(probabilities[index, taken_for]),
                 png=_thumbnail(pixels),
             )
         )

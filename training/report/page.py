@@ -1,11 +1,12 @@
-"""`write_report`: what a trained model learnt, where it errs and how far it can be believed, on one page.
+"""Report of a trained model on one HTML page: curves, metrics, confusions, calibration and worst mistakes.
 
-The page holds its pictures itself and loads nothing, so it can be mailed or kept as it is. About 1 s for 10,000
-pictures and ten classes.
+The page embeds its images and loads nothing, so that it can be mailed and archived as one file. Takes about 1 s for
+10,000 images and ten classes.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from models.common.files import write_atomic
 from models.common.statistics import Probabilities, softmax
@@ -21,10 +23,11 @@ from models.spec import InputSpec
 from training.data.pictures import Pictures
 from training.evaluation.calibration import reliability
 from training.evaluation.metrics import classification_metrics, confusion
-from training.report import figures, html
+from training.report import figures
 from training.report.mistakes import Mistake, worst_mistakes
 
 INDEX, METRICS = "index.html", "metrics.json"
+TEMPLATE = Path(__file__).with_name("page.html")
 
 MOST_PAIRS = 15
 
@@ -43,21 +46,21 @@ def write_report(
     config: dict[str, Any],
     fitted_here: bool = True,
 ) -> Path:
-    """Write `index.html`, its drawings as PNG files of their own, and `metrics.json`.
+    """Write `index.html`, its drawings also as separate PNG files, and `metrics.json`.
 
     Args:
-        folder: where to; made if need be.
+        folder: output folder; created if missing.
         history: one dictionary per epoch: epoch, lr, train_loss, val_loss, val_top1, val_top5 (0..1),
-            images_per_second, seconds; what is missing is not drawn.
-        logits: float32 (N, C) on the validation pictures.
+            images_per_second, seconds; missing values are not drawn.
+        logits: float32 (N, C) of the validation images.
         targets: int64 (N,), their classes.
         labels: C class names.
-        pictures: the N validation pictures.
-        spec: what the network sees of them.
-        temperature: divides the logits.
+        pictures: the N validation images.
+        spec: the network's input.
+        temperature: divisor of the logits.
         title: the model's name.
         config: the settings of the run.
-        fitted_here: whether the temperature was fitted on these pictures; else the logits are calibrated already.
+        fitted_here: True if the temperature was fitted on these images; False if the logits are calibrated already.
 
     Returns:
         The page's path.
@@ -77,13 +80,7 @@ def write_report(
     for name, png in drawings.items():
         write_atomic(folder / f"{name}.png", png)
     write_atomic(folder / METRICS, _metrics(report))
-    text = html.page(
-        title=title,
-        subtitle=_subtitle(config, spec),
-        tiles=_tiles(report),
-        sections=_sections(report, drawings, labels, config),
-    )
-    write_atomic(folder / INDEX, text.encode())
+    write_atomic(folder / INDEX, _page(report, drawings, labels, config, spec).encode())
     return folder / INDEX
 
 
@@ -128,79 +125,76 @@ def _metrics(report: _Report) -> bytes:
     return (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode()
 
 
+def _page(
+    report: _Report, drawings: dict[str, bytes], labels: tuple[str, ...], config: dict[str, Any], spec: InputSpec
+) -> str:
+    # Autoescape: class names, file names and settings may contain markup.
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATE.parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": _percent, "data_url": _data_url}
+    return environment.get_template(TEMPLATE.name).render(
+        title=report.title,
+        subtitle=_subtitle(config, spec),
+        tiles=_tiles(report),
+        drawings=drawings,
+        classes=sorted(report.after["classes"], key=lambda entry: (not entry["images"], entry["f1"])),
+        confusions=_confusions(report.matrix, labels),
+        fitted_here=report.fitted_here,
+        mistakes=report.mistakes,
+        settings=_flat(config),
+    )
+
+
+def _percent(share: float, decimals: int = 1) -> str:
+    return f"{share:.{decimals}%}"
+
+
+def _data_url(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield dotted name and value of nested settings."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", str(value)
+
+
 def _subtitle(config: dict[str, Any], spec: InputSpec) -> str:
     known = [f"{name} {config[name]}" for name in ("model", "recipe", "data") if config.get(name)]
     return " · ".join([*known, f"input {spec.size} x {spec.size}"])
 
 
-def _tiles(report: _Report) -> Iterator[str]:
+def _tiles(report: _Report) -> Iterator[tuple[str, str, str]]:
+    """Yield name, value and note of every headline metric."""
     after, top1, top5 = report.after, report.after["top1"], report.after["top5"]
-    yield html.tile(f"{top1['value']:.2%}", "top-1 accuracy", f"95 % interval {top1['low']:.1%} to {top1['high']:.1%}")
+    yield "top-1 accuracy", f"{top1['value']:.2%}", f"95 % interval {top1['low']:.1%} to {top1['high']:.1%}"
     if len(report.matrix) > 5:
-        yield html.tile(f"{top5['value']:.2%}", "top-5 accuracy", f"{top5['low']:.1%} to {top5['high']:.1%}")
-    yield html.tile(f"{after['macro_f1']:.3f}", "macro F1", "mean over the classes")
-    yield html.tile(
-        f"{after['ece']:.2%}",
-        "calibration error",
-        f"{report.before['ece']:.2%} before the temperature of {report.temperature:.3g}"
-        if report.fitted_here
-        else "of calibrated answers",
-    )
-    yield html.tile(f"{after['images']:,}", "validation pictures", f"{len(report.matrix)} classes")
+        yield "top-5 accuracy", f"{top5['value']:.2%}", f"{top5['low']:.1%} to {top5['high']:.1%}"
+    yield "macro F1", f"{after['macro_f1']:.3f}", "mean over the classes"
+    note = f"{report.before['ece']:.2%} before the temperature of {report.temperature:.3g}"
+    yield "calibration error", f"{after['ece']:.2%}", note if report.fitted_here else "of calibrated predictions"
+    yield "validation pictures", f"{after['images']:,}", f"{len(report.matrix)} classes"
     seconds = sum(row.get("seconds", 0.0) for row in report.history)
     if seconds:
-        yield html.tile(_duration(seconds), "training time", f"{len(report.history)} epochs")
+        yield "training time", _duration(seconds), f"{len(report.history)} epochs"
 
 
-def _sections(
-    report: _Report, drawings: dict[str, bytes], labels: tuple[str, ...], config: dict[str, Any]
-) -> Iterator[str]:
-    if "curves" in drawings:
-        yield html.section(
-            "Learning",
-            "Validation loss that rises while training loss falls means overfitting: augment more or train for less.",
-            html.image(drawings["curves"], "loss and accuracy by epoch")
-            + html.image(drawings["schedule"], "learning rate and speed by epoch"),
-        )
-    yield html.section(
-        "Classes",
-        "The hardest first. Precision: how often the answer is right where it is given; recall: how many of the class "
-        "are found.",
-        html.class_table(report.after["classes"]),
-    )
-    yield html.section(
-        "Confusion",
-        "Rows are true classes, columns are answers; colour is the share of the row.",
-        html.image(drawings["confusion"], "confusion matrix") + html.pair_table(_pairs(report.matrix, labels)),
-    )
-    yield html.section(
-        "Calibration",
-        "Bars that end on the diagonal: of the answers given with 80 % confidence, 80 % are right. "
-        + (
-            "The temperature was fitted on these pictures, so the error after it is a little optimistic."
-            if report.fitted_here
-            else "The model's own temperature is part of the answers; nothing was fitted on these pictures."
-        ),
-        html.image(drawings["reliability"], "reliability diagram before and after the temperature"),
-    )
-    yield html.section(
-        "Worst mistakes",
-        "Wrong answers that the model was surest of, as it saw the pictures. Wrong labels in the data show here first."
-        if report.mistakes
-        else "None: every validation picture was classified rightly.",
-        html.gallery(report.mistakes),
-    )
-    yield html.folded("Settings", html.settings_table(config))
-
-
-def _pairs(matrix: npt.NDArray[np.int64], labels: tuple[str, ...]) -> Iterator[tuple[str, str, int, float]]:
-    """The most frequent confusions."""
+def _confusions(matrix: npt.NDArray[np.int64], labels: tuple[str, ...]) -> Iterator[tuple[str, str, int, float]]:
+    """Yield true class, predicted class, count, and share of the true class, for the most frequent confusions."""
     wrong = matrix - np.diag(np.diag(matrix))
     for flat in np.argsort(-wrong, axis=None, kind="stable")[:MOST_PAIRS]:
-        truth, answer = divmod(int(flat), len(labels))
-        count = int(wrong[truth, answer])
+        truth, predicted = divmod(int(flat), len(labels))
+        count = int(wrong[truth, predicted])
         if count:
-            yield labels[truth], labels[answer], count, count / int(matrix[truth].sum())
+            yield labels[truth], labels[predicted], count, count / int(matrix[truth].sum())
 
 
 def _duration(seconds: float) -> str:

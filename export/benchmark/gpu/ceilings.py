@@ -1,4 +1,4 @@
-"""What the machine could do at most: arithmetic, copies and decoding, measured in the same run as the models."""
+"""Upper limits of the machine: arithmetic, copies and decoding, measured in the same run as the models."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ _DECODED_AT_ONCE = 256
 
 @dataclass(frozen=True, kw_only=True)
 class Ceilings:
-    """Rates that nothing built on them can pass."""
+    """Highest rates that an engine on this machine can reach."""
 
     tflops: float
-    """10^12 floating-point operations a second in a large matrix product, a multiply and an add being two."""
+    """10^12 floating-point operations/s in a large matrix product; a multiply and an add are two."""
 
     copy: float
-    """10^9 bytes a second, read and written, by a copy within the device's memory."""
+    """10^9 bytes/s, read plus written, of a copy within the device's memory."""
 
     upload: float
-    """10^9 bytes a second from page-locked memory of the host."""
+    """10^9 bytes/s of a copy from page-locked memory of the host to the device."""
 
     decoded_on_cpu: float
-    """Photographs a second from file to pixels of the model's size, on all cores."""
+    """Photographs/s from file to pixels of the model's size, on all CPU cores."""
 
     decoded_on_gpu: float | None
-    """The same by nvJPEG and a resize on the GPU; None where torchvision can't."""
+    """Photographs/s by nvJPEG and a resize on the GPU; None if torchvision can't."""
 
 
 def measured(spec: InputSpec, *, device: str, dtype: torch.dtype, size: int = 8192) -> Ceilings:
-    """Measure all of them; a few seconds on a GPU.
+    """Measure all limits; takes a few seconds on a GPU.
 
     Args:
-        spec: input that photographs are decoded for.
+        spec: model input to decode photographs for.
         device: `cuda`, or `cpu` for a trial without a GPU.
-        dtype: of the matrix product.
-        size: side of its matrices.
+        dtype: element type of the matrices.
+        size: side of the matrices.
     """
-    # Not ones or zeros: they switch fewer transistors, and the clock goes higher than it ever does for a model.
+    # Random: ones or zeros switch fewer transistors, which lets the clock rise higher than for a model.
     matrix = torch.randn(size, size, dtype=dtype, device=device)
     product = torch.empty_like(matrix)
     host = torch.ones(matrix.nbytes, dtype=torch.uint8, pin_memory=device == "cuda")
@@ -64,7 +64,7 @@ def measured(spec: InputSpec, *, device: str, dtype: torch.dtype, size: int = 81
 
 
 def _seconds(call: Callable[[], object], device: str) -> float:
-    """Of one call, when many are under way."""
+    """Return the seconds per call of many calls in flight."""
     for _ in range(2):
         call()
     _wait(device)

@@ -1,4 +1,4 @@
-"""Engines side by side on a GPU, beside what the GPU could do at most."""
+"""Comparison of engines on a GPU, next to the limits of the GPU."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LATE = "not measured: --minutes were over"
 LOST = "not measured: {engine} of {model} left the GPU unusable for this process; name this model alone"
 
 
-def compete(
+def compare_engines(
     bundles: Sequence[Bundle],
     ceilings: Ceilings,
     *,
@@ -40,23 +40,23 @@ def compete(
     deadline: float = float("inf"),
     advance: Callable[[str], None],
 ) -> list[dict[str, Any]]:
-    """Prove and time every engine of every bundle; what compiles for minutes comes last.
+    """Prove and time every engine of every bundle; engines that compile for minutes come last.
 
     Args:
-        bundles: with their files.
-        ceilings: measured before.
+        bundles: the opened bundles.
+        ceilings: limits of the machine.
         device: `cuda`, or `cpu` for a trial without a GPU.
-        dtype: of PyTorch's networks.
-        precision: of everything, as the second half of a variant's name.
-        batches: sizes.
-        seconds: for each engine and size.
-        compiled: let `torch.compile` take part.
-        deadline: on the monotonic clock; what would begin later is left out and says so.
-        advance: is called with what comes next.
+        dtype: element type of PyTorch's networks.
+        precision: second half of the variants' names; the gate is that of this precision.
+        batches: batch sizes.
+        seconds: duration of a measurement: one engine and batch size.
+        compiled: True to include `torch.compile`.
+        deadline: on the monotonic clock; measurements that would start later are skipped, with a `reason`.
+        advance: called with a description of the next measurement.
 
     Returns:
-        JSON-ready: a row for each engine with `model`, `engine`, `agreement`, `verdict`, `reasons`, `megabytes` and
-        `batches`, each of which has a `reason` where it failed; or with a `reason` itself where it can't run at all.
+        JSON-ready rows, one per engine: `model`, `trained`, `engine`, and `agreement`, `verdict`, `reasons`,
+        `megabytes` and `batches`. An engine or a batch that can't run has a `reason` instead.
     """
     pairs = [
         (bundle, entry)
@@ -74,8 +74,8 @@ def compete(
         if lost or time.monotonic() > deadline:
             rows.append(row | {"reason": lost or LATE})
             continue
-        # An engine that has no room or no kernel must not cost the others their figures; ONNX Runtime's own exceptions
-        # derive from Exception alone.
+        # An engine that lacks memory or a kernel must not cost the others their figures. The exceptions of ONNX Runtime
+        # derive from Exception only.
         try:
             if name not in references:
                 references[name] = _reference(bundle, device)
@@ -89,20 +89,20 @@ def compete(
 
 
 def _in_order(pairs: Sequence[tuple[Bundle, Entry]], *, compiled: bool) -> list[tuple[Bundle, Entry]]:
-    """What compiles for minutes last, or not at all."""
+    """Return the pairs with `torch.compile` last, or without it."""
     chosen = [pair for pair in pairs if compiled or pair[1].name != COMPILED]
     return sorted(chosen, key=lambda pair: pair[1].name == COMPILED)
 
 
 def _reference(bundle: Bundle, device: str) -> tuple[Pixels, Logits]:
-    """Crops of the sample photographs, and what the network answers in FP32 on the same device."""
+    """Return crops of the sample photographs, and the network's logits in FP32 on the same device."""
     pixels = np.stack([picture for picture, _ in sample_crops(bundle.manifest.input)])
-    # Products of FP32 in ten bits would be no reference.
+    # TF32 rounds products to a mantissa of ten bits: that would be no reference.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    return pixels, _answers(PyTorch(bundle, device=device, dtype=torch.float32), pixels)
+    return pixels, _logits(PyTorch(bundle, device=device, dtype=torch.float32), pixels)
 
 
-def _answers(engine: Engine, pixels: Pixels) -> Logits:
+def _logits(engine: Engine, pixels: Pixels) -> Logits:
     parts = [engine.run(pixels[start : start + PROOF_BATCH]) for start in range(0, len(pixels), PROOF_BATCH)]
     return np.concatenate(parts)
 
@@ -120,7 +120,7 @@ def _measured(
     before = _free(device)
     engine = entry.load()
     pixels, expected = reference
-    figures = compare(expected, _answers(engine, pixels), None, temperature=bundle.manifest.temperature)
+    figures = compare(expected, _logits(engine, pixels), None, temperature=bundle.manifest.temperature)
     reasons = Gate.for_precision(entry.precision).reasons_to_fail(figures, trained=bundle.manifest.trained)
     random = np.random.default_rng(0)
     rows = []
@@ -131,7 +131,7 @@ def _measured(
             continue
         try:
             rows.append(_figures(bundle, timed(partial(engine.run, given), batch, seconds), ceilings))
-        # No room for the larger batches says nothing of the smaller ones.
+        # A batch that lacks memory says nothing about the other sizes.
         except Exception as error:
             rows.append({"batch": batch, "reason": _one_line(error)})
     return {
@@ -144,9 +144,9 @@ def _measured(
 
 
 def _figures(bundle: Bundle, timing: Timing, ceilings: Ceilings) -> dict[str, Any]:
-    """One batch size: rate, latencies, and how near they are to what limits them.
+    """Return the rate, the latencies and the shares of the limits for one batch size.
 
-    A multiply and an add are two operations; of the bytes, the pixels are counted, which must cross to the GPU.
+    A multiply and an add are two operations. Only the bytes of the pixels count as upload.
     """
     manifest = bundle.manifest
     tflops = 2 * architecture(manifest.architecture).macs * timing.images_per_second / 1e12
@@ -169,12 +169,12 @@ def _one_line(error: Exception) -> str:
 
 
 def _free(device: str) -> float:
-    """Bytes of the GPU's memory that nobody has."""
+    """Return the free bytes of the GPU's memory; 0 on the CPU."""
     return float(torch.cuda.mem_get_info()[0]) if device == "cuda" else 0.0
 
 
 def _tidy(device: str) -> bool:
-    """Free what nobody uses; False where the GPU can't be used in this process any more (CUDA's sticky errors)."""
+    """Free unused memory; return False if the GPU is no longer usable in this process (CUDA's sticky errors)."""
     gc.collect()
     if device == "cuda":
         try:

@@ -1,6 +1,4 @@
-"""The ways to run a bundle on a GPU that are compared: PyTorch, and the runtimes that are here and have their files."""
-
-# MERGED-DOC """PyTorch as an engine to compare with: FP16, channels last, each batch size a CUDA graph."""
+"""Engines to compare on a GPU: PyTorch, and the installed runtimes whose files the bundle holds."""
 
 from __future__ import annotations
 
@@ -22,20 +20,21 @@ from models.graph import ServingGraph
 COMPILED = "torch compiled"
 
 ON_GPU = ("onnxruntime_cuda", "tensorrt", "tensorrt_rtx")
+"""Runtimes that need a GPU."""
 
-"""Runtimes that need one."""
+WARM_UP = 3
 
 
 class Engine(Protocol):
-    """What is timed."""
+    """Anything that computes logits."""
 
     def run(self, pixels: Pixels) -> Logits:
-        """uint8 (N, S, S, 3) to float32 (N, classes), both in the host's memory."""
+        """Compute float32 (N, classes) from uint8 (N, S, S, 3), both in the host's memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """An engine that takes part."""
+    """An engine and the way to load it."""
 
     name: str
     precision: str
@@ -43,13 +42,13 @@ class Entry:
 
 
 def entries(bundle: Bundle, *, device: str, dtype: torch.dtype, precision: str) -> Iterator[Entry]:
-    """What can run the bundle here, the slowest to prepare last.
+    """Yield the engines that can run the bundle here; the slowest to prepare comes last.
 
     Args:
-        bundle: with its files.
+        bundle: the opened bundle.
         device: `cuda`, or `cpu` for a trial without a GPU.
-        dtype: of PyTorch's networks.
-        precision: of everything, as the second half of a variant's name.
+        dtype: element type of PyTorch's networks.
+        precision: second half of the variants' names.
     """
     torch_engine = partial(PyTorch, bundle, device=device, dtype=dtype)
     yield Entry(name="torch eager", precision=precision, load=torch_engine)
@@ -61,37 +60,34 @@ def entries(bundle: Bundle, *, device: str, dtype: torch.dtype, precision: str) 
     yield Entry(name=COMPILED, precision=precision, load=partial(torch_engine, compiled=True))
 
 
-WARM_UP = 3
-
-
 class PyTorch:
-    """The bundle's checkpoint on a device.
+    """The bundle's checkpoint as an engine: channels last, and on a GPU each batch size as a CUDA graph.
 
-    On a GPU the work of a batch size is recorded once, between pinned memory and pinned memory, and replayed; on the
-    processor it is called as it is.
+    A CUDA graph records the work from pinned memory to pinned memory once and is then replayed. On the CPU the network
+    is called directly.
 
     Args:
-        bundle: whose checkpoint.
+        bundle: holds the checkpoint.
         device: `cuda` or `cpu`.
-        dtype: of the network.
-        compiled: by `torch.compile`, for each batch size by itself.
+        dtype: element type of the network.
+        compiled: True to compile the network with `torch.compile`, separately for each batch size.
     """
 
     def __init__(self, bundle: Bundle, *, device: str, dtype: torch.dtype, compiled: bool = False) -> None:
         network: Any = load_module(bundle).to(device=device, dtype=dtype)
         graph = ServingGraph(network.to(memory_format=torch.channels_last), bundle.manifest.input).eval().to(device)
-        # The statistics of normalisation stay in FP32.
+        # The input's mean and standard deviation stay FP32.
         self._graph: Any = torch.compile(graph, dynamic=False) if compiled else graph
         self._device = device
         if device == "cuda":
-            # Shapes are fixed: the fastest kernel for each is looked for once, as TensorRT and ONNX Runtime do.
+            # Shapes are fixed: search the fastest kernel for each once, as TensorRT and ONNX Runtime do.
             torch.backends.cudnn.benchmark = True
-            # Replayed one after the other, the recordings may share their memory.
+            # The graphs are replayed one after the other and may share their memory.
             self._pool: Any = torch.cuda.graph_pool_handle()
         self._replays: dict[int, Callable[[Pixels], Logits]] = {}
 
     def run(self, pixels: Pixels) -> Logits:
-        """uint8 (N, S, S, 3) to float32 (N, classes)."""
+        """Compute float32 (N, classes) from uint8 (N, S, S, 3)."""
         if self._device == "cpu":
             with torch.inference_mode():
                 return np.asarray(self._graph(torch.from_numpy(pixels)).numpy())
@@ -99,28 +95,28 @@ class PyTorch:
             self._replays[len(pixels)] = self._recorded(pixels.shape)
         return self._replays[len(pixels)](pixels)
 
-    # Not in inference mode, whose tensors can't be written to outside of it, as every replay does.
+    # Not inference mode: its tensors can't be written outside of it, as every replay does.
     @torch.no_grad()
     def _recorded(self, shape: tuple[int, ...]) -> Callable[[Pixels], Logits]:
         source = torch.zeros(shape, dtype=torch.uint8, pin_memory=True)
         pixels = source.to(self._device)
-        # On a stream of its own, as recording demands (PyTorch, "CUDA semantics", CUDA Graphs).
+        # On a separate stream, as recording requires (PyTorch, "CUDA semantics", CUDA Graphs).
         stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP):
                 logits = self._graph(pixels)
         torch.cuda.current_stream().wait_stream(stream)
-        answer = torch.zeros(logits.shape, pin_memory=True)
+        target = torch.zeros(logits.shape, pin_memory=True)
         recorded = torch.cuda.CUDAGraph()
         with torch.cuda.graph(recorded, pool=self._pool):
             pixels.copy_(source, non_blocking=True)
-            answer.copy_(self._graph(pixels), non_blocking=True)
+            target.copy_(self._graph(pixels), non_blocking=True)
 
         def replay(given: Pixels) -> Logits:
             source.copy_(torch.from_numpy(given))
             recorded.replay()
             torch.cuda.synchronize()
-            return np.array(answer.numpy())
+            return np.array(target.numpy())
 
         return replay

@@ -1,4 +1,4 @@
-"""The comparison on a GPU as lines of a table; no PyTorch is needed to write one."""
+"""Lines of the table of engines on a GPU; needs no PyTorch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CUDA_HEADINGS: Cells = (
 
 
 def cuda_cells(row: dict[str, Any]) -> list[Cells]:
-    """An engine's lines under `CUDA_HEADINGS`, one for each batch size."""
+    """Return an engine's lines under `CUDA_HEADINGS`, one per batch size."""
     name = row["model"] if row["trained"] else f"{row['model']} (random weights)"
     if "reason" in row:
         return [(name, row["engine"], *[""] * (len(CUDA_HEADINGS) - 3), row["reason"])]
@@ -21,7 +21,7 @@ def cuda_cells(row: dict[str, Any]) -> list[Cells]:
 
 
 def _line(name: str, row: dict[str, Any], each: dict[str, Any]) -> Cells:
-    """One batch size of an engine."""
+    """Return the line of one batch size."""
     if "reason" in each:
         return (name, row["engine"], str(each["batch"]), *[""] * (len(CUDA_HEADINGS) - 4), each["reason"])
     return (
@@ -42,7 +42,7 @@ def _line(name: str, row: dict[str, Any], each: dict[str, Any]) -> Cells:
 
 
 def ceilings_line(about: dict[str, Any]) -> str:
-    """What the GPU is and could do at most, for below the table."""
+    """Return the description of the GPU and its limits, for below the table."""
     ceilings = about["ceilings"]
     on_gpu = ceilings["decoded_on_gpu"]
     nvjpeg = f", {on_gpu:.0f} by nvJPEG" if on_gpu else ""

@@ -1,4 +1,4 @@
-"""How long calls take, one after the other."""
+"""Timing of sequential calls."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ WARM_UP = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """Calls on batches of one size, from pixels in the host's memory to logits there."""
+    """Durations of calls on batches of one size, from pixels in the host's memory to logits there."""
 
     batch: int
     seconds: tuple[float, ...]
-    """Of each call."""
+    """Duration of each call."""
 
     @property
     def p50(self) -> float:
-        """Median in milliseconds."""
+        """Median duration in milliseconds."""
         return 1000 * float(np.quantile(self.seconds, 0.5))
 
     @property
     def p99(self) -> float:
-        """In milliseconds."""
+        """99th percentile of the durations in milliseconds."""
         return 1000 * float(np.quantile(self.seconds, 0.99))
 
     @property
     def images_per_second(self) -> float:
-        """By the mean duration."""
+        """Rate by the mean duration."""
         return self.batch / float(np.mean(self.seconds))
 
 
 def timed(call: Callable[[], object], batch: int, seconds: float) -> Timing:
-    """Call again and again for so many seconds, at least once, after a warm-up.
+    """Repeat a call for `seconds` after a warm-up, at least once.
 
     Raises:
-        Exception: what `call` raised.
+        Exception: as `call`.
     """
     for _ in range(WARM_UP):
         call()

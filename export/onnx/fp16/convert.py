@@ -1,7 +1,7 @@
-"""An FP32 graph to FP16 with islands: nodes that stay FP32, with casts where a value enters or leaves them.
+"""Convert an FP32 graph to FP16 with FP32 islands: nodes that stay FP32, with casts at their inputs and outputs.
 
-The result is strongly typed, as TensorRT 11 wants it. A value that an island makes stays FP32 until a node outside
-reads it, so what overflows FP16 can pass from one kept node to the next.
+The result is strongly typed, as TensorRT 11 requires. An island's output stays FP32 until a node outside reads it, so a
+value that overflows FP16 can pass from one FP32 node to the next.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ FP16_MAX = 65504.0
 _SUFFIX: dict[int, str] = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16"}
 
 
-def halve(model: onnx.ModelProto, kept: Collection[str]) -> onnx.ModelProto:
-    """The graph in FP16 but for the nodes of `kept`; inputs and outputs keep their types.
+def to_fp16(model: onnx.ModelProto, kept: Collection[str]) -> onnx.ModelProto:
+    """Return the graph in FP16 except for the nodes of `kept`; inputs and outputs keep their types.
 
     Args:
         model: FP32 graph without subgraphs, its nodes named and in execution order; it is not changed.
         kept: names of the nodes that compute in FP32 with FP32 weights.
 
     Raises:
-        onnx.checker.ValidationError: a node that was halved has no FP16 form.
+        onnx.checker.ValidationError: a converted node has no FP16 form.
     """
     converted = onnx.ModelProto()
     converted.CopyFrom(model)
@@ -35,14 +35,14 @@ def halve(model: onnx.ModelProto, kept: Collection[str]) -> onnx.ModelProto:
     return converted
 
 
-def rounded(half: onnx.ModelProto) -> onnx.ModelProto:
-    """An FP16 graph whose every node computes in FP32 and rounds its results to FP16, as FP16 hardware does.
+def emulate_fp16(half: onnx.ModelProto) -> onnx.ModelProto:
+    """Return an FP16 graph that computes every node in FP32 and rounds its results to FP16, as FP16 hardware does.
 
-    ONNX Runtime has no FP16 kernels for most operators on the CPU: it runs chains of them in FP32 without rounding in
-    between, which hides an overflow that a GPU would have. Here every rounding is written down as a pair of casts.
+    ONNX Runtime has no FP16 kernels for most operators on the CPU. It runs chains of them in FP32 without rounding in
+    between, which hides an overflow that a GPU would have. Here every rounding is an explicit pair of casts.
 
     Args:
-        half: as `halve` or the exporter made it; it is not changed.
+        half: graph by `to_fp16` or the exporter; it is not changed.
     """
     explicit = onnx.ModelProto()
     explicit.CopyFrom(half)
@@ -78,7 +78,7 @@ def _retype(node: onnx.NodeProto) -> None:
 
 
 class _Conversion:
-    """One pass over the nodes that remembers the type each value has by now."""
+    """One pass over the nodes that keeps the current type of every value."""
 
     def __init__(self, model: onnx.ModelProto, floats: set[str]) -> None:
         self.graph = model.graph
@@ -90,13 +90,14 @@ class _Conversion:
         self.casts: set[str] = set()
 
     def convert(self, kept: frozenset[str]) -> None:
+        """Convert the graph in place; the nodes of `kept` stay FP32."""
         for node in list(self.graph.node):
             wanted = TensorProto.FLOAT if node.name in kept else TensorProto.FLOAT16
             for position, name in enumerate(node.input):
                 if name in self.floats:
                     node.input[position] = self._as(name, wanted)
             if wanted == TensorProto.FLOAT16:
-                _halve_attributes(node)
+                _convert_attributes(node)
             self.nodes.append(node)
             for name in node.output:
                 self.types[name] = wanted
@@ -108,7 +109,7 @@ class _Conversion:
         del self.graph.value_info[:]
 
     def _as(self, name: str, wanted: int) -> str:
-        """The name under which a tensor is to be had in the type wanted; makes it where it is not yet there."""
+        """Return the name of a tensor in the wanted type; add the cast or the converted weight if it is missing."""
         if name in self.weights:
             return self._weight(self.weights[name], wanted)
         if self.types[name] == wanted:
@@ -139,12 +140,12 @@ class _Conversion:
 
 
 def _half_tensor(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
-    # A weight beyond FP16's range becomes infinity, as it does in torch: the proof has to see it.
+    # A weight beyond FP16's range becomes infinity, as in torch: the proof must see it.
     with np.errstate(over="ignore"):
         return numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), name)
 
 
-def _halve_attributes(node: onnx.NodeProto) -> None:
+def _convert_attributes(node: onnx.NodeProto) -> None:
     for attribute in node.attribute:
         if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT:
             attribute.i = TensorProto.FLOAT16

@@ -1,6 +1,7 @@
-"""Which nodes of a graph need FP32 for the rest to do with FP16: candidates, tried on a few pictures."""
+"""Search for FP32 islands: the nodes that must stay FP32 so that the rest of a graph can be FP16.
 
-# MERGED-DOC """The smallest part of a list that is still enough, found by halving."""
+Candidates are evaluated on a few images; a set that is enough is reduced by bisection.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +14,17 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from export.onnx.attempts import Attempt, rung
-from export.onnx.fp16.convert import halve, rounded
+from export.onnx.attempts import Attempt, describe_attempt
+from export.onnx.fp16.convert import emulate_fp16, to_fp16
 from export.onnx.fp16.ranges import beyond_fp16, infer, magnitudes
 from export.onnx.metadata import WEIGHTED, layers, normalisation, squeeze_excite
 from export.parity.gate import Gate
 from export.parity.metrics import compare
 
 TRIALS = 24
+"""Most trials to reduce one set of nodes."""
 
-"""How many trials shrinking one set of nodes may take."""
+Item = TypeVar("Item")
 
 _KINDS = {
     "the normalisations": {"LayerNormalization", "BatchNormalization", "InstanceNormalization", "GroupNormalization"},
@@ -33,51 +35,51 @@ _KINDS = {
 
 @dataclass
 class Search:
-    """Tries islands on a few pictures and remembers every attempt."""
+    """Evaluation of islands on a few images, with a list of all attempts."""
 
     graph: onnx.ModelProto
     """FP32 graph of the contract."""
 
     pixels: npt.NDArray[np.uint8]
-    """uint8 (N, S, S, 3) to try on."""
+    """uint8 (N, S, S, 3) to evaluate on."""
 
     trained: bool
-    """False for random weights, which decide nothing: their logits must correlate instead."""
+    """False for random weights, whose top-1 class means nothing: their logits must correlate instead."""
 
     temperature: float
     """Divides the logits before the softmax."""
 
     report: Callable[[Attempt], None]
-    """Is told of every attempt."""
+    """Called with every attempt."""
 
-    rungs: list[Attempt] = field(default_factory=list)
-    """The attempts so far."""
+    attempts: list[Attempt] = field(default_factory=list)
+    """All attempts so far, in order."""
 
     def __post_init__(self) -> None:
         (self.reference,) = infer(self.graph, self.pixels, ["logits"])
 
     def add(self, attempt: Attempt) -> bool:
-        """Remember and report an attempt; returns whether it passed."""
-        self.rungs.append(attempt)
+        """Keep and report an attempt; return True if it passed."""
+        self.attempts.append(attempt)
         self.report(attempt)
         return attempt.verdict == "PASSED"
 
     def enough(self, kept: set[str], words: str) -> bool:
-        """Whether FP16 with these nodes in FP32 answers as FP32 does."""
-        half = halve(self.graph, kept | normalisation(self.graph))
-        (logits,) = infer(rounded(half), self.pixels, ["logits"])
+        """Return True if FP16 with these nodes in FP32 gives the logits of FP32."""
+        half = to_fp16(self.graph, kept | normalisation(self.graph))
+        (logits,) = infer(emulate_fp16(half), self.pixels, ["logits"])
         figures = compare(self.reference, logits, None, temperature=self.temperature)
         reasons = _reasons(figures, Gate.for_precision("fp16"), trained=self.trained)
-        return self.add(rung(half, kept, words, judged_by="search", reasons=reasons, figures=figures))
+        return self.add(describe_attempt(half, kept, words, evaluated_by="search", reasons=reasons, figures=figures))
 
 
 def _reasons(figures: dict[str, Any], gate: Gate, *, trained: bool) -> list[str]:
-    """What the figures of a few pictures miss; the gate itself refuses so few."""
+    """Return the thresholds that the figures of a few images miss; the gate itself requires more images."""
     broken, divergence = figures["nan_or_inf"], figures["mean_kl"]
     reasons = [f"{broken} of {figures['images']} answers hold NaN or infinity"] if broken else []
     if divergence > gate.max_mean_kl:
         reasons.append(f"mean KL divergence {divergence:.4g} is above {gate.max_mean_kl}")
-    # Without a decided picture among the few, the divergence alone speaks for trained weights.
+    # If none of the images is decided, only the divergence evaluates trained weights.
     if trained and figures["decided_images"]:
         name, value, least = "decided agreement", figures["decided_agreement"]["value"], gate.min_decided_agreement
     elif not trained:
@@ -88,7 +90,7 @@ def _reasons(figures: dict[str, Any], gate: Gate, *, trained: bool) -> list[str]
 
 
 def proposals(search: Search) -> Iterator[tuple[set[str], str]]:
-    """Islands that were enough for the search, the most promising first."""
+    """Yield islands that were enough for the search, and their description; the most promising first."""
     base = beyond_fp16(search.graph, magnitudes(search.graph, search.pixels))
     out_of_range = "what FP16's range can't hold"
     if base and search.enough(base, out_of_range):
@@ -96,17 +98,18 @@ def proposals(search: Search) -> Iterator[tuple[set[str], str]]:
     kinds = _kinds(search.graph)
     for words, names in kinds.items():
         if names - base and search.enough(base | names, words):
-            needed = set(_shrunk(search, base, [[name] for name in sorted(names - base)], words))
+            needed = set(_reduced(search, base, [[name] for name in sorted(names - base)], words))
             yield base | needed, f"{len(needed)} nodes of {words}"
             yield base | names, words
     everything = base.union(*kinds.values())
     if search.enough(everything, "all of these kinds"):
         yield everything, "all of these kinds"
-    needed = set(_shrunk(search, base, layers(search.graph), "the layers"))
+    needed = set(_reduced(search, base, layers(search.graph), "the layers"))
     yield base | needed, f"{len(needed)} nodes of the layers found by bisection"
 
 
 def _kinds(graph: onnx.ModelProto) -> dict[str, set[str]]:
+    """Return the names of the nodes that are known to need range, by kind."""
     nodes = graph.graph.node
     found = {words: {node.name for node in nodes if node.op_type in operators} for words, operators in _KINDS.items()}
     weighted = [layer[0] for layer in layers(graph)]
@@ -117,7 +120,9 @@ def _kinds(graph: onnx.ModelProto) -> dict[str, set[str]]:
     return {words: names for words, names in found.items() if names}
 
 
-def _shrunk(search: Search, base: set[str], groups: list[list[str]], words: str) -> list[str]:
+def _reduced(search: Search, base: set[str], groups: list[list[str]], words: str) -> list[str]:
+    """Return the names of the fewest groups that are enough together with `base`."""
+
     def enough(part: list[list[str]]) -> bool:
         names = {name for group in part for name in group}
         return search.enough(base | names, f"{len(part)} of {len(groups)} parts of {words}")
@@ -125,24 +130,21 @@ def _shrunk(search: Search, base: set[str], groups: list[list[str]], words: str)
     return [name for group in smallest(groups, enough, trials=TRIALS) for name in group]
 
 
-Item = TypeVar("Item")
-
-
 def smallest(items: Sequence[Item], enough: Callable[[list[Item]], bool], *, trials: int) -> list[Item]:
-    """A part of `items` that is enough and, with trials to spare, of which no item can be left out.
+    """Return a part of `items` that is enough; if the trials suffice, no item of it can be left out.
 
     Delta debugging (Zeller and Hildebrandt 2002, "Simplifying and Isolating Failure-Inducing Input", ddmin): try each
     of two halves alone, then all but each of them, then with finer pieces.
 
     Args:
-        items: they are enough together; this is not tried.
-        enough: tells whether a part is.
-        trials: how often `enough` may be asked.
+        items: enough together; this is not tried.
+        enough: returns True if a part is enough.
+        trials: most calls of `enough`.
     """
     kept, pieces = list(items), 2
     while len(kept) > 1 and trials > 0:
         parts = _parts(kept, pieces)
-        # With two pieces, all but one of them is the other.
+        # Of two pieces, all but one is the other piece.
         options = parts if pieces == 2 else parts + [_without(kept, part) for part in parts]
         for option in options[:trials]:
             trials -= 1

@@ -1,6 +1,4 @@
-"""Where FP16 can't hold what a network computes: every tensor's largest magnitude, and the nodes that need more."""
-
-# MERGED-DOC """Running a graph that is not in the bundle yet, to look at it while it is being made."""
+"""Find the nodes whose values exceed FP16's range, from the largest magnitude of every tensor."""
 
 from __future__ import annotations
 
@@ -17,17 +15,44 @@ from export.onnx.fp16.convert import FP16_MAX
 from export.onnx.metadata import WEIGHTED, float_tensors
 from models.common.host import cores
 
-HEADROOM = 2.0
+BATCH = 8
 
-"""Other pictures may reach this much further than the ones that were looked at."""
+HEADROOM = 2.0
+"""Factor by which other images may exceed the magnitudes measured on these."""
 
 MAX_WEIGHT_ERROR = 0.01
+"""Largest relative error of a weight tensor's norm by rounding to FP16; above it, values are too small for FP16."""
 
-"""A weight tensor that loses more of its norm than this by rounding to FP16 has values too small for it."""
+
+def infer(
+    model: onnx.ModelProto,
+    pixels: npt.NDArray[np.uint8],
+    outputs: Sequence[str],
+    *,
+    combine: Callable[..., npt.NDArray[Any]] = np.concatenate,
+) -> list[npt.NDArray[Any]]:
+    """Run a graph that is not in the bundle in ONNX Runtime on the CPU, `BATCH` images at a time.
+
+    Args:
+        model: graph of the contract.
+        pixels: uint8 (N, S, S, 3).
+        outputs: names of the graph's outputs.
+        combine: joins the arrays of all batches along `axis=0`.
+
+    Returns:
+        One array per name in `outputs`.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = cores()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    batches = (pixels[start : start + BATCH] for start in range(0, len(pixels), BATCH))
+    results = [session.run(list(outputs), {"pixels": batch}) for batch in batches]
+    return [combine(column, axis=0) for column in zip(*results, strict=True)]
 
 
 def magnitudes(model: onnx.ModelProto, pixels: npt.NDArray[np.uint8]) -> dict[str, float]:
-    """The largest |value| that each FP32 tensor takes, the weights among them.
+    """Return the largest |value| of each FP32 tensor on the images, weights included.
 
     Args:
         model: FP32 graph of the contract.
@@ -52,18 +77,18 @@ def magnitudes(model: onnx.ModelProto, pixels: npt.NDArray[np.uint8]) -> dict[st
 
 
 def beyond_fp16(model: onnx.ModelProto, largest: dict[str, float]) -> set[str]:
-    """Names of the nodes that read or make a value near or above FP16's largest, or hold weights that it can't hold.
+    """Return the names of nodes with an input or output near or above FP16's maximum, or weights too small for FP16.
 
     Args:
         model: FP32 graph.
-        largest: as `magnitudes` gave it.
+        largest: result of `magnitudes`.
     """
     too_large = {name for name, value in largest.items() if not value <= FP16_MAX / HEADROOM}
     too_small = {tensor.name for tensor in model.graph.initializer if _weight_error(tensor) > MAX_WEIGHT_ERROR}
     return {
         node.name
         for node in model.graph.node
-        # Small summands vanish beside the others in any format; small factors carry the answer.
+        # Only factors: small summands vanish next to the others in any format.
         if too_large & {*node.input, *node.output} or (node.op_type in WEIGHTED and too_small & set(node.input))
     }
 
@@ -76,33 +101,3 @@ def _weight_error(tensor: onnx.TensorProto) -> float:
         rounded = weight.astype(np.float16).astype(np.float64)
     norm = float(np.linalg.norm(weight))
     return float(np.linalg.norm(rounded - weight)) / norm if norm else 0.0
-
-
-BATCH = 8
-
-
-def infer(
-    model: onnx.ModelProto,
-    pixels: npt.NDArray[np.uint8],
-    outputs: Sequence[str],
-    *,
-    combine: Callable[..., npt.NDArray[Any]] = np.concatenate,
-) -> list[npt.NDArray[Any]]:
-    """Run the graph in ONNX Runtime on the CPU, a few pictures at a time.
-
-    Args:
-        model: graph of the contract.
-        pixels: uint8 (N, S, S, 3).
-        outputs: names of the graph's outputs.
-        combine: makes one array of a list with one array a batch, along `axis=0`.
-
-    Returns:
-        One array for each of `outputs`.
-    """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = cores()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    batches = (pixels[start : start + BATCH] for start in range(0, len(pixels), BATCH))
-    results = [session.run(list(outputs), {"pixels": batch}) for batch in batches]
-    return [combine(column, axis=0) for column in zip(*results, strict=True)]

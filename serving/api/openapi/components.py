@@ -1,4 +1,4 @@
-"""What the OpenAPI description is made of: operations, their errors, and the schemas of bodies."""
+"""Building blocks of the OpenAPI description: operations, error responses, and schemas of bodies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TEXT: Json = {"type": "string"}
 BINARY: Json = {"type": "string", "format": "binary"}
 
 EVERYWHERE = ("400", "408", "431", "500")
-"""Statuses that any request may get; 400, 408 and 431 also where it was no whole HTTP request."""
+"""Statuses that any request may get; 400, 408 and 431 also if it is not a complete HTTP request."""
 
 ERRORS = {
     "400": "not HTTP, not an image, a damaged image or a damaged form",
@@ -31,42 +31,42 @@ ERRORS = {
 
 _REQUEST_ID: Json = {
     "X-Request-Id": {
-        "description": "The request's own X-Request-Id where it is well formed, else a new one; in the log too.",
+        "description": "The request's X-Request-Id if it is well formed, else a new one; in the log too.",
         "schema": TEXT,
     }
 }
 _RETRY_AFTER: Json = {
     "Retry-After": {
-        "description": "Seconds until it is worth asking again.",
+        "description": "Seconds after which to try again.",
         "schema": {"type": "integer", "minimum": 1},
     }
 }
 _HEADERS: dict[str, Json] = {
-    "401": {"WWW-Authenticate": {"description": "How to show a key.", "schema": TEXT}},
+    "401": {"WWW-Authenticate": {"description": "Scheme in which to send a key.", "schema": TEXT}},
     "429": _RETRY_AFTER,
     "503": _RETRY_AFTER,
 }
 
 
-def answered(description: str, content: Json) -> Json:
-    """A response; `content` has a schema by media type."""
+def response(description: str, content: Json) -> Json:
+    """Return a response; `content` is a schema by media type."""
     return {"description": description, "headers": _REQUEST_ID, "content": content}
 
 
-def as_json(description: str, schema: str) -> Json:
-    """A JSON response of a named schema."""
-    return answered(description, {"application/json": {"schema": reference(schema)}})
+def json_response(description: str, schema: str) -> Json:
+    """Return a JSON response of a named schema."""
+    return response(description, {"application/json": {"schema": reference(schema)}})
 
 
 def reference(schema: str) -> Json:
-    """A named schema."""
+    """Return a reference to a named schema."""
     return {"$ref": f"#/components/schemas/{schema}"}
 
 
 def errors(statuses: Iterable[str], schema: str = "Error") -> Json:
-    """The responses of these statuses, in their order."""
+    """Return the responses of these statuses, in ascending order."""
     return {
-        status: as_json(ERRORS[status], schema) | {"headers": _REQUEST_ID | _HEADERS.get(status, {})}
+        status: json_response(ERRORS[status], schema) | {"headers": _REQUEST_ID | _HEADERS.get(status, {})}
         for status in sorted({*statuses})
     }
 
@@ -80,20 +80,20 @@ def operation(
     body: Json | None = None,
     open_to_all: bool = False,
 ) -> Json:
-    """One operation.
+    """Return an operation.
 
     Args:
-        name: its id.
+        name: id of the operation.
         summary: one or two sentences.
-        responses: by status.
-        parameters: besides X-Request-Id.
-        body: its schema by media type; None: it has none.
-        open_to_all: whether it needs no API key where there are keys.
+        responses: responses by status.
+        parameters: parameters in addition to X-Request-Id.
+        body: schema of the body by media type; None: the operation has no body.
+        open_to_all: True if the operation needs no API key even if the service has keys.
     """
     request_id = {
         "name": "X-Request-Id",
         "in": "header",
-        "description": "Name of the request in logs and answers: at most 128 visible ASCII characters.",
+        "description": "Name of the request in logs and responses: at most 128 visible ASCII characters.",
         "schema": TEXT,
     }
     described: Json = {"operationId": name, "summary": summary, "parameters": [*parameters, request_id]}
@@ -105,10 +105,10 @@ def operation(
 
 
 def object_of(**properties: Json) -> Json:
-    """An object that has all these members."""
+    """Return the schema of an object that has all these members."""
     return {"type": "object", "properties": properties, "required": list(properties)}
 
 
 def list_of(items: Json, **limits: int) -> Json:
-    """An array."""
+    """Return the schema of an array."""
     return {"type": "array", "items": items, **limits}

@@ -1,12 +1,22 @@
-"""The OpenAPI 3.1 description of the API, served at /docs.json and shown by the page at /."""
+"""The OpenAPI 3.1 description of the API, served at /docs.json."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from serving.api.openapi import v2 as openapi_v2
-from serving.api.openapi.components import BINARY, EVERYWHERE, TEXT, Json, answered, as_json, errors, list_of, object_of
-from serving.api.openapi.components import operation as _operation
+from serving.api.openapi import v2
+from serving.api.openapi.components import (
+    BINARY,
+    EVERYWHERE,
+    TEXT,
+    Json,
+    errors,
+    json_response,
+    list_of,
+    object_of,
+    operation,
+    response,
+)
 from serving.bento import version
 from serving.settings import Settings
 
@@ -15,30 +25,30 @@ _KINDS = ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
 
 
 def document(settings: Settings, classes: int | None = None) -> Json:
-    """The whole description; the limits in it are those of the running service.
+    """Return the whole description, with the limits of the running service.
 
     Args:
-        settings: of the service.
-        classes: most classes of a loaded model; None while there is none.
+        settings: the service's settings.
+        classes: most classes of a loaded model; None while no model is loaded.
     """
     described: Json = {
         "openapi": "3.1.0",
         "info": {
             "title": "Halftone",
             "version": version(),
-            "description": "Image classification. Every answer names the model, its version and the variant that ran; "
-            "every error is `{error: {code, message}}`. KServe's and Triton's clients find the Open Inference Protocol "
-            "under /v2.",
+            "description": "Image classification. Every response names the model, its version and the variant that "
+            "ran; every error is `{error: {code, message}}`. KServe's and Triton's clients find the Open Inference "
+            "Protocol under /v2.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "paths": _paths(settings, classes) | openapi_v2.paths(settings),
-        "components": {"schemas": _schemas() | openapi_v2.schemas()},
+        "paths": _paths(settings, classes) | v2.paths(settings),
+        "components": {"schemas": _schemas() | v2.schemas()},
     }
     return _with_keys(described, settings) if settings.api_keys else described
 
 
 def _with_keys(described: Json, settings: Settings) -> Json:
-    """The same where requests need an API key."""
+    """Add the API keys to a description and the status 401 to its operations."""
     for path, item in described["paths"].items():
         for each in item.values():
             if "security" not in each and not (path == "/metrics" and settings.metrics_open):
@@ -58,7 +68,7 @@ def _paths(settings: Settings, classes: int | None) -> Json:
         "/models": {"get": _get("models", "What is loaded, with its proof of parity.", "Models", ["503"])},
         "/livez": {"get": _get("livez", "The process is alive.", "Status", [], open_to_all=True)},
         "/healthz": {"get": _get("healthz", "The same as /livez.", "Status", [], open_to_all=True)},
-        "/readyz": {"get": _get("readyz", "All models are loaded and warmed.", "Ready", ["503"], open_to_all=True)},
+        "/readyz": {"get": _get("readyz", "All models are loaded and warmed up.", "Ready", ["503"], open_to_all=True)},
         "/docs.json": {"get": _get("docs", "This description.", "Document", ["503"])},
         "/ui": {"get": _text("ui", "A page that classifies a picture.", "text/html", open_to_all=True)},
     }
@@ -92,34 +102,34 @@ def _parameters(settings: Settings, classes: int | None) -> list[Json]:
         {
             "name": "top_k",
             "in": "query",
-            "description": "How many classes to answer; 5 where it is not given, or all where there are fewer.",
+            "description": "Number of classes to return; by default 5, or all if the model has fewer.",
             "schema": top_k,
         },
         {
             "name": "model",
             "in": "query",
-            "description": "Which model answers; the first where it is not given.",
+            "description": "Name of the model to use; by default the first one.",
             "schema": {"type": "string", "enum": list(settings.models)},
         },
-        openapi_v2.TIMEOUT,
+        v2.TIMEOUT,
     ]
 
 
 def _upload(name: str, summary: str, field: str, schema: Json, answer: str, parameters: list[Json]) -> Json:
     form = {"type": "object", "properties": {field: schema}, "required": [field], "additionalProperties": False}
     body: Json = {"multipart/form-data": {"schema": form}} | {kind: {"schema": BINARY} for kind in _KINDS}
-    responses = {"200": as_json("the answer", answer)} | errors(_POST)
-    return _operation(name, summary, responses, parameters=parameters, body=body)
+    responses = {"200": json_response("the answer", answer)} | errors(_POST)
+    return operation(name, summary, responses, parameters=parameters, body=body)
 
 
 def _get(name: str, summary: str, answer: str, further: Iterable[str], *, open_to_all: bool = False) -> Json:
-    responses = {"200": as_json("the answer", answer)} | errors([*EVERYWHERE, *further])
-    return _operation(name, summary, responses, open_to_all=open_to_all)
+    responses = {"200": json_response("the answer", answer)} | errors([*EVERYWHERE, *further])
+    return operation(name, summary, responses, open_to_all=open_to_all)
 
 
 def _text(name: str, summary: str, media_type: str, *, open_to_all: bool = False) -> Json:
-    responses = {"200": answered("the text", {media_type: {"schema": TEXT}})} | errors([*EVERYWHERE, "503"])
-    return _operation(name, summary, responses, open_to_all=open_to_all)
+    responses = {"200": response("the text", {media_type: {"schema": TEXT}})} | errors([*EVERYWHERE, "503"])
+    return operation(name, summary, responses, open_to_all=open_to_all)
 
 
 def _schemas() -> Json:

@@ -1,12 +1,21 @@
-"""The part of the OpenAPI description that tells of the Open Inference Protocol (docs/open-inference.md)."""
+"""The part of the OpenAPI description for the Open Inference Protocol (docs/open-inference.md)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from serving.api.openapi.components import BINARY, EVERYWHERE, TEXT, Json, as_json, list_of, object_of, reference
-from serving.api.openapi.components import errors as _errors
-from serving.api.openapi.components import operation as _operation
+from serving.api.openapi.components import (
+    BINARY,
+    EVERYWHERE,
+    TEXT,
+    Json,
+    errors,
+    json_response,
+    list_of,
+    object_of,
+    operation,
+    reference,
+)
 from serving.api.v2.metadata import IMAGE, LOGITS, PIXELS, PROBABILITIES
 from serving.api.v2.response import HEADER_LENGTH
 from serving.http.deadline import SHORTEST
@@ -15,7 +24,7 @@ from serving.settings import Settings
 TIMEOUT: Json = {
     "name": "X-Request-Timeout",
     "in": "header",
-    "description": "Seconds that the answer may take once the body has arrived; can only shorten the service's own.",
+    "description": "Seconds allowed for the response once the body has arrived; only shortens the service's own limit.",
     "schema": {"type": "number", "minimum": SHORTEST},
 }
 
@@ -25,12 +34,12 @@ _INTEGER: Json = {"type": "integer"}
 
 
 def paths(settings: Settings) -> Json:
-    """All paths under /v2."""
+    """Return all paths under /v2."""
     name = {"name": "name", "in": "path", "required": True, "schema": {"type": "string", "enum": list(settings.models)}}
     version = {"name": "version", "in": "path", "required": True, "schema": TEXT}
-    live, ready = "The process is alive.", "All models are loaded and warmed."
+    live, ready = "The process is alive.", "All models are loaded and warmed up."
     return {
-        # Its errors are not in the protocol's form: it is a path like those of the rest of the API.
+        # The only path whose errors are in the format of the rest of the API, not in the protocol's.
         "/v2": {"get": _get("v2", "The server and its extensions.", "Server", ["503"])},
         "/v2/health/live": {"get": _get("v2_live", live, "Live", [], open_to_all=True)},
         "/v2/health/ready": {"get": _get("v2_ready", ready, "ReadyState", ["503"], open_to_all=True)},
@@ -44,7 +53,7 @@ def _model(path: str, prefix: str, parameters: list[Json]) -> Json:
     further = ["404", "503"]
     return {
         path: {"get": _get(prefix, "The model's tensors.", "ModelMetadata", further, parameters)},
-        f"{path}/ready": {"get": _get(f"{prefix}_ready", "It answers.", "ModelReady", further, parameters)},
+        f"{path}/ready": {"get": _get(f"{prefix}_ready", "The model is ready.", "ModelReady", further, parameters)},
         f"{path}/infer": {"post": _infer(f"{prefix}_infer", parameters)},
     }
 
@@ -58,16 +67,15 @@ def _get(
     *,
     open_to_all: bool = False,
 ) -> Json:
-    responses = {"200": as_json("the answer", answer)} | _errors([*EVERYWHERE, *further], "ProtocolError")
-    return _operation(name, summary, responses, parameters=[*parameters], open_to_all=open_to_all)
+    responses = {"200": json_response("the answer", answer)} | errors([*EVERYWHERE, *further], "ProtocolError")
+    return operation(name, summary, responses, parameters=[*parameters], open_to_all=open_to_all)
 
 
 def _index() -> Json:
-    responses = {"200": as_json("the models", "Index")} | _errors(
-        [*EVERYWHERE, "413", "415", "429", "503"], "ProtocolError"
-    )
+    statuses = [*EVERYWHERE, "413", "415", "429", "503"]
+    responses = {"200": json_response("the models", "Index")} | errors(statuses, "ProtocolError")
     body = {"application/json": {"schema": {"type": "object", "properties": {"ready": _BOOLEAN}}}}
-    described = _operation("v2_index", "The models and their state.", responses, body=body)
+    described = operation("v2_index", "The models and their state.", responses, body=body)
     described["requestBody"]["required"] = False
     return described
 
@@ -76,15 +84,15 @@ def _infer(name: str, parameters: list[Json]) -> Json:
     length = {
         "name": HEADER_LENGTH,
         "in": "header",
-        "description": "Length of the JSON where the data of binary inputs follows it; without it, all is JSON.",
+        "description": "Length of the JSON if the data of binary inputs follows it; without the header, all is JSON.",
         "schema": {"type": "integer", "minimum": 0},
     }
-    answer = as_json("the outputs", "InferenceResponse")
+    answer = json_response("the outputs", "InferenceResponse")
     answer["content"]["application/octet-stream"] = {"schema": BINARY}
-    return _operation(
+    return operation(
         name,
         "Logits, probabilities or the best classes of pictures or of pixels; JSON, or JSON and then binary data.",
-        {"200": answer} | _errors(_INFER, "ProtocolError"),
+        {"200": answer} | errors(_INFER, "ProtocolError"),
         parameters=[*parameters, length, TIMEOUT],
         body={
             "application/json": {"schema": reference("InferenceRequest")},
@@ -94,7 +102,7 @@ def _infer(name: str, parameters: list[Json]) -> Json:
 
 
 def schemas() -> Json:
-    """What /v2 takes and answers."""
+    """Return the schemas of the bodies under /v2."""
     shape = list_of({"type": "integer", "minimum": -1})
     tensor = object_of(name=TEXT, datatype=TEXT, shape=shape)
     named = object_of(name=TEXT, version=TEXT, state=TEXT, reason=TEXT)
@@ -104,7 +112,7 @@ def schemas() -> Json:
     }
     response = object_of(model_name=TEXT, model_version=TEXT, outputs=list_of(output, minItems=1))
     return {
-        # Text from the protocol's own handler; the object of the rest of the API where a request didn't get so far.
+        # Text from the protocol's own handler; the object of the rest of the API if the request fails earlier.
         "ProtocolError": object_of(error={"oneOf": [TEXT, object_of(code=TEXT, message=TEXT)]}),
         "Server": object_of(name=TEXT, version=TEXT, extensions=list_of(TEXT)),
         "Live": object_of(live=_BOOLEAN),
@@ -129,24 +137,24 @@ def _request() -> Json:
         "parameters": {"type": "object", "properties": {"binary_data_size": _INTEGER}},
         "data": {
             "type": "array",
-            # Deeper nesting is allowed too; it is the shape that says how deep.
+            # Deeper nesting is allowed too; the shape says how deep.
             "items": {"type": ["integer", "string", "array"]},
             "description": "Numbers 0 to 255 for pixels, flat or nested, or files as base64 text for images.",
         },
     }
-    wanted = object_of(name={"type": "string", "enum": [LOGITS, PROBABILITIES]})
-    wanted["properties"]["parameters"] = {
+    requested = object_of(name={"type": "string", "enum": [LOGITS, PROBABILITIES]})
+    requested["properties"]["parameters"] = {
         "type": "object",
         "properties": {"classification": {"type": "integer", "minimum": 1}, "binary_data": _BOOLEAN},
     }
     request = object_of(inputs=list_of(given, minItems=1, maxItems=1))
     request["properties"] |= {
         "id": TEXT,
-        "outputs": list_of(wanted, maxItems=2),
+        "outputs": list_of(requested, maxItems=2),
         "parameters": {
             "type": "object",
             "properties": {"timeout": _INTEGER, "binary_data_output": _BOOLEAN},
-            "description": "`timeout`: microseconds that the answer may take.",
+            "description": "`timeout`: microseconds allowed for the response.",
         },
     }
     return request

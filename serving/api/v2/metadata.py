@@ -1,4 +1,4 @@
-"""What the Open Inference Protocol tells about the server and its models."""
+"""Metadata of the server and its models in the Open Inference Protocol."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ LOGITS, PROBABILITIES = "logits", "probabilities"
 
 
 def server() -> dict[str, Any]:
-    """The server's name, version and extensions."""
+    """Return the server's name, version and extensions."""
     return {"name": "halftone", "version": version(), "extensions": ["binary_tensor_data", "classification"]}
 
 
-def model(served: ServedModel) -> dict[str, Any]:
-    """A model's tensors; a request sends one of the two inputs. -1 is the number of pictures."""
-    size, classes = served.manifest.input.size, len(served.manifest.labels)
+def model_tensors(model: ServedModel) -> dict[str, Any]:
+    """Return a model's tensors; a request sends one of the two inputs. -1 is the number of images."""
+    size, classes = model.manifest.input.size, len(model.manifest.labels)
     return {
-        "name": served.name,
-        "versions": [served.version],
-        "platform": f"halftone_{served.variant}",
+        "name": model.name,
+        "versions": [model.version],
+        "platform": f"halftone_{model.variant}",
         "inputs": [_tensor(PIXELS, "UINT8", size, size, 3), _tensor(IMAGE, "BYTES")],
         "outputs": [_tensor(LOGITS, "FP32", classes), _tensor(PROBABILITIES, "FP32", classes)],
     }
 
 
 def index(models: Registry, *, only_ready: bool) -> list[dict[str, str]]:
-    """The models that there are, with their state in Triton's words."""
+    """Return the models with their state in Triton's terms."""
     loaded = {
         each.name: {"name": each.name, "version": each.version, "state": "READY", "reason": ""} for each in models.all()
     }

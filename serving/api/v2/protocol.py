@@ -1,4 +1,4 @@
-"""The Open Inference Protocol, version 2, over REST: what KServe's and Triton's clients speak (paths under /v2)."""
+"""The Open Inference Protocol, version 2, over REST, for KServe's and Triton's clients (paths under /v2)."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ import logging
 from collections.abc import Mapping
 
 import numpy as np
+from starlette.types import Scope
 
 from export.runtime import Logits
 from models.common.statistics import softmax
 from serving.api.v2 import metadata
 from serving.api.v2.metadata import IMAGE, LOGITS, PIXELS, PROBABILITIES
-from serving.api.v2.request import InferenceRequest, Wanted, malformed, parse
-from serving.api.v2.response import HEADER_LENGTH, Output, best_classes, encode, failure
+from serving.api.v2.request import InferenceRequest, RequestedOutput, malformed, parse
+from serving.api.v2.response import HEADER_LENGTH, Output, best_classes, encode, protocol_failure
 from serving.api.v2.tensors import images, pixels
 from serving.http.body import ClientGoneError, RequestBody, read_body, refusable
 from serving.http.deadline import allowed_seconds
 from serving.http.disconnect import cancel_on_disconnect
 from serving.http.errors import RequestError, bad_parameter, internal, unavailable
-from serving.http.response import Answer, Scope, as_json
+from serving.http.response import Answer, as_json
 from serving.lifecycle.registry import Registry
 from serving.lifecycle.served_model import ServedModel
 from serving.settings import Settings
@@ -34,10 +35,10 @@ _PATHS = (
 
 
 class OpenInference:
-    """Answers everything under /v2.
+    """Handler of everything under /v2.
 
     Args:
-        models: what is served.
+        models: the models of the service.
         settings: limits and time-outs.
     """
 
@@ -46,49 +47,49 @@ class OpenInference:
         self._settings = settings
 
     async def __call__(self, scope: Scope, receive: RequestBody) -> Answer:
-        """Answer one request; an error is `{"error": "message"}`, as the protocol wants it.
+        """Serve one request; an error is `{"error": "message"}`, the protocol's format.
 
         Raises:
             ClientGoneError: the client left.
         """
         try:
-            return await self._answer(scope, receive)
+            return await self._dispatch(scope, receive)
         except ClientGoneError:
             raise
         except RequestError as error:
-            return failure(error)
+            return protocol_failure(error)
         except Exception:
             logger.exception("failed on a request of the Open Inference Protocol")
-            return failure(internal())
+            return protocol_failure(internal())
 
-    async def _answer(self, scope: Scope, receive: RequestBody) -> Answer:
+    async def _dispatch(self, scope: Scope, receive: RequestBody) -> Answer:
         match scope["path"].split("/")[2:]:
             case []:
-                return _got(scope, metadata.server())
+                return _get(scope, metadata.server())
             case ["health", "live"]:
-                return _got(scope, {"live": True})
+                return _get(scope, {"live": True})
             case ["health", "ready"]:
-                return _got(scope, self._ready())
+                return _get(scope, self._ready())
             case ["repository", "index"]:
                 return await self._index(scope, receive)
             case ["models", name, "versions", version, *rest]:
-                with self._models.use(name) as served:
-                    _check_version(served, version)
-                    return await self._model(served, rest, scope, receive)
+                with self._models.use(name) as model:
+                    _check_version(model, version)
+                    return await self._dispatch_model(model, rest, scope, receive)
             case ["models", name, *rest]:
-                with self._models.use(name) as served:
-                    return await self._model(served, rest, scope, receive)
-        raise _nothing_here()
+                with self._models.use(name) as model:
+                    return await self._dispatch_model(model, rest, scope, receive)
+        raise _not_found()
 
-    async def _model(self, served: ServedModel, rest: list[str], scope: Scope, receive: RequestBody) -> Answer:
+    async def _dispatch_model(self, model: ServedModel, rest: list[str], scope: Scope, receive: RequestBody) -> Answer:
         match rest:
             case []:
-                return _got(scope, metadata.model(served))
+                return _get(scope, metadata.model_tensors(model))
             case ["ready"]:
-                return _got(scope, {"name": served.name, "ready": True})
+                return _get(scope, {"name": model.name, "ready": True})
             case ["infer"]:
-                return await self._infer(served, scope, receive)
-        raise _nothing_here()
+                return await self._infer(model, scope, receive)
+        raise _not_found()
 
     def _ready(self) -> dict[str, bool]:
         if not self._models.ready:
@@ -96,7 +97,9 @@ class OpenInference:
         return {"ready": True}
 
     async def _index(self, scope: Scope, receive: RequestBody) -> Answer:
-        body = await self._posted(scope, receive, _headers(scope))
+        headers = _headers(scope)
+        _check_post(scope, headers)
+        body = await self._read(receive, headers)
         try:
             values = json.loads(body or b"{}")
         except (ValueError, RecursionError):
@@ -106,48 +109,48 @@ class OpenInference:
             raise malformed("the body of an index request is empty or a JSON object whose `ready` is true or false")
         return as_json(metadata.index(self._models, only_ready=only_ready))
 
-    async def _infer(self, served: ServedModel, scope: Scope, receive: RequestBody) -> Answer:
+    async def _infer(self, model: ServedModel, scope: Scope, receive: RequestBody) -> Answer:
         headers = _headers(scope)
-        most = allowed_seconds(headers.get("x-request-timeout"), self._settings.deadline)
-        _check_form(scope, headers)
+        seconds = allowed_seconds(headers.get("x-request-timeout"), self._settings.deadline)
+        _check_post(scope, headers)
+        # Checked before the body is read, which costs most of what a refused request costs.
         if self._models.ready and refusable(scope, self._settings.max_body):
-            served.check_room(most)
-        body = await self._posted(scope, receive, headers)
+            model.check_room(seconds)
+        body = await self._read(receive, headers)
         request = parse(body, headers.get(HEADER_LENGTH.lower()))
-        wanted = _wanted(request, len(served.manifest.labels))
-        logits = await cancel_on_disconnect(receive, self._logits(served, request, most))
-        head = {"model_name": served.name, "model_version": served.version}
+        requested = _check_outputs(request, len(model.manifest.labels))
+        logits = await cancel_on_disconnect(receive, self._logits(model, request, seconds))
+        head = {"model_name": model.name, "model_version": model.version}
         if request.id is not None:
             head["id"] = request.id
-        return encode(head, _outputs(served, wanted, logits))
+        return encode(head, _outputs(model, requested, logits))
 
-    async def _posted(self, scope: Scope, receive: RequestBody, headers: Mapping[str, str]) -> bytes:
-        _check_form(scope, headers)
+    async def _read(self, receive: RequestBody, headers: Mapping[str, str]) -> bytes:
         settings = self._settings
         return await read_body(
             receive, headers.get("content-length"), limit=settings.max_body, seconds=settings.body_timeout
         )
 
-    async def _logits(self, served: ServedModel, request: InferenceRequest, most: float) -> Logits:
-        seconds = min(most, request.seconds or most)
+    async def _logits(self, model: ServedModel, request: InferenceRequest, max_seconds: float) -> Logits:
+        seconds = min(max_seconds, request.seconds or max_seconds)
         try:
             async with asyncio.timeout(seconds):
-                return await self._run(served, request, seconds)
+                return await self._run(model, request, seconds)
         except TimeoutError:
             raise RequestError(504, "deadline_passed", f"the answer was not ready within {seconds:g} s") from None
 
-    async def _run(self, served: ServedModel, request: InferenceRequest, seconds: float) -> Logits:
+    async def _run(self, model: ServedModel, request: InferenceRequest, seconds: float) -> Logits:
         names = [tensor.name for tensor in request.inputs]
         if names not in ([PIXELS], [IMAGE]):
             raise bad_parameter(f"send exactly one input, {PIXELS} or {IMAGE}, not {str(names)[:200]}")
         (tensor,) = request.inputs
-        size, most = served.manifest.input.size, self._settings.max_images
+        size, max_images = model.manifest.input.size, self._settings.max_images
         if tensor.name == PIXELS:
-            return await served.logits(pixels(tensor, (size, size, 3), most), seconds=seconds)
-        return np.stack(_all_answered(await served.logits_of(images(tensor, most), seconds=seconds)))
+            return await model.logits_of_pixels(pixels(tensor, (size, size, 3), max_images), seconds=seconds)
+        return np.stack(_rows(await model.logits_of_files(images(tensor, max_images), seconds=seconds)))
 
 
-def _check_form(scope: Scope, headers: Mapping[str, str]) -> None:
+def _check_post(scope: Scope, headers: Mapping[str, str]) -> None:
     if scope["method"] != "POST":
         raise RequestError(405, "method_not_allowed", f"use POST {scope['path'][:200]}", {"Allow": "POST"})
     encoding = headers.get("content-encoding", "identity")
@@ -155,15 +158,15 @@ def _check_form(scope: Scope, headers: Mapping[str, str]) -> None:
         raise RequestError(415, "unsupported_media_type", f"send the body as it is, not as {encoding[:30]!r}")
 
 
-def _check_version(served: ServedModel, version: str) -> None:
-    if version != served.version:
+def _check_version(model: ServedModel, version: str) -> None:
+    if version != model.version:
         raise RequestError(
-            404, "model_not_found", f"the version of {served.name} here is {served.version}, not {version[:50]!r}"
+            404, "model_not_found", f"the version of {model.name} here is {model.version}, not {version[:50]!r}"
         )
 
 
-def _all_answered(results: list[Logits | RequestError]) -> list[Logits]:
-    """The rows of all pictures; the protocol has no room for one that failed alone."""
+def _rows(results: list[Logits | RequestError]) -> list[Logits]:
+    """Return the logits of all images; raise the first error, as the protocol has no room for one image's own."""
     rows: list[Logits] = []
     for index, result in enumerate(results):
         if isinstance(result, RequestError):
@@ -173,9 +176,9 @@ def _all_answered(results: list[Logits | RequestError]) -> list[Logits]:
     return rows
 
 
-def _wanted(request: InferenceRequest, classes: int) -> list[Wanted]:
-    """The outputs to answer, checked before anything is computed."""
-    outputs = request.outputs or [Wanted(name, request.binary) for name in (LOGITS, PROBABILITIES)]
+def _check_outputs(request: InferenceRequest, classes: int) -> list[RequestedOutput]:
+    """Return the requested outputs; they are checked before anything is computed."""
+    outputs = request.outputs or [RequestedOutput(name, request.binary) for name in (LOGITS, PROBABILITIES)]
     names = [output.name for output in outputs]
     if not set(names) <= {LOGITS, PROBABILITIES} or len(set(names)) != len(names):
         raise bad_parameter(f"the outputs are {LOGITS} and {PROBABILITIES}, each at most once, not {str(names)[:200]}")
@@ -185,14 +188,14 @@ def _wanted(request: InferenceRequest, classes: int) -> list[Wanted]:
     return outputs
 
 
-def _outputs(served: ServedModel, wanted: list[Wanted], logits: Logits) -> list[Output]:
-    manifest = served.manifest
+def _outputs(model: ServedModel, requested: list[RequestedOutput], logits: Logits) -> list[Output]:
+    manifest = model.manifest
     values = {LOGITS: logits}
-    if any(output.name == PROBABILITIES for output in wanted):
+    if any(output.name == PROBABILITIES for output in requested):
         values[PROBABILITIES] = softmax(logits, manifest.temperature).astype(np.float32)
-    order = np.argsort(-logits, axis=1, kind="stable") if any(output.classes for output in wanted) else None
+    order = np.argsort(-logits, axis=1, kind="stable") if any(output.classes for output in requested) else None
     outputs = []
-    for output in wanted:
+    for output in requested:
         if output.classes and order is not None:
             texts, shape = best_classes(values[output.name], order, manifest.labels, output.classes)
             outputs.append(Output(output.name, texts, shape, output.binary))
@@ -201,7 +204,7 @@ def _outputs(served: ServedModel, wanted: list[Wanted], logits: Logits) -> list[
     return outputs
 
 
-def _got(scope: Scope, value: Mapping[str, object]) -> Answer:
+def _get(scope: Scope, value: Mapping[str, object]) -> Answer:
     if scope["method"] not in ("GET", "HEAD"):
         raise RequestError(405, "method_not_allowed", f"use GET {scope['path'][:200]}", {"Allow": "GET"})
     return as_json(value)
@@ -211,5 +214,5 @@ def _headers(scope: Scope) -> dict[str, str]:
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
 
 
-def _nothing_here() -> RequestError:
+def _not_found() -> RequestError:
     return RequestError(404, "not_found", f"there is nothing at this path: see {_PATHS}")

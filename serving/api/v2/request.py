@@ -1,4 +1,4 @@
-"""An inference request of the Open Inference Protocol, taken apart without trusting a number in it.
+"""Parse an inference request of the Open Inference Protocol; no number in it is trusted.
 
 https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md, with the
 extensions for binary data and for classification of
@@ -16,64 +16,65 @@ from serving.api.v2.tensors import Tensor
 from serving.http.errors import RequestError, bad_parameter
 
 MAX_JSON_VALUES = 2**19
-"""Most values in the JSON of a request (3 pictures of 224 x 224 pixels): parsing more would hold up everybody."""
+"""Most values in the JSON of a request (3 images of 224 x 224 pixels): parsing more would delay all requests."""
 
 _MAX_DIMENSIONS = 8
 _MAX_NUMBER = 2**63
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """An output that the client asks for."""
+class RequestedOutput:
+    """An output that the client requests."""
 
     name: str
-    """Its name."""
+    """Name of the tensor."""
 
     binary: bool
-    """Whether it is answered as bytes after the JSON."""
+    """Send the output as bytes after the JSON."""
 
     classes: int | None = None
-    """Answer this many best classes as text instead of the tensor."""
+    """Send this many best classes as text instead of the tensor."""
 
 
 @dataclass(frozen=True, slots=True)
 class InferenceRequest:
-    """What a client asks for; names, types and shapes are not yet compared with the model's."""
+    """A parsed request; names, types and shapes are not yet compared with the model's."""
 
     id: str | None
-    """Its own name for the request, to be repeated in the answer."""
+    """The client's name for the request, to be repeated in the response."""
 
     inputs: list[Tensor]
-    """What it sent."""
+    """The tensors that the client sent."""
 
-    outputs: list[Wanted]
-    """What it wants; empty: everything that there is."""
+    outputs: list[RequestedOutput]
+    """The requested outputs; empty: all outputs of the model."""
 
     binary: bool
-    """Whether outputs are answered as bytes where it does not say so of each."""
+    """Send outputs as bytes, unless the client says otherwise for an output."""
 
     seconds: float | None
-    """Time that it allows, if it says."""
+    """Time that the client allows, if it says so."""
 
 
 def parse(body: bytes, header_length: str | None) -> InferenceRequest:
-    """Read the body of an inference request.
+    """Parse the body of an inference request.
 
     Args:
         body: a JSON object, then the data of its binary inputs in their order.
         header_length: the header Inference-Header-Content-Length, the length of the JSON; None: all of the body.
 
     Raises:
-        RequestError: 400 where it can't be read, 413 for too many values in JSON, 422 for one that is not allowed.
+        RequestError: 400 if the body can't be parsed, 413 for too many values in JSON, 422 for a value that is not
+            allowed.
     """
     length = _length(header_length, len(body))
     values = _json(body[:length] if length < len(body) else body)
     parameters = _parameters(values, "the request")
     binary = _get(parameters, "binary_data_output", bool, "the request's parameters", False)
     timeout = _get(parameters, "timeout", int, "the request's parameters", 0)
-    rest = _Rest(memoryview(body)[length:])
-    inputs = [_input(each, rest) for each in _objects(values, "inputs")]
-    rest.check_empty()
+    binary_data = _BinaryData(memoryview(body)[length:])
+    inputs = [_input(each, binary_data) for each in _objects(values, "inputs")]
+    binary_data.check_used_up()
     return InferenceRequest(
         id=_get(values, "id", str, "the request", None),
         inputs=inputs,
@@ -83,8 +84,8 @@ def parse(body: bytes, header_length: str | None) -> InferenceRequest:
     )
 
 
-class _Rest:
-    """The part of the body after the JSON, handed out from its start."""
+class _BinaryData:
+    """The part of the body after the JSON, consumed from its start."""
 
     def __init__(self, data: memoryview) -> None:
         self._data = data
@@ -97,7 +98,7 @@ class _Rest:
         self._position += size
         return self._data[self._position - size : self._position]
 
-    def check_empty(self) -> None:
+    def check_used_up(self) -> None:
         left = len(self._data) - self._position
         if left:
             raise malformed(
@@ -107,7 +108,7 @@ class _Rest:
 
 
 def malformed(reason: str) -> RequestError:
-    """The answer to a request that can't be read."""
+    """Return the error for a request that can't be parsed."""
     return RequestError(400, "bad_request", f"this is no inference request: {reason}")
 
 
@@ -121,13 +122,13 @@ def _length(text: str | None, size: int) -> int:
 
 
 def _json(data: bytes) -> Mapping[str, Any]:
-    # Every value but the first of a list or object has a comma before it.
+    # Every value has a comma before it, except the first one of a list or object.
     if data.count(b",") + data.count(b"[") + data.count(b"{") > MAX_JSON_VALUES:
         raise RequestError(
             413, "body_too_large", f"the JSON has over {MAX_JSON_VALUES:,} values: send the tensor as binary data"
         )
     try:
-        # As text: from bytes, UTF-16 and UTF-32 would be read too, whose commas were not counted.
+        # Decoded first: from bytes, json would also read UTF-16 and UTF-32, whose commas were not counted.
         values = json.loads(data.decode())
     except (ValueError, RecursionError) as error:
         raise malformed(f"its JSON can't be read ({str(error)[:100]})") from None
@@ -136,22 +137,22 @@ def _json(data: bytes) -> Mapping[str, Any]:
     return values
 
 
-def _get(values: Mapping[str, Any], name: str, kind: type[Any], where: str, default: Any) -> Any:
-    """A member of a JSON object, of the right type; the default where it is missing or null, as some clients write."""
+def _get(values: Mapping[str, Any], name: str, kind: type[Any], owner: str, default: Any) -> Any:
+    """Return a member of a JSON object after a check of its type; the default if it is missing or null."""
     value = values.get(name)
     if value is None:
         return default
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise malformed(f"{name} of {where} is not of type {kind.__name__}")
+        raise malformed(f"{name} of {owner} is not of type {kind.__name__}")
     if isinstance(value, str) and not _is_unicode(value):
-        raise malformed(f"{name} of {where} holds half of a surrogate pair")
+        raise malformed(f"{name} of {owner} holds half of a surrogate pair")
     if kind is int and not -_MAX_NUMBER <= value < _MAX_NUMBER:
-        raise malformed(f"{name} of {where} is no 64-bit number")
+        raise malformed(f"{name} of {owner} is no 64-bit number")
     return value
 
 
 def _is_unicode(text: str) -> bool:
-    """Whether it can be written as UTF-8: JSON's escapes can spell text that can't."""
+    """Return True if the text can be encoded as UTF-8: JSON's escapes can spell text that can't."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -168,10 +169,10 @@ def _objects(values: Mapping[str, Any], name: str, *, required: bool = True) -> 
     return objects or []
 
 
-def _parameters(values: Mapping[str, Any], where: str) -> Mapping[str, Any]:
-    parameters: Mapping[str, Any] = _get(values, "parameters", dict, where, {})
+def _parameters(values: Mapping[str, Any], owner: str) -> Mapping[str, Any]:
+    parameters: Mapping[str, Any] = _get(values, "parameters", dict, owner, {})
     if any(name.startswith("shared_memory") for name in parameters):
-        raise bad_parameter(f"{where} is in shared memory, which this service does not read: send the data itself")
+        raise bad_parameter(f"{owner} is in shared memory, which this service does not read: send the data itself")
     return parameters
 
 
@@ -182,32 +183,32 @@ def _name(values: Mapping[str, Any], what: str) -> str:
     return name[:100]
 
 
-def _input(values: Mapping[str, Any], rest: _Rest) -> Tensor:
+def _input(values: Mapping[str, Any], binary_data: _BinaryData) -> Tensor:
     name = _name(values, "an input")
-    where = f"the input {name}"
-    size = _get(_parameters(values, where), "binary_data_size", int, where, None)
-    data = _get(values, "data", list, where, None)
+    owner = f"the input {name}"
+    size = _get(_parameters(values, owner), "binary_data_size", int, owner, None)
+    data = _get(values, "data", list, owner, None)
     if (size is None) == (data is None):
-        raise malformed(f"{where} must have data or a binary_data_size, one of the two")
-    datatype = _get(values, "datatype", str, where, "")
-    return Tensor(name, datatype, _shape(values, where), data if size is None else rest.take(size, name))
+        raise malformed(f"{owner} must have data or a binary_data_size, one of the two")
+    datatype = _get(values, "datatype", str, owner, "")
+    return Tensor(name, datatype, _shape(values, owner), data if size is None else binary_data.take(size, name))
 
 
-def _shape(values: Mapping[str, Any], where: str) -> tuple[int, ...]:
-    shape = _get(values, "shape", list, where, None)
+def _shape(values: Mapping[str, Any], owner: str) -> tuple[int, ...]:
+    shape = _get(values, "shape", list, owner, None)
     if shape is None or len(shape) > _MAX_DIMENSIONS:
-        raise malformed(f"{where} must have a shape of at most {_MAX_DIMENSIONS} dimensions")
+        raise malformed(f"{owner} must have a shape of at most {_MAX_DIMENSIONS} dimensions")
     if not all(type(each) is int and 0 <= each < _MAX_NUMBER for each in shape):
-        raise malformed(f"the shape of {where} must be a list of whole numbers from 0 on")
+        raise malformed(f"the shape of {owner} must be a list of whole numbers from 0 on")
     return tuple(shape)
 
 
-def _output(values: Mapping[str, Any], binary: bool) -> Wanted:
+def _output(values: Mapping[str, Any], binary: bool) -> RequestedOutput:
     name = _name(values, "an output")
-    where = f"the output {name}"
-    parameters = _parameters(values, where)
-    return Wanted(
+    owner = f"the output {name}"
+    parameters = _parameters(values, owner)
+    return RequestedOutput(
         name,
-        binary=_get(parameters, "binary_data", bool, where, binary),
-        classes=_get(parameters, "classification", int, where, None),
+        binary=_get(parameters, "binary_data", bool, owner, binary),
+        classes=_get(parameters, "classification", int, owner, None),
     )

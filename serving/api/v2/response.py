@@ -1,4 +1,4 @@
-"""The answer to an inference request: tensors as JSON, or as bytes after it."""
+"""Encode the response to an inference request: tensors as JSON, or as bytes after it."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ HEADER_LENGTH = "Inference-Header-Content-Length"
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One tensor of an answer."""
+    """One tensor of a response."""
 
     name: str
-    """Its name."""
+    """Name of the tensor."""
 
     values: Logits | list[bytes]
     """Numbers (FP32), or texts (BYTES) in row-major order."""
 
     shape: tuple[int, ...]
-    """Its dimensions."""
+    """Dimensions of the tensor."""
 
     binary: bool
-    """Whether it follows the JSON as bytes."""
+    """Send the values as bytes after the JSON."""
 
 
 def best_classes(
     values: Logits, order: npt.NDArray[np.intp], labels: Sequence[str], count: int
 ) -> tuple[list[bytes], tuple[int, int]]:
-    """The best classes of each picture as the classification extension writes them, and the shape [N, count].
+    """Return the best classes of each image in the format of the classification extension, and the shape [N, count].
 
     Args:
-        values: float32 (N, classes), to be shown.
-        order: (N, classes), best first.
-        labels: by class.
-        count: how many to name.
+        values: float32 (N, classes), logits or probabilities to show.
+        order: indices of the classes, (N, classes), best first.
+        labels: label of each class.
+        count: number of classes to name.
 
     Returns:
-        `value:index:label` for each of N x count, with six decimals as Triton does.
+        `value:index:label` for each of N x count classes, with six decimals as in Triton.
     """
     texts = [
         f"{row[index]:f}:{index}:{labels[index]}".encode()
@@ -55,35 +55,35 @@ def best_classes(
     return texts, (len(values), count)
 
 
-def failure(error: RequestError) -> Answer:
-    """The answer to a request that can't be served, as the protocol wants it: `{"error": "message"}`."""
+def protocol_failure(error: RequestError) -> Answer:
+    """Return the response for an error in the protocol's format: `{"error": "message"}`."""
     return as_json({"error": error.message}, error.status, error.headers, error=error.code)
 
 
 def encode(head: dict[str, Any], outputs: Sequence[Output]) -> Answer:
-    """The HTTP answer.
+    """Return the HTTP response.
 
     Args:
-        head: the members of the JSON object besides its outputs.
+        head: members of the JSON object in addition to its outputs.
         outputs: the tensors, in order.
     """
     tails = [_binary(output) if output.binary else b"" for output in outputs]
-    described = [_described(output, len(tail)) for output, tail in zip(outputs, tails, strict=True)]
-    answer = as_json(head | {"outputs": described})
+    members = [_json_member(output, len(tail)) for output, tail in zip(outputs, tails, strict=True)]
+    answer = as_json(head | {"outputs": members})
     if not any(output.binary for output in outputs):
         return answer
     length = {HEADER_LENGTH: str(len(answer.content))}
     return Answer(b"".join([answer.content, *tails]), media_type=b"application/octet-stream", headers=length)
 
 
-def _described(output: Output, size: int) -> dict[str, Any]:
+def _json_member(output: Output, size: int) -> dict[str, Any]:
     texts = isinstance(output.values, list)
-    described = {"name": output.name, "datatype": "BYTES" if texts else "FP32", "shape": list(output.shape)}
+    member = {"name": output.name, "datatype": "BYTES" if texts else "FP32", "shape": list(output.shape)}
     if output.binary:
-        return described | {"parameters": {"binary_data_size": size}}
+        return member | {"parameters": {"binary_data_size": size}}
     if isinstance(output.values, list):
-        return described | {"data": [text.decode() for text in output.values]}
-    return described | {"data": output.values.ravel().tolist()}
+        return member | {"data": [text.decode() for text in output.values]}
+    return member | {"data": output.values.ravel().tolist()}
 
 
 def _binary(output: Output) -> bytes:

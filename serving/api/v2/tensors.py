@@ -1,4 +1,4 @@
-"""Tensors of a request: their data, in JSON or binary, becomes pixels or picture files; sizes are checked first."""
+"""Convert the tensors of a request, in JSON or binary, to pixels or image files; sizes are checked first."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from export.runtime import Pixels
 from serving.http.errors import RequestError, bad_parameter
 
 _LENGTH = 4
-"""Bytes that announce the length of an element of a binary BYTES tensor (little-endian, unsigned)."""
+"""Bytes of the length before each element of a binary BYTES tensor (little-endian, unsigned)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,31 +24,31 @@ class Tensor:
     """An input as the client sent it."""
 
     name: str
-    """Its name."""
+    """Name of the tensor."""
 
     datatype: str
-    """Its type in the protocol's words, such as UINT8."""
+    """Type of the elements in the protocol's terms, such as UINT8."""
 
     shape: tuple[int, ...]
-    """Its dimensions, each 0 or more."""
+    """Dimensions of the tensor, each 0 or more."""
 
     data: list[Any] | memoryview
     """A JSON array, flat or nested, or a part of the body."""
 
 
 def pixels(tensor: Tensor, shape: Sequence[int], most: int) -> Pixels:
-    """The pixels of pictures that the client has prepared itself.
+    """Return the pixels of images that the client has decoded and resized.
 
     Args:
         tensor: the input `pixels`.
-        shape: (S, S, 3), what the model expects of each.
-        most: pictures allowed.
+        shape: (S, S, 3), the shape that the model expects for each image.
+        most: largest number of images.
 
     Returns:
         uint8 RGB of shape (N, S, S, 3) with N >= 1.
 
     Raises:
-        RequestError: 422 for another type or shape, or data that does not fill it.
+        RequestError: 422 for another type or shape, or data that does not fill the shape.
     """
     _check_type(tensor, "UINT8")
     if len(tensor.shape) != 4 or tensor.shape[1:] != tuple(shape):
@@ -58,7 +58,7 @@ def pixels(tensor: Tensor, shape: Sequence[int], most: int) -> Pixels:
     _check_count(tensor.shape[0], most)
     size = math.prod(tensor.shape)
     if isinstance(tensor.data, list):
-        data: bytes | memoryview = _octets(_flattened(tensor.data, tensor.shape))
+        data: bytes | memoryview = _as_bytes(_flattened(tensor.data, tensor.shape))
     else:
         data = tensor.data
     if len(data) != size:
@@ -67,14 +67,14 @@ def pixels(tensor: Tensor, shape: Sequence[int], most: int) -> Pixels:
 
 
 def images(tensor: Tensor, most: int) -> list[bytes]:
-    """The picture files in a tensor of shape [N] or [N, 1].
+    """Return the image files in a tensor of shape [N] or [N, 1].
 
     Args:
-        tensor: the input `image`; its JSON elements are base64 text, as JSON can't hold bytes.
-        most: pictures allowed.
+        tensor: the input `image`; its JSON elements are base64 text, because JSON can't hold bytes.
+        most: largest number of images.
 
     Raises:
-        RequestError: 422 for another type or shape, or data that does not fill it.
+        RequestError: 422 for another type or shape, or data that does not fill the shape.
     """
     _check_type(tensor, "BYTES")
     if len(tensor.shape) not in (1, 2) or tensor.shape[1:] not in ((), (1,)):
@@ -90,26 +90,26 @@ def images(tensor: Tensor, most: int) -> list[bytes]:
 
 
 def elements(data: memoryview, count: int) -> list[bytes]:
-    """The elements of a binary BYTES tensor: each is its length in 4 bytes, little-endian, and its content.
+    """Split a binary BYTES tensor: before each element is its length in 4 bytes, little-endian.
 
     Args:
-        data: exactly these elements.
-        count: how many there are.
+        data: all bytes of the tensor.
+        count: number of elements.
 
     Raises:
-        RequestError: 422 where the lengths do not add up to the data.
+        RequestError: 422 if the lengths do not add up to the data.
     """
-    found: list[bytes] = []
+    parts: list[bytes] = []
     position = 0
     for index in range(count):
         start = position + _LENGTH
         position = start + int.from_bytes(data[position:start], "little")
         if start > len(data) or position > len(data):
             raise bad_parameter(f"element {index} of {count} of the BYTES tensor ends after its {len(data)} bytes")
-        found.append(bytes(data[start:position]))
+        parts.append(bytes(data[start:position]))
     if position != len(data):
         raise bad_parameter(f"{len(data) - position} bytes follow the last of {count} elements of the BYTES tensor")
-    return found
+    return parts
 
 
 def _check_type(tensor: Tensor, datatype: str) -> None:
@@ -123,7 +123,7 @@ def _check_count(count: int, most: int) -> None:
 
 
 def _flattened(data: list[Any], shape: Sequence[int]) -> list[Any]:
-    """The elements in row-major order, of nested lists that must have the shape, or of a flat one as it is."""
+    """Return the elements in row-major order of nested lists of this shape; return a flat list as it is."""
     if not data or not isinstance(data[0], list):
         return data
     level: list[Any] = [data]
@@ -134,7 +134,7 @@ def _flattened(data: list[Any], shape: Sequence[int]) -> list[Any]:
     return level
 
 
-def _octets(values: list[Any]) -> bytes:
+def _as_bytes(values: list[Any]) -> bytes:
     try:
         return bytes(values)
     except (TypeError, ValueError):

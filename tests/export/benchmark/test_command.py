@@ -1,7 +1,6 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,14 +9,11 @@ from export.benchmark.__main__ import HEADINGS, BenchmarkConfig, cells
 from export.benchmark.tables import as_markdown
 from export.benchmark.variants import Timing
 from models.common.errors import HalftoneError
-from tests.servers import ROOT
+from tests.commands import run
 
 
 def benchmark(artifacts: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "export.benchmark", *arguments],
-        cwd=ROOT, env=os.environ | {"HALFTONE_ARTIFACTS": str(artifacts)}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    return run("export.benchmark", *arguments, env=os.environ | {"HALFTONE_ARTIFACTS": str(artifacts)})
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +27,7 @@ def result(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
     return json.loads(output.read_text())
 
 
-def test_every_variant_is_timed_beside_its_proof(result: dict) -> None:
+def test_every_variant_is_timed_and_has_its_verdict(result: dict) -> None:
     (model,) = result["results"]
     variants = model["variants"]
 
@@ -62,7 +58,7 @@ def test_a_variant_that_can_not_run_here_keeps_its_row() -> None:
     assert line[-1] == "not proved"
 
 
-def test_the_best_way_of_asking_is_the_one_with_most_pictures_a_second() -> None:
+def test_the_best_rate_is_the_highest() -> None:
     timing = Timing(
         milliseconds={1: [10.0, 12.0, 11.0], 8: [40.0, 44.0, 42.0]}, concurrent={1: [150.0, 160.0, 140.0], 8: [170.0]}
     )
@@ -81,7 +77,7 @@ def test_the_best_way_of_asking_is_the_one_with_most_pictures_a_second() -> None
         ({"model": ("a",), "output": Path("a.txt")}, r"--output a.txt must end in .md or .json"),
     ],
 )
-def test_a_wrong_request_is_told(options: dict, message: str) -> None:
+def test_a_wrong_request_is_refused(options: dict, message: str) -> None:
     with pytest.raises(HalftoneError, match=message):
         BenchmarkConfig(**options)
 

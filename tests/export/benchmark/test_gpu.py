@@ -1,4 +1,4 @@
-"""The comparison of engines on a GPU, tried on the processor; and on a GPU where there is one."""
+"""Comparison of engines: run on the CPU, and on a GPU if there is one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ import numpy as np
 import pytest
 import torch
 
-from export.benchmark.gpu import compare as contest
+import export.benchmark.gpu.compare
 from export.benchmark.gpu.ceilings import Ceilings, measured
-from export.benchmark.gpu.compare import LATE, compete
+from export.benchmark.gpu.compare import LATE, compare_engines
 from export.benchmark.gpu.engines import PyTorch
 from export.benchmark.gpu.table import CUDA_HEADINGS, ceilings_line, cuda_cells
 from export.benchmark.gpu.timing import timed
@@ -27,26 +28,37 @@ from export.pipeline import make_for_gpu
 from export.variants import load, runtime_class
 from models.bundle.bundle import Bundle
 from models.common.errors import HalftoneError
-from tests.servers import ROOT
+from tests.commands import run
 
 CEILINGS = Ceilings(tflops=1.0, copy=10.0, upload=5.0, decoded_on_cpu=100.0, decoded_on_gpu=None)
 TRIAL: dict[str, Any] = {"device": "cpu", "dtype": torch.float32, "precision": "fp32", "compiled": False}
 
 
 def compared(bundle: Bundle, **changes: Any) -> list[dict[str, Any]]:
-    return compete([bundle], CEILINGS, **TRIAL | {"batches": (1, 3), "seconds": 0.01, "advance": print} | changes)
+    return compare_engines(
+        [bundle], CEILINGS, **TRIAL | {"batches": (1, 3), "seconds": 0.01, "advance": print} | changes
+    )
 
 
 @pytest.fixture(scope="module")
-def rows(default: Bundle) -> list[dict[str, Any]]:
-    """Of a whole comparison."""
-    return compared(default)
+def reference(default: Bundle) -> Callable[..., Any]:
+    """The crops and PyTorch's logits of them, which take long: for comparisons in which the reference does not matter."""
+    computed = export.benchmark.gpu.compare._reference(default, "cpu")
+    return lambda *_: computed
+
+
+@pytest.fixture(scope="module")
+def rows(default: Bundle, reference: Callable[..., Any]) -> list[dict[str, Any]]:
+    """The rows of a whole comparison."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export.benchmark.gpu.compare, "_reference", reference)
+        return compared(default)
 
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What engines fail at doesn't depend on how many pictures prove them."""
-    monkeypatch.setattr(contest, "sample_crops", partial(sample_crops, per_photo=1))
+    """Prove on one crop per photograph: the failures under test do not depend on the number of images."""
+    monkeypatch.setattr(export.benchmark.gpu.compare, "sample_crops", partial(sample_crops, per_photo=1))
 
 
 def test_every_engine_is_proved_and_timed(rows: list[dict[str, Any]]) -> None:
@@ -92,10 +104,11 @@ def test_an_engine_that_fails_does_not_cost_the_others(default: Bundle, monkeypa
 
 
 def test_after_an_engine_that_spoils_the_gpu_nothing_is_measured(
-    default: Bundle, monkeypatch: pytest.MonkeyPatch
+    default: Bundle, reference: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(export.benchmark.gpu.compare, "_reference", reference)
     tidied = iter([True, True, False])
-    monkeypatch.setattr(contest, "_tidy", lambda device: next(tidied))
+    monkeypatch.setattr(export.benchmark.gpu.compare, "_tidy", lambda device: next(tidied))
 
     first, second = compared(default)
 
@@ -187,7 +200,5 @@ def test_on_a_gpu(copied: Bundle, tmp_path: Path) -> None:
 
 
 def command(artifacts: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "export.benchmark", "--device", "cuda", "--seconds", "0.05", *arguments],
-        cwd=ROOT, env=os.environ | {"HALFTONE_ARTIFACTS": str(artifacts)}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    environment = os.environ | {"HALFTONE_ARTIFACTS": str(artifacts)}
+    return run("export.benchmark", "--device", "cuda", "--seconds", "0.05", *arguments, env=environment)

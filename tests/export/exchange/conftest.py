@@ -1,14 +1,13 @@
-"""An empty folder of bundles, and the command line beside it."""
+"""Fixtures: an empty folder of bundles, and the commands that use it."""
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.servers import ROOT
+from tests.commands import run
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -27,14 +26,7 @@ def command(home: Path, tmp_path: Path) -> Command:
     """`python -m export.NAME ARGUMENTS` with those bundles and a model store of its own."""
     settings = {"HALFTONE_ARTIFACTS": str(home), "BENTOML_HOME": str(tmp_path / "bentoml")}
 
-    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, *map(str, arguments)],
-            cwd=ROOT,
-            env=os.environ | settings | {"BENTOML_DO_NOT_TRACK": "True"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+    def command(module: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+        return run(module, *arguments, env=os.environ | settings | {"BENTOML_DO_NOT_TRACK": "True"})
 
-    return run
+    return command

@@ -1,4 +1,4 @@
-"""The model store of BentoML, used in processes of their own: importing BentoML warns."""
+"""BentoML model store, in separate processes, because importing BentoML emits warnings."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def stored():
 
 
 def in_process(home: Path, script: str) -> list[str]:
-    """What a script prints as JSON, in a process that has the helpers above, these bundles and a store beside them."""
+    """Run a script with the helpers above, these bundles and a store next to them; return the JSON that it prints."""
     settings = {"HALFTONE_ARTIFACTS": str(home), "BENTOML_HOME": str(home.parent / "bentoml")}
     result = subprocess.run(
         [sys.executable, "-c", PRELUDE + script],
@@ -63,8 +63,8 @@ def test_the_whole_bundle_travels_with_its_proofs(
     shutil.copytree(default.folder, home / MODEL)
     tag = f"{MODEL}:{default.manifest.version}"
 
-    there = command("-m", "export.push", "--model", MODEL, "--to", "bentoml")
-    back = command("-m", "export.pull", "--from", f"bentoml:{MODEL}", "--name", "again")
+    there = command("export.push", "--model", MODEL, "--to", "bentoml")
+    back = command("export.pull", "--from", f"bentoml:{MODEL}", "--name", "again")
 
     assert (there.returncode, there.stderr) == (0, "")
     assert tag in there.stdout
@@ -123,8 +123,8 @@ print(json.dumps([*answers, attempt(pull, "mine", "x"), *stored()]))
         "HalftoneError: the model store has no mine:0000",
         "can't be a name in the model store",
         "can't be a name in the model store",
-        "of the model store holds no bundle of Halftone's",
-        "weights.safetensors is not what the manifest says",
+        "of the model store is not a bundle of Halftone",
+        "weights.safetensors differs from the manifest",
         tag,
         "theirs:",
     ]
@@ -162,7 +162,7 @@ print(json.dumps([first, *stored(), push("mine")]))
 
 
 def test_class_names_come_with_the_bundle(command: Command) -> None:
-    result = command("-m", "export.pull", "--from", "bentoml:mine", "--name", "x", "--labels", "names.txt")
+    result = command("export.pull", "--from", "bentoml:mine", "--name", "x", "--labels", "names.txt")
 
     assert (result.returncode, result.stdout) == (2, "")
     assert "--labels is for folders" in result.stderr

@@ -1,4 +1,4 @@
-"""Push and pull of folders in Hugging Face layout: timm loads them, and nothing is lost on the way back."""
+"""Push and pull of folders in Hugging Face layout: timm loads them, and a round trip loses nothing."""
 
 import json
 from pathlib import Path
@@ -182,9 +182,9 @@ def test_the_commands(home: Path, tmp_path: Path, command: Command) -> None:
     trained_bundle(home / "mine")
     pushed = tmp_path / "pushed"
 
-    there = command("-m", "export.push", "--model", "mine", "--to", pushed)
-    back = command("-m", "export.pull", "--from", pushed, "--name", "again")
-    twice = command("-m", "export.pull", "--from", pushed, "--name", "again")
+    there = command("export.push", "--model", "mine", "--to", pushed)
+    back = command("export.pull", "--from", pushed, "--name", "again")
+    twice = command("export.pull", "--from", pushed, "--name", "again")
 
     assert (there.returncode, there.stderr) == (0, "")
     assert f'timm.create_model("local-dir:{pushed}", pretrained=True)' in there.stdout

@@ -1,4 +1,4 @@
-"""Folders that timm or somebody else wrote: pulled where they fit, refused in one line where they do not."""
+"""Folders that were not written by `export.push`: pulled if they fit, refused in one line if they do not."""
 
 import json
 from collections.abc import Callable
@@ -43,7 +43,7 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 
 def refused(folder: Path, home: Path, words: str, labels: Path | None = None) -> None:
-    """The pull ends in one line with these words and leaves nothing."""
+    """Check that the pull fails with these words in one line and leaves nothing."""
     with pytest.raises(HalftoneError, match=words) as caught:
         pull_folder(folder, home / "pulled", labels)
     assert "\n" not in str(caught.value)
@@ -133,7 +133,7 @@ Edit = Callable[[dict[str, Any]], object]
         (lambda c: c.update(label_names={"0": "ant", "2": "cow"}), "label_names has gaps"),
         (lambda c: c.update(architecture="convnext_tiny"), r"'convnext_tiny', which is not in the catalogue"),
         (lambda c: c.update(architecture="resnet50"), "do not fit the network"),
-        (lambda c: c.pop("pretrained_cfg"), "not a configuration of timm's"),
+        (lambda c: c.pop("pretrained_cfg"), "not a configuration of timm "),
         (
             lambda c: c["model_args"].update(global_pool="max"),
             "builds the network with global_pool='max', .* has 'avg'",
@@ -149,7 +149,7 @@ Edit = Callable[[dict[str, Any]], object]
         (lambda c: c["pretrained_cfg"].update(crop_pct="big"), "not an input specification"),
         (lambda c: c["pretrained_cfg"].update(std=[0.5, 0.5]), "std must be three"),
         (lambda c: c["pretrained_cfg"].update(mean=None), "not an input specification"),
-        (lambda c: c.update(halftone=[]), "is no object"),
+        (lambda c: c.update(halftone=[]), "is not an object"),
         (lambda c: c.update(halftone={"temperature": 1}), "push the bundle again, or remove the section"),
     ],
 )

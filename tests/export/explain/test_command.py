@@ -1,9 +1,8 @@
-"""`python -m export.explain`: one picture in, one PNG out, mistakes in one line."""
+"""`python -m export.explain`: one image in, one PNG out, mistakes in one line."""
 
 import io
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,21 +13,16 @@ from export.explain.__main__ import ExplainConfig, class_index
 from export.explain.overlay import MARGIN, SIDE, overlay, render
 from models.bundle.bundle import Bundle
 from models.common.errors import HalftoneError
+from tests.commands import run
 from tests.samples import noise
-from tests.servers import PHOTOS, ROOT
+from tests.servers import PHOTOS
 
 CAT = PHOTOS / "cat.jpg"
 
 
 def command(default: Bundle, *arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "export.explain", "--model", default.manifest.name, *map(str, arguments)],
-        cwd=ROOT,
-        env=os.environ | {"HALFTONE_ARTIFACTS": str(default.folder.parent)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    environment = os.environ | {"HALFTONE_ARTIFACTS": str(default.folder.parent)}
+    return run("export.explain", "--model", default.manifest.name, *arguments, env=environment)
 
 
 def test_a_png_with_the_best_classes_and_the_one_asked_for(default: Bundle, tmp_path: Path) -> None:

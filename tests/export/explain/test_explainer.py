@@ -1,4 +1,4 @@
-"""Heat maps: what they promise, and that the pixels which they call important are."""
+"""Heat maps: shape, range and determinism, and that their hottest pixels matter most."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -94,11 +94,11 @@ def test_another_class_has_another_map(explainer: Explainer, default: Bundle, ph
     index = default.manifest.labels.index("espresso")
     found = explainer.explain(photos)
 
-    asked = explainer.explain(photos, index)
+    chosen = explainer.explain(photos, index)
 
-    np.testing.assert_array_equal(asked.logits, found.logits)
+    np.testing.assert_array_equal(chosen.logits, found.logits)
     for picture, best in enumerate(found.logits.argmax(axis=1)):
-        same = np.array_equal(asked.maps[picture], found.maps[picture])
+        same = np.array_equal(chosen.maps[picture], found.maps[picture])
         assert same == (best == index)
 
 

@@ -1,8 +1,6 @@
-"""Which model an export is of: a bundle, an architecture, or a name that nothing has."""
+"""`python -m export.onnx --model`: a bundle, an architecture of the catalogue, or an unknown name."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +8,7 @@ import pytest
 from models.bundle.bundle import Bundle
 from models.common.errors import HalftoneError
 from models.resolve import open_or_create
-from tests.servers import ROOT
+from tests.commands import run
 
 
 def test_equal_weights_make_an_equal_version(artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,19 +22,12 @@ def test_equal_weights_make_an_equal_version(artifacts: Path, tmp_path: Path, mo
 def test_weights_for_a_bundle_that_has_its_own_are_refused(artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HALFTONE_ARTIFACTS", str(artifacts))
 
-    with pytest.raises(HalftoneError, match="has weights already"):
+    with pytest.raises(HalftoneError, match="already has weights"):
         open_or_create("efficientnet_lite0", weights="random")
 
 
 def test_an_unknown_model_is_one_line_with_the_nearest_name(tmp_path: Path) -> None:
-    result = subprocess.run(
-        [sys.executable, "-m", "export.onnx", "--model", "resnet5"],
-        cwd=ROOT,
-        env=os.environ | {"HALFTONE_ARTIFACTS": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    result = run("export.onnx", "--model", "resnet5", env=os.environ | {"HALFTONE_ARTIFACTS": str(tmp_path)})
 
     assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
     assert "resnet50" in result.stderr

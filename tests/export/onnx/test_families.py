@@ -1,4 +1,4 @@
-"""The families with attention over windows or pooled keys, and what happens where FP16 does not come out as FP16."""
+"""Export of families with attention over windows or pooled keys, and refusal of FP16 graphs that are not FP16."""
 
 from pathlib import Path
 
@@ -58,7 +58,7 @@ def test_the_session_offers_the_contract(default: Bundle) -> None:
 
 
 def test_the_cast_comes_before_the_transpose(default: Bundle) -> None:
-    """TensorRT takes uint8 into nothing but a cast."""
+    """TensorRT accepts uint8 only as the input of a cast."""
     graph = onnx.load_from_string(default.read("model.fp32.onnx")).graph
 
     # `Shape` reads the batch size and none of the pixels.

@@ -1,4 +1,4 @@
-"""Graphs over the limit of an ONNX file are refused before anything is traced, with the way out."""
+"""Graphs over the limit of an ONNX file are refused before tracing, with a message that says what to do."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from tests.samples import manifest, small_bundle
 
 
 def bundle_of(folder: Path, weights: int) -> Bundle:
-    """A bundle whose manifest says that its FP32 weights have that many bytes."""
+    """A bundle whose manifest gives this size of the FP32 weights."""
     bundle = small_bundle(folder, name="huge")
     record = bundle.manifest.files[WEIGHTS]
     values = vars(record) | {"size": weights}
@@ -56,7 +56,7 @@ def test_nothing_is_traced_or_written(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_of_the_catalogue_only_the_huge_vit_is_too_large() -> None:
-    """Counted on the meta device, where weights take no memory."""
+    """Parameters are counted on the meta device, on which weights take no memory."""
     large = [entry.name for entry in catalogue().values() if entry.parameters * 4 + STRUCTURE > PROTOBUF_LIMIT]
     with torch.device("meta"):
         module = build(architecture("vit_h14"), classes=1000)

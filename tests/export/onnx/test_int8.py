@@ -1,4 +1,4 @@
-"""INT8: calibrated apart from its proof, proved in both runtimes, or not promoted."""
+"""INT8: calibrated on other images than its proof, proved on both runtimes, or not promoted."""
 
 import importlib
 import itertools
@@ -25,18 +25,17 @@ from export.parity.record import UnprovenError, proof
 from export.variants import load
 from models.bundle.bundle import Bundle
 from models.common.errors import HalftoneError
-from tests.export.pictures import labelled_pictures
-from tests.servers import ROOT
+from tests.commands import run
 
 NAME = "efficientnet_lite0"
 
 
 @pytest.fixture(scope="module")
-def folder(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(artifacts: Path, labelled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The default bundle and labelled pictures for it."""
     folder = tmp_path_factory.mktemp("int8")
     shutil.copytree(artifacts / NAME, folder / NAME)
-    labelled_pictures(Bundle.open(folder / NAME), folder / "pictures")
+    shutil.copytree(labelled, folder / "pictures")
     return folder
 
 
@@ -46,8 +45,8 @@ def quantised(folder: Path) -> tuple[Bundle, list[Attempt]]:
     bundle = Bundle.open(folder / NAME)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export.onnx.int8, "CALIBRATION_PICTURES", 16)
-        rungs = export_int8(bundle, data=folder / "pictures", calibrate_on=None, report=lambda _: None)
-    return bundle, rungs
+        attempts = export_int8(bundle, data=folder / "pictures", calibrate_on=None, report=lambda _: None)
+    return bundle, attempts
 
 
 def damage(graph: onnx.ModelProto) -> onnx.ModelProto:
@@ -60,7 +59,7 @@ def damage(graph: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def test_int8_is_proved_by_each_runtime_that_runs_it(quantised: tuple[Bundle, list[Attempt]]) -> None:
-    bundle, rungs = quantised
+    bundle, attempts = quantised
 
     assert int8_variants() == ["onnxruntime-int8", "openvino-int8"]
     for variant in int8_variants():
@@ -68,12 +67,12 @@ def test_int8_is_proved_by_each_runtime_that_runs_it(quantised: tuple[Bundle, li
         assert record.source == "model.int8.onnx"
         assert record.runtime["executed_as"] == "int8 on CPU"
         assert record.gate["min_agreement"] == 0.96
-    assert (rungs[0].kept, rungs[0].fp32_operators) == ("the first and the last layer", {"Conv": 1, "Gemm": 1})
-    assert rungs[0].weight_bytes["INT8"] > 3_000_000
+    assert (attempts[0].kept, attempts[0].fp32_operators) == ("the first and the last layer", {"Conv": 1, "Gemm": 1})
+    assert attempts[0].weight_bytes["INT8"] > 3_000_000
 
 
 def test_every_activation_has_one_range(quantised: tuple[Bundle, list[Attempt]]) -> None:
-    """With one a channel ONNX Runtime fails on MobileNetV3, and runs depthwise convolutions in FP32."""
+    """With one range per channel, ONNX Runtime fails on MobileNetV3 and runs depthwise convolutions in FP32."""
     bundle, _ = quantised
     graph = onnx.load(bundle.folder / "model.int8.onnx").graph
     constants = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
@@ -89,8 +88,8 @@ def test_the_record_says_what_calibrated_it(quantised: tuple[Bundle, list[Attemp
     record = json.loads(bundle.read("model.int8.json"))
 
     assert record["calibration"].startswith("16 pictures of the folder train, evenly spread, by NNCF 3")
-    assert record["verdict"] == record["ladder"][-1]["verdict"] == "PASSED"
-    assert set(record["ladder"][-1]["figures"]) == set(int8_variants())
+    assert record["verdict"] == record["attempts"][-1]["verdict"] == "PASSED"
+    assert set(record["attempts"][-1]["figures"]) == set(int8_variants())
 
 
 def test_an_int8_graph_keeps_the_contract(quantised: tuple[Bundle, list[Attempt]]) -> None:
@@ -120,9 +119,9 @@ def test_int8_that_fails_is_not_promoted(
 
     out = capsys.readouterr().out
     assert "FAILED: INT8 is not promoted (onnxruntime-int8: accuracy / reference accuracy 0 is below 0.99" in out
-    ladder = json.loads(copied.read("model.int8.json"))["ladder"]
-    assert [rung["verdict"] for rung in ladder] == ["FAILED"] * 3
-    assert ladder[0]["fp32_nodes"] < ladder[1]["fp32_nodes"] < ladder[2]["fp32_nodes"]
+    attempts = json.loads(copied.read("model.int8.json"))["attempts"]
+    assert [attempt["verdict"] for attempt in attempts] == ["FAILED"] * 3
+    assert attempts[0]["fp32_nodes"] < attempts[1]["fp32_nodes"] < attempts[2]["fp32_nodes"]
     with pytest.raises(UnprovenError, match="accuracy / reference accuracy 0 is below"):
         proof(copied, "onnxruntime-int8")
 
@@ -146,9 +145,9 @@ def test_calibration_sees_other_windows_than_a_proof(default: Bundle) -> None:
 
     pictures = calibration_pictures(spec, None, None, count=24)
 
-    judged = {crop.tobytes() for crop, _ in sample_crops(spec)}
+    proof_crops = {crop.tobytes() for crop, _ in sample_crops(spec)}
     assert pictures.pixels.shape == (24, 224, 224, 3)
-    assert not judged & {each.tobytes() for each in pictures.pixels}
+    assert not proof_crops & {each.tobytes() for each in pictures.pixels}
     assert "other windows than a proof's" in pictures.description
 
 
@@ -179,14 +178,7 @@ def test_calibration_refuses(
 
 
 def openvino(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "export.openvino", "--model", NAME, *arguments],
-        cwd=ROOT,
-        env=os.environ | {"HALFTONE_ARTIFACTS": str(folder)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run("export.openvino", "--model", NAME, *arguments, env=os.environ | {"HALFTONE_ARTIFACTS": str(folder)})
 
 
 def test_the_openvino_command_makes_what_is_missing_and_proves_it(folder: Path, copied: Bundle) -> None:
@@ -218,11 +210,11 @@ def test_where_a_part_of_the_network_can_not_be_run_biases_are_corrected_fast(
     # As NNCF and ONNX Runtime did with a ResNet-18 of 64 px.
     with suppress_output():
         nncf = importlib.import_module("nncf")
-    asked = []
+    fast_corrections = []
     quantize = nncf.quantize
 
     def fails(*arguments: Any, fast_bias_correction: bool, **options: Any) -> Any:
-        asked.append(fast_bias_correction)
+        fast_corrections.append(fast_bias_correction)
         if not fast_bias_correction:
             raise RuntimeError("Failed to find node output or a constant initializer producing output: getitem_18.")
         return quantize(*arguments, fast_bias_correction=True, **options)
@@ -233,5 +225,5 @@ def test_where_a_part_of_the_network_can_not_be_run_biases_are_corrected_fast(
 
     made = quantise(graph, pixels, [], transformer=False)
 
-    assert asked == [False, True]
+    assert fast_corrections == [False, True]
     assert any(node.op_type == "QuantizeLinear" for node in made.graph.node)

@@ -1,4 +1,4 @@
-"""Finding and keeping the nodes that need FP32, on graphs of a few nodes."""
+"""Search for the nodes that need FP32, on graphs of a few nodes."""
 
 import numpy as np
 import onnx
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from export.onnx.fp16.convert import halve, rounded
+from export.onnx.fp16.convert import emulate_fp16, to_fp16
 from export.onnx.fp16.islands import Search, proposals, smallest
 from export.onnx.fp16.ranges import beyond_fp16, infer, magnitudes
 from export.onnx.metadata import layers, normalisation, squeeze_excite
@@ -112,9 +112,9 @@ def test_a_value_stays_fp32_from_one_kept_node_to_the_next(overflowing: onnx.Mod
     (expected,) = infer(overflowing, pixels, ["logits"])
     kept = {"mul large", "div d"} | normalisation(overflowing)
 
-    (plain,) = infer(rounded(halve(overflowing, normalisation(overflowing))), pixels, ["logits"])
-    half = halve(overflowing, kept)
-    (repaired,) = infer(rounded(half), pixels, ["logits"])
+    (plain,) = infer(emulate_fp16(to_fp16(overflowing, normalisation(overflowing))), pixels, ["logits"])
+    half = to_fp16(overflowing, kept)
+    (repaired,) = infer(emulate_fp16(half), pixels, ["logits"])
 
     assert not np.isfinite(plain).any()
     np.testing.assert_allclose(repaired, expected, atol=1e-2)
@@ -134,7 +134,7 @@ def test_a_value_stays_fp32_from_one_kept_node_to_the_next(overflowing: onnx.Mod
 def test_a_graph_is_not_changed_by_halving_it(overflowing: onnx.ModelProto) -> None:
     before = overflowing.SerializeToString(deterministic=True)
 
-    halve(overflowing, set())
+    to_fp16(overflowing, set())
 
     assert overflowing.SerializeToString(deterministic=True) == before
 
@@ -160,7 +160,7 @@ def test_what_is_out_of_range_is_proposed_first(overflowing: onnx.ModelProto, pi
     kept, words = next(proposals(trials))
 
     assert (kept, words) == ({"mul large", "div d"}, "what FP16's range can't hold")
-    assert [rung.verdict for rung in trials.rungs] == ["PASSED"]
+    assert [attempt.verdict for attempt in trials.attempts] == ["PASSED"]
 
 
 def test_what_ranges_do_not_explain_is_found_by_bisection(cancelling: onnx.ModelProto, pixels: np.ndarray) -> None:
@@ -171,8 +171,8 @@ def test_what_ranges_do_not_explain_is_found_by_bisection(cancelling: onnx.Model
     # The one layer of four whose sum loses its digits.
     assert kept == {"conv c", "add d", "sub e"}
     assert words == "3 nodes of the layers found by bisection"
-    assert [rung.verdict for rung in trials.rungs].count("FAILED") >= 2
-    assert all(rung.reasons for rung in trials.rungs if rung.verdict == "FAILED")
+    assert [attempt.verdict for attempt in trials.attempts].count("FAILED") >= 2
+    assert all(attempt.reasons for attempt in trials.attempts if attempt.verdict == "FAILED")
 
 
 def test_layers_start_at_kernels(cancelling: onnx.ModelProto) -> None:
@@ -180,7 +180,7 @@ def test_layers_start_at_kernels(cancelling: onnx.ModelProto) -> None:
     assert normalisation(cancelling) == {"cast", "transpose", "scaled"}
 
 
-def test_squeeze_excite_is_told_from_the_last_pooling() -> None:
+def test_squeeze_excite_is_distinguished_from_the_last_pooling() -> None:
     model = graph(
         node("GlobalAveragePool", "planes", "squeezed"),
         node("Conv", "squeezed first", "a"),
@@ -204,13 +204,13 @@ def test_bisection_finds_exactly_what_is_needed(count: int, data: st.DataObject)
 
 
 def test_bisection_keeps_to_its_trials() -> None:
-    asked: list[int] = []
+    sizes: list[int] = []
 
     def enough(part: list[int]) -> bool:
-        asked.append(len(part))
+        sizes.append(len(part))
         return {3, 60} <= set(part)
 
     kept = smallest(range(64), enough, trials=5)
 
-    assert len(asked) == 5
+    assert len(sizes) == 5
     assert {3, 60} <= set(kept)

@@ -1,4 +1,4 @@
-"""An independent tool accepts what is exported: Polygraphy's lint, which runs every part of a graph on ONNX Runtime."""
+"""Polygraphy's lint accepts exported graphs: it runs every part of a graph on ONNX Runtime."""
 
 import json
 import subprocess
@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from export.onnx.export import export_onnx
 from models.bundle.bundle import Bundle
-from tests.export.trained import trained_bundle
+from tests.export.conftest import Exported
 
 
 def lint(graph: Path, report: Path) -> dict[str, object]:
@@ -27,9 +26,7 @@ def test_a_cnn(default: Bundle, precision: str, tmp_path: Path) -> None:
     assert report["lint_entries"] == []
 
 
-def test_a_transformer(tmp_path: Path) -> None:
-    bundle = trained_bundle(tmp_path / "mine", "vit_ti16", 64)
-
-    report = lint(bundle.locate(export_onnx(bundle, "fp16")), tmp_path / "report.json")
+def test_a_transformer(exported: Exported, tmp_path: Path) -> None:
+    report = lint(exported("vit_ti16", 112).locate("model.fp16.onnx"), tmp_path / "report.json")
 
     assert report["lint_entries"] == []

@@ -1,10 +1,9 @@
-"""An FP16 graph that overflows is repaired with a few FP32 nodes, or refused with the attempts on record."""
+"""Repair of an FP16 graph that overflows: a few FP32 nodes, or a failure with all attempts on record."""
 
 import json
 import os
 import shutil
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from rich.progress import Progress
 
 import export.onnx.fp16.repair
 from export.onnx.export import export_onnx
-from export.onnx.fp16.convert import halve
+from export.onnx.fp16.convert import to_fp16
 from export.onnx.fp16.ranges import beyond_fp16, infer, magnitudes
 from export.onnx.fp16.repair import repair, repair_and_print
 from export.onnx.metadata import normalisation
@@ -25,21 +24,15 @@ from export.parity.record import UnprovenError, current, proof
 from export.variants import load
 from models.bundle.bundle import Bundle
 from models.common.errors import HalftoneError
+from tests.commands import run
 from tests.export.pictures import labelled_pictures, overflowing
-from tests.servers import ROOT
 
 VARIANT = "onnxruntime-fp16"
 
 
-def run(bundle: Bundle, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "export.onnx", "--model", bundle.manifest.name, "--precision", "fp16", *arguments],
-        cwd=ROOT,
-        env=os.environ | {"HALFTONE_ARTIFACTS": str(bundle.folder.parent)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def export_fp16(bundle: Bundle, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"HALFTONE_ARTIFACTS": str(bundle.folder.parent)}
+    return run("export.onnx", "--model", bundle.manifest.name, "--precision", "fp16", *arguments, env=environment)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def refused(folder: Path) -> Bundle:
-    """A ViT whose attention overflows, exported and with a record that says so, and its pictures."""
+    """A ViT whose attention overflows, exported with a failed record, and labelled images for it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HALFTONE_ARTIFACTS", str(folder))
         bundle = overflowing("vit_ti16")
@@ -65,7 +58,7 @@ def refused(folder: Path) -> Bundle:
 
 @pytest.fixture
 def network(refused: Bundle, tmp_path: Path) -> Bundle:
-    """A copy of it."""
+    """A copy of that ViT."""
     return Bundle.open(shutil.copytree(refused.folder, tmp_path / refused.folder.name))
 
 
@@ -74,36 +67,36 @@ def test_an_overflowing_cnn_is_repaired_by_the_command(tmp_path: Path, monkeypat
     bundle = overflowing("resnet18")
     pictures = str(labelled_pictures(bundle, tmp_path / "pictures"))
 
-    plain = run(bundle, "--no-repair", "--data", pictures)
+    plain = export_fp16(bundle, "--no-repair", "--data", pictures)
     assert plain.returncode == 1, plain.stderr
     assert "16 of 16 answers hold NaN or infinity" in plain.stderr
     with pytest.raises(UnprovenError, match="NaN or infinity"):
         proof(Bundle.open(bundle.folder), VARIANT)
 
-    repaired = run(bundle, "--data", pictures)
+    repaired = export_fp16(bundle, "--data", pictures)
     assert repaired.returncode == 0, repaired.stderr
     bundle = Bundle.open(bundle.folder)
     record = json.loads(bundle.read("model.fp16.json"))
     assert record["verdict"] == proof(bundle, VARIANT).verdict == "PASSED"
     assert record["graph_sha256"] == bundle.manifest.files["model.fp16.onnx"].sha256
-    assert [rung["verdict"] for rung in record["ladder"]] == ["FAILED", "FAILED", "PASSED", "PASSED"]
-    assert [rung["judged_by"] for rung in record["ladder"]] == ["parity gate", "search", "search", "parity gate"]
+    assert [each["verdict"] for each in record["attempts"]] == ["FAILED", "FAILED", "PASSED", "PASSED"]
+    assert [each["evaluated_by"] for each in record["attempts"]] == ["parity gate", "search", "search", "parity gate"]
     # The convolution that overflows, the rectifier after it and the convolution that divides it away.
-    assert record["ladder"][-1]["fp32_operators"] == {"Conv": 2, "Relu": 1}
-    assert record["ladder"][-1]["weight_bytes"]["FLOAT16"] > 20 * record["ladder"][-1]["weight_bytes"]["FLOAT"]
+    assert record["attempts"][-1]["fp32_operators"] == {"Conv": 2, "Relu": 1}
+    assert record["attempts"][-1]["weight_bytes"]["FLOAT16"] > 20 * record["attempts"][-1]["weight_bytes"]["FLOAT"]
 
 
 def test_an_overflowing_vit_is_repaired(network: Bundle, folder: Path) -> None:
-    told = []
+    reported = []
 
-    rungs = repair(network, data=folder / "pictures", report=told.append)
+    attempts = repair(network, data=folder / "pictures", report=reported.append)
 
-    assert rungs == told
-    assert (rungs[0].verdict, rungs[0].fp32_nodes) == ("FAILED", 0)
-    assert (rungs[-1].verdict, rungs[-1].judged_by) == ("PASSED", "parity gate")
+    assert attempts == reported
+    assert (attempts[0].verdict, attempts[0].fp32_nodes) == ("FAILED", 0)
+    assert (attempts[-1].verdict, attempts[-1].evaluated_by) == ("PASSED", "parity gate")
     nodes = len(onnx.load_from_string(network.read("model.fp16.onnx")).graph.node)
-    assert 0 < rungs[-1].fp32_nodes < nodes / 20
-    assert rungs[-1].weight_bytes["FLOAT16"] > 10 * rungs[-1].weight_bytes["FLOAT"]
+    assert 0 < attempts[-1].fp32_nodes < nodes / 20
+    assert attempts[-1].weight_bytes["FLOAT16"] > 10 * attempts[-1].weight_bytes["FLOAT"]
     assert proof(network, VARIANT).figures["nan_or_inf"] == 0
 
 
@@ -112,7 +105,7 @@ def test_a_repaired_graph_keeps_the_contract(network: Bundle, folder: Path) -> N
     pixels = np.random.default_rng(0).integers(0, 256, (3, 224, 224, 3), dtype=np.uint8)
     kept = beyond_fp16(graph, magnitudes(graph, pixels)) | normalisation(graph)
 
-    half = halve(graph, kept)
+    half = to_fp16(graph, kept)
 
     metadata = {entry.key: entry.value for entry in half.metadata_props}
     expected = load(network, "torch-fp32", threads=2).run(pixels)
@@ -131,8 +124,8 @@ def test_where_nothing_helps_the_answer_is_no(
 
     assert repair_and_print(network, data=folder / "pictures") == 1
 
-    ladder = json.loads(network.read("model.fp16.json"))
-    assert (ladder["verdict"], ladder["ladder"][-1]["kept"]) == ("FAILED", "a wrong guess")
+    record = json.loads(network.read("model.fp16.json"))
+    assert (record["verdict"], record["attempts"][-1]["kept"]) == ("FAILED", "a wrong guess")
     assert "16 of 16 answers hold NaN or infinity" in capsys.readouterr().out
     with pytest.raises(UnprovenError, match="failed its parity gate"):
         proof(network, VARIANT)
@@ -142,31 +135,31 @@ def test_fp16_by_name_only_is_no_repair(network: Bundle, folder: Path, monkeypat
     everything = {node.name for node in onnx.load_from_string(network.read("model.fp32.onnx")).graph.node}
     monkeypatch.setattr(export.onnx.fp16.repair, "proposals", lambda _: iter([(everything, "everything")]))
 
-    rungs = repair(network, data=folder / "pictures", report=lambda _: None)
+    attempts = repair(network, data=folder / "pictures", report=lambda _: None)
 
-    assert rungs[-1].reasons == ["only 0% of the weights' bytes would be FP16, below 50%"]
+    assert attempts[-1].reasons == ["only 0% of the weights' bytes would be FP16, below 50%"]
 
 
 def test_what_passes_only_without_roundings_is_repaired(
     network: Bundle, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As ONNX Runtime on the CPU may let an overflow pass that a GPU would have."""
+    """ONNX Runtime on the CPU may pass a graph that overflows on a GPU."""
     passed = replace(current(network, VARIANT), verdict="PASSED", reasons=[])
     monkeypatch.setattr(export.onnx.fp16.repair, "current", lambda *_: passed)
 
-    rungs = repair(network, data=folder / "pictures", report=lambda _: None)
+    attempts = repair(network, data=folder / "pictures", report=lambda _: None)
 
-    assert [rung.verdict for rung in rungs] == ["PASSED", "FAILED", "PASSED", "PASSED"]
-    assert "NaN or infinity" in rungs[1].reasons[0]
-    assert rungs[-1].fp32_nodes > 0
+    assert [attempt.verdict for attempt in attempts] == ["PASSED", "FAILED", "PASSED", "PASSED"]
+    assert "NaN or infinity" in attempts[1].reasons[0]
+    assert attempts[-1].fp32_nodes > 0
 
 
 def test_plain_fp16_stays_where_it_is_right(copied: Bundle, tmp_path: Path) -> None:
     before = copied.manifest.files["model.fp16.onnx"]
 
-    rungs = repair(copied, data=None, report=lambda _: None)
+    attempts = repair(copied, data=None, report=lambda _: None)
 
-    assert [(rung.verdict, rung.fp32_nodes) for rung in rungs] == [("PASSED", 0), ("PASSED", 0)]
+    assert [(attempt.verdict, attempt.fp32_nodes) for attempt in attempts] == [("PASSED", 0), ("PASSED", 0)]
     assert copied.manifest.files["model.fp16.onnx"] == before
     assert json.loads(copied.read("model.fp16.json"))["verdict"] == "PASSED"
 

@@ -1,4 +1,4 @@
-"""Exported graphs answer as the network does: any batch, pictures of any shape, other sizes than published."""
+"""Exported graphs give the network's logits for any batch, images of any shape, and other sizes than published."""
 
 import json
 from pathlib import Path
@@ -18,6 +18,7 @@ from models.bundle.onnx_external import external_locations
 from models.common.errors import HalftoneError
 from models.preprocess.transform import load as load_picture
 from models.spec import InputSpec
+from tests.export.conftest import Exported
 from tests.export.trained import trained_bundle
 from tests.samples import encoded, noise
 from tests.servers import PHOTOS
@@ -31,7 +32,7 @@ ORIGINALS = [(333, 517), (601, 97), (225, 224), (31, 640), (1, 1)]
 
 
 def pictures(spec: InputSpec) -> npt.NDArray[np.uint8]:
-    """MAX_BATCH pictures as a client would send them: photographs, and files of odd shapes."""
+    """MAX_BATCH images as a client would send them: photographs, and files of odd shapes."""
     files = [path.read_bytes() for path in sorted(PHOTOS.glob("*.jpg"))]
     for height, width in ORIGINALS:
         image = Image.fromarray(noise(height, width))
@@ -40,20 +41,17 @@ def pictures(spec: InputSpec) -> npt.NDArray[np.uint8]:
 
 
 @pytest.fixture(scope="module", params=NETWORKS)
-def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    bundle = trained_bundle(tmp_path_factory.mktemp("bundles") / "mine", request.param, NETWORKS[request.param])
-    for precision in TOLERANCE:
-        export_onnx(bundle, precision)
-    return bundle
+def bundle(request: pytest.FixtureRequest, exported: Exported) -> Bundle:
+    return exported(request.param, NETWORKS[request.param])
 
 
 @pytest.mark.parametrize("precision", TOLERANCE)
-def test_any_batch_of_any_pictures(exported: Bundle, precision: Precision) -> None:
-    pixels = pictures(exported.manifest.input)
-    expected = load(exported, "torch-fp32", threads=2).run(pixels)
-    runtime = load(exported, f"onnxruntime-{precision}", threads=2)
+def test_any_batch_of_any_pictures(bundle: Bundle, precision: Precision) -> None:
+    pixels = pictures(bundle.manifest.input)
+    expected = load(bundle, "torch-fp32", threads=2).run(pixels)
+    runtime = load(bundle, f"onnxruntime-{precision}", threads=2)
     assert len(pixels) == MAX_BATCH
-    # The pictures are told apart, so that agreement says something.
+    # The images have different classes, so that agreement means something.
     assert expected.std(axis=0).max() > 0.1
 
     for batch in (1, 3, MAX_BATCH):
@@ -62,10 +60,10 @@ def test_any_batch_of_any_pictures(exported: Bundle, precision: Precision) -> No
 
 
 @pytest.mark.parametrize("precision", TOLERANCE)
-def test_the_graph_is_valid_and_whole(exported: Bundle, precision: Precision) -> None:
-    data = exported.read(f"model.{precision}.onnx")
+def test_the_graph_is_valid_and_whole(bundle: Bundle, precision: Precision) -> None:
+    data = bundle.read(f"model.{precision}.onnx")
     graph = onnx.load_from_string(data)
-    size = exported.manifest.input.size
+    size = bundle.manifest.input.size
 
     onnx.checker.check_model(graph, full_check=True)
     onnx.shape_inference.infer_shapes(graph, check_type=True, strict_mode=True, data_prop=True)
@@ -80,12 +78,12 @@ def test_the_graph_is_valid_and_whole(exported: Bundle, precision: Precision) ->
 
 
 @pytest.mark.parametrize("precision", TOLERANCE)
-def test_the_graph_says_what_it_is_of(exported: Bundle, precision: Precision) -> None:
-    graph = onnx.load_from_string(exported.read(f"model.{precision}.onnx"))
+def test_the_graph_says_what_it_is_of(bundle: Bundle, precision: Precision) -> None:
+    graph = onnx.load_from_string(bundle.read(f"model.{precision}.onnx"))
     metadata, sizes = {entry.key: entry.value for entry in graph.metadata_props}, precision_histogram(graph)
 
-    assert json.loads(metadata["halftone.labels"]) == list(exported.manifest.labels)
-    assert metadata["halftone.weights_sha256"] == exported.manifest.files[WEIGHTS].sha256
+    assert json.loads(metadata["halftone.labels"]) == list(bundle.manifest.labels)
+    assert metadata["halftone.weights_sha256"] == bundle.manifest.files[WEIGHTS].sha256
     assert max(sizes, key=sizes.__getitem__) == ("FLOAT" if precision == "fp32" else "FLOAT16")
 
 
@@ -94,16 +92,16 @@ def test_a_size_that_the_patches_do_not_divide(tmp_path: Path) -> None:
     values = vars(bundle.manifest) | {"input": InputSpec(size=70)}
     bundle.manifest = type(bundle.manifest)(**values)
 
-    with pytest.raises(HalftoneError, match=r"vit_ti16 can't take pictures of 70 x 70 pixels"):
+    with pytest.raises(HalftoneError, match=r"vit_ti16 does not support an input of 70 x 70 pixels"):
         export_onnx(bundle, "fp32")
 
 
 @pytest.mark.parametrize("precision", TOLERANCE)
-def test_the_size_of_the_file_is_known_before(exported: Bundle, precision: Precision) -> None:
-    """Masks and position tables, which tracing folds into constants, fit into the room that the estimate leaves."""
-    size = exported.manifest.files[f"model.{precision}.onnx"].size
+def test_the_size_of_the_file_is_known_before(bundle: Bundle, precision: Precision) -> None:
+    """Masks and position tables, which tracing folds into constants, fit into the margin of the estimate."""
+    size = bundle.manifest.files[f"model.{precision}.onnx"].size
 
-    assert graph_bytes(exported, precision) - STRUCTURE - 2**20 < size < graph_bytes(exported, precision)
+    assert graph_bytes(bundle, precision) - STRUCTURE - 2**20 < size < graph_bytes(bundle, precision)
 
 
 @pytest.mark.parametrize("precision", TOLERANCE)

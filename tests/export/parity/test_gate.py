@@ -1,11 +1,13 @@
-"""The thresholds of the parity gate, each at its edge."""
+"""Parity gate: each threshold at its edge."""
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from export.parity.__main__ import ParityConfig, gate_for
 from export.parity.gate import MIN_DECIDED, Gate
+from export.parity.metrics import compare
 from models.common.errors import HalftoneError
 
 GOOD: dict[str, Any] = {
@@ -65,13 +67,22 @@ def test_with_labels_the_rest_does_not_decide(change: dict[str, Any]) -> None:
     assert reasons(LABELLED | change) == []
 
 
-def test_untrained_weights_decide_nothing_and_are_judged_by_correlation() -> None:
+def test_untrained_weights_are_evaluated_by_correlation() -> None:
     undecided = GOOD | {"decided_images": 0, "decided_agreement": {"value": 0.0}}
 
     assert reasons(undecided, trained=False) == []
     assert reasons(undecided | {"logit_correlation": 0.98}, trained=False) == [
         "correlation of the logits 0.98 is below 0.99"
     ]
+
+
+def test_nan_logits_fail_every_gate() -> None:
+    logits = np.random.default_rng(0).normal(size=(300, 10)).astype(np.float32) * 5
+    broken = logits.copy()
+    broken[0, 0] = np.nan
+
+    assert reasons(compare(logits, logits, None)) == []
+    assert "NaN" in reasons(compare(logits, broken, None))[0]
 
 
 def test_every_reason_is_given() -> None:

@@ -1,4 +1,4 @@
-"""The pictures that a variant is proved on."""
+"""Images of a parity proof."""
 
 import shutil
 from pathlib import Path

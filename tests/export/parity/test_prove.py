@@ -1,10 +1,9 @@
-"""Proving a variant from the first picture to the record, with graphs that are wrong in different ways."""
+"""Parity proofs from the first image to the record, with graphs that are wrong in different ways."""
 
 import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from export.parity.gate import Gate
 from export.parity.images import sample_crops
 from export.parity.metrics import compare
 from export.parity.prove import provable_variants, prove
-from export.parity.record import ParityRecord, proof
+from export.parity.record import ParityRecord, UnprovenError, proof
 from export.runtime import Logits
 from export.variants import load, runtime_class
 from models.bundle.bundle import Bundle
@@ -27,15 +26,17 @@ from models.bundle.errors import HashMismatchError
 from models.common.errors import HalftoneError
 from models.dataset import held_out_images
 from models.preprocess.transform import load as load_picture
-from tests.servers import PHOTOS, ROOT
+from tests.commands import run
+from tests.servers import PHOTOS
 
+NAME = "efficientnet_lite0"
 GRAPH = "model.fp32.onnx"
 VARIANT = "onnxruntime-fp32"
 Change = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 
 
 def change_graph(bundle: Bundle, shape: list[int], change: Change) -> None:
-    """Replace the first tensor of that shape in the FP32 graph, and record the graph anew."""
+    """Replace the first tensor of that shape in the FP32 graph, and update the graph's hash."""
     graph = onnx.load_from_string(bundle.read(GRAPH))
     tensor = next(each for each in graph.graph.initializer if list(each.dims) == shape)
     tensor.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(tensor)), tensor.name))
@@ -49,20 +50,14 @@ def proved(bundle: Bundle, data: Path | None = None, gate: Gate | None = None) -
     return record
 
 
-def command(bundle: Bundle, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "export.parity", "--model", bundle.manifest.name, *arguments],
-        cwd=ROOT,
-        env=os.environ | {"HALFTONE_ARTIFACTS": str(bundle.folder.parent)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def command(bundle: Bundle, *arguments: str, model: str = NAME) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"HALFTONE_ARTIFACTS": str(bundle.folder.parent)}
+    return run("export.parity", "--model", model, *arguments, env=environment)
 
 
 @pytest.fixture(scope="module")
 def crops(default: Bundle) -> npt.NDArray[np.uint8]:
-    """A fifth of the crops that a proof is made on."""
+    """A fifth of the crops of a proof."""
     return np.stack([picture for picture, _ in sample_crops(default.manifest.input, per_photo=8)])
 
 
@@ -73,7 +68,7 @@ def expected(default: Bundle, crops: npt.NDArray[np.uint8]) -> Logits:
 
 @pytest.fixture(scope="module")
 def classes(default: Bundle) -> dict[Path, str]:
-    """What the reference takes each sample photograph for."""
+    """The class that the reference gives each sample photograph."""
     photos = sorted(PHOTOS.glob("*.jpg"))
     pixels = np.stack([load_picture(photo.read_bytes(), default.manifest.input) for photo in photos])
     answers = load(default, "torch-fp32", threads=2).run(pixels).argmax(axis=1)
@@ -92,9 +87,9 @@ def pictures(classes: dict[Path, str], tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("shape", "change", "reason"),
     [
-        # What a network makes of BGR.
+        # As with BGR instead of RGB.
         ([32, 3, 3, 3], lambda kernel: kernel[:, ::-1].copy(), "mean KL divergence"),
-        # What it makes of pixels that were divided twice.
+        # As with pixels that were divided by 255 twice.
         ([32, 3, 3, 3], lambda kernel: kernel * np.float32(0.25), "mean KL divergence"),
         ([1000], lambda bias: bias + np.float32(50) * (np.arange(1000) == 7).astype(np.float32), "top-1 agreement"),
         ([1000], lambda bias: bias * np.float32("nan"), "64 of 64 answers hold NaN or infinity"),
@@ -110,11 +105,50 @@ def test_a_wrong_graph_fails_the_gate(
 
     wrong = load(copied, VARIANT, threads=2).run(crops)
 
-    # Too few of them are decided for a pass; nothing else is amiss with the right one.
+    # Too few images are decided to pass; the right graph misses no other threshold.
     assert all("decided on only" in each for each in gate.reasons_to_fail(compare(expected, right, None), trained=True))
     assert any(reason in each for each in gate.reasons_to_fail(compare(expected, wrong, None), trained=True)) or (
         reason == "top-1 agreement" and compare(expected, wrong, None)["top1_agreement"]["value"] < 0.2
     )
+
+
+def test_a_graph_with_shifted_classes_exits_with_1_and_may_not_serve(copied: Bundle) -> None:
+    change_graph(copied, [1000, 1280], lambda weights: np.roll(weights, 1, axis=0))
+
+    result = command(copied, "--variant", VARIANT)
+
+    record = json.loads((copied.folder / "parity" / f"{VARIANT}.json").read_text())
+    assert result.returncode == 1, result.stderr
+    assert f"FAILED {VARIANT}: " in result.stderr
+    assert "top-1 agreement on decided pictures" in result.stderr
+    assert record["verdict"] == "FAILED"
+    assert record["figures"]["top1_agreement"]["value"] < 0.1
+    changed = Bundle.open(copied.folder)
+    with pytest.raises(UnprovenError, match="failed its parity gate"):
+        proof(changed, VARIANT)
+    # OpenVINO loads the same graph, but its record is for the graph before.
+    with pytest.raises(UnprovenError, match=r"other files.*python -m export\.parity"):
+        proof(changed, "openvino-fp32")
+
+
+@pytest.mark.parametrize("variant", ["onnxruntime-fp32", "onnxruntime-fp16", "openvino-fp32"])
+def test_every_variant_of_the_default_bundle_is_proven(default: Bundle, variant: str) -> None:
+    record = proof(default, variant)
+
+    assert record.figures["images"] >= 256
+    assert record.figures["decided_agreement"]["value"] >= 0.99
+    assert record.figures["nan_or_inf"] == 0
+
+
+@pytest.mark.parametrize("variant", ["onnxruntime-fp32", "onnxruntime-fp16", "openvino-fp32", "torch-fp32"])
+def test_a_batch_and_single_images_have_the_same_logits(default: Bundle, variant: str) -> None:
+    runtime = load(default, variant, threads=2, streams=1)
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 224, 224, 3), dtype=np.uint8)
+
+    together = runtime.run(pixels)
+
+    assert (together.dtype, together.shape) == (np.float32, (5, 1000))
+    np.testing.assert_allclose(np.concatenate([runtime.run(each[None]) for each in pixels]), together, atol=2e-2)
 
 
 def test_the_record_says_everything(default: Bundle) -> None:
@@ -146,6 +180,19 @@ def test_labelled_pictures_with_their_accuracy(copied: Bundle, pictures: Path) -
     assert accuracy["reference"]["value"] == accuracy["variant"]["value"] == accuracy["ratio"] == 1.0
     assert accuracy["mcnemar_p"] == 1.0
     assert record.figures["worst_class_drop"]["drop"] == 0.0
+
+
+def test_folders_named_by_label_in_the_validation_split(copied: Bundle, tmp_path: Path) -> None:
+    for label, photo in (("espresso", "coffee.jpg"), ("tiger cat", "cat.jpg"), ("missile", "rocket.jpg")):
+        (tmp_path / "data" / "val" / label).mkdir(parents=True)
+        shutil.copy(PHOTOS / photo, tmp_path / "data" / "val" / label)
+
+    record = proved(copied, tmp_path / "data")
+
+    accuracy = record.figures["accuracy"]
+    assert (record.verdict, record.data["labelled"], record.figures["images"]) == ("PASSED", True, 3)
+    assert accuracy["reference"]["value"] >= 2 / 3
+    assert (accuracy["difference"], accuracy["mcnemar_p"]) == (0.0, 1.0)
 
 
 def test_lost_accuracy_fails_and_names_the_worst_class(copied: Bundle, pictures: Path) -> None:
@@ -243,9 +290,23 @@ def test_a_bundle_without_exports_has_nothing_to_prove(copied: Bundle) -> None:
     assert "has nothing to prove yet: export it with `python -m export --model efficientnet_lite0`" in result.stderr
 
 
-@pytest.mark.parametrize("arguments", [["--min-agreement", "1.5"], ["--min-images", "0"], ["--max-mean-kl", "-1"]])
-def test_a_gate_out_of_range_is_one_line(default: Bundle, arguments: list[str]) -> None:
-    result = command(default, "--variant", VARIANT, *arguments)
+@pytest.mark.parametrize(
+    ("model", "arguments", "word"),
+    [
+        ("no_such_model", [], "python -m export"),
+        (NAME, ["--variant", "onnxruntime-fp99"], "choose from"),
+        (NAME, ["--variant", "abacus-fp32"], "not a variant"),
+        (NAME, ["--data", "/no/such/folder"], "no such folder"),
+        (NAME, ["--variant", VARIANT, "--min-agreement", "1.5"], "error: the gate's "),
+        (NAME, ["--variant", VARIANT, "--min-images", "0"], "error: the gate's "),
+        (NAME, ["--variant", VARIANT, "--max-mean-kl", "-1"], "error: the gate's "),
+    ],
+)
+def test_wrong_requests_are_one_line_and_exit_code_2(
+    default: Bundle, model: str, arguments: list[str], word: str
+) -> None:
+    result = command(default, *arguments, model=model)
 
-    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1)
-    assert result.stderr.startswith("error: the gate's ")
+    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1), result.stderr
+    assert word in result.stderr
+    assert result.stderr.startswith("error: ")

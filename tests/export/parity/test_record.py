@@ -1,4 +1,4 @@
-"""A proof counts for the files, the library and the arithmetic that it was made with, and for nothing else."""
+"""A parity record is valid only for the files, the library and the arithmetic that it names."""
 
 import json
 from dataclasses import replace
@@ -6,7 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from export.parity.record import ParityRecord, UnprovenError, check_runtime, current, proof, record_name
+from export.cuda.device import Gpu
+from export.parity.record import (
+    ParityRecord,
+    UnprovenError,
+    check_runtime,
+    current,
+    proof,
+    record_name,
+    valid_record,
+    verdict,
+)
+from export.runtimes.onnxruntime import OnnxRuntime
 from models.bundle.bundle import WEIGHTS, Bundle
 from models.bundle.errors import FileMissingError, HashMismatchError
 from models.common.errors import HalftoneError
@@ -19,7 +30,7 @@ COMMAND = "`python -m export.parity --model tiny --variant onnxruntime-fp32`"
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
-    """A bundle with a graph and its proof, both only in name."""
+    """A bundle with an empty graph and a made-up record."""
     made = small_bundle(tmp_path / "tiny")
     made.write(GRAPH, b"", made_by="`make graph`", made_from=[WEIGHTS])
     write(made, record(made))
@@ -61,7 +72,7 @@ def test_no_record(bundle: Bundle) -> None:
         proof(bundle, "openvino-fp32")
 
 
-def test_a_record_that_nobody_listed_is_none(tmp_path: Path) -> None:
+def test_a_record_that_the_manifest_does_not_list_is_none(tmp_path: Path) -> None:
     bundle = small_bundle(tmp_path / "tiny")
     (bundle.folder / "parity").mkdir()
     (bundle.folder / record_name(VARIANT)).write_text("{}")
@@ -137,3 +148,69 @@ def test_another_library_or_arithmetic(bundle: Bundle, version: str, executed_as
     assert "was proved with onnxruntime 1.2.3 (fp32 on CPU)" in message
     assert f"here it would run on {version} ({executed_as})" in message
     assert COMMAND in message
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library version of the record."""
+    monkeypatch.setattr(OnnxRuntime, "version", classmethod(lambda cls: "1.2.3"))
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize(("reasons", "expected"), [([], "PASSED"), (["too far off"], "FAILED")])
+def test_the_verdict_of_a_valid_record(bundle: Bundle, reasons: list[str], expected: str) -> None:
+    changed = replace(record(bundle), verdict=expected, reasons=reasons)
+    write(bundle, changed)
+
+    assert valid_record(bundle, VARIANT) == changed
+    assert verdict(bundle, VARIANT) == expected
+
+
+@pytest.mark.usefixtures("installed")
+def test_no_verdict_without_a_record_for_these_files(bundle: Bundle) -> None:
+    assert valid_record(bundle, "openvino-fp32") is verdict(bundle, "openvino-fp32") is None
+
+    bundle.write(GRAPH, b"changed since", made_by="a test")
+
+    assert valid_record(bundle, VARIANT) is verdict(bundle, VARIANT) is None
+
+
+def test_no_verdict_by_another_library_version(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OnnxRuntime, "version", classmethod(lambda cls: "1.2.4"))
+
+    assert proof(bundle, VARIANT).verdict == "PASSED"
+    assert valid_record(bundle, VARIANT) is verdict(bundle, VARIANT) is None
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize(("name", "expected"), [("NVIDIA A", "PASSED"), ("NVIDIA B", None), (None, "PASSED")])
+def test_the_gpu_of_the_record(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, name: str | None, expected: str | None
+) -> None:
+    def gpu() -> Gpu:
+        if name is None:
+            raise HalftoneError("no GPU")
+        return Gpu(name=name, compute_capability="8.9")
+
+    monkeypatch.setattr("export.parity.record.gpu", gpu)
+    runtime = {"name": "onnxruntime", "version": "1.2.3", "executed_as": "fp32 on NVIDIA A"}
+    write(bundle, replace(record(bundle), runtime=runtime))
+
+    assert verdict(bundle, VARIANT) == expected
+
+
+def test_a_record_of_a_library_that_is_not_installed_is_valid(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(variant: str) -> None:
+        raise HalftoneError(f"{variant} needs a package")
+
+    monkeypatch.setattr("export.parity.record.runtime_of", missing)
+
+    assert verdict(bundle, VARIANT) == "PASSED"
+
+
+def test_a_record_of_the_graph_is_valid_and_no_verdict_on_the_variant(bundle: Bundle) -> None:
+    changed = replace(record(bundle), verified_on="graph")
+    write(bundle, changed)
+
+    assert valid_record(bundle, VARIANT) == changed
+    assert verdict(bundle, VARIANT) is None

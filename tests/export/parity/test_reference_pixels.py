@@ -1,4 +1,4 @@
-"""The reference network sees the same thing through our preprocessing as through timm's evaluation transform."""
+"""The reference network gives the same classes with our preprocessing and with timm's evaluation transform."""
 
 from pathlib import Path
 

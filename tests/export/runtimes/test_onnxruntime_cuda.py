@@ -1,4 +1,4 @@
-"""ONNX Runtime on a simulated GPU: the real library executes the real graph, on simulated memory and streams."""
+"""Test ONNX Runtime on a simulated GPU: the real library executes the real graph on simulated memory and streams."""
 
 import gc
 import sys
@@ -14,6 +14,7 @@ import onnxruntime
 import pytest
 from rich.progress import Progress
 
+import export.parity.prove
 from export.cuda.device import GpuError, GpuLostError
 from export.parity.gate import Gate
 from export.parity.prove import prove
@@ -28,11 +29,11 @@ VARIANT = "onnxruntime_cuda-fp32"
 
 
 class Session:
-    """An `InferenceSession` whose CUDA provider works on the simulated GPU: when its stream is waited for."""
+    """An `InferenceSession` on the simulated GPU, which executes a stream's work when the stream is synchronised."""
 
     recordable: ClassVar[bool] = True
     capturable: ClassVar[bool] = True
-    opened: ClassVar[list["Session"]] = []
+    created: ClassVar[list["Session"]] = []
     while_recorded: ClassVar[Callable[[], object]] = staticmethod(lambda: None)
 
     def __init__(self, cuda: Cuda, graph: bytes, options: Any, *, providers: list[tuple[str, dict[str, str]]]) -> None:
@@ -41,11 +42,11 @@ class Session:
         if "enable_cuda_graph" in self.settings and not self.recordable:
             raise onnxruntime.capi.onnxruntime_pybind11_state.Fail("This session cannot use the graph capture feature")
         self._handles()
-        self.opened.append(self)
+        self.created.append(self)
         self.real = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
     def __del__(self) -> None:
-        # As the library's destructor, which can't tell anybody.
+        # Like the library's destructor, which can't report an error.
         self.cuda.cudaDeviceSynchronize()
 
     def _handles(self) -> None:
@@ -82,12 +83,12 @@ class Session:
 
 @pytest.fixture
 def cuda(monkeypatch: pytest.MonkeyPatch) -> Cuda:
-    """A machine with the GPU and an ONNX Runtime that was built for it."""
+    """Simulate a machine with a GPU and an ONNX Runtime that supports CUDA."""
     simulated = Cuda("8.9")
-    monkeypatch.setattr(Session, "opened", [])
+    monkeypatch.setattr(Session, "created", [])
     original = onnxruntime.InferenceSession
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", simulated)
-    monkeypatch.setattr(onnxruntime_cuda, "_built_for_it", lambda: True)
+    monkeypatch.setattr(onnxruntime_cuda, "_built_for_cuda", lambda: True)
     monkeypatch.setattr(onnxruntime_cuda, "_loadable", lambda: True)
 
     def session(graph: bytes, options: Any, *, providers: list[Any]) -> Any:
@@ -105,7 +106,7 @@ def pictures(count: int) -> npt.NDArray[np.uint8]:
 
 @pytest.fixture
 def processor(default: Bundle) -> Runtime:
-    """The same graph on the processor."""
+    """Load the same graph on the CPU."""
     return load(default, "onnxruntime-fp32", threads=1)
 
 
@@ -120,7 +121,7 @@ def test_any_batch(cuda: Cuda, default: Bundle, processor: Runtime, monkeypatch:
 
 
 @pytest.mark.parametrize("recordable", [True, False])
-def test_what_the_library_says_can_be_recorded_is(
+def test_work_is_recorded_if_the_library_allows_it(
     cuda: Cuda, default: Bundle, processor: Runtime, monkeypatch: pytest.MonkeyPatch, recordable: bool
 ) -> None:
     monkeypatch.setattr(Session, "recordable", recordable)
@@ -132,7 +133,7 @@ def test_what_the_library_says_can_be_recorded_is(
     assert len(cuda.launched) == (2 if recordable else 0)
 
 
-def test_what_cannot_be_recorded_after_all_runs_plainly(
+def test_work_whose_recording_fails_runs_anyway(
     cuda: Cuda,
     default: Bundle,
     processor: Runtime,
@@ -150,7 +151,7 @@ def test_what_cannot_be_recorded_after_all_runs_plainly(
     assert caplog.messages[0].startswith("batches of 2 are not launched as a CUDA graph: ")
 
 
-def test_a_size_that_has_no_room_costs_no_slot(
+def test_a_size_without_memory_does_not_cost_a_slot(
     cuda: Cuda, default: Bundle, processor: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runtime = load(default, VARIANT, threads=2, streams=2)
@@ -163,10 +164,10 @@ def test_a_size_that_has_no_room_costs_no_slot(
     np.testing.assert_allclose(runtime.run(pictures(3)), processor.run(pictures(3)), atol=1e-4)
 
 
-def test_what_is_recorded_is_not_disturbed(
+def test_other_threads_do_not_invalidate_a_recording(
     cuda: Cuda, default: Bundle, processor: Runtime, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Sessions that are made and freed wait for the whole GPU, which ends what any thread records."""
+    """Creating and freeing sessions synchronises the whole GPU, which would invalidate any thread's recording."""
     runtime, doomed = (load(default, VARIANT, threads=1) for _ in range(2))
     others: list[threading.Thread] = []
     in_time: list[bool] = []
@@ -184,8 +185,8 @@ def test_what_is_recorded_is_not_disturbed(
             in_time.append(others[0].is_alive())
 
     monkeypatch.setattr(Session, "while_recorded", staticmethod(meanwhile))
-    # What holds them would free them elsewhere.
-    Session.opened.clear()
+    # Otherwise this list would keep the sessions alive.
+    Session.created.clear()
     for _ in range(3):
         np.testing.assert_allclose(runtime.run(pictures(2)), processor.run(pictures(2)), atol=1e-4)
     others[0].join()
@@ -194,7 +195,7 @@ def test_what_is_recorded_is_not_disturbed(
     assert (cuda.capturable, len(cuda.launched), caplog.messages) == (True, 1, [])
 
 
-def test_a_gpu_that_is_lost_is_told_from_one_that_failed(
+def test_a_lost_gpu_is_distinguished_from_a_failed_call(
     cuda: Cuda, default: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runtime = load(default, VARIANT, threads=1)
@@ -206,7 +207,7 @@ def test_a_gpu_that_is_lost_is_told_from_one_that_failed(
 
     with pytest.raises(GpuLostError, match="cudaErrorIllegalInstruction"):
         runtime.run(pictures(1))
-    # Whatever the library makes of it: no other variant shall take the place of one in a process that lost the GPU.
+    # Whatever error the library raises: a process that lost the GPU must not fall back to another variant.
     monkeypatch.setattr(Session, "_handles", lambda _: 1 / 0)
     with pytest.raises(GpuLostError, match="cudaErrorIllegalInstruction"):
         load(default, VARIANT, threads=1)
@@ -214,15 +215,15 @@ def test_a_gpu_that_is_lost_is_told_from_one_that_failed(
 
 
 @pytest.mark.parametrize("missing", ["", "libcudnn", "providers_cuda"])
-def test_every_library_has_to_be_there(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
-    """cuDNN is not linked, and its absence would show on the first convolution only."""
+def test_a_missing_library_is_detected(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    """The provider is not linked with cuDNN and would fail only at the first convolution."""
 
     def opened(name: str, mode: int = 0) -> None:
         if missing and missing in name:
             raise OSError
 
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", Cuda("9.0"))
-    monkeypatch.setattr(onnxruntime_cuda, "_built_for_it", lambda: True)
+    monkeypatch.setattr(onnxruntime_cuda, "_built_for_cuda", lambda: True)
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
     monkeypatch.setattr(onnxruntime_cuda.ctypes, "CDLL", opened)
     onnxruntime_cuda._loadable.cache_clear()
@@ -232,23 +233,28 @@ def test_every_library_has_to_be_there(monkeypatch: pytest.MonkeyPatch, missing:
         onnxruntime_cuda._loadable.cache_clear()
 
 
-def test_a_proof_runs_every_size_as_it_will_be_served(cuda: Cuda, copied: Bundle) -> None:
+def test_a_proof_runs_every_batch_size_that_will_be_served(
+    cuda: Cuda, copied: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A third of PyTorch's time.
+    monkeypatch.setattr(export.parity.prove, "REFERENCE", "onnxruntime-fp32")
+
     (record,) = prove(copied, {VARIANT: Gate.for_precision("fp32")}, None, Progress(disable=True))
 
     assert record.verdict == "PASSED"
-    assert sorted({session.real.get_inputs()[0].shape[0] for session in Session.opened}) == [1, 2, 4, 8, 16, 32]
-    # One that was recorded for each size; the simulated graphs are numbered in their order.
+    assert sorted({session.real.get_inputs()[0].shape[0] for session in Session.created}) == [1, 2, 4, 8, 16, 32]
+    # One recording per size; the simulated graphs are numbered in order.
     assert set(cuda.launched) == {1, 2, 3, 4, 5, 6}
 
 
-def test_every_size_has_a_session_of_its_own(cuda: Cuda, default: Bundle, processor: Runtime) -> None:
+def test_every_size_has_its_own_session(cuda: Cuda, default: Bundle, processor: Runtime) -> None:
     runtime = load(default, VARIANT, threads=1)
 
-    # Filled up to 1, 4, 8 and 4 again; a session takes batches of its one size only.
+    # Padded to 1, 4, 4, 8, 4 and 1; a session accepts batches of one size only.
     for count in (1, 3, 4, 8, 3, 1):
         np.testing.assert_allclose(runtime.run(pictures(count)), processor.run(pictures(count)), atol=1e-4)
 
-    assert [session.real.get_inputs()[0].shape[0] for session in Session.opened] == [1, 4, 8]
+    assert [session.real.get_inputs()[0].shape[0] for session in Session.created] == [1, 4, 8]
 
 
 def test_few_slots_for_many_threads(cuda: Cuda, default: Bundle, processor: Runtime) -> None:
@@ -262,10 +268,10 @@ def test_few_slots_for_many_threads(cuda: Cuda, default: Bundle, processor: Runt
         np.testing.assert_allclose(answer, right, atol=1e-4)
 
 
-def test_the_gpus_memory_is_given_back(cuda: Cuda, default: Bundle) -> None:
+def test_the_gpus_memory_is_freed(cuda: Cuda, default: Bundle) -> None:
     before = cuda.free
     runtime = load(default, VARIANT, threads=2, streams=2)
-    # Room for the largest batch of pictures and of answers, on both sides.
+    # Buffers for the largest batch of images and of logits, on the host and on the GPU.
     largest = max(runtime.sizes)
     assert cuda.free == before - 2 * 2 * largest * (224 * 224 * 3 + 1000 * 4)
 
@@ -275,7 +281,7 @@ def test_the_gpus_memory_is_given_back(cuda: Cuda, default: Bundle) -> None:
     assert (cuda.free, cuda.streams, cuda.blocks) == (before, {}, {})
 
 
-def test_large_pictures_come_in_smaller_batches(cuda: Cuda, default: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_images_are_run_in_smaller_batches(cuda: Cuda, default: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime_cuda, "MAX_STAGING", 3 * 224 * 224 * 3)
     before = cuda.free
 
@@ -288,16 +294,16 @@ def test_large_pictures_come_in_smaller_batches(cuda: Cuda, default: Bundle, mon
 def test_too_little_memory(cuda: Cuda, default: Bundle) -> None:
     cuda.free = 100_000
 
-    with pytest.raises(HalftoneError, match=r"can't hold model\.fp32\.onnx: .*MemoryAllocation; stop what"):
+    with pytest.raises(HalftoneError, match=r"no memory for model\.fp32\.onnx: .*MemoryAllocation; stop other"):
         load(default, VARIANT, threads=1)
     gc.collect()
     assert cuda.free == 100_000
 
 
-def test_a_library_that_takes_the_processor_is_refused(
+def test_a_library_that_falls_back_to_the_cpu_is_an_error(
     cuda: Cuda, default: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Session, "get_providers", lambda self: ["CPUExecutionProvider"])
 
-    with pytest.raises(HalftoneError, match=r"runs model\.fp32\.onnx on the processor: `pip install 'onnxruntime-gpu"):
+    with pytest.raises(HalftoneError, match=r"runs model\.fp32\.onnx on the CPU: `pip install 'onnxruntime-gpu"):
         load(default, VARIANT, threads=1)

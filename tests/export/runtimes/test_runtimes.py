@@ -1,4 +1,4 @@
-"""Every runtime keeps the same promise; what it can't do it says in one line with the way out."""
+"""Test that every runtime keeps the contract of `Runtime`, and that its errors are one line with the fix."""
 
 import sys
 import threading
@@ -27,16 +27,16 @@ GRAPH = "model.fp32.onnx"
 
 @pytest.fixture(scope="module")
 def pixels(default: Bundle) -> npt.NDArray[np.uint8]:
-    """One crop of each sample photograph."""
+    """Crop each sample photograph once."""
     return np.stack([picture for picture, _ in sample_crops(default.manifest.input, per_photo=1)])
 
 
 class Stub(Runtime):
-    """Answers with what it was told to."""
+    """A runtime whose output is set by the test."""
 
     name: ClassVar[str] = "stub"
     precisions: ClassVar[tuple[str, ...]] = ("fp32",)
-    answer: ClassVar[Any] = None
+    output: ClassVar[Any] = None
 
     @classmethod
     def source(cls, precision: str) -> str:
@@ -51,20 +51,20 @@ class Stub(Runtime):
         return "fp32 on paper"
 
     def _open(self, source: bytes, bundle: Bundle, threads: int, streams: int) -> None:
-        self.opened = source
+        self.source_bytes = source
 
     def _infer(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.floating]:
         assert pixels.flags.c_contiguous
-        return np.asarray(type(self).answer(pixels))
+        return np.asarray(type(self).output(pixels))
 
 
 def rewrite(bundle: Bundle, data: bytes) -> None:
-    """Put another graph in the bundle, with its right hash."""
+    """Replace the bundle's graph and its hash."""
     old = bundle.manifest.files[GRAPH]
     bundle.write(GRAPH, data, made_by=old.made_by, made_from=list(old.made_from))
 
 
-def test_the_runtimes_are_the_files_of_the_folder() -> None:
+def test_the_runtimes_are_discovered_by_their_files() -> None:
     assert {"onnxruntime", "openvino", "torch"} <= set(runtime_names())
     for name in ("onnxruntime", "openvino", "torch"):
         assert runtime_class(name).name == name
@@ -72,7 +72,9 @@ def test_the_runtimes_are_the_files_of_the_folder() -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_four_threads_get_the_answers_of_one(default: Bundle, pixels: npt.NDArray[np.uint8], variant: str) -> None:
+def test_four_threads_get_the_logits_of_a_single_thread(
+    default: Bundle, pixels: npt.NDArray[np.uint8], variant: str
+) -> None:
     runtime = load(default, variant, threads=2, streams=2)
     expected = [runtime.run(each[None]) for each in pixels]
     start = threading.Barrier(4)
@@ -90,7 +92,7 @@ def test_four_threads_get_the_answers_of_one(default: Bundle, pixels: npt.NDArra
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_an_answer_is_the_callers_own(default: Bundle, pixels: npt.NDArray[np.uint8], variant: str) -> None:
+def test_the_caller_owns_the_logits(default: Bundle, pixels: npt.NDArray[np.uint8], variant: str) -> None:
     runtime = load(default, variant, threads=1)
     first = runtime.run(pixels[:1])
     kept = first.copy()
@@ -101,7 +103,7 @@ def test_an_answer_is_the_callers_own(default: Bundle, pixels: npt.NDArray[np.ui
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_pixels_may_lie_in_memory_as_they_like(default: Bundle, pixels: npt.NDArray[np.uint8], variant: str) -> None:
+def test_pixels_may_have_any_memory_layout(default: Bundle, pixels: npt.NDArray[np.uint8], variant: str) -> None:
     runtime = load(default, variant, threads=2)
     mirrored = pixels[:2, :, ::-1]
     read_only = np.ascontiguousarray(mirrored)
@@ -130,14 +132,14 @@ def test_a_runtime_reports_what_it_executes(default: Bundle, variant: str, words
     assert load(default, variant, threads=1).executed_as == words
 
 
-def test_bfloat16_where_the_processor_has_it_and_a_clear_refusal_elsewhere(
+def test_bfloat16_runs_if_the_processor_supports_it_and_is_an_error_otherwise(
     default: Bundle, pixels: npt.NDArray[np.uint8]
 ) -> None:
-    has_it = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    assert runtime_class("openvino").supported("bf16") is has_it
+    has_bf16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    assert runtime_class("openvino").supported("bf16") is has_bf16
 
-    if not has_it:
-        with pytest.raises(HalftoneError, match=r"has no bf16 arithmetic.*use the variant openvino-fp32"):
+    if not has_bf16:
+        with pytest.raises(HalftoneError, match=r"not support bf16 arithmetic.*use the variant openvino-fp32"):
             load(default, "openvino-bf16", threads=2)
         return
     runtime = load(default, "openvino-bf16", threads=2)
@@ -146,18 +148,18 @@ def test_bfloat16_where_the_processor_has_it_and_a_clear_refusal_elsewhere(
     assert 0 < np.abs(runtime.run(pixels) - expected).max() < 1
 
 
-def test_a_precision_that_was_not_executed_is_refused(default: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    # OpenVINO quietly takes FP32 where a processor lacks what it was asked for.
+def test_a_precision_that_was_not_executed_is_an_error(default: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    # OpenVINO silently runs FP32 if the processor does not support the requested precision.
     monkeypatch.setattr(OpenVino, "executed_as", "fp32 on CPU")
 
-    with pytest.raises(HalftoneError, match=r"no bf16 arithmetic \(OpenVINO would run fp32 on CPU\).*openvino-fp32"):
+    with pytest.raises(HalftoneError, match=r"bf16 arithmetic \(OpenVINO would run fp32 on CPU\).*openvino-fp32"):
         load(default, "openvino-bf16", threads=1)
 
 
 @pytest.mark.parametrize(
     ("variant", "words"),
     [
-        ("abacus-fp32", "write RUNTIME-PRECISION with a runtime of .*onnxruntime, onnxruntime_cuda, openvino"),
+        ("abacus-fp32", "use RUNTIME-PRECISION with one of the runtimes onnxruntime, onnxruntime_cuda, openvino"),
         ("base-fp32", "not a variant"),
         ("registry-fp32", "not a variant"),
         ("openvino", "not a variant"),
@@ -168,7 +170,7 @@ def test_a_precision_that_was_not_executed_is_refused(default: Bundle, monkeypat
         ("onnxruntime-", "choose from onnxruntime-fp32, onnxruntime-fp16"),
     ],
 )
-def test_an_unknown_variant_lists_the_known(variant: str, words: str) -> None:
+def test_an_unknown_variant_lists_the_known_variants(variant: str, words: str) -> None:
     with pytest.raises(HalftoneError, match=words):
         runtime_of(variant)
 
@@ -193,11 +195,11 @@ def test_more_streams_than_threads(default: Bundle, pixels: npt.NDArray[np.uint8
     assert load(default, "onnxruntime-fp32", threads=1, streams=4).run(pixels[:1]).shape == (1, 1000)
 
 
-@pytest.mark.parametrize(("most", "inline"), [(2**40, True), (0, False)])
+@pytest.mark.parametrize(("limit", "inline"), [(2**40, True), (0, False)])
 def test_openvino_compiles_small_models_for_each_stream(
-    default: Bundle, pixels: npt.NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch, most: int, inline: bool
+    default: Bundle, pixels: npt.NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch, limit: int, inline: bool
 ) -> None:
-    monkeypatch.setattr("export.runtimes.openvino.MOST_COPIED", most)
+    monkeypatch.setattr("export.runtimes.openvino.MAX_COPIED", limit)
     expected = load(default, "onnxruntime-fp32", threads=2).run(pixels[:3])
     runtime = load(default, "openvino-fp32", threads=2, streams=2)
 
@@ -212,8 +214,8 @@ def test_openvino_compiles_small_models_for_each_stream(
 
 
 @pytest.mark.parametrize("variant", ["onnxruntime-fp32", "openvino-fp32"])
-def test_a_graph_that_is_none_names_the_repair(copied: Bundle, variant: str) -> None:
-    # Valid on the wire, and no model.
+def test_an_invalid_graph_names_the_repair(copied: Bundle, variant: str) -> None:
+    # Valid protobuf, but not a model.
     rewrite(copied, b"\x08\x0a")
 
     with pytest.raises(HalftoneError, match=r"can't (load|compile) model\.fp32\.onnx.*`python -m export\.o") as caught:
@@ -239,7 +241,7 @@ def test_a_graph_of_older_weights_is_not_run(copied: Bundle) -> None:
 
 @pytest.fixture
 def split(copied: Bundle) -> Bundle:
-    """The default bundle with the graph's weights in a listed, hashed file of their own."""
+    """Copy the default bundle and move the graph's weights to a separate file, which the manifest lists."""
     graph = onnx.load_from_string(copied.read(GRAPH))
     onnx.save_model(
         graph,
@@ -254,18 +256,18 @@ def split(copied: Bundle) -> Bundle:
 
 
 @pytest.mark.parametrize("variant", ["onnxruntime-fp32", "openvino-fp32"])
-def test_weights_beside_the_graph_are_never_taken_from_the_current_folder(
+def test_external_weights_are_never_read_from_the_current_folder(
     split: Bundle, variant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (split.folder.parent / "here").mkdir()
     monkeypatch.chdir(split.folder.parent / "here")
     Path("weights.bin").write_bytes(bytes(split.manifest.files["weights.bin"].size))
 
-    with pytest.raises(HalftoneError, match=r"keeps tensors in weights\.bin.*export it again with `python -m export"):
+    with pytest.raises(HalftoneError, match=r"stores tensors in weights\.bin.*export it again with `python -m export"):
         load(split, variant, threads=1)
 
 
-def test_weights_beside_the_graph_are_hashed(split: Bundle) -> None:
+def test_external_weights_are_hashed(split: Bundle) -> None:
     assert split.read(GRAPH)
     path = split.locate("weights.bin")
     assert sha256_file(path) == split.manifest.files["weights.bin"].sha256
@@ -278,8 +280,8 @@ def test_weights_beside_the_graph_are_hashed(split: Bundle) -> None:
         split.read(GRAPH)
 
 
-def test_the_base_hands_over_the_checked_bytes(default: Bundle) -> None:
-    assert Stub.load(default, precision="fp32", threads=1).opened == default.read(WEIGHTS)
+def test_a_runtime_receives_the_checked_bytes(default: Bundle) -> None:
+    assert Stub.load(default, precision="fp32", threads=1).source_bytes == default.read(WEIGHTS)
     with pytest.raises(HalftoneError, match="no variant stub-fp64: choose from stub-fp32"):
         Stub.load(default, precision="fp64", threads=1)
 
@@ -296,23 +298,23 @@ def test_the_base_hands_over_the_checked_bytes(default: Bundle) -> None:
         np.zeros((1, 224, 224, 4), np.uint8),
     ],
 )
-def test_nothing_but_pixels(default: Bundle, wrong: npt.NDArray[Any]) -> None:
+def test_other_arrays_than_pixels_are_an_error(default: Bundle, wrong: npt.NDArray[Any]) -> None:
     with pytest.raises(ValueError, match=r"pixels must be uint8 of shape \(N, 224, 224, 3\) with N >= 1, not"):
         Stub.load(default, precision="fp32", threads=1).run(wrong)
 
 
 @pytest.mark.parametrize("shape", [(2, 999), (1, 1000), (1000,), (2, 1000, 1)])
-def test_an_answer_of_another_shape_is_an_error(
+def test_an_output_of_another_shape_is_an_error(
     default: Bundle, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...]
 ) -> None:
-    monkeypatch.setattr(Stub, "answer", lambda pixels: np.zeros(shape))
+    monkeypatch.setattr(Stub, "output", lambda pixels: np.zeros(shape))
 
-    with pytest.raises(ValueError, match=r"the model answered .* where \(2, 1000\) was expected"):
+    with pytest.raises(ValueError, match=r"the model's output has shape .*, not \(2, 1000\)"):
         Stub.load(default, precision="fp32", threads=1).run(np.zeros((2, 224, 224, 3), np.uint8))
 
 
-def test_answers_become_float32(default: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Stub, "answer", lambda pixels: np.ones((len(pixels), 1000), np.float16))
+def test_outputs_become_float32(default: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Stub, "output", lambda pixels: np.ones((len(pixels), 1000), np.float16))
 
     logits = Stub.load(default, precision="fp32", threads=1).run(np.zeros((2, 224, 224, 3), np.uint8)[:, ::-1])
 

@@ -1,4 +1,4 @@
-"""Running a plan: what is checked before it is deserialised, and how batches travel to a (simulated) GPU and back."""
+"""Test the checks before a plan is deserialised, and the execution of batches on a simulated GPU."""
 
 import gc
 import sys
@@ -42,7 +42,7 @@ class Machine:
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
-    """TensorRT of the simulated version is installed there."""
+    """Install the simulated TensorRT."""
     simulated = Machine(Cuda("8.9"), [])
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", simulated.cuda)
     module = tensorrt(simulated.cuda, simulated.deserialised, (PROFILE.minimum, PROFILE.maximum))
@@ -54,7 +54,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
 
 @pytest.fixture
 def bundle(tmp_path: Any) -> Bundle:
-    """A bundle with a plan and its description, the plan only in name."""
+    """Create a bundle with a plan and its description; the plan's content is a placeholder."""
     made = small_bundle(tmp_path / "tiny", labels=tuple(f"class {index}" for index in range(1000)))
     made.write("model.fp16.onnx", b"", made_by="`make graph`", made_from=[WEIGHTS])
     made.write(PLAN, b"plan", made_by="`build it`", made_from=[WEIGHTS, "model.fp16.onnx"])
@@ -63,7 +63,7 @@ def bundle(tmp_path: Any) -> Bundle:
 
 
 def describe(bundle: Bundle, **changes: Any) -> None:
-    """Write the plan's description, or a wrong one."""
+    """Write the plan's description, with changes that make it wrong."""
     files = bundle.manifest.files
     sidecar = Sidecar(
         runtime="tensorrt",
@@ -83,17 +83,17 @@ def describe(bundle: Bundle, **changes: Any) -> None:
 
 
 def pictures(count: int) -> npt.NDArray[np.uint8]:
-    """Random pictures, each brighter than the one before."""
+    """Return random images of increasing brightness."""
     ramp = np.arange(count, dtype=np.uint8)[:, None, None, None]
     return np.random.default_rng(0).integers(0, 100, (count, 32, 32, 3), dtype=np.uint8) + 9 * ramp
 
 
 def expected(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """What the simulated plan answers."""
+    """Return the logits of the simulated plan."""
     return pixels.reshape(len(pixels), -1).mean(axis=1, dtype=np.float32)[:, None] + np.arange(1000, dtype=np.float32)
 
 
-# The smallest batch is 2 and the largest 4: filled up, whole, cut into two and into four with a single one left.
+# The smallest batch is 2 and the largest 4: padded, whole, split into two, and into four with a single image left.
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 13])
 def test_any_batch(machine: Machine, bundle: Bundle, count: int) -> None:
     runtime = load(bundle, VARIANT, threads=1)
@@ -103,7 +103,7 @@ def test_any_batch(machine: Machine, bundle: Bundle, count: int) -> None:
     assert (runtime.version(), runtime.executed_as) == (VERSION, "fp16 on Simulated GPU")
 
 
-def test_an_answer_is_the_callers_own(machine: Machine, bundle: Bundle) -> None:
+def test_the_caller_owns_the_logits(machine: Machine, bundle: Bundle) -> None:
     runtime = load(bundle, VARIANT, threads=1)
     first = runtime.run(pictures(3))
 
@@ -126,7 +126,7 @@ def test_many_threads_share_few_streams(bundle: Bundle) -> None:
         assert all(pool.map(work, range(6)))
 
 
-def test_a_size_that_comes_again_is_launched_as_a_graph(machine: Machine, bundle: Bundle) -> None:
+def test_a_repeated_size_is_launched_as_a_graph(machine: Machine, bundle: Bundle) -> None:
     runtime = load(bundle, VARIANT, threads=1)
 
     for count in [3, 4, 3, 4, 3, 3, 4]:
@@ -150,7 +150,7 @@ def test_only_the_latest_sizes_stay_recorded(machine: Machine, bundle: Bundle, m
     assert machine.cuda.launched == [1, 2, 2]
 
 
-def test_what_cannot_be_recorded_runs_all_the_same(
+def test_a_size_that_can_not_be_recorded_runs_anyway(
     machine: Machine, bundle: Bundle, caplog: pytest.LogCaptureFixture
 ) -> None:
     machine.cuda.capturable = False
@@ -177,7 +177,7 @@ def test_sizes_are_recorded_on_every_stream_before_they_are_needed(machine: Mach
     assert len(machine.cuda.launched) == 1
 
 
-def test_the_edition_that_records_by_itself_is_told_to() -> None:
+def test_the_edition_for_rtx_records_its_own_graphs() -> None:
     config = types.SimpleNamespace(cuda_graph_strategy=None, dynamic_shapes_kernel_specialization_strategy=None)
     given: list[Any] = []
     simulated = types.SimpleNamespace(create_runtime_config=lambda: config, create_execution_context=given.append)
@@ -191,7 +191,7 @@ def test_the_edition_that_records_by_itself_is_told_to() -> None:
     assert config.dynamic_shapes_kernel_specialization_strategy == eager
 
 
-def test_the_gpus_memory_is_given_back(machine: Machine, bundle: Bundle) -> None:
+def test_the_gpus_memory_is_freed(machine: Machine, bundle: Bundle) -> None:
     before = machine.cuda.free
     runtime = load(bundle, VARIANT, threads=2, streams=2)
     assert len(machine.cuda.streams) == 2
@@ -206,16 +206,16 @@ def test_the_gpus_memory_is_given_back(machine: Machine, bundle: Bundle) -> None
 def test_too_little_memory(machine: Machine, bundle: Bundle) -> None:
     machine.cuda.free = 100_000
 
-    with pytest.raises(HalftoneError, match=r"Simulated GPU can't hold .* for 3 calls .*MemoryAllocation.*--max-batch"):
+    with pytest.raises(
+        HalftoneError, match=r"GPU has no memory for .* with 3 concurrent .*MemoryAllocation.*--max-batch"
+    ):
         load(bundle, VARIANT, threads=3, streams=3)
 
     gc.collect()
     assert machine.cuda.free == 100_000
 
 
-def test_the_slot_of_a_failed_call_is_not_lost(
-    machine: Machine, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_slot_of_a_failed_call_is_reused(machine: Machine, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     runtime = load(bundle, VARIANT, threads=1)
     with monkeypatch.context() as broken:
         broken.setattr(machine.cuda, "cudaMemcpyAsync", lambda *_: (Cuda(None).cudaGetDeviceCount()[0],))
@@ -231,13 +231,13 @@ def test_the_slot_of_a_failed_call_is_not_lost(
         ({"version": "11.0.0.1"}, rf"built by tensorrt 11\.0\.0\.1 and .* and {VERSION} is installed: .*{REBUILD}"),
         (
             {"compute_capabilities": ("8.0", "9.0")},
-            rf"of compute capability 8\.0, 9\.0, and the one here has 8\.9: .*{REBUILD}",
+            rf"of compute capability 8\.0, 9\.0, and this machine's GPU has 8\.9: .*{REBUILD}",
         ),
         ({"plan_sha256": "0" * 64}, rf"describes another plan than engines/tensorrt-fp16\.plan: .*{REBUILD}"),
         ({"runtime": "tensorrt_rtx"}, rf"describes another plan than .*{REBUILD}"),
     ],
 )
-def test_a_plan_for_elsewhere_is_not_deserialised(
+def test_a_plan_for_another_machine_is_not_deserialised(
     machine: Machine, bundle: Bundle, changes: dict[str, Any], words: str
 ) -> None:
     describe(bundle, **changes)
@@ -249,7 +249,7 @@ def test_a_plan_for_elsewhere_is_not_deserialised(
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"schema": 2}', b'{"schema": 1, "profile": {}}'])
-def test_a_description_that_is_none(machine: Machine, bundle: Bundle, content: bytes) -> None:
+def test_an_invalid_description(machine: Machine, bundle: Bundle, content: bytes) -> None:
     bundle.write(SIDECAR, content, made_by="a test")
 
     with pytest.raises(HalftoneError, match=rf"tensorrt-fp16\.json can't be used: not the description .*{REBUILD}"):
@@ -258,7 +258,7 @@ def test_a_description_that_is_none(machine: Machine, bundle: Bundle, content: b
 
 
 @pytest.mark.parametrize("name", [PLAN, SIDECAR])
-def test_what_was_tampered_with_is_not_deserialised(machine: Machine, bundle: Bundle, name: str) -> None:
+def test_a_changed_file_is_not_deserialised(machine: Machine, bundle: Bundle, name: str) -> None:
     with bundle.locate(name).open("ab") as file:
         file.write(b" ")
 
@@ -285,7 +285,7 @@ def test_a_plan_of_older_files(machine: Machine, bundle: Bundle, source: str) ->
 
 
 @pytest.mark.usefixtures("machine")
-def test_a_plan_that_the_library_refuses(bundle: Bundle) -> None:
+def test_a_plan_that_the_library_rejects(bundle: Bundle) -> None:
     bundle.write(PLAN, b"", made_by="`build it`", made_from=[WEIGHTS, "model.fp16.onnx"])
     describe(bundle)
 
@@ -310,13 +310,15 @@ def test_without_a_gpu(machine: Machine, bundle: Bundle, variant: str) -> None:
 
 
 @pytest.mark.parametrize(("capability", "known"), [("8.0", True), ("9.0", False), ("12.0", True), ("13.0", True)])
-def test_a_gpu_that_the_edition_for_rtx_does_not_know(machine: Machine, capability: str, known: bool) -> None:
+def test_a_gpu_that_the_edition_for_rtx_does_not_support(machine: Machine, capability: str, known: bool) -> None:
     machine.cuda.capability = capability
     runtime = runtime_class("tensorrt_rtx")
 
     assert runtime.supported("fp16") is known
     if not known:
-        with pytest.raises(HalftoneError, match=r"not run on Simulated GPU, .* is 9\.0 \(it knows .*8\.9.*tensorrt,"):
+        with pytest.raises(
+            HalftoneError, match=r"not run on Simulated GPU, .* is 9\.0 \(it supports .*8\.9.*tensorrt,"
+        ):
             runtime.require()  # type: ignore[attr-defined]
 
 

@@ -1,4 +1,4 @@
-"""A plan that was proved by its graph alone does not serve before it was run itself."""
+"""Test that a plan of which only the graph was proved does not serve before the plan itself was run."""
 
 import json
 import shutil
@@ -28,13 +28,13 @@ COMMAND = "`python -m export.parity --model efficientnet_lite0 --variant tensorr
 
 @pytest.fixture
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine without a GPU."""
+    """Simulate a machine without a GPU."""
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", Cuda(None))
 
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    """Two labelled photographs, which the default model gets right."""
+    """Create a folder of two labelled photographs that the default model classifies correctly."""
     for label, photo in (("espresso", "coffee.jpg"), ("tiger cat", "cat.jpg")):
         (tmp_path / "pictures" / label).mkdir(parents=True)
         shutil.copy(PHOTOS / photo, tmp_path / "pictures" / label)
@@ -43,7 +43,7 @@ def pictures(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def by_graph(copied: Bundle, pictures: Path) -> Bundle:
-    """The default bundle with a plan, of which the graph was checked."""
+    """Copy the default bundle and add a plan of which only the graph is proved."""
     copied.write(PLAN, b"plan", made_by="a test", made_from=[WEIGHTS, "model.fp16.onnx"])
     lenient = Gate(min_accuracy_ratio=0, min_agreement=0)
     with Progress(disable=True) as progress:
@@ -52,12 +52,12 @@ def by_graph(copied: Bundle, pictures: Path) -> Bundle:
 
 
 def mark_as_graph(bundle: Bundle, variant: str) -> None:
-    """Make of a variant's record one of its graph."""
+    """Change a variant's record so that only the graph counts as proved."""
     record = replace(current(bundle, variant), verified_on="graph")
     bundle.write(record_name(variant), record.to_json(), made_by="a test", made_from=[WEIGHTS, record.source])
 
 
-def test_the_record_says_what_was_run(by_graph: Bundle) -> None:
+def test_the_record_names_the_runtime_that_ran(by_graph: Bundle) -> None:
     record = current(by_graph, VARIANT)
 
     assert (record.verdict, record.verified_on) == ("PASSED", "graph")
@@ -65,7 +65,7 @@ def test_the_record_says_what_was_run(by_graph: Bundle) -> None:
     assert (record.source, record.source_sha256) == (PLAN, by_graph.manifest.files[PLAN].sha256)
 
 
-def test_serving_refuses_it_and_names_the_command(by_graph: Bundle) -> None:
+def test_serving_rejects_the_plan_and_names_the_command(by_graph: Bundle) -> None:
     with pytest.raises(UnprovenError) as caught:
         proof(by_graph, VARIANT)
     assert f"not {PLAN} itself: on the machine that serves it run {COMMAND}" in str(caught.value)
@@ -77,7 +77,7 @@ def test_serving_refuses_it_and_names_the_command(by_graph: Bundle) -> None:
 
 
 @pytest.mark.usefixtures("no_gpu")
-def test_without_a_gpu_the_first_load_is_refused_and_the_record_stays(by_graph: Bundle) -> None:
+def test_without_a_gpu_the_first_load_fails_and_the_record_stays(by_graph: Bundle) -> None:
     before = by_graph.read(record_name(VARIANT))
 
     with pytest.raises(UnprovenError, match=r"only the graph .*\.plan can't be verified here: .*no CUDA GPU"):
@@ -86,7 +86,7 @@ def test_without_a_gpu_the_first_load_is_refused_and_the_record_stays(by_graph: 
     assert by_graph.read(record_name(VARIANT)) == before
 
 
-def test_a_failed_graph_is_not_run_at_all(by_graph: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_graph_is_not_run(by_graph: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     failed = replace(current(by_graph, VARIANT), verdict="FAILED", reasons=["too far off"])
     by_graph.write(record_name(VARIANT), failed.to_json(), made_by="a test", made_from=[WEIGHTS, PLAN])
     monkeypatch.setattr(subprocess, "run", pytest.fail)
@@ -95,7 +95,7 @@ def test_a_failed_graph_is_not_run_at_all(by_graph: Bundle, monkeypatch: pytest.
         verify_on_first_load(by_graph, VARIANT)
 
 
-def test_what_was_run_already_is_not_run_again(default: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proved_variant_is_not_run_again(default: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "run", pytest.fail)
 
     assert verify_on_first_load(default, "onnxruntime-fp16") == proof(default, "onnxruntime-fp16")
@@ -103,8 +103,8 @@ def test_what_was_run_already_is_not_run_again(default: Bundle, monkeypatch: pyt
         verify_on_first_load(default, "onnxruntime-fp32x")
 
 
-def test_the_comparison_is_made_and_replaces_the_record(copied: Bundle, pictures: Path) -> None:
-    # A variant that runs on every machine takes the plan's place.
+def test_the_comparison_replaces_the_record(copied: Bundle, pictures: Path) -> None:
+    # Uses a variant that runs on every machine instead of a plan.
     mark_as_graph(copied, "onnxruntime-fp16")
     with pytest.raises(UnprovenError):
         proof(copied, "onnxruntime-fp16")
@@ -117,7 +117,7 @@ def test_the_comparison_is_made_and_replaces_the_record(copied: Bundle, pictures
 
 
 @pytest.mark.parametrize("torch", [True, False])
-def test_a_comparison_that_can_not_be_made(copied: Bundle, monkeypatch: pytest.MonkeyPatch, torch: bool) -> None:
+def test_a_comparison_that_fails(copied: Bundle, monkeypatch: pytest.MonkeyPatch, torch: bool) -> None:
     mark_as_graph(copied, "onnxruntime-fp16")
     words = r"can't be verified here: .*no/such/folder"
     if not torch:
@@ -130,7 +130,7 @@ def test_a_comparison_that_can_not_be_made(copied: Bundle, monkeypatch: pytest.M
     assert current(copied, "onnxruntime-fp16").verified_on == "graph"
 
 
-def test_records_from_before_count_as_run(default: Bundle) -> None:
+def test_older_records_count_as_run(default: Bundle) -> None:
     values: dict[str, Any] = json.loads(default.read("parity/onnxruntime-fp32.json"))
     values.pop("verified_on", None)
 

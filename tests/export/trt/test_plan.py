@@ -1,4 +1,4 @@
-"""Plans are built here, without a GPU, and say what is in them; what is not what was asked for is not built."""
+"""Test that plans are built without a GPU and described, and that no plan of another precision is built."""
 
 import _thread
 import json
@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import onnx
@@ -15,7 +16,7 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 
 import export.onnx.export
-from export.trt.__main__ import TrtConfig
+from export.trt.__main__ import TrtConfig, _main
 from export.trt.builder import TURING, targets
 from export.trt.library import Library, known_capabilities, library
 from export.trt.plan import choose, export_plan
@@ -23,27 +24,27 @@ from export.trt.profile import Profile
 from export.trt.sidecar import Sidecar
 from models.bundle.bundle import WEIGHTS, Bundle
 from models.common.errors import HalftoneError
+from tests.commands import run
 from tests.export.simulated_gpu import VERSION, Cuda, tensorrt
-from tests.servers import ROOT
 
 PLAN, SIDECAR = "engines/tensorrt_rtx-fp16.plan", "engines/tensorrt_rtx-fp16.json"
 
 
 @pytest.fixture
 def rtx() -> Library:
-    """TensorRT for RTX, as it is installed."""
+    """Import the installed TensorRT for RTX."""
     return library("tensorrt_rtx")
 
 
 @pytest.fixture
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine without a GPU."""
+    """Simulate a machine without a GPU."""
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", Cuda(None))
 
 
 @pytest.fixture
 def without_cache() -> Iterator[None]:
-    """Libraries are looked for anew."""
+    """Import the libraries again."""
     library.cache_clear()
     yield
     library.cache_clear()
@@ -56,13 +57,14 @@ def built(bundle: Bundle, edition: Library, precision: str = "fp16", *capabiliti
             edition,
             precision,  # type: ignore[arg-type]
             profile=Profile(minimum=1, optimum=2, maximum=4),
-            capabilities=capabilities,
+            capabilities=targets(edition, capabilities),
+            requested=capabilities,
             progress=progress,
         )
 
 
 def replace_graph(bundle: Bundle, nodes: list[onnx.NodeProto], batch: int | str = "batch") -> None:
-    """Put a graph of these nodes in the place of the FP16 one."""
+    """Replace the FP16 graph by a graph of these nodes."""
     source = helper.make_tensor_value_info("pixels", TensorProto.UINT8, [batch, 224, 224, 3])
     target = helper.make_tensor_value_info("logits", TensorProto.FLOAT16, None)
     constants = [
@@ -77,14 +79,7 @@ def replace_graph(bundle: Bundle, nodes: list[onnx.NodeProto], batch: int | str 
 
 def command(bundle: Bundle, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {"HALFTONE_ARTIFACTS": str(bundle.folder.parent), "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run(
-        [sys.executable, "-m", "export.trt", "--model", bundle.manifest.name, *arguments],
-        cwd=ROOT,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run("export.trt", "--model", bundle.manifest.name, *arguments, env=os.environ | environment)
 
 
 def test_a_plan_and_its_description(copied: Bundle, rtx: Library) -> None:
@@ -97,7 +92,7 @@ def test_a_plan_and_its_description(copied: Bundle, rtx: Library) -> None:
     assert sidecar.profile == Profile(minimum=1, optimum=2, maximum=4)
     assert (sidecar.onnx, sidecar.onnx_sha256) == ("model.fp16.onnx", files["model.fp16.onnx"].sha256)
     assert (sidecar.plan_sha256, sidecar.size) == (files[PLAN].sha256, len(copied.read(PLAN)))
-    # The weights are in it, as FP16.
+    # The plan contains the weights, as FP16.
     assert 0.9 < sidecar.size / files["model.fp16.onnx"].size < 1.2
     assert sidecar.model_version == copied.manifest.version
     assert sidecar.histogram["CONVOLUTION"] == {"HALF": 49}
@@ -122,12 +117,12 @@ def test_the_histogram_is_that_of_the_graph(copied: Bundle, rtx: Library) -> Non
 
 
 def test_a_graph_of_another_precision_is_an_error_and_leaves_nothing(copied: Bundle, rtx: Library) -> None:
-    # What an exporter leaves that was asked for FP16 and quietly kept FP32.
+    # The result of an exporter that silently keeps FP32 when FP16 was requested.
     old = copied.manifest.files["model.fp16.onnx"]
     copied.write("model.fp16.onnx", copied.read("model.fp32.onnx"), made_by=old.made_by, made_from=list(old.made_from))
 
     with pytest.raises(
-        HalftoneError, match=r"FP16 was asked for, but .* model\.fp16\.onnx are 50 FLOAT: export the gr"
+        HalftoneError, match=r"FP16 was requested, but .* model\.fp16\.onnx are 50 FLOAT: export the gr"
     ):
         built(copied, rtx)
 
@@ -146,7 +141,7 @@ def test_a_graph_of_older_weights_is_exported_first(
         exported.append(precision)
         bundle.write("model.fp16.onnx", graph, made_by="a test", made_from=[WEIGHTS])
 
-    monkeypatch.setattr(export.onnx, "export_onnx", export_onnx)
+    monkeypatch.setattr(export.onnx.export, "export_onnx", export_onnx)
 
     built(copied, rtx)
     built(copied, rtx)
@@ -158,13 +153,13 @@ def test_a_graph_of_older_weights_is_exported_first(
 @pytest.mark.parametrize(
     ("nodes", "words"),
     [
-        ([], "there is no network in it"),
+        ([], "it contains no network"),
         ([helper.make_node("Guess", ["pixels"], ["logits"])], "Guess"),
-        # uint8 goes into nothing but a cast.
+        # TensorRT accepts uint8 only as the input of a cast.
         ([helper.make_node("Transpose", ["pixels"], ["logits"], perm=[0, 3, 1, 2])], "has type UInt8 but must have"),
     ],
 )
-def test_what_can_not_be_read(copied: Bundle, rtx: Library, nodes: list[onnx.NodeProto], words: str) -> None:
+def test_an_unreadable_graph(copied: Bundle, rtx: Library, nodes: list[onnx.NodeProto], words: str) -> None:
     replace_graph(copied, nodes)
 
     with pytest.raises(HalftoneError, match=rf"tensorrt_rtx .* can't read model\.fp16\.onnx: .*{words}") as caught:
@@ -172,13 +167,13 @@ def test_what_can_not_be_read(copied: Bundle, rtx: Library, nodes: list[onnx.Nod
     assert "\n" not in str(caught.value)
 
 
-def test_what_can_not_be_built_gives_its_reason(copied: Bundle, rtx: Library) -> None:
+def test_a_failed_build_names_the_reason(copied: Bundle, rtx: Library) -> None:
     nodes = [
         helper.make_node("Cast", ["pixels"], ["half"], to=TensorProto.FLOAT16),
         helper.make_node("Reshape", ["half", "two"], ["rows"]),
         helper.make_node("MatMul", ["rows", "matrix"], ["logits"]),
     ]
-    # A graph that was traced for two pictures and no other number.
+    # A graph that was traced for a fixed batch size of two.
     replace_graph(copied, nodes, batch=2)
 
     with pytest.raises(HalftoneError, match=r"tensorrt_rtx .* can't build model\.fp16\.onnx: (?!it gave no)"):
@@ -186,7 +181,7 @@ def test_what_can_not_be_built_gives_its_reason(copied: Bundle, rtx: Library) ->
     assert not (copied.folder / "engines").exists()
 
 
-def test_the_gpus_that_are_built_for(rtx: Library) -> None:
+def test_the_target_gpus(rtx: Library) -> None:
     known = known_capabilities(rtx)
     assert {TURING, "8.0", "8.6", "8.9", "12.0"} <= set(known)
     assert targets(rtx, ()) == tuple(each for each in known if each != TURING)
@@ -199,7 +194,7 @@ def test_an_interrupt_stops_the_build(copied: Bundle, rtx: Library) -> None:
     phases = []
 
     class Interrupted(Progress):
-        """A user who presses Ctrl-C as soon as there is something to see."""
+        """Progress bars of a user who presses Ctrl-C as soon as the first bar appears."""
 
         def add_task(self, *arguments: Any, **options: Any) -> TaskID:
             phases.append(arguments[0])
@@ -250,7 +245,9 @@ def test_the_other_edition_builds_for_the_gpu_that_is_there(copied: Bundle, monk
 
     assert (sidecar.runtime, sidecar.version, sidecar.compute_capabilities) == ("tensorrt", VERSION, ("9.0",))
     assert copied.has("engines/tensorrt-fp16.plan")
-    with pytest.raises(HalftoneError, match=r"the GPU of the machine alone \(compute capability 9\.0\), not for 8\.9"):
+    with pytest.raises(
+        HalftoneError, match=r"only for the GPU of this machine \(compute capability 9\.0\), not for 8\.9"
+    ):
         built(copied, edition, "fp16", "8.9")
     cuda.capability = None
     with pytest.raises(HalftoneError, match=r"no CUDA GPU"):
@@ -278,6 +275,24 @@ def test_the_command(copied: Bundle) -> None:
     description = json.loads((copied.folder / SIDECAR).read_text())
     assert description["profile"] == {"minimum": 1, "optimum": 8, "maximum": 16}
     assert Bundle.open(copied.folder).has(PLAN)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"runtime": "tensorrt_rtx", "compute_capability": ("9.0",)}, {"runtime": "tensorrt"}],
+    ids=["target", "edition"],
+)
+@pytest.mark.usefixtures("no_gpu", "without_cache")
+def test_a_wrong_target_or_edition_is_refused_before_a_bundle_is_created(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    monkeypatch.setenv("HALFTONE_ARTIFACTS", str(tmp_path / "bundles"))
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+
+    with pytest.raises(HalftoneError, match=r"can't build for compute capability 9\.0|tensorrt needs its library"):
+        _main(TrtConfig(model="mobilenetv3_small", weights="random", **options))
+
+    assert not (tmp_path / "bundles").exists()
 
 
 def test_a_wrong_request_is_one_line(default: Bundle) -> None:

@@ -1,4 +1,4 @@
-"""A bundle is whole or refused: every kind of tampering has its own error, which names the file and the repair."""
+"""Test that every kind of damage to a bundle has its own error, which names the file and the repair."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ GRAPH = "model.fp32.onnx"
 
 @pytest.fixture
 def folder(artifacts: Path, tmp_path: Path) -> Path:
-    """A copy of the default bundle, to be spoilt."""
+    """Copy the default bundle, so that a test can damage it."""
     shutil.copytree(artifacts / NAME, tmp_path / NAME)
     return tmp_path / NAME
 
@@ -92,7 +92,7 @@ def test_no_bundle(tmp_path: Path) -> None:
         lambda manifest: manifest.update(files=[]),
     ],
 )
-def test_a_manifest_of_another_form(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+def test_a_manifest_with_an_invalid_field(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     edit(folder, change)
 
     with pytest.raises(SchemaError, match=r"manifest\.json can't be used.*python -m export"):
@@ -100,7 +100,7 @@ def test_a_manifest_of_another_form(folder: Path, change: Callable[[dict[str, An
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 100_000])
-def test_a_manifest_that_is_no_json_object(folder: Path, text: str) -> None:
+def test_a_manifest_that_is_not_a_json_object(folder: Path, text: str) -> None:
     (folder / "manifest.json").write_text(text)
 
     with pytest.raises(SchemaError):
@@ -114,7 +114,7 @@ def test_a_missing_file(folder: Path) -> None:
         Bundle.open(folder)
 
 
-def test_another_content(folder: Path) -> None:
+def test_changed_content(folder: Path) -> None:
     with (folder / GRAPH).open("ab") as file:
         file.write(b"\0")
 

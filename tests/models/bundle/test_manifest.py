@@ -1,4 +1,4 @@
-"""`manifest.json`: read back exactly, refused where anything in it is odd, and a version that means something."""
+"""Test that `manifest.json` reads back exactly, rejects invalid values, and has a meaningful version."""
 
 import copy
 import json
@@ -31,7 +31,7 @@ PLACES = [
 
 
 def changed(place: tuple[str, ...], value: object) -> bytes:
-    """The full manifest with another value in one place."""
+    """Return the full manifest with another value in one place."""
     values = copy.deepcopy(VALUES)
     target = values
     for key in place[:-1]:
@@ -44,7 +44,7 @@ def test_it_reads_back() -> None:
     assert Manifest.from_json(FULL.to_json()) == FULL
 
 
-def test_figures_that_diverged_are_null() -> None:
+def test_non_finite_metrics_become_null() -> None:
     history = [{"loss": float("nan")}, {"loss": float("inf")}, {"loss": 1.5}]
 
     again = Manifest.from_json(manifest(training={"history": history}).to_json())
@@ -63,7 +63,7 @@ def test_names_stay_readable() -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(place=st.sampled_from(PLACES), value=JSON)
-def test_any_value_anywhere_is_accepted_or_one_error(place: tuple[str, ...], value: object) -> None:
+def test_any_value_anywhere_is_accepted_or_a_halftone_error(place: tuple[str, ...], value: object) -> None:
     try:
         again = Manifest.from_json(changed(place, value))
     except HalftoneError:
@@ -137,13 +137,13 @@ def test_a_missing_field_is_named(place: tuple[str, ...]) -> None:
         (("files", "a/b.onnx", "made_from"), {"weights.safetensors": "latest"}),
     ],
 )
-def test_values_that_mean_nothing_are_refused(place: tuple[str, ...], value: object) -> None:
+def test_invalid_values_are_rejected(place: tuple[str, ...], value: object) -> None:
     with pytest.raises(HalftoneError):
         Manifest.from_json(changed(place, value))
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"\xff\xfe", b"null", b"[1]", b'"text"', b"[" * 99_999, b'{"a":' * 99_999])
-def test_what_is_no_json_object_is_one_error(data: bytes) -> None:
+def test_data_that_is_not_a_json_object_is_a_halftone_error(data: bytes) -> None:
     with pytest.raises(HalftoneError, match=r"not a JSON object|not JSON"):
         Manifest.from_json(data)
 
@@ -164,7 +164,7 @@ WEIGHTED = manifest().with_file("weights.safetensors", RECORD)
         manifest(input=InputSpec(size=32, mean=(0.5, 0.5, 0.5))).with_file("weights.safetensors", RECORD),
     ],
 )
-def test_the_version_changes_with_what_changes_an_answer(other: Manifest) -> None:
+def test_the_version_changes_with_everything_that_changes_a_prediction(other: Manifest) -> None:
     assert other.version != WEIGHTED.version
 
 
@@ -176,7 +176,7 @@ def test_the_version_changes_with_what_changes_an_answer(other: Manifest) -> Non
         WEIGHTED.with_file("model.fp32.onnx", RECORD),
     ],
 )
-def test_the_version_stays_with_what_does_not(same: Manifest) -> None:
+def test_the_version_does_not_depend_on_anything_else(same: Manifest) -> None:
     assert same.version == WEIGHTED.version
     assert len(same.version) == 12
     assert int(same.version, 16) >= 0

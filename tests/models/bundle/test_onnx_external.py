@@ -1,4 +1,4 @@
-"""Wherever a graph may keep a tensor, its file is found; checked against what the `onnx` package writes."""
+"""Test that the scanner finds external data everywhere in a graph, against files that the `onnx` package writes."""
 
 import contextlib
 
@@ -13,7 +13,7 @@ from models.common.errors import HalftoneError
 
 
 def outer(location: str) -> onnx.TensorProto:
-    """A tensor whose content is in another file."""
+    """Return a tensor whose content is in another file."""
     tensor = onnx.TensorProto(name=location, data_type=onnx.TensorProto.FLOAT, dims=[1])
     tensor.data_location = onnx.TensorProto.EXTERNAL
     tensor.external_data.add(key="offset", value="0")
@@ -80,7 +80,7 @@ def test_every_place_is_searched(place: str) -> None:
 
 
 def test_the_places_are_all_that_onnx_has() -> None:
-    """A new field of a later version of ONNX that can hold a tensor would be missed."""
+    """Fail if a later version of ONNX has a new field that can contain a tensor."""
     known = {
         "ModelProto": {"graph", "training_info", "functions"},
         "TrainingInfoProto": {"initialization", "algorithm"},
@@ -109,23 +109,23 @@ ALL = b"".join(made.SerializeToString() for made, _ in PLACES.values())
 
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
-def test_spoilt_bytes_are_read_or_one_error(data: st.DataObject) -> None:
-    spoilt = bytearray(ALL)
+def test_damaged_bytes_are_parsed_or_a_halftone_error(data: st.DataObject) -> None:
+    damaged = bytearray(ALL)
     for _ in range(data.draw(st.integers(1, 6))):
-        spoilt[data.draw(st.integers(0, len(spoilt) - 1))] = data.draw(st.integers(0, 255))
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
 
-    # Any other exception than this one would end the test.
+    # Any other exception would fail the test.
     with contextlib.suppress(HalftoneError):
-        external_locations(bytes(spoilt[: data.draw(st.integers(0, len(spoilt)))]))
+        external_locations(bytes(damaged[: data.draw(st.integers(0, len(damaged)))]))
 
 
 @pytest.mark.parametrize("data", [b"\x07", b"\x3a\xff", b"\x3a" + b"\xff" * 11, b"not a graph"])
-def test_what_is_no_graph_is_one_error(data: bytes) -> None:
+def test_bytes_that_are_not_a_graph_are_a_halftone_error(data: bytes) -> None:
     with pytest.raises(HalftoneError, match=r"not an ONNX model.*python -m export\.onnx"):
         external_locations(data)
 
 
-def test_endless_nesting_is_one_error() -> None:
+def test_deep_nesting_is_a_halftone_error() -> None:
     data = b""
     for _ in range(3000):
         for field in (6, 5, 1):

@@ -1,4 +1,4 @@
-"""What `--model NAME` means, and how a command ends."""
+"""Test model names, the folder of bundles, and the last line and exit code of a command."""
 
 from pathlib import Path
 
@@ -12,12 +12,12 @@ from tests.samples import small_bundle
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "/etc", "-x", ".hidden", "a b", "a\n", "a;b", "löwe"])
-def test_a_name_can_not_lead_anywhere_else(name: str) -> None:
+def test_a_name_can_not_leave_the_folder(name: str) -> None:
     with pytest.raises(HalftoneError, match="is not a model's name: use letters"):
         bundle_folder(name)
 
 
-def test_bundles_live_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_variable_names_the_folder_of_bundles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HALFTONE_ARTIFACTS", str(tmp_path))
     small_bundle(tmp_path / "v1.2-b_x")
 
@@ -26,7 +26,7 @@ def test_bundles_live_where_the_environment_says(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("value", [None, ""])
-def test_bundles_live_in_the_current_folder_otherwise(value: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_folder_of_bundles_is_artifacts_by_default(value: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HALFTONE_ARTIFACTS", raising=False)
     if value is not None:
         monkeypatch.setenv("HALFTONE_ARTIFACTS", value)
@@ -34,7 +34,7 @@ def test_bundles_live_in_the_current_folder_otherwise(value: str | None, monkeyp
     assert artifacts() == Path("artifacts")
 
 
-def test_no_bundle_names_the_command_that_makes_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_bundle_names_the_command_that_creates_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HALFTONE_ARTIFACTS", str(tmp_path))
     (tmp_path / "empty").mkdir()
 
@@ -48,7 +48,7 @@ def test_no_bundle_names_the_command_that_makes_one(tmp_path: Path, monkeypatch:
     ("error", "code", "line"),
     [
         (HalftoneError("do this instead"), 2, "error: do this instead\n"),
-        (KeyboardInterrupt(), 130, "interrupted: nothing half-written was left behind\n"),
+        (KeyboardInterrupt(), 130, "interrupted: no incomplete files were left behind\n"),
     ],
 )
 def test_a_command_ends_in_one_line(

@@ -1,4 +1,4 @@
-"""Writing a bundle: whole files or none, whoever writes at the same time, and never outside of it."""
+"""Test that writing a bundle is atomic, safe with concurrent writers, and never reaches outside its folder."""
 
 import functools
 import threading
@@ -23,12 +23,12 @@ from tests.samples import edit_manifest, manifest, small_bundle
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """Every file of a folder with its content."""
+    """Map every file of a folder to its content."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def together(*writers: Callable[[], object]) -> None:
-    """Run all of them at once; an error in one is an error here."""
+    """Run all writers at the same time; raise the first error."""
     start = threading.Barrier(len(writers))
 
     def run(writer: Callable[[], object]) -> None:
@@ -40,11 +40,11 @@ def together(*writers: Callable[[], object]) -> None:
 
 
 def writer(folder: Path, name: str, data: bytes) -> Callable[[], None]:
-    """Another command that has the bundle open and is about to write a file."""
+    """Open the bundle as another command would; return a function that writes a file to it."""
     return functools.partial(Bundle.open(folder).write, name, data, made_by="a test")
 
 
-def test_a_new_bundle_is_as_it_was_described(tmp_path: Path) -> None:
+def test_a_new_bundle_has_the_given_manifest(tmp_path: Path) -> None:
     bundle = small_bundle(tmp_path / "tiny", label_ids=("n1", "n2"), training={"epochs": 3}, temperature=1.5)
 
     again = Bundle.open(tmp_path / "tiny")
@@ -55,14 +55,14 @@ def test_a_new_bundle_is_as_it_was_described(tmp_path: Path) -> None:
     assert sorted(tree(tmp_path)) == ["tiny/manifest.json", "tiny/weights.safetensors"]
 
 
-def test_a_bundle_that_failed_on_the_way_leaves_nothing(tmp_path: Path) -> None:
+def test_a_failed_creation_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), Bundle.creating(tmp_path / "tiny", manifest()) as bundle:
         bundle.write(WEIGHTS, bytes(1 // 0), made_by="a test")
 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_bundle_replaces_an_empty_folder_and_nothing_else(tmp_path: Path) -> None:
+def test_a_bundle_replaces_an_empty_folder_only(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("mine")
     (tmp_path / "full").mkdir()
@@ -76,7 +76,7 @@ def test_a_bundle_replaces_an_empty_folder_and_nothing_else(tmp_path: Path) -> N
     assert (tmp_path / "file").read_text() == (tmp_path / "full" / "mine").read_text() == "mine"
 
 
-def test_of_two_that_create_the_same_bundle_the_second_is_told(tmp_path: Path) -> None:
+def test_the_second_of_two_creators_of_a_bundle_gets_an_error(tmp_path: Path) -> None:
     def slower() -> None:
         with Bundle.creating(tmp_path / "tiny", manifest()) as bundle:
             small_bundle(tmp_path / "tiny", source="the faster one")
@@ -115,20 +115,20 @@ def test_a_writer_that_wrote_nothing_is_an_error(tmp_path: Path) -> None:
     assert tree(bundle.folder) == before
 
 
-def test_the_old_file_is_there_until_the_new_one_is_whole(tmp_path: Path) -> None:
+def test_the_old_file_stays_until_the_new_file_is_complete(tmp_path: Path) -> None:
     target = tmp_path / "report.json"
     write_atomic(target, b"old")
 
     with atomic_path(target) as temporary:
         temporary.write_bytes(b"new")
         assert target.read_bytes() == b"old"
-        # Tools such as torchvision choose the format by the name's ending.
+        # Tools such as torchvision choose the format by the file name's extension.
         assert (temporary.parent, temporary.suffix) == (tmp_path, ".json")
 
     assert tree(tmp_path) == {"report.json": b"new"}
 
 
-def test_writers_of_many_files_lose_none(tmp_path: Path) -> None:
+def test_concurrent_writers_of_different_files_lose_none(tmp_path: Path) -> None:
     folder = small_bundle(tmp_path / "tiny").folder
     names = [f"report/{index}.txt" for index in range(12)]
 
@@ -139,7 +139,7 @@ def test_writers_of_many_files_lose_none(tmp_path: Path) -> None:
     assert sorted(tree(folder)) == sorted([*names, WEIGHTS, "manifest.json"])
 
 
-def test_writers_of_one_file_leave_one_of_theirs_with_its_record(tmp_path: Path) -> None:
+def test_concurrent_writers_of_one_file_leave_a_matching_record(tmp_path: Path) -> None:
     folder = small_bundle(tmp_path / "tiny").folder
     contents = [bytes([index]) * 50_000 for index in range(4)]
 
@@ -148,7 +148,7 @@ def test_writers_of_one_file_leave_one_of_theirs_with_its_record(tmp_path: Path)
         assert Bundle.open(folder).read("x") in contents
 
 
-def test_a_long_writer_does_not_hold_up_another(tmp_path: Path) -> None:
+def test_a_slow_writer_does_not_block_another(tmp_path: Path) -> None:
     folder = small_bundle(tmp_path / "tiny").folder
 
     with Bundle.open(folder).writing("long", made_by="a test") as path:
@@ -180,7 +180,7 @@ def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
-def test_a_file_follows_what_it_was_made_from(tmp_path: Path) -> None:
+def test_a_file_is_stale_after_its_input_changed(tmp_path: Path) -> None:
     bundle = small_bundle(tmp_path / "tiny")
     bundle.write("model.fp32.onnx", b"", made_by="`export it`", made_from=[WEIGHTS])
     bundle.write("parity/x.json", b"{}", made_by="`prove it`", made_from=[WEIGHTS, "model.fp32.onnx"])
@@ -196,7 +196,7 @@ def test_a_file_follows_what_it_was_made_from(tmp_path: Path) -> None:
     assert bundle.has("parity/x.json")
 
 
-def test_a_file_whose_origin_is_gone_is_stale(tmp_path: Path) -> None:
+def test_a_file_whose_input_is_missing_is_stale(tmp_path: Path) -> None:
     bundle = small_bundle(tmp_path / "tiny")
     bundle.write("x", b"", made_by="a test", made_from=[WEIGHTS])
     edit_manifest(bundle.folder, lambda values: values["files"].pop(WEIGHTS))
@@ -213,10 +213,10 @@ def test_a_file_whose_origin_is_gone_is_stale(tmp_path: Path) -> None:
         ("README.md", "`python -m export --model tiny`"),
     ],
 )
-def test_a_file_that_was_never_made_names_the_command_that_makes_it(tmp_path: Path, name: str, command: str) -> None:
+def test_an_unlisted_file_names_the_command_that_makes_it(tmp_path: Path, name: str, command: str) -> None:
     bundle = small_bundle(tmp_path / "tiny")
     (bundle.folder / name).parent.mkdir(exist_ok=True)
-    (bundle.folder / name).write_text("there, but in no list")
+    (bundle.folder / name).write_text("exists, but is not listed")
 
     with pytest.raises(FileMissingError) as caught:
         bundle.read(name)
@@ -224,13 +224,13 @@ def test_a_file_that_was_never_made_names_the_command_that_makes_it(tmp_path: Pa
     assert str(caught.value) == f"the bundle {bundle.folder} has no {name}: make it with {command}"
 
 
-def test_every_byte_counts(tmp_path: Path) -> None:
+def test_a_change_of_any_byte_is_detected(tmp_path: Path) -> None:
     bundle = small_bundle(tmp_path / "tiny")
 
     for index in range(7):
-        spoilt = bytearray(b"weights")
-        spoilt[index] ^= 1
-        (bundle.folder / WEIGHTS).write_bytes(spoilt)
+        damaged = bytearray(b"weights")
+        damaged[index] ^= 1
+        (bundle.folder / WEIGHTS).write_bytes(damaged)
         with pytest.raises(HashMismatchError, match=rf"{WEIGHTS}.*make it again with `make weights`"):
             bundle.read(WEIGHTS)
 

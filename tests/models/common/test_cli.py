@@ -1,3 +1,5 @@
+"""Test the last line and the exit code of a command that fails."""
+
 import errno
 import sys
 from dataclasses import dataclass
@@ -40,12 +42,12 @@ def outcome(monkeypatch, error):
         ),
     ],
 )
-def test_mistakes_and_full_disks_are_one_line(monkeypatch, capsys, error, message):
+def test_user_errors_and_full_disks_are_one_line(monkeypatch, capsys, error, message):
     assert outcome(monkeypatch, error) == 2
     assert capsys.readouterr().err == message
 
 
-def test_other_errors_of_the_system_are_not_hidden(monkeypatch):
+def test_other_system_errors_are_not_hidden(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["command"])
 
     def command(config):

@@ -1,4 +1,4 @@
-"""What two readers of JSON could take differently is refused."""
+"""Test that the parser accepts plain JSON and rejects everything that two parsers could read differently."""
 
 import json
 from typing import Any
@@ -25,8 +25,8 @@ def test_plain_json_reads_back(values: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b'{"a": 1, "a": 1}', "'a' is there twice"),
-        (b'{"a": {"b": 1, "b": 2}}', "'b' is there twice"),
+        (b'{"a": 1, "a": 1}', "'a' appears twice"),
+        (b'{"a": {"b": 1, "b": 2}}', "'b' appears twice"),
         (b'{"a": NaN}', "NaN is not a number"),
         (b'{"a": -Infinity}', "-Infinity is not a number"),
         (b'{"a": 1e999}', "too large"),
@@ -40,10 +40,10 @@ def test_plain_json_reads_back(values: dict[str, Any]) -> None:
         (b'{"a": ' + b"1" * 5000 + b"}", "not JSON"),
     ],
 )
-def test_anything_else_is_refused(data: bytes, words: str) -> None:
+def test_anything_else_is_rejected(data: bytes, words: str) -> None:
     with pytest.raises(HalftoneError, match=words):
         json_object(data)
 
 
-def test_figures_that_are_no_numbers_may_be_kept() -> None:
+def test_non_finite_numbers_are_optional() -> None:
     assert json_object(b'{"a": Infinity}', finite=False) == {"a": float("inf")}

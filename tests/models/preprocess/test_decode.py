@@ -1,4 +1,4 @@
-"""Bytes to pixels, value by value: the expectations are computed with numpy alone."""
+"""Decode bytes to pixels, value by value; the expectations are computed with numpy alone."""
 
 import hashlib
 import io
@@ -18,9 +18,9 @@ DEFAULT = InputSpec(size=224, crop_fraction=0.875)
 PLAIN = noise(9, 14)
 LOSSLESS = {"PNG": {}, "WebP": {"lossless": True, "exact": True}}
 
-# First half of the SHA-256 of the pixels at the default model's input (bicubic, crop 0.875), from Pillow alone; how
-# close the faster engines come is held in test_engines.py. The same with
-# Pillow 11.3 and 13.0; torchvision's JPEG decoder gives the same pixels before resizing.
+# First half of the SHA-256 of the pixels at the default model's input (bicubic, crop 0.875), from Pillow alone
+# (test_fast_libraries.py compares the faster libraries with it). The same with Pillow 11.3 and 13.0; torchvision's JPEG
+# decoder gives the same pixels before resizing.
 GOLDEN = {
     "astronaut": "e33f4f2a3117ed59aa2cbe3cedf310d9",
     "camera": "a748d2c734ee94171c5fc6fe9ca92fd7",
@@ -57,7 +57,7 @@ def test_an_orientation_that_does_not_exist_is_upright(orientation: int) -> None
 
 
 @pytest.mark.parametrize("exif", [b"", b"Exif\0\0", b"Exif\0\0II*\0", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff", b"\0" * 40])
-def test_a_damaged_exif_block_spoils_nothing(exif: bytes) -> None:
+def test_a_damaged_exif_block_is_ignored(exif: bytes) -> None:
     data = encoded(Image.fromarray(PLAIN), "WebP", exif=exif, **LOSSLESS["WebP"])
 
     np.testing.assert_array_equal(decode(data), PLAIN)
@@ -77,7 +77,7 @@ def test_a_palette_is_looked_up() -> None:
     np.testing.assert_array_equal(decode(encoded(image, "PNG")), np.asarray(image.convert("RGB")))
 
 
-def test_grey_with_alpha_is_laid_on_white() -> None:
+def test_grey_with_alpha_is_composited_on_white() -> None:
     grey, alpha = noise(9, 14, 2).transpose(2, 0, 1)
     data = encoded(Image.merge("LA", [Image.fromarray(grey), Image.fromarray(alpha)]), "PNG")
     expected = (grey.astype(float) * alpha + 255.0 * (255 - alpha)) / 255
@@ -88,7 +88,7 @@ def test_grey_with_alpha_is_laid_on_white() -> None:
 
 
 @pytest.mark.parametrize("kind", LOSSLESS)
-def test_alpha_is_laid_on_white(kind: str) -> None:
+def test_alpha_is_composited_on_white(kind: str) -> None:
     rgba = noise(9, 14, 4)
     colour, alpha = rgba[:, :, :3].astype(float), rgba[:, :, 3:].astype(float)
 
@@ -97,7 +97,7 @@ def test_alpha_is_laid_on_white(kind: str) -> None:
     assert np.abs(pixels - (colour * alpha + 255 * (255 - alpha)) / 255).max() <= 1
 
 
-def test_what_is_opaque_stays_and_what_is_transparent_is_white() -> None:
+def test_opaque_pixels_stay_and_transparent_pixels_are_white() -> None:
     rgba = np.array([[[10, 20, 30, 255], [10, 20, 30, 0]]], np.uint8)
 
     assert decode(encoded(Image.fromarray(rgba), "PNG")).tolist() == [[[10, 20, 30], [255, 255, 255]]]
@@ -159,7 +159,7 @@ def test_one_colour_that_is_transparent() -> None:
 def test_cmyk_follows_its_inks(ink: tuple[int, int, int, int]) -> None:
     data = encoded(Image.new("CMYK", (16, 16), ink), "JPEG", quality=100)
 
-    # An Adobe file holds the inks inverted; Adobe's marker says so.
+    # Adobe's marker says that the inks are stored inverted.
     assert b"\xff\xee\x00\x0eAdobe" in data
     cyan_magenta_yellow, black = np.array(ink[:3], float), ink[3]
     assert np.abs(decode(data)[8, 8] - (255 - cyan_magenta_yellow) * (255 - black) / 255).max() <= 2
@@ -203,7 +203,7 @@ def test_the_smallest_and_narrowest_pictures(size: tuple[int, int], spec: InputS
 
 
 @pytest.mark.parametrize("photo", GOLDEN)
-def test_the_photographs_pixels_are_what_they_were(photo: str) -> None:
+def test_the_photographs_pixels_have_not_changed(photo: str) -> None:
     data = (PHOTOS / f"{photo}.jpg").read_bytes()
 
     pixels = load(data, DEFAULT, plain=True)

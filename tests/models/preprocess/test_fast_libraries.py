@@ -1,4 +1,4 @@
-"""The fast engines against Pillow: the same decoding, resizing within one grey level, the same errors."""
+"""Compare the fast libraries with Pillow: the same decoding, resizing within two grey levels, the same errors."""
 
 import io
 from typing import Any
@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from models.preprocess import resample as resize
-from models.preprocess import transform as preprocess
+import models.preprocess.decode
+import models.preprocess.resample
 from models.preprocess.decode import ImageError, decode
 from models.preprocess.resample import Pixels
 from models.preprocess.transform import fit, load
@@ -35,20 +35,20 @@ ENCODINGS = st.fixed_dictionaries(
 
 
 def blobs(width: int, height: int, seed: int) -> Pixels:
-    """Random colours in soft patches: smooth and sharp places, and extremes that overshoot."""
+    """Return random colours in soft patches: smooth and sharp areas, and extremes that overshoot."""
     coarse = np.random.default_rng(seed).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.LANCZOS))
 
 
-def test_both_engines_are_installed_and_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert preprocess._turbo is simplejpeg
-    assert resize._simd is cykooz_resizer
+def test_both_libraries_are_installed_and_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert models.preprocess.decode._turbo is simplejpeg
+    assert models.preprocess.resample._simd is cykooz_resizer
     data = (PHOTOS / "cat.jpg").read_bytes()
     fast = load(data, SPEC)
 
-    # Without them the same call is Pillow's.
-    monkeypatch.setattr(preprocess, "_turbo", None)
-    monkeypatch.setattr(resize, "_simd", None)
+    # Without the libraries, the same call uses Pillow.
+    monkeypatch.setattr(models.preprocess.decode, "_turbo", None)
+    monkeypatch.setattr(models.preprocess.resample, "_simd", None)
 
     assert not np.array_equal(load(data, SPEC), fast)
     np.testing.assert_array_equal(load(data, SPEC), load(data, SPEC, plain=True))
@@ -90,8 +90,8 @@ def test_any_picture_is_resized_within_two_roundings(
 
     difference = np.abs(fit(picture, spec).astype(int) - fit(picture, spec, plain=True))
 
-    # Two roundings of one level each can meet in one sample. How many are off depends on the ratio: at simple ones,
-    # such as 4:3, many samples lie halfway between two levels.
+    # Two roundings of one level each can add up in one sample. The number of differences depends on the ratio: at
+    # simple ratios, such as 4:3, many samples lie halfway between two levels.
     assert difference.max() <= 2
 
 
@@ -99,7 +99,7 @@ def test_a_picture_of_several_strips(monkeypatch: pytest.MonkeyPatch) -> None:
     picture = noise(300, 200)
     whole = fit(picture, SPEC)
 
-    monkeypatch.setattr(resize, "_STRIP_PIXELS", 200 * 7)
+    monkeypatch.setattr(models.preprocess.resample, "_STRIP_PIXELS", 200 * 7)
 
     np.testing.assert_array_equal(fit(picture, SPEC), whole)
 
@@ -132,7 +132,7 @@ def test_any_size_and_mode_fits(plain: bool, width: int, height: int, mode: str)
 @pytest.mark.parametrize("kind", SMALL)
 @settings(max_examples=100, deadline=None)
 @given(data=st.data())
-def test_a_mutated_picture_is_decoded_or_refused_alike(kind: str, data: st.DataObject) -> None:
+def test_a_mutated_picture_gives_the_same_pixels_or_error(kind: str, data: st.DataObject) -> None:
     picture = bytearray(SMALL[kind])
     for _ in range(data.draw(st.integers(0, 6))):
         picture[data.draw(st.integers(0, len(picture) - 1))] = data.draw(st.integers(0, 255))
@@ -149,8 +149,8 @@ def _outcome(data: bytes, *, plain: bool) -> Any:
         return str(error)
 
 
-def test_what_the_fast_decoder_warns_of_is_left_to_pillow() -> None:
-    # Surplus bytes before the end: libjpeg warns and goes on.
+def test_a_file_that_the_fast_decoder_warns_of_is_left_to_pillow() -> None:
+    # Surplus bytes before the end: libjpeg warns and continues.
     whole = encoded(Image.fromarray(blobs(64, 48, 1)), "JPEG")
     data = whole[:-2] + bytes(20) + whole[-2:]
     with pytest.raises(ValueError, match="extraneous"):

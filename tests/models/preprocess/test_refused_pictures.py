@@ -1,4 +1,4 @@
-"""What can't be turned into pixels: what is said of it, and that the header alone decides about too many pixels."""
+"""Test the errors for files that can't be decoded, and that the limit on pixels is checked in the header."""
 
 import struct
 
@@ -20,7 +20,7 @@ DEFAULT = InputSpec(size=224)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WebP"])
-def test_a_cut_file_is_broken(kind: str) -> None:
+def test_a_truncated_file_is_broken(kind: str) -> None:
     data = encoded(Image.fromarray(noise(64, 64)), kind)
 
     for length in (12, 20, 40, len(data) // 2, len(data) - len(data) // 8):
@@ -44,7 +44,7 @@ def test_a_cut_file_is_broken(kind: str) -> None:
         (b"<svg xmlns=", UnsupportedFormatError, "SVG"),
     ],
 )
-def test_what_is_no_readable_picture_says_what_it_is(data: bytes, error: type[Exception], words: str) -> None:
+def test_an_unreadable_file_is_named_by_its_format(data: bytes, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words) as caught:
         decode(data)
 
@@ -58,7 +58,7 @@ def test_a_picture_without_pixels_is_broken(width_and_height: tuple[int, int]) -
 
 
 def huge(kind: str) -> bytes:
-    """A file of a few bytes whose header announces 16,000 x 16,000 pixels that it does not hold."""
+    """Return a file of a few bytes whose header announces 16,000 x 16,000 pixels that it does not contain."""
     side = 16_000
     if kind == "PNG":
         return png(side, side, depth=8, colour=2, rows=b"")
@@ -72,15 +72,15 @@ def huge(kind: str) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WebP"])
-def test_the_pixel_ceiling_is_checked_in_the_header(kind: str) -> None:
+def test_the_pixel_limit_is_checked_in_the_header(kind: str) -> None:
     with pytest.raises(TooManyPixelsError, match=r"16000 x 16000 = 256,000,000 pixels.*50,000,000"):
         decode(huge(kind))
-    # With the ceiling out of the way, decoding finds that the pixels are missing.
+    # With a higher limit, decoding detects that the pixels are missing.
     with pytest.raises(BrokenImageError):
         decode(huge(kind)[:-1], max_pixels=256_000_000)
 
 
-def test_a_picture_at_the_ceiling_is_read() -> None:
+def test_a_picture_at_the_limit_is_decoded() -> None:
     data = encoded(Image.fromarray(noise(36, 48)), "PNG")
 
     assert decode(data, max_pixels=48 * 36).shape == (36, 48, 3)

@@ -10,7 +10,7 @@ import pytest
 
 from models.bundle.store import DEFAULT_MODEL
 from tests.samples import edit_manifest
-from tests.servers import PHOTOS, Server, serve, wait_until
+from tests.servers import PHOTOS, QUICK, Server, serve, wait_until
 
 TOKEN = "a-token-of-the-tests-only"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -31,7 +31,7 @@ def folder(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def admin(folder: Path) -> Iterator[Server]:
     """A service that lets itself be administered."""
-    with serve(folder, folder / "log", HALFTONE_ADMIN_TOKEN=TOKEN, HALFTONE_VARIANT="onnxruntime-fp32") as server:
+    with serve(folder, folder / "log", HALFTONE_ADMIN_TOKEN=TOKEN, **QUICK) as server:
         yield server
 
 
@@ -53,7 +53,7 @@ def code(response: httpx.Response) -> tuple[int, str]:
 
 @pytest.mark.parametrize("path", ["/admin/models", "/admin/", LOAD])
 def test_without_a_token_there_is_no_administration(server: Server, path: str) -> None:
-    response = httpx.post(server.url + path, headers=BEARER, timeout=60)
+    response = server.post(path, headers=BEARER)
 
     assert code(response) == (404, "not_found")
     assert "HALFTONE_ADMIN_TOKEN" in response.json()["error"]["message"]
@@ -66,7 +66,7 @@ def test_without_a_token_there_is_no_administration(server: Server, path: str) -
 @pytest.mark.parametrize("path", ["/admin/models", LOAD, ROLLBACK, "/admin/nothing"])
 def test_only_who_bears_the_token_is_let_in(admin: Server, path: str, authorization: str | None) -> None:
     headers = {} if authorization is None else {"Authorization": authorization.encode()}
-    response = httpx.post(admin.url + path, headers=headers, timeout=60)
+    response = admin.post(path, headers=headers)
 
     assert code(response) == (401, "unauthorized")
     assert response.headers["www-authenticate"].startswith("Bearer")
@@ -79,7 +79,7 @@ def test_a_bundle_is_loaded_and_rolled_back(admin: Server, folder: Path, restore
 
     answer = admin.post(LOAD, headers=BEARER).json()
     second = version(admin)
-    listed = httpx.get(admin.url + "/admin/models", headers=BEARER, timeout=60).json()["models"]
+    listed = admin.get("/admin/models", headers=BEARER).json()["models"]
     metadata = admin.get(f"/v2/models/{DEFAULT_MODEL}").json()
     metrics = admin.get("/metrics").text
     back = admin.post(ROLLBACK, headers=BEARER).json()
@@ -104,7 +104,7 @@ def test_a_bad_bundle_changes_nothing_and_the_answer_says_why(admin: Server, fol
 
     assert code(response) == (422, "bundle_refused")
     message = response.json()["error"]["message"]
-    assert message.startswith(f"the content of {DEFAULT_MODEL}/model.fp32.onnx is not what the manifest says")
+    assert message.startswith(f"the content of {DEFAULT_MODEL}/model.fp32.onnx differs from the manifest")
     assert str(folder) not in response.text
     assert version(admin) == before
 
@@ -145,13 +145,13 @@ def test_what_there_is_not(admin: Server) -> None:
     assert code(admin.post("/admin/models/third/rollback", headers=BEARER)) == (404, "model_not_found")
     assert code(admin.post("/admin/nothing", headers=BEARER)) == (404, "not_found")
     assert code(admin.post("/admin/models", headers=BEARER)) == (405, "method_not_allowed")
-    assert code(httpx.get(admin.url + LOAD, headers=BEARER, timeout=60)) == (405, "method_not_allowed")
+    assert code(admin.get(LOAD, headers=BEARER)) == (405, "method_not_allowed")
 
 
 def test_a_watched_folder_is_loaded(artifacts: Path, tmp_path: Path) -> None:
     folder = tmp_path / "artifacts"
     shutil.copytree(artifacts, folder)
-    with serve(folder, tmp_path / "log", HALFTONE_WATCH="0.2", HALFTONE_VARIANT="onnxruntime-fp32") as server:
+    with serve(folder, tmp_path / "log", HALFTONE_WATCH="0.2", **QUICK) as server:
         first = version(server)
         manifest = json.loads((folder / DEFAULT_MODEL / "manifest.json").read_text())
         (folder / DEFAULT_MODEL / "new").write_text(json.dumps(manifest | {"temperature": 2.0}))

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpx
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -106,7 +105,7 @@ def test_only_health_and_the_empty_page_need_no_key(guarded_server: Server, path
 
 
 def test_the_description_tells_what_needs_a_key(guarded_server: Server) -> None:
-    document = httpx.get(guarded_server.url + "/docs.json", headers=KEY).json()
+    document = guarded_server.get("/docs.json", headers=KEY).json()
     operations = {path: next(iter(item.values())) for path, item in document["paths"].items()}
 
     assert document["security"] == [{"bearer": []}, {"key": []}]
@@ -296,9 +295,7 @@ def test_too_many_connections_are_told_so_and_health_answers(guarded_server: Ser
                 break
     assert refused is not None
     assert (refused[0], code(refused[2]), refused[1]["retry-after"]) == (503, "too_many_connections", "1")
-    wait_until(
-        lambda: httpx.get(guarded_server.url + "/models", headers=KEY).status_code == 200, "there was room again"
-    )
+    wait_until(lambda: guarded_server.get("/models", headers=KEY).status_code == 200, "there was room again")
 
 
 def test_all_bodies_together_are_limited(guarded_server: Server) -> None:

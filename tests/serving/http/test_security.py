@@ -10,11 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
-import httpx
 import psutil
 import pytest
 
-from tests.servers import PHOTOS, ROOT, Server, serve
+from tests.servers import PHOTOS, QUICK, ROOT, Server, serve
 
 CAT = (PHOTOS / "cat.jpg").read_bytes()
 CANARY = "canary-7f3a"
@@ -40,7 +39,7 @@ def trap() -> Iterator[socket.socket]:
 def audited(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Audited]:
     folder = tmp_path_factory.mktemp("audited")
     extra = {"PYTHONPATH": str(Path(__file__).parent / "audit"), "AUDIT_LOG": str(folder / "audit")}
-    with serve(artifacts, folder / "log", **extra) as running:
+    with serve(artifacts, folder / "log", **extra, **QUICK) as running:
         server = Audited(running.url, running.process, running.log)
         server.post("/classify", content=CAT)
         yield server
@@ -179,7 +178,7 @@ def test_no_model_or_version_becomes_a_path_or_an_address(audited: Audited, trap
         assert audited.post("/classify", params={"image": url}, content=CAT).status_code == 422
         data = {"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": [url]}]}
         assert audited.post("/v2/models/efficientnet_lite0/infer", json=data).status_code in (400, 422)
-        assert httpx.get(audited.url + "/v2/models/" + url.replace("/", "%2F")).status_code == 404
+        assert audited.get("/v2/models/" + url.replace("/", "%2F")).status_code == 404
 
     check_nothing_happened(audited, since, trap)
 
@@ -216,7 +215,7 @@ def test_no_path_of_a_request_is_looked_up_on_the_disk(audited: Audited, trap: s
 @pytest.mark.parametrize("path", ["/classify/submit", "/classify/status", "/classify/get", "/hello", "/__exit__"])
 def test_nothing_else_of_bentoml_can_be_reached(audited: Audited, path: str) -> None:
     for method in ("GET", "POST", "PUT", "DELETE"):
-        assert httpx.request(method, audited.url + path, content=CAT).status_code == 404
+        assert audited.request(method, path, content=CAT).status_code == 404
 
 
 def test_files_of_bentomls_page_are_served(audited: Audited) -> None:

@@ -1,4 +1,4 @@
-"""What a GPU that fails costs: a variant, a batch, or the process where it is lost to that."""
+"""GPU failures: the cost is a variant, a batch, or the process if it can't use the GPU any more."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-import serving.lifecycle.loading
+from export.benchmark import speed
 from export.cuda.device import GpuError, GpuLostError
 from export.runtime import Pixels
 from export.runtimes.onnxruntime import OnnxRuntime
@@ -17,7 +17,7 @@ from export.runtimes.openvino import OpenVino
 from serving.batch.inputs import Pictures
 from serving.batch.scorer import Scorer
 from serving.batching.autotune import measure
-from serving.lifecycle.loading import open_fastest
+from serving.lifecycle.loading import load_fastest
 from serving.settings import Settings
 from tests.servers import PHOTOS, ROOT
 
@@ -31,7 +31,7 @@ def settings(artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 
 def failing(error: Exception) -> Any:
-    """A runtime's `_infer` that raises it."""
+    """Return a runtime's `_infer` that raises this error."""
 
     def infer(self: object, pixels: Pixels) -> npt.NDArray[np.floating]:
         raise error
@@ -39,26 +39,26 @@ def failing(error: Exception) -> Any:
     return infer
 
 
-def test_a_variant_on_which_it_fails_gives_way_to_the_next(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_variant_gives_way_to_the_next(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(OpenVino, "_infer", failing(GpuError("CUDA: cudaErrorMemoryAllocation")))
 
-    assert open_fastest(MODEL, settings).record.variant.startswith("onnxruntime")
+    assert load_fastest(MODEL, settings).record.variant.startswith("onnxruntime")
 
 
 @pytest.mark.parametrize("measured", [True, False])
-def test_where_it_is_lost_no_other_variant_takes_its_place(
+def test_no_other_variant_takes_the_place_of_one_that_lost_the_gpu(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, measured: bool
 ) -> None:
-    """Another process may still have it."""
+    """A new process may still be able to use the GPU."""
     monkeypatch.setattr(OpenVino, "_infer", failing(GpuLostError("CUDA: cudaErrorIllegalAddress")))
     if measured:
-        monkeypatch.setattr(serving.lifecycle.loading.speed, "recorded", lambda *_: None)
+        monkeypatch.setattr(speed, "recorded", lambda *_: None)
 
     with pytest.raises(GpuLostError):
-        open_fastest(MODEL, settings)
+        load_fastest(MODEL, settings)
 
 
-def test_a_measurement_goes_on_without_larger_batches_unless_it_is_lost() -> None:
+def test_a_measurement_omits_larger_batches_that_fail_unless_the_gpu_is_lost() -> None:
     def run(size: int, error: Exception) -> None:
         if size == 4:
             raise error
@@ -68,7 +68,7 @@ def test_a_measurement_goes_on_without_larger_batches_unless_it_is_lost() -> Non
         measure(lambda size: run(size, GpuLostError("")), streams=1, largest=8, seconds=0.001)
 
 
-def test_offline_scoring_ends_where_it_is_lost(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_scoring_ends_if_the_gpu_is_lost(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     scorer = Scorer(settings, Pictures(str(PHOTOS)), 1)
     for kind in (OnnxRuntime, OpenVino):
         monkeypatch.setattr(kind, "_infer", failing(GpuError("CUDA: cudaErrorUnknown")))
@@ -81,8 +81,12 @@ def test_offline_scoring_ends_where_it_is_lost(settings: Settings, monkeypatch: 
 
 
 @pytest.mark.parametrize(("error", "code"), [("GpuLostError", 1), ("GpuError", 2)])
-def test_a_worker_that_lost_it_while_loading_is_started_again(error: str, code: int) -> None:
-    script = f"from export.cuda.device import {error}; from serving.process.startup_errors import end_worker; end_worker('m', {error}('x'))"
+def test_a_worker_that_lost_the_gpu_while_loading_is_started_again(error: str, code: int) -> None:
+    script = (
+        f"from export.cuda.device import {error}\n"
+        "from serving.process.startup_errors import end_worker\n"
+        f"end_worker('m', {error}('x'))"
+    )
 
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
 

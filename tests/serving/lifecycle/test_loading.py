@@ -1,4 +1,4 @@
-"""Nothing serves before it has answered a photograph."""
+"""A model is loaded only if it classifies a sample photograph."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from tests.serving.stand_in import StandIn
 
 
 class Broken(StandIn):
-    """Gives one number for every class."""
+    """Runtime with the same logit for every class."""
 
     def __init__(self, logit: float) -> None:
         super().__init__()
@@ -32,19 +32,19 @@ def manifest(artifacts: Path) -> Manifest:
     return Bundle.open(artifacts / DEFAULT_MODEL).manifest
 
 
-def test_a_sound_model_answers(manifest: Manifest) -> None:
+def test_a_sound_model_passes(manifest: Manifest) -> None:
     runtime = StandIn()
     check_first_answer(runtime, manifest)
     assert runtime.pictures == 1
 
 
 @pytest.mark.parametrize("logit", [float("nan"), float("inf")])
-def test_a_model_without_numbers_does_not(manifest: Manifest, logit: float) -> None:
-    with pytest.raises(HalftoneError, match="can't answer a picture"):
+def test_a_model_with_logits_that_are_not_finite_fails(manifest: Manifest, logit: float) -> None:
+    with pytest.raises(HalftoneError, match="can't classify a picture"):
         check_first_answer(Broken(logit), manifest)
 
 
-def test_a_model_that_fails_does_not(manifest: Manifest) -> None:
+def test_a_model_that_raises_an_error_fails(manifest: Manifest) -> None:
     other_size = replace(manifest, input=replace(manifest.input, size=32))
-    with pytest.raises(HalftoneError, match="can't answer a picture"):
+    with pytest.raises(HalftoneError, match="can't classify a picture"):
         check_first_answer(StandIn(), other_size)

@@ -1,4 +1,4 @@
-"""Several models in one service: each is reached by its name, and none makes another wait."""
+"""Several models in one service: each is selected by its name, and none delays another."""
 
 import asyncio
 import io
@@ -13,13 +13,13 @@ from PIL import Image
 from serving.api.app import Api
 from serving.settings import Settings
 from tests.servers import PHOTOS, Server, bentoml_client
-from tests.serving.stand_in import StandIn, served
+from tests.serving.stand_in import StandIn, stand_in_model
 
 CAT = (PHOTOS / "cat.jpg").read_bytes()
 NAMES = ["efficientnet_lite0", "second"]
 
 
-def test_the_first_answers_where_none_is_named(two_models: Server) -> None:
+def test_the_first_model_is_the_default(two_models: Server) -> None:
     assert two_models.post("/classify", content=CAT).json()["model"] == NAMES[0]
 
 
@@ -35,7 +35,7 @@ def test_a_model_is_named_in_the_query_or_the_form(two_models: Server, name: str
 
 
 @pytest.mark.parametrize("path", ["/classify", "/classify_batch"])
-def test_an_unknown_model_is_told_which_there_are(two_models: Server, path: str) -> None:
+def test_the_error_for_an_unknown_model_names_the_known_ones(two_models: Server, path: str) -> None:
     response = two_models.post(path, params={"model": "third"}, content=CAT)
 
     error = response.json()["error"]
@@ -54,12 +54,12 @@ def test_bentomls_client_names_a_model(two_models: Server) -> None:
     assert '"model": "second"' in result.stdout, result.stderr
 
 
-def test_a_flooded_model_does_not_keep_another_waiting(two_models: Server) -> None:
+def test_a_flooded_model_does_not_delay_another(two_models: Server) -> None:
     file = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (1000, 1000, 3), np.uint8)).save(file, "PNG")
     finished: list[str] = []
 
-    async def ask(client: httpx.AsyncClient, name: str, picture: bytes) -> None:
+    async def send(client: httpx.AsyncClient, name: str, picture: bytes) -> None:
         response = await client.post("/classify", params={"model": name}, content=picture)
         assert (response.status_code, response.json()["model"]) == (200, name)
         finished.append(name)
@@ -67,32 +67,32 @@ def test_a_flooded_model_does_not_keep_another_waiting(two_models: Server) -> No
     async def flood() -> None:
         limits = httpx.Limits(max_connections=None)
         async with httpx.AsyncClient(base_url=two_models.url, timeout=60, limits=limits) as client:
-            many = [asyncio.create_task(ask(client, NAMES[0], file.getvalue())) for _ in range(40)]
+            many = [asyncio.create_task(send(client, NAMES[0], file.getvalue())) for _ in range(40)]
             while not finished:
                 await asyncio.sleep(0.001)
             for _ in range(5):
-                await ask(client, NAMES[1], CAT)
+                await send(client, NAMES[1], CAT)
             await asyncio.gather(*many)
 
     asyncio.run(flood())
 
-    # All five came while the flood was far from over: had they queued behind it, they would be last.
+    # All five finished long before the flood: if they had queued behind it, they would be last.
     last = len(finished) - finished[::-1].index(NAMES[1])
     assert last <= 35, finished
 
 
 def post(api: Api, path: str, **kwargs: Any) -> httpx.Response:
-    async def ask() -> httpx.Response:
+    async def send() -> httpx.Response:
         transport = httpx.ASGITransport(app=api)  # type: ignore[arg-type]
         async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
             return await client.post(path, **kwargs)
 
-    return asyncio.run(ask())
+    return asyncio.run(send())
 
 
-def test_it_is_ready_when_all_are(artifacts: Path) -> None:
+def test_the_service_is_ready_once_all_models_are(artifacts: Path) -> None:
     api = Api(Settings(model="first,second"))
-    api.models.publish(served(artifacts, "first", StandIn()))
+    api.models.publish(stand_in_model(artifacts, "first", StandIn()))
 
     try:
         assert not api.models.ready
@@ -100,7 +100,7 @@ def test_it_is_ready_when_all_are(artifacts: Path) -> None:
         missing = post(api, "/classify?model=second", content=CAT)
         assert (missing.status_code, missing.json()["error"]["code"]) == (503, "not_ready")
         assert "second" in missing.json()["error"]["message"]
-        api.models.publish(served(artifacts, "second", StandIn()))
+        api.models.publish(stand_in_model(artifacts, "second", StandIn()))
         assert api.models.ready
         assert post(api, "/classify?model=second", content=CAT).json()["model"] == "second"
     finally:
@@ -109,10 +109,10 @@ def test_it_is_ready_when_all_are(artifacts: Path) -> None:
     assert post(api, "/classify", content=CAT).status_code == 503
 
 
-def test_one_picture_on_which_the_model_fails_fails_alone(artifacts: Path) -> None:
+def test_a_picture_on_which_the_model_fails_fails_alone(artifacts: Path) -> None:
     api = Api(Settings(model="first", batch=8))
     model = StandIn(fails_on_dark=True)
-    api.models.publish(served(artifacts, "first", model, batch=8, threads=1))
+    api.models.publish(stand_in_model(artifacts, "first", model, batch=8, threads=1))
     dark = io.BytesIO()
     Image.new("RGB", (64, 64)).save(dark, "PNG")
 
@@ -125,10 +125,10 @@ def test_one_picture_on_which_the_model_fails_fails_alone(artifacts: Path) -> No
     assert answer["results"][1]["error"]["code"] == "internal_error"
 
 
-def test_a_client_that_left_is_not_worked_for(artifacts: Path) -> None:
+def test_the_picture_of_a_client_that_left_is_not_run(artifacts: Path) -> None:
     api = Api(Settings(model="first"))
     model = StandIn(held=True)
-    api.models.publish(served(artifacts, "first", model, threads=1))
+    api.models.publish(stand_in_model(artifacts, "first", model, threads=1))
     scope = {
         "type": "http",
         "method": "POST",
@@ -137,7 +137,7 @@ def test_a_client_that_left_is_not_worked_for(artifacts: Path) -> None:
         "headers": [(b"content-type", b"image/jpeg")],
     }
 
-    async def ask(leaves: asyncio.Event) -> list[Any]:
+    async def call(leaves: asyncio.Event) -> list[Any]:
         messages, sent = [{"type": "http.request", "body": CAT, "more_body": False}], []
 
         async def receive() -> Any:
@@ -154,9 +154,9 @@ def test_a_client_that_left_is_not_worked_for(artifacts: Path) -> None:
 
     async def both() -> None:
         stays, leaves = asyncio.Event(), asyncio.Event()
-        first = asyncio.create_task(ask(stays))
+        first = asyncio.create_task(call(stays))
         await asyncio.to_thread(model.entered.acquire)
-        second = asyncio.create_task(ask(leaves))
+        second = asyncio.create_task(call(leaves))
         leaves.set()
         assert await second == []
         model.held.set()

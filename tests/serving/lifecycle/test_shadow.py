@@ -1,4 +1,4 @@
-"""Shadow parity: the reference sees a share of the live pictures, in idle time only, and finds a wrong variant."""
+"""Shadow parity: the reference classifies a share of the live pictures in idle time, and detects a wrong variant."""
 
 import asyncio
 import io
@@ -19,10 +19,10 @@ from serving.settings import Settings
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.recorder import Recorder
 from serving.telemetry.shadow_metrics import WINDOW, ComparisonRecorder, Drift
-from tests.servers import PHOTOS, Server, serve, wait_until
+from tests.servers import PHOTOS, QUICK, Server, serve, wait_until
 from tests.serving.lifecycle.test_sabotage import damage
 from tests.serving.process.test_startup import refused, rewrite_record
-from tests.serving.stand_in import StandIn, served
+from tests.serving.stand_in import StandIn, stand_in_model
 
 MODEL = "efficientnet_lite0"
 
@@ -38,7 +38,7 @@ def photos() -> list[bytes]:
 
 
 def counts(exposition: str) -> dict[str, int]:
-    """Result of a comparison to its number."""
+    """Return the number of comparisons by result."""
     found = re.findall(r'^halftone_shadow_total\{.*result="(\w+)".*\} (\S+)$', exposition, re.MULTILINE)
     return {result: int(float(number)) for result, number in found}
 
@@ -48,8 +48,8 @@ def compared(server: Server, number: int) -> dict[str, int]:
     return counts(server.get("/metrics").text)
 
 
-def ask(server: Server, pictures: Sequence[bytes]) -> int:
-    """Pictures in one request; returns their number."""
+def send(server: Server, pictures: Sequence[bytes]) -> int:
+    """Send pictures in one request; return their number."""
     answer = server.post("/classify_batch", files=[("images", picture) for picture in pictures])
     assert answer.status_code == 200
     return len(pictures)
@@ -58,11 +58,11 @@ def ask(server: Server, pictures: Sequence[bytes]) -> int:
 def test_a_sound_variant_agrees_and_drift_of_the_pictures_shows(artifacts: Path, tmp_path: Path) -> None:
     black = io.BytesIO()
     Image.new("RGB", (300, 300)).save(black, "PNG")
-    with serve(artifacts, tmp_path / "log", HALFTONE_SHADOW="1") as server:
-        number = ask(server, photos())
+    with serve(artifacts, tmp_path / "log", HALFTONE_SHADOW="1", **QUICK) as server:
+        number = send(server, photos())
         assert compared(server, number) == {"agree": number}
         for pictures in (photos()[:4] * 12, photos()[4:] * 12, [black.getvalue()] * (WINDOW // 2)):
-            number += ask(server, pictures)
+            number += send(server, pictures)
             compared(server, number)
         text = server.get("/metrics").text
 
@@ -77,12 +77,14 @@ def test_a_wrong_variant_with_a_forged_proof_is_found(copy: Path, tmp_path: Path
     digest = bundle.manifest.files["model.fp16.onnx"].sha256
     rewrite_record(copy, "onnxruntime-fp16", lambda record: record.update(source_sha256=digest))
 
-    with serve(copy, tmp_path / "log", HALFTONE_SHADOW="1", HALFTONE_VARIANT="onnxruntime-fp16") as server:
-        number = ask(server, photos())
+    with serve(
+        copy, tmp_path / "log", HALFTONE_SHADOW="1", HALFTONE_BATCH="8", HALFTONE_VARIANT="onnxruntime-fp16"
+    ) as server:
+        number = send(server, photos())
         assert compared(server, number) == {"disagree": number}
 
 
-def test_without_the_setting_there_is_nothing_of_it(server: Server) -> None:
+def test_without_the_setting_there_are_no_metrics_of_it(server: Server) -> None:
     lines = server.get("/metrics").text.splitlines()
     assert [line for line in lines if line.startswith(("halftone_shadow", "halftone_input"))] == []
 
@@ -121,7 +123,7 @@ def test_it_runs_only_while_idle_and_drops_what_has_no_room() -> None:
     assert counts(metrics.exposition().decode())["dropped"] == 5
 
 
-def test_an_answer_without_numbers_disagrees_and_the_thread_lives_on() -> None:
+def test_logits_that_are_not_finite_disagree_and_the_thread_survives() -> None:
     metrics = Metrics()
     recorder = ComparisonRecorder(metrics, "m", "v")
     shadow = Shadow(StandIn(), share=1, idle=lambda: True, temperature=1.0, recorder=recorder)
@@ -132,12 +134,12 @@ def test_an_answer_without_numbers_disagrees_and_the_thread_lives_on() -> None:
         wait_until(lambda number=number: sum(counts(metrics.exposition().decode()).values()) == number, "compared")  # type: ignore[misc]
 
     shadow.offer([picture], np.eye(1, 1000, dtype=np.float32))
-    wait_until(lambda: counts(metrics.exposition().decode()).get("agree") == 1, "a sound answer was compared")
+    wait_until(lambda: counts(metrics.exposition().decode()).get("agree") == 1, "valid logits were compared")
     shadow.close()
     assert counts(metrics.exposition().decode()) == {"agree": 1, "disagree": 2 * WINDOW - 1}
 
 
-def test_what_waits_is_dropped_when_the_model_is_replaced() -> None:
+def test_waiting_samples_are_dropped_when_the_model_is_replaced() -> None:
     idle = threading.Event()
     reference = StandIn()
     recorder = ComparisonRecorder(Metrics(), "m", "v")
@@ -152,24 +154,23 @@ def test_what_waits_is_dropped_when_the_model_is_replaced() -> None:
     shadow.close()
 
 
-def test_idle_is_a_service_in_which_no_model_has_anything_to_do(artifacts: Path) -> None:
+def test_a_service_is_idle_if_no_model_has_pending_items(artifacts: Path) -> None:
     recorder = Recorder(metrics=False)
-    busy, other = (
-        served(artifacts, name, StandIn(held=held), recorder=recorder) for name, held in (("a", True), ("b", False))
-    )
+    busy = stand_in_model(artifacts, "a", StandIn(held=True), recorder=recorder)
+    other = stand_in_model(artifacts, "b", StandIn(), recorder=recorder)
     assert recorder.idle()
     busy.announce()
     other.announce()
     assert recorder.idle()
 
-    async def ask() -> None:
-        asking = asyncio.ensure_future(busy.logits(np.zeros((1, 224, 224, 3), np.uint8), seconds=30))
+    async def submit() -> None:
+        running = asyncio.ensure_future(busy.logits_of_pixels(np.zeros((1, 224, 224, 3), np.uint8), seconds=30))
         await asyncio.sleep(0.05)
         assert not recorder.idle()
         busy.runtime.held.set()  # type: ignore[attr-defined]
-        await asking
+        await running
 
-    asyncio.run(ask())
+    asyncio.run(submit())
     assert recorder.idle()
     for model in (busy, other):
         model.close()

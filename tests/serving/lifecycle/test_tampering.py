@@ -1,4 +1,4 @@
-"""A bundle that was tampered with is refused before any of it is deserialised, and nothing outside it is opened."""
+"""A bundle that was tampered with is refused before any file of it is deserialised or a file outside it is opened."""
 
 import importlib
 import json
@@ -26,10 +26,11 @@ from serving.lifecycle.served_model import ServedModel
 from serving.settings import Settings
 from serving.telemetry.recorder import Recorder
 from tests.samples import edit_manifest, small_bundle
-from tests.serving.lifecycle.tampering import CARD, GRAPH, RECORD, TAMPERINGS, Tampering, bomb, outside, proved
+from tests.serving.lifecycle.tampering import CARD, GRAPH, RECORD, Tampering, bomb, outside, proved
+from tests.serving.lifecycle.tampering_cases import TAMPERINGS
 
 RUNTIME = '''
-"""Takes any graph, and counts how often it was given one."""
+"""A runtime for any graph that counts how many it has opened."""
 import numpy as np
 from export.runtime import Runtime
 
@@ -69,13 +70,13 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def audit() -> None:
-    """Keeps what the interpreter opens and runs; a hook stays for ever."""
+    """Record the files that the interpreter opens and the programs that it runs; a hook can't be removed."""
     sys.addaudithook(_hook)
 
 
 @pytest.fixture
 def double(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A runtime among the others that tells whether it was reached."""
+    """Add a runtime that counts the graphs that it opens."""
     (tmp_path / "runtimes").mkdir()
     (tmp_path / "runtimes" / "double.py").write_text(RUNTIME)
     monkeypatch.setattr(export.runtimes, "__path__", [*export.runtimes.__path__, str(tmp_path / "runtimes")])
@@ -87,7 +88,7 @@ def double(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A proven bundle of a few bytes."""
+    """Create a proven bundle of a few bytes."""
     monkeypatch.setenv("HALFTONE_ARTIFACTS", str(tmp_path / "artifacts"))
     bundle = small_bundle(tmp_path / "artifacts" / "tiny", source="a test")
     bundle.write(CARD, b"a model", made_by="a test")
@@ -126,26 +127,26 @@ def load(replaces: ServedModel | None = None) -> ServedModel:
 
 
 def test_the_bundle_is_served_as_it_is(folder: Path, double: Any) -> None:
-    served = load()
-    again = load(served)
+    model = load()
+    again = load(model)
 
-    assert (double.opened, served.variant, again.version) == (2, "double-fp32", Bundle.open(folder).manifest.version)
-    served.close()
+    assert (double.opened, model.variant, again.version) == (2, "double-fp32", Bundle.open(folder).manifest.version)
+    model.close()
     again.close()
 
 
 @pytest.mark.parametrize("tamper", TAMPERINGS.values(), ids=TAMPERINGS.keys())
 def test_tampering_is_refused_before_anything_is_deserialised(folder: Path, double: Any, tamper: Tampering) -> None:
-    served = load()
+    model = load()
     secret = outside(folder)
     tamper(folder)
     WATCHED.clear()
 
     try:
         with pytest.raises(HalftoneError) as refused:
-            load(served)
+            load(model)
     finally:
-        served.close()
+        model.close()
 
     assert double.opened == 1
     assert str(refused.value).strip()
@@ -154,67 +155,65 @@ def test_tampering_is_refused_before_anything_is_deserialised(folder: Path, doub
     assert {event for event, _ in WATCHED} <= {"open"}
 
 
-def test_there_are_enough_kinds() -> None:
+def test_there_are_enough_kinds_of_tampering() -> None:
     assert len(TAMPERINGS) >= 40
 
 
-def test_what_is_not_listed_is_never_opened(folder: Path, double: Any) -> None:
-    served = load()
+def test_files_that_are_not_listed_are_never_opened(folder: Path, double: Any) -> None:
+    model = load()
     extra = ["weights.pt", "model.fp32.onnx.data", "parity/double-fp16.json", "sitecustomize.py", "model.fp16.onnx"]
     for name in extra:
         (folder / name).write_bytes(bomb())
     WATCHED.clear()
 
-    again = load(served)
+    again = load(model)
 
     opened = {str(arguments[0]) for event, arguments in WATCHED if event == "open"}
     assert not opened & {str(folder / name) for name in extra}
     assert {event for event, _ in WATCHED} <= {"open"}
-    served.close()
+    model.close()
     again.close()
 
 
-def test_a_folder_that_is_written_over_meanwhile_gives_no_mixed_model(
-    folder: Path, double: Any, tmp_path: Path
-) -> None:
-    """Files are written over one by one, as a copy does it, and no other order or pause may mix two bundles."""
+def test_a_folder_that_is_overwritten_meanwhile_gives_no_mixed_model(folder: Path, double: Any, tmp_path: Path) -> None:
+    """Files are overwritten one by one, as by a copy: in any order, a load must never mix two bundles."""
     old = tmp_path / "old"
     shutil.copytree(folder, old)
     proved(folder, graph(2))
     edit_manifest(folder, lambda manifest: manifest.update(temperature=2.0))
     new = tmp_path / "new"
     shutil.copytree(folder, new)
-    served, over = load(), threading.Event()
+    model, stop = load(), threading.Event()
 
-    def write_over() -> None:
+    def overwrite() -> None:
         order = random.Random(0)
         names = [GRAPH, RECORD, WEIGHTS, "manifest.json"]
-        while not over.is_set():
+        while not stop.is_set():
             for source in (old, new):
                 for name in order.sample(names, len(names)):
                     (folder / name).write_bytes((source / name).read_bytes())
                     time.sleep(0.0005)
                 time.sleep(0.005)
 
-    writer = threading.Thread(target=write_over)
+    writer = threading.Thread(target=overwrite)
     writer.start()
     loaded: Counter[tuple[float, bytes]] = Counter()
     refused = 0
     try:
         for _ in range(5000):
             try:
-                model = load(served)
+                other = load(model)
             except HalftoneError:
                 refused += 1
                 continue
-            loaded[model.manifest.temperature, model.runtime.given] += 1  # type: ignore[attr-defined]
-            model.close()
+            loaded[other.manifest.temperature, other.runtime.given] += 1  # type: ignore[attr-defined]
+            other.close()
             if min(len(loaded), *loaded.values(), refused) > 1:
                 break
     finally:
-        over.set()
+        stop.set()
         writer.join()
-        served.close()
+        model.close()
 
     assert set(loaded) == {(1.0, graph(1)), (2.0, graph(2))}
     assert refused

@@ -1,8 +1,8 @@
-"""The worker's server without a model, run again and again: `python -m tests.serving.process.stopping_app ROUNDS new|same`.
+"""Run the worker's server without a model repeatedly.
 
-Each round prints its port, serves until a signal, and prints `ended`. As in the service, another holder of the
-listening socket is left when the server has closed it: with `new` it is closed then, with `same` the next round goes
-on with it.
+`python -m tests.serving.process.stopping_app ROUNDS new|same SECONDS`; SECONDS is the lame-duck period. Each round
+prints its port, serves until a signal, and prints `ended`. As in the service, a second copy of the listening socket
+remains when the server has closed its own: with `new` it is closed then, with `same` the next round uses it.
 """
 
 import asyncio
@@ -17,9 +17,8 @@ from typing import Any
 
 import uvicorn
 
-from serving.http import connections
+from serving.http.connections import with_limits
 from serving.process.shutdown import Server
-from serving.settings import Settings
 
 LARGE = 8 * 2**20
 
@@ -47,23 +46,24 @@ def listening() -> socket.socket:
     return listener
 
 
-def serve(listener: socket.socket) -> None:
+def serve(listener: socket.socket, lame_duck: float) -> None:
     retired.clear()
     print(listener.getsockname()[1], flush=True)
     config = uvicorn.Config(app, log_config=None, lifespan="off")
-    server = Server(config, retire=retired.set, lame_duck=0.1)
+    connection = with_limits(most=1000, head_seconds=5, body_seconds=5, rejected=lambda code: None)
+    server = Server(config, connection=connection, retire=retired.set, lame_duck=lame_duck)
     server.run(sockets=[socket.socket(fileno=os.dup(listener.fileno()))])
     print("ended", flush=True)
 
 
 if __name__ == "__main__":
-    connections.install(Settings(body_timeout=5, header_timeout=5), lambda code: None)
-    # uvicorn raises the signals that it got again when it has ended.
+    # When uvicorn has ended, it raises the signals again that it received.
     signal.signal(signal.SIGTERM, lambda number, frame: None)
+    lame_duck = float(sys.argv[3])
     shared = listening()
     for _ in range(int(sys.argv[1])):
         if sys.argv[2] == "same":
-            serve(shared)
+            serve(shared, lame_duck)
         else:
             with listening() as own:
-                serve(own)
+                serve(own, lame_duck)

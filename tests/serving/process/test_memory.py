@@ -1,20 +1,20 @@
-"""After loading, the process weighs what it holds."""
+"""Memory of the process after loading."""
 
 import gc
 import sys
 
 import psutil
 
-from serving.process.memory import settle
+from serving.process.memory import release_memory
 
 
 def test_free_memory_is_given_back() -> None:
     blocks = [bytes(30_000) for _ in range(2_000)]
-    # The last block stays, so that the heap cannot shrink by itself.
+    # The last block stays, so that the heap can't shrink without `malloc_trim`.
     del blocks[:-1]
     before = psutil.Process().memory_info().rss
 
-    settle()
+    release_memory()
 
     try:
         released = before - psutil.Process().memory_info().rss

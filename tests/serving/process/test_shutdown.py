@@ -1,4 +1,4 @@
-"""A worker that is told to stop answers everything that it has accepted."""
+"""A worker that stops responds to every request that it has accepted."""
 
 import contextlib
 import json
@@ -12,16 +12,17 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 
-from loadtest.client.threaded import Crowd, post
-from tests.servers import ROOT, wait_until
+from loadtest.client.http1 import post
+from loadtest.client.threaded import ThreadedClients
+from tests.servers import PLAIN, ROOT, wait_until
 from tests.serving.process.stopping_app import LARGE
 
 BODY = b"x" * 20_000
 
 
 @contextlib.contextmanager
-def rounds(number: int, kind: str) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "tests.serving.process.stopping_app", str(number), kind]
+def rounds(number: int, kind: str, lame_duck: float = 0.1) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "tests.serving.process.stopping_app", str(number), kind, str(lame_duck)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield process
@@ -34,26 +35,30 @@ def line(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().strip()
 
 
-def crowds(port: int) -> list[Crowd]:
-    """Clients that keep their connections, and clients that make a new one each time; both are being answered."""
-    both = [Crowd(port, [post("/", BODY, keep_alive=keep)], 4) for keep in (True, False)]
-    for crowd in both:
-        crowd.start()
-    wait_until(lambda: all(crowd.count("answered") for crowd in both), "answers came")
-    return both
+@contextlib.contextmanager
+def clients_of(port: int) -> Iterator[list[ThreadedClients]]:
+    """Run clients that keep their connections and clients that make a new one each time; both get responses."""
+    both = [ThreadedClients(port, [post("/", BODY, keep_alive=keep)], 4) for keep in (True, False)]
+    try:
+        for clients in both:
+            clients.start()
+        wait_until(lambda: all(clients.count("answered") for clients in both), "responses came")
+        yield both
+    finally:
+        for clients in both:
+            clients.stop()
 
 
 def stop_under_load(number: int) -> None:
     with rounds(number, "new") as process:
         for _ in range(number):
-            asking = crowds(int(line(process)))
-            time.sleep(0.1)
-            process.send_signal(signal.SIGUSR1)
-            assert line(process) == "ended"
-            for crowd in asking:
-                crowd.stop()
-                assert crowd.count("lost") == 0, crowd.counts
-                assert set(crowd.statuses()) == {200}
+            with clients_of(int(line(process))) as sending:
+                time.sleep(0.1)
+                process.send_signal(signal.SIGUSR1)
+                assert line(process) == "ended"
+            for clients in sending:
+                assert clients.count("lost") == 0, clients.counts
+                assert set(clients.statuses()) == {200}
 
 
 def test_nothing_accepted_is_lost_when_all_stop() -> None:
@@ -65,28 +70,28 @@ def test_nothing_accepted_is_lost_when_all_stop() -> None:
 
 def test_nothing_at_all_is_lost_when_one_worker_follows_another() -> None:
     with rounds(3, "same") as process:
-        asking = crowds(int(line(process)))
-        for _ in range(2):
-            time.sleep(0.1)
-            process.send_signal(signal.SIGTERM)
-            assert line(process) == "ended"
-            line(process)
-            answered = asking[0].count("answered")
-            wait_until(lambda before=answered: asking[0].count("answered") > before, "the next worker answered")  # type: ignore[misc]
-        for crowd in asking:
-            crowd.stop()
-            assert set(crowd.counts) == {("answered", 200)}, crowd.counts
+        with clients_of(int(line(process))) as sending:
+            for _ in range(2):
+                time.sleep(0.1)
+                process.send_signal(signal.SIGTERM)
+                assert line(process) == "ended"
+                line(process)
+                answered = sending[0].count("answered")
+                wait_until(lambda before=answered: sending[0].count("answered") > before, "the next worker answered")  # type: ignore[misc]
+        for clients in sending:
+            assert set(clients.counts) == {("answered", 200)}, clients.counts
 
 
 def test_a_lame_duck_answers_on_old_and_new_connections_and_ends_each() -> None:
-    with rounds(1, "new") as process:
+    # A new client takes a tenth of a second on a busy machine.
+    with rounds(1, "new", lame_duck=1.0) as process:
         url = f"http://127.0.0.1:{line(process)}"
-        with httpx.Client() as client:
+        with httpx.Client(verify=PLAIN) as client:
             assert client.post(url, content=BODY).json() == {"ready": True}
             process.send_signal(signal.SIGUSR1)
             old = client.post(url, content=BODY)
             # The server looks for signals ten times a second.
-            while (new := httpx.post(url, content=BODY)).headers.get("connection") != "close":
+            while (new := httpx.post(url, content=BODY, verify=PLAIN)).headers.get("connection") != "close":
                 pass
         assert old.status_code == new.status_code == 200
         assert new.json() == {"ready": False}
@@ -97,7 +102,7 @@ def test_a_body_on_its_way_is_waited_for() -> None:
     with rounds(1, "new") as process:
         request = post("/", BODY, keep_alive=True)
         port = int(line(process))
-        assert httpx.post(f"http://127.0.0.1:{port}", content=BODY).status_code == 200
+        assert httpx.post(f"http://127.0.0.1:{port}", content=BODY, verify=PLAIN).status_code == 200
         with socket.create_connection(("127.0.0.1", port)) as connection:
             connection.sendall(request[:-1])
             process.send_signal(signal.SIGUSR1)
@@ -113,7 +118,7 @@ def test_a_head_on_its_way_is_waited_for() -> None:
     with rounds(1, "new") as process:
         request = post("/", BODY, keep_alive=True)
         port = int(line(process))
-        assert httpx.post(f"http://127.0.0.1:{port}", content=BODY).status_code == 200
+        assert httpx.post(f"http://127.0.0.1:{port}", content=BODY, verify=PLAIN).status_code == 200
         with socket.create_connection(("127.0.0.1", port)) as connection:
             connection.sendall(request[:20])
             process.send_signal(signal.SIGUSR1)

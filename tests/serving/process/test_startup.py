@@ -1,12 +1,10 @@
-"""What may serve and what may not: refused before a port answers, in one line that names the repair."""
+"""Start of the service: an unproven bundle or a wrong setting is refused in one line that names the fix."""
 
 import asyncio
 import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,36 +14,21 @@ import pytest
 from models.bundle.bundle import Bundle
 from serving.api.app import Api
 from serving.settings import Settings
-from tests.servers import PHOTOS, QUICK, ROOT, environment, free_port, serve, wait_until
+from tests.servers import PHOTOS, QUICK, serve, wait_until
+from tests.serving.process.starts import ended, refused
 
 MODEL = "efficientnet_lite0"
 
 
-def start(artifacts: Path, **settings: str) -> subprocess.CompletedProcess[str]:
-    """Runs a server that is expected to end by itself."""
-    command = [str(Path(sys.executable).parent / "bentoml"), "serve", "--host", "127.0.0.1", "--port", str(free_port())]
-    env = environment(artifacts, **settings)
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False)
-
-
-def refused(artifacts: Path, **settings: str) -> str:
-    """Starts a server that must not start; returns its one line."""
-    result = start(artifacts, **settings)
-    assert (result.returncode, result.stdout) == (2, ""), result.stdout + result.stderr
-    assert result.stderr.startswith("error: ")
-    assert result.stderr.count("\n") == 1, result.stderr
-    return result.stderr
-
-
 @pytest.fixture
 def copy(artifacts: Path, tmp_path: Path) -> Path:
-    """A folder of bundles with a copy of the default one, to be spoilt."""
+    """Return a folder of bundles with a copy of the default one, to be damaged."""
     shutil.copytree(artifacts, tmp_path / "artifacts")
     return tmp_path / "artifacts"
 
 
 def rewrite_record(folder: Path, variant: str, change: Callable[[dict[str, object]], object]) -> None:
-    """Change a parity record and keep the manifest's hash right, as its author could."""
+    """Change a parity record and its hash in the manifest, as its author could."""
     bundle = Bundle.open(folder / MODEL)
     name = f"parity/{variant}.json"
     record = json.loads(bundle.read(name))
@@ -148,7 +131,7 @@ def test_a_tampered_graph_is_found_by_the_worker_and_stops_the_server(copy: Path
         data[len(data) // 2] ^= 1
         (copy / MODEL / graph).write_bytes(data)
 
-    result = start(copy)
+    result = ended(copy)
 
     assert result.returncode == 2
     assert "SHA-256 differs" in result.stderr
@@ -161,7 +144,7 @@ def test_the_fastest_proven_variant_is_taken(copy: Path, tmp_path: Path) -> None
     fastest, second = sorted(speeds, key=lambda variant: -speeds[variant]["images_per_second"])[:2]
     rewrite_record(copy, fastest, lambda record: record.update(verdict="FAILED", reasons=["for this test"]))
 
-    with serve(copy, tmp_path / "log") as server:
+    with serve(copy, tmp_path / "log", HALFTONE_BATCH="8") as server:
         answer = server.post("/classify", content=(PHOTOS / "cat.jpg").read_bytes()).json()
 
     assert answer["variant"] == second
@@ -175,12 +158,12 @@ def test_another_machine_measures_anew(copy: Path, tmp_path: Path) -> None:
         speed["images_per_second"] = 1e9 if variant == "onnxruntime-fp16" else 1.0
     bundle.write("speed.json", json.dumps(table).encode(), made_by="test")
 
-    with serve(copy, tmp_path / "log") as server:
+    with serve(copy, tmp_path / "log", HALFTONE_BATCH="8") as server:
         assert "measuring 4 variants" in server.log.read_text() or "measuring 3 variants" in server.log.read_text()
 
 
 def test_a_chosen_variant_is_served(artifacts: Path, tmp_path: Path) -> None:
-    with serve(artifacts, tmp_path / "log", HALFTONE_VARIANT="onnxruntime-fp32") as server:
+    with serve(artifacts, tmp_path / "log", **QUICK) as server:
         assert server.get("/readyz").json()["variant"] == "onnxruntime-fp32"
 
 
@@ -206,7 +189,7 @@ def test_sigterm_ends_the_server_with_exit_code_0(artifacts: Path, tmp_path: Pat
 def test_make_serve_needs_nothing_else(artifacts: Path, tmp_path: Path) -> None:
     command = ["make", "--no-print-directory", "serve", "PORT={port}"]
 
-    with serve(artifacts, tmp_path / "log", command) as server:
+    with serve(artifacts, tmp_path / "log", command, **QUICK) as server:
         line = f"curl -F image=@export/photos/cat.jpg {server.url}/classify"
         wait_until(lambda: line in server.log.read_text(), "a curl line was printed")
         answer = server.post("/classify", files={"image": (PHOTOS / "cat.jpg").read_bytes()}).json()

@@ -1,57 +1,18 @@
-"""Starts that fail after the settings were found right: one line, an exit code, and no worker tried again and again."""
+"""Starts that fail with correct settings: one line, an exit code, and no endless restarts."""
 
 import contextlib
-import os
-import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 
 from export.cuda.device import GpuError
 from models.common.errors import HalftoneError
 from serving.process.startup_errors import explain
 from serving.settings import Settings
-from tests.servers import PHOTOS, QUICK, ROOT, environment, free_port, serve, wait_until
-
-
-def command(port: int) -> list[str]:
-    return [str(Path(sys.executable).parent / "bentoml"), "serve", "--host", "127.0.0.1", "--port", str(port)]
-
-
-@contextlib.contextmanager
-def starting(artifacts: Path) -> Iterator[tuple["subprocess.Popen[str]", psutil.Process]]:
-    """A server and its worker, which has just begun to start."""
-    process = subprocess.Popen(
-        command(free_port()),
-        cwd=ROOT,
-        env=environment(artifacts),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        supervisor = psutil.Process(process.pid)
-        wait_until(lambda: bool(_workers(supervisor)), "a worker was started")
-        yield process, _workers(supervisor)[0]
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _workers(supervisor: psutil.Process) -> list[psutil.Process]:
-    """Its children but for those that it asks about the machine while it starts."""
-    found = []
-    for child in supervisor.children():
-        with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
-            if "_bentoml_impl.worker" in " ".join(child.cmdline()):
-                found.append(child)
-    return found
+from tests.servers import PHOTOS, QUICK, serve, wait_until
+from tests.serving.process.starts import ended, kill, starting, workers_of
 
 
 @pytest.mark.parametrize("seconds", ["-1", "nan", "inf"])
@@ -65,9 +26,7 @@ def test_the_port_is_taken(artifacts: Path) -> None:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        result = subprocess.run(
-            command(port), cwd=ROOT, env=environment(artifacts), capture_output=True, text=True, timeout=60, check=False
-        )
+        result = ended(artifacts, port)
 
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == (
@@ -77,8 +36,8 @@ def test_the_port_is_taken(artifacts: Path) -> None:
 
 
 def test_a_worker_killed_while_it_loads(artifacts: Path) -> None:
-    with starting(artifacts) as (process, worker):
-        worker.kill()
+    with starting(artifacts) as (process, (worker,)):
+        kill(worker)
         _, stderr = process.communicate(timeout=60)
 
     assert process.returncode == 1
@@ -96,8 +55,8 @@ def test_sigterm_while_it_loads(artifacts: Path) -> None:
 
 def test_a_worker_told_to_end_is_replaced(artifacts: Path, tmp_path: Path) -> None:
     with serve(artifacts, tmp_path / "log", **QUICK) as server:
-        (first,) = psutil.Process(server.process.pid).children()
-        os.kill(first.pid, signal.SIGTERM)
+        (first,) = workers_of(server.process.pid)
+        first.terminate()
         first.wait(timeout=60)
         assert server.get("/readyz").status_code == 200
 
@@ -125,14 +84,14 @@ class Finder:
         return spec
 sys.meta_path.insert(0, Finder)
 """
-"""A `sitecustomize` that lets the model fail once, when there is the file LOST, as on a GPU that nothing reaches."""
+"""A `sitecustomize` with which the model fails once if the file LOST exists, as on a GPU that is lost."""
 
 
 def test_a_worker_that_lost_its_gpu_is_replaced(artifacts: Path, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(LOST_ONCE)
     lost, picture = tmp_path / "lost", (PHOTOS / "cat.jpg").read_bytes()
     with serve(artifacts, tmp_path / "log", PYTHONPATH=str(tmp_path), LOST=str(lost), **QUICK) as server:
-        (first,) = psutil.Process(server.process.pid).children()
+        (first,) = workers_of(server.process.pid)
         lost.touch()
         with contextlib.suppress(httpx.TransportError):
             server.post("/classify", content=picture)

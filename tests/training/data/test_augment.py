@@ -78,7 +78,7 @@ def test_all_off_is_the_evaluation_s_view():
     assert np.array_equal(EvaluationView(SPEC)(image, 9), fit(image, SPEC))
 
 
-def test_flips_happen_as_often_as_asked():
+def test_flips_have_the_requested_frequency():
     image = picture(5, width=24, height=24)
     spec = InputSpec(size=24, crop_fraction=1.0)
     view = build_augment(replace(PLAIN, flip=0.25), spec)
@@ -99,7 +99,7 @@ def test_flips_happen_as_often_as_asked():
     ],
     ids=str,
 )  # fmt: skip
-def test_every_setting_has_an_effect_of_its_own(change):
+def test_every_setting_has_an_effect(change):
     image = picture(6, width=40, height=40)
     view = build_augment(replace(PLAIN, **change), SPEC)
     assert any(not np.array_equal(view(image, seed), fit(image, SPEC)) for seed in range(5))
@@ -117,7 +117,7 @@ def test_the_empty_corners_of_a_turned_picture_have_the_mean_colour():
 
 
 def test_steps_draw_independent_numbers():
-    # One seed shared by all steps would make blur and noise come together or not at all.
+    # With one seed shared by all steps, blur and noise would occur only together.
     config = replace(PLAIN, blur=0.5, noise=0.5, noise_std=(0.3, 0.3))
     view = build_augment(config, SPEC)
     half = np.zeros((24, 24, 3), np.uint8)
@@ -175,7 +175,8 @@ def test_values_outside_their_range(change, message):
 
 def test_flips_and_crops_alone_import_neither_albumentations_nor_torchvision():
     code = (
-        "import sys; from models.spec import InputSpec; from training.data.augment import AugmentConfig, build_augment\n"
+        "import sys; from models.spec import InputSpec; "
+        "from training.config.augment import AugmentConfig; from training.data.augment import build_augment\n"
         "build_augment(AugmentConfig(brightness=0, contrast=0, saturation=0), InputSpec(size=8))\n"
         "assert not {'albumentations', 'torchvision', 'cv2'} & set(sys.modules)"
     )

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from training.data.balance import class_weights, imbalance_warning, sampling_weights
+from training.data.balance import Balancing, balancing, class_weights, imbalance_warning, sampling_weights
 
 TARGETS = np.repeat([0, 1, 2], [6, 3, 1])
 
@@ -14,7 +14,7 @@ def test_class_weights_are_inverse_to_the_counts_with_mean_one_over_the_pictures
     assert weights[2] / weights[0] == pytest.approx(6)
 
 
-def test_a_class_without_pictures_weighs_nothing():
+def test_a_class_without_pictures_has_weight_zero():
     assert class_weights(TARGETS, 4)[3] == 0
 
 
@@ -30,6 +30,15 @@ def test_the_warning_names_both_ends_and_what_to_do():
     assert "'many' has 6" in warning
     assert "'few' has 1" in warning
     assert "--balance sampler" in warning
+
+
+def test_uneven_classes_are_balanced_as_requested_or_warned_of():
+    labels = ("many", "some", "few")
+    assert np.array_equal(balancing("weights", TARGETS, labels).loss_weights, class_weights(TARGETS, 3))
+    assert np.array_equal(balancing("sampler", TARGETS, labels).sampling_weights, sampling_weights(TARGETS, 3))
+    assert balancing("none", TARGETS, labels) == Balancing(warning=imbalance_warning(TARGETS, labels))
+    for balanced in ("weights", "sampler"):
+        assert balancing(balanced, TARGETS, labels).warning is None
 
 
 def test_even_classes_need_no_warning():

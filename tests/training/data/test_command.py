@@ -1,5 +1,4 @@
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +9,14 @@ from models.bundle.manifest import Manifest
 from models.common.errors import HalftoneError
 from models.dataset import held_out_images
 from models.spec import InputSpec
+from tests.commands import run
 from tests.training.samples import class_folders, png
 from training.data.__main__ import DataConfig, Findings, check, write_sample
 from training.data.load import load_data
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "training.data", *arguments], capture_output=True, text=True, check=False
-    )
+    return run("training.data", *arguments)
 
 
 def test_it_describes_and_checks(tmp_path):
@@ -68,7 +66,7 @@ def test_the_output_must_be_new(tmp_path):
         DataConfig(data="photos", output=tmp_path)
 
 
-def test_the_sample_that_ships_is_whole_and_export_finds_its_held_out_pictures():
+def test_the_included_sample_is_intact_and_export_finds_its_held_out_pictures():
     folder = Path(training.__file__).parent / "sample"
     data = load_data(str(folder))
     assert np.bincount(data.train.targets).tolist() == [50] * 10

@@ -61,7 +61,7 @@ def test_what_is_seen_depends_on_seed_epoch_and_index_alone(folder):
     assert same(first, everything(pictures))
 
 
-def test_a_picture_that_comes_again_in_an_epoch_is_augmented_otherwise(folder):
+def test_a_repeated_picture_of_an_epoch_gets_another_augmentation(folder):
     pictures = picture_set(folder)
     items = [pictures[7 + 12 * occurrence] for occurrence in range(3)]
     assert [item[1:] for item in items] == [(1, 7)] * 3
@@ -69,7 +69,7 @@ def test_a_picture_that_comes_again_in_an_epoch_is_augmented_otherwise(folder):
     assert torch.equal(pictures[7 + 12][0], items[1][0])
 
 
-def test_living_loader_processes_learn_the_new_epoch(folder):
+def test_running_loader_processes_see_the_new_epoch(folder):
     pictures = picture_set(folder)
     loader = DataLoader(pictures, batch_size=12, num_workers=1, persistent_workers=True)
     views = []
@@ -111,7 +111,7 @@ def test_too_many_broken_pictures_stop_the_run_with_the_list(folder, workers):
         everything(pictures, workers=workers)
 
 
-def test_none_may_be_broken_where_none_is_allowed(folder):
+def test_a_share_of_zero_allows_no_broken_picture(folder):
     (folder / "train" / "cat" / "002.png").write_bytes(b"")
     with pytest.raises(HalftoneError, match="1 of 12"):
         everything(picture_set(folder, max_corrupt_share=0))

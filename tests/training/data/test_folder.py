@@ -40,7 +40,7 @@ def test_other_names_for_held_out_pictures(tmp_path, held_out):
     assert len(load(tmp_path).val) == 2
 
 
-def test_val_goes_before_test_which_is_left_alone(tmp_path):
+def test_val_has_precedence_over_test(tmp_path):
     class_folders(tmp_path / "train", {"cat": 2, "dog": 2})
     class_folders(tmp_path / "val", {"cat": 1, "dog": 1})
     class_folders(tmp_path / "test", {"cat": 5, "dog": 5})
@@ -106,7 +106,7 @@ def test_a_class_without_held_out_pictures_is_mentioned(tmp_path):
     assert "dog" in data.warnings[0]
 
 
-def test_a_class_of_one_picture_is_learnt_and_mentioned(tmp_path):
+def test_a_class_of_one_picture_is_trained_on_and_mentioned(tmp_path):
     class_folders(tmp_path, {"cat": 4, "dog": 1})
     data = load(tmp_path)
     assert np.bincount(data.train.targets).tolist() == [3, 1]
@@ -122,7 +122,7 @@ def test_no_such_folder(tmp_path):
     refused(tmp_path / "nowhere", "does not exist: name a folder")
 
 
-def test_a_file_that_is_no_table(tmp_path):
+def test_a_file_that_is_not_a_table(tmp_path):
     (tmp_path / "photos.zip").write_bytes(b"PK")
     refused(tmp_path / "photos.zip", "is a file: name a folder")
 
@@ -133,12 +133,12 @@ def test_an_empty_folder(tmp_path):
 
 def test_pictures_without_class_folders(tmp_path):
     (tmp_path / "a.png").write_bytes(png())
-    refused(tmp_path, "holds 1 pictures but no class folders")
+    refused(tmp_path, "has 1 pictures but no class folders")
 
 
 def test_one_class(tmp_path):
     class_folders(tmp_path, {"cat": 3})
-    refused(tmp_path, "one class only, 'cat'.*add a folder")
+    refused(tmp_path, "only one class, 'cat'.*add a folder")
 
 
 def test_one_wrapping_folder(tmp_path):
@@ -154,23 +154,23 @@ def test_an_empty_class(tmp_path):
 def test_a_class_of_unread_formats(tmp_path):
     class_folders(tmp_path, {"cat": 3, "emu": 0})
     (tmp_path / "emu" / "a.bmp").write_bytes(b"BM")
-    refused(tmp_path, r"emu holds 1 \.bmp files, which are not read: convert")
+    refused(tmp_path, r"emu has 1 \.bmp files, which are not read: convert")
 
 
 @pytest.mark.parametrize(("one", "other"), [("cat", "Cat"), ("caf\u00e9", "cafe\u0301"), ("cat", "cat ")])
-def test_names_that_differ_in_writing_only(tmp_path, one, other):
+def test_names_that_differ_in_spelling_only(tmp_path, one, other):
     class_folders(tmp_path, {one: 2, other: 2})
-    refused(tmp_path, "differ in how they are written only")
+    refused(tmp_path, "differ in spelling only")
 
 
-def test_a_class_folder_name_that_is_no_text(tmp_path):
+def test_a_class_folder_name_that_is_not_text(tmp_path):
     class_folders(tmp_path, {"cat": 2})
     broken = os.fsencode(tmp_path) + b"/d\xffg"
     os.mkdir(broken)
-    refused(tmp_path, "no UTF-8 text: rename")
+    refused(tmp_path, "not UTF-8 text: rename")
 
 
-def test_a_picture_name_that_is_no_text_is_no_problem(tmp_path):
+def test_a_picture_name_that_is_not_text_is_allowed(tmp_path):
     class_folders(tmp_path, {"cat": 2, "dog": 2})
     with open(os.fsencode(tmp_path) + b"/dog/\xff.png", "wb") as file:
         file.write(png(5))
@@ -180,10 +180,10 @@ def test_a_picture_name_that_is_no_text_is_no_problem(tmp_path):
     assert all(pictures.read(index).shape for pictures in (data.train, data.val) for index in range(len(pictures)))
 
 
-def test_a_held_out_class_that_is_not_learnt(tmp_path):
+def test_a_held_out_class_without_training_pictures(tmp_path):
     class_folders(tmp_path / "train", {"cat": 2, "dog": 2})
     class_folders(tmp_path / "val", {"cat": 1, "Dog": 1})
-    refused(tmp_path, "has the class 'Dog'.*is it 'dog', written otherwise")
+    refused(tmp_path, "has the class 'Dog'.*is it 'dog' in another spelling")
 
 
 def test_val_without_train(tmp_path):
@@ -191,29 +191,31 @@ def test_val_without_train(tmp_path):
     refused(tmp_path, "has val/ but no train/")
 
 
-def test_train_beside_a_folder_of_another_name(tmp_path):
+def test_train_and_a_held_out_folder_of_another_name(tmp_path):
     class_folders(tmp_path / "train", {"cat": 2, "dog": 2})
     class_folders(tmp_path / "valid", {"cat": 2, "dog": 2})
     refused(tmp_path, "train/ and valid/.*rename it to val")
 
 
 @pytest.mark.parametrize(
-    ("learnt", "judged"), [("Train", "Val"), ("Training", "Test"), ("training", "testing"), ("TRAIN", "val")]
+    ("train", "val"), [("Train", "Val"), ("Training", "Test"), ("training", "testing"), ("TRAIN", "val")]
 )
-def test_parts_under_other_names_are_no_classes(tmp_path, learnt, judged):
-    class_folders(tmp_path / learnt, {"cat": 2, "dog": 2})
-    class_folders(tmp_path / judged, {"cat": 2, "dog": 2})
-    refused(tmp_path, "look like parts of the data.*learn from train and the one to judge by val, in small letters")
+def test_parts_under_other_names_are_not_classes(tmp_path, train, val):
+    class_folders(tmp_path / train, {"cat": 2, "dog": 2})
+    class_folders(tmp_path / val, {"cat": 2, "dog": 2})
+    refused(
+        tmp_path, "look like parts of the data.*training part to train and the validation part to val, in lower case"
+    )
 
 
-@pytest.mark.parametrize("judged", ["Val", "TEST", "Valid", "Train"])
-def test_train_beside_a_part_in_capitals(tmp_path, judged):
+@pytest.mark.parametrize("other", ["Val", "TEST", "Valid", "Train"])
+def test_train_and_a_part_in_capitals(tmp_path, other):
     class_folders(tmp_path / "train", {"cat": 2, "dog": 2})
-    class_folders(tmp_path / judged, {"cat": 2, "dog": 2})
-    refused(tmp_path, f"train/ and {judged}/.*rename it to val")
+    class_folders(tmp_path / other, {"cat": 2, "dog": 2})
+    refused(tmp_path, f"train/ and {other}/.*rename it to val")
 
 
-def test_a_class_may_bear_the_name_of_a_part(tmp_path):
+def test_a_class_may_have_the_name_of_a_part(tmp_path):
     class_folders(tmp_path, {"Train": 4, "bus": 4})
     assert load(tmp_path).train.labels == ("Train", "bus")
 
@@ -221,7 +223,7 @@ def test_a_class_may_bear_the_name_of_a_part(tmp_path):
 def test_a_loop_of_links(tmp_path):
     class_folders(tmp_path, {"cat": 2, "dog": 2})
     (tmp_path / "dog" / "again").symlink_to(tmp_path / "dog")
-    refused(tmp_path, "again is a link to a folder that it lies in")
+    refused(tmp_path, "again is a link to one of its parent folders")
 
 
 def test_a_folder_that_may_not_be_read(tmp_path, monkeypatch):
@@ -260,10 +262,12 @@ def test_a_limit_keeps_every_class(tmp_path):
     data = load_data(str(tmp_path), limit=8)
     assert (len(data.train), len(data.val)) == (8, 7)
     assert set(data.train.targets.tolist()) == {0, 1, 2}
-    with pytest.raises(HalftoneError, match="less than one for each of the 3 classes"):
+    with pytest.raises(HalftoneError, match="--limit 2 is less than one picture for each of the 3 classes"):
         load_data(str(tmp_path), limit=2)
 
 
-def test_a_share_outside_its_range(tmp_path):
-    with pytest.raises(HalftoneError, match="between 0 and 1, not 1"):
-        load_data(str(tmp_path), val_share=1)
+@pytest.mark.parametrize("share", [1, 1.0, 0.0, -0.1, 2.0, float("nan")])
+def test_a_share_outside_its_range(tmp_path, share):
+    with pytest.raises(HalftoneError) as caught:
+        load_data(str(tmp_path), val_share=share)
+    assert str(caught.value) == f"--val-share must lie between 0 and 1, not {share}"

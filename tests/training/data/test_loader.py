@@ -7,7 +7,7 @@ import psutil
 
 from tests.servers import ROOT
 
-# The loader is still referenced when Python ends, as by the traceback of an error.
+# The loader is still referenced when Python ends, for instance by the traceback of an error.
 HOLDING = """
 import multiprocessing.util, sys
 from tests.training.memory import crops
@@ -24,7 +24,7 @@ list(batches)
 print("ready", flush=True)
 if sys.argv[1] == "wait":
     sys.stdin.read()
-# What Python does at its end: it terminates the daemons among its child processes and waits for them.
+# As Python does at its end: it terminates its daemonic child processes and waits for them.
 multiprocessing.util._exit_function()
 """
 
@@ -48,5 +48,5 @@ def test_signals_to_the_group_do_not_reach_loader_processes():
     assert len(loaders) == 2
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
-    # They end by themselves, once they see that the training process is gone.
+    # They end when they notice that the training process has ended.
     assert psutil.wait_procs(loaders, timeout=60)[1] == []

@@ -20,7 +20,7 @@ SIZES = {
 
 
 def everywhere(world, epoch=1, **options):
-    """The epoch's steps: for each the processes' views of it."""
+    """Return the steps of an epoch, each as a tuple of its parts by process."""
     plans = [Plan(rank=rank, world=world, **options) for rank in range(world)]
     return list(zip(*(plan.epoch(epoch) for plan in plans), strict=True))
 
@@ -35,7 +35,7 @@ def test_every_picture_is_seen_exactly_once_an_epoch(pictures, batch, accumulate
 
 @settings(deadline=None)
 @given(**SIZES, pairs=st.booleans())
-def test_steps_are_as_large_as_they_say_and_micro_batches_no_larger_than_asked(
+def test_steps_have_the_stated_size_and_micro_batches_at_most_the_requested_one(
     pictures, batch, accumulate, world, seed, pairs
 ):
     options = {"pictures": pictures, "batch": batch, "accumulate": accumulate, "seed": seed, "pairs": pairs}
@@ -76,7 +76,7 @@ def test_processes_share_the_micro_batches_of_one(pictures, batch, accumulate, w
             assert sorted(np.concatenate([step.parts[number] for step in views])) == sorted(whole)
 
 
-def test_epochs_and_seeds_have_orders_of_their_own():
+def test_epochs_and_seeds_have_different_orders():
     orders = [tuple(Plan(pictures=50, batch=8, seed=seed).order(epoch)) for seed in (0, 1) for epoch in (0, 1)]
     assert len(set(orders)) == 4
     assert orders[0] == tuple(Plan(pictures=50, batch=8, seed=0).order(0))
@@ -91,7 +91,7 @@ def test_weights_show_rare_pictures_more_often():
 
 @settings(deadline=None)
 @given(**SIZES)
-def test_what_is_drawn_again_gets_another_key(pictures, batch, accumulate, world, seed):
+def test_a_picture_drawn_again_gets_another_key(pictures, batch, accumulate, world, seed):
     weights = np.arange(1, pictures + 1) / np.arange(1, pictures + 1).sum()
     options = {"pictures": pictures, "batch": batch, "accumulate": accumulate, "seed": seed, "weights": weights}
     steps = everywhere(world, **options)

@@ -48,7 +48,7 @@ def test_fashion_mnist_is_read_from_its_files(tmp_path, place, packed):
     assert data.val.name(3) == "FashionMNIST t10k 3"
 
 
-def test_debian_s_package_is_found_by_itself(tmp_path, monkeypatch):
+def test_debian_s_package_is_found_without_a_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(idx, "DEBIAN", tmp_path)
     mnist_folder(tmp_path / "fashion-mnist", packed=True)
     assert len(load_data("torchvision:FashionMNIST").train) == 30
@@ -67,7 +67,7 @@ def test_the_fingerprint_covers_the_pixels(tmp_path):
 @pytest.mark.parametrize(
     ("name", "damage", "message"),
     [
-        ("train-images-idx3-ubyte", lambda data: data[:-5], "cut short"),
+        ("train-images-idx3-ubyte", lambda data: data[:-5], "truncated"),
         ("train-images-idx3-ubyte", lambda data: b"\0\0\x0d" + data[3:], "not an IDX file"),
         ("train-images-idx3-ubyte", lambda data: b"", "not an IDX file"),
         ("train-labels-idx1-ubyte", lambda data: idx_bytes(np.zeros(29)), "do not belong together"),
@@ -97,7 +97,7 @@ def test_a_file_of_the_four_is_missing(tmp_path):
 
 
 class Stub:
-    """A torchvision data set as its constructor makes it."""
+    """Minimal data set with the constructor of torchvision's."""
 
     def __init__(self, root, *, download, train=True, **_):
         if download:
@@ -119,7 +119,7 @@ def test_sets_in_memory(tmp_path, monkeypatch):
 
 
 class FileStub(Stub):
-    """One whose pictures lie in files."""
+    """Like `Stub`, with pictures in files."""
 
     def __init__(self, root, *, download, **keywords):
         super().__init__(root, download=download, **keywords)
@@ -150,7 +150,7 @@ def test_sets_in_files_without_a_test_part(tmp_path, monkeypatch):
 
 
 class Photos:
-    """Imagenette with files that need turning, a transparent one, and one of a format that serving refuses."""
+    """Imagenette with a rotated file, a transparent file, and a file in a format that serving refuses."""
 
     def __init__(self, root, *, split, download):
         del split, download
@@ -199,7 +199,7 @@ def test_pictures_that_torchvision_opens_follow_the_same_rules(tmp_path, monkeyp
     assert pictures.digest(0) == pictures.digest(1)
 
 
-def test_a_set_that_is_neither_there_nor_to_be_had(tmp_path, monkeypatch):
+def test_a_set_that_is_missing_and_can_not_be_downloaded(tmp_path, monkeypatch):
     monkeypatch.setattr(torchvision.datasets, "CIFAR10", Stub)
     with pytest.raises(HalftoneError, match=r"CIFAR10 is not in .* and can't be downloaded .*no route.*CIFAR10@FOLDER"):
         load_data(f"torchvision:CIFAR10@{tmp_path}")
@@ -219,5 +219,5 @@ def test_an_unknown_set():
 
 
 def test_every_known_set_exists_in_torchvision():
-    for name in (*torchvision_sets.SETS, *torchvision_sets.IDX_SETS):
+    for name in (*torchvision_sets.SETS, *idx.IDX_SETS):
         assert hasattr(torchvision.datasets, name)

@@ -39,7 +39,7 @@ def test_it_lowers_the_calibration_error():
     assert after < 0.03
 
 
-def test_all_right_does_not_mean_certain():
+def test_a_perfect_accuracy_does_not_give_certainty():
     logits = np.eye(2, dtype=np.float32)[[0, 1] * 20] * 3
     temperature = fit_temperature(logits, np.array([0, 1] * 20))
     assert 0.02 < temperature < 1
@@ -67,7 +67,7 @@ def test_large_logits_do_not_overflow():
     assert np.isfinite(fit_temperature(logits, np.array([0, 1, 1])))
 
 
-def test_logits_that_are_no_numbers():
+def test_logits_that_are_not_finite():
     with pytest.raises(HalftoneError, match="NaN or infinite"):
         fit_temperature(np.array([[np.nan, 0]], np.float32), np.array([0]))
 

@@ -37,5 +37,5 @@ def test_ties_count_for_the_lower_index():
     assert in_best(np.full((2, 4), 0.25), np.array([0, 3]), 3).tolist() == [True, False]
 
 
-def test_an_impossible_class_surprises_finitely():
+def test_a_class_of_probability_zero_has_a_finite_loss():
     assert np.isfinite(negative_log_likelihood(np.array([[1.0, 0.0]]), np.array([1])))

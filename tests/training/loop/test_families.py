@@ -13,7 +13,7 @@ from tests.training.runs import TINY, run
 from training.config.augment import AugmentConfig
 from training.config.recipe import Objective, Optimisation, Schedule, ScheduleName
 
-# Each family meets every schedule or mix that another does not; together they meet all.
+# Together, the runs cover every schedule and every kind of mixing.
 RUNS = {
     "resnet18": (Schedule(schedule="constant", warmup_epochs=0.5), Objective(mixup=0.2)),
     "resnet18 in steps": (Schedule(schedule="step", step_epochs=2), Objective(cutmix=1.0)),
@@ -21,7 +21,7 @@ RUNS = {
     "efficientnet_b0": (Schedule(schedule="restarts", restart_epochs=2), Objective(smoothing=0.1)),
     "vit_ti16": (Schedule(schedule="onecycle"), Objective(mixup=0.8, cutmix=1.0, mix_prob=0.5)),
 }
-# At 32 px the last batch norms of the mobile families see one value of a picture: they need larger batches.
+# At 32 px the last batch norms of the mobile families get one value per image: they need larger batches.
 RATES = {"resnet18": 1e-3, "mobilenetv3_small": 1e-3, "efficientnet_b0": 5e-4, "vit_ti16": 5e-4}
 BATCHES = {"resnet18": 8, "mobilenetv3_small": 16, "efficientnet_b0": 16, "vit_ti16": 8}
 
@@ -34,7 +34,7 @@ def test_the_runs_cover_every_schedule_and_every_mix():
 
 
 @pytest.mark.parametrize("case", RUNS)
-def test_an_epoch_of_every_family_learns(tmp_path, case):
+def test_training_lowers_the_loss_of_every_family(tmp_path, case):
     (schedule, objective), model = RUNS[case], case.split()[0]
     recipe = replace(
         TINY,

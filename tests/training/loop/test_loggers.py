@@ -34,7 +34,7 @@ def test_a_resumed_run_hides_what_it_had_logged_beyond_its_checkpoint(tmp_path):
     (resumed,) = opened("tensorboard", folder=tmp_path, step=12)
     resumed.log({"val_top1": 0.5}, 18)
     resumed.close()
-    # The row of the checkpoint itself is logged anew by the loop.
+    # The loop logs the row of the checkpoint again.
     assert curve(tmp_path, "val_top1") == [(6, pytest.approx(0.06)), (18, 0.5)]
 
 

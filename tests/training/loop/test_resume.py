@@ -12,26 +12,27 @@ import torch
 
 from models.bundle.bundle import WEIGHTS, Bundle
 from models.common.errors import HalftoneError
+from tests import commands
 from tests.servers import ROOT
 from tests.training.memory import crops
-from tests.training.runs import STATEFUL, TINY, run, timeless
+from tests.training.runs import STATEFUL, TINY, config, run, timeless
 from training.config.recipe import Optimisation
 from training.config.train import TrainConfig
 from training.loop.checkpoints import LOCK, RunFolder
-from training.loop.resume import requested
+from training.loop.resume import request_with, resolve
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 SLOW = (
     "--data", "training/sample", "--model", "mobilenetv3_small", "--weights", "random", "--size", "32", "--limit", "40",
-    "--batch", "4", "--epochs", "3", "--amp", "off", "--device", "cpu", "--workers", "1", "--recipe", "quick",
+    "--batch", "4", "--epochs", "3", "--amp", "off", "--device", "cpu", "--recipe", "quick",
     "--freeze", "full",
 )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The undisturbed run."""
+    """The uninterrupted run."""
     return run(tmp_path_factory.mktemp("whole") / "photos")
 
 
@@ -60,7 +61,7 @@ def assert_equal(one, two):
 
 
 def stopped_after(monkeypatch, output, saves, **options):
-    """A run that ends, as if killed, when so many checkpoints are written."""
+    """Start a run that ends, as if killed, after this number of checkpoints."""
     save_last, count = RunFolder.save_last, 0
 
     def save(folder, name, state, resume, **options):
@@ -81,7 +82,7 @@ def checkpoints(output):
 
 
 @pytest.mark.timeout(900)
-def test_a_run_killed_at_random_moments_ends_as_if_it_had_not_been(tmp_path):
+def test_a_run_killed_at_random_moments_ends_with_the_same_weights(tmp_path):
     script = Path(__file__).parents[1] / "runs.py"
     result = subprocess.run(
         [sys.executable, script, "kill", tmp_path, "5", "0"], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True,
@@ -92,27 +93,27 @@ def test_a_run_killed_at_random_moments_ends_as_if_it_had_not_been(tmp_path):
 
 
 def interrupted(output, number):
-    """The command's end when it gets the signal after its first checkpoint."""
-    process = command(*SLOW, "--output", output, "--checkpoint-minutes", "0")
+    """Send the signal to the command after its first checkpoint; check its end."""
+    process = command(*SLOW, "--workers", "1", "--output", output, "--checkpoint-minutes", "0")
     while not checkpoints(output) and process.poll() is None:
         time.sleep(0.02)
-    # To the whole group, as a terminal does: loader processes must leave the answer to the training process.
+    # To the whole group, as a terminal does: only the training process must handle the signal.
     os.killpg(process.pid, number)
     code, _, err = finished(process)
     assert code == 130, err
-    assert err == f"stopped and saved: go on with `python -m training --output {output} --resume`\n"
+    assert err == f"stopped and saved: continue with `python -m training --output {output} --resume`\n"
     assert len(checkpoints(output)) == 1
 
 
 @pytest.mark.timeout(900)
-def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
+def test_ctrl_c_saves_and_names_the_command_to_resume(tmp_path):
     output = tmp_path / "photos"
     interrupted(output, signal.SIGINT)
-    code, out, err = finished(command("--output", output, "--resume", "--workers", "0"))
-    assert code == 0, err
-    assert "going on after " in out
-    code, _, err = finished(command(*SLOW, "--output", tmp_path / "whole"))
-    assert code == 0, err
+    resumed = commands.run("training", "--output", output, "--resume", "--workers", "0")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resuming after " in resumed.stdout
+    whole = commands.run("training", *SLOW, "--workers", "0", "--output", tmp_path / "whole")
+    assert whole.returncode == 0, whole.stderr
     assert_equal(Bundle.open(output), Bundle.open(tmp_path / "whole"))
     assert [path.name for path in RunFolder(output).path.iterdir()] == ["tensorboard"]
 
@@ -123,26 +124,26 @@ def test_termination_saves_too(tmp_path):
 
 # The sixth is the last step of the first epoch, the seventh its end.
 @pytest.mark.parametrize("saves", [1, 6, 7])
-def test_a_stopped_run_goes_on_when_its_command_is_repeated(tmp_path, monkeypatch, whole, saves):
+def test_a_repeated_command_continues_a_stopped_run(tmp_path, monkeypatch, whole, saves):
     stopped_after(monkeypatch, tmp_path / "photos", saves)
     assert_equal(run(tmp_path / "photos"), whole)
 
 
-def test_changed_settings_are_refused_with_both_ways_on(tmp_path, monkeypatch):
+def test_changed_settings_are_refused_with_both_ways_to_continue(tmp_path, monkeypatch):
     output = tmp_path / "photos"
     stopped_after(monkeypatch, output, 2)
     with pytest.raises(HalftoneError) as caught:
         run(output, replace(TINY, batch=16))
     assert str(caught.value) == (
-        f"an unfinished run of {output} was started with other settings (batch: 8, now 16): go on with it by `python "
-        f"-m training --output {output} --resume`, or throw it away with --restart"
+        f"an unfinished run of {output} was started with other settings (batch: 8, now 16): continue it with "
+        f"`python -m training --output {output} --resume`, or discard it with --restart"
     )
     with pytest.raises(HalftoneError, match=r"data\.train: 48, now 40"):
         run(output, data=crops(train=40))
     assert checkpoints(output) == ["last-00000-000000002"]
 
 
-def test_restart_begins_anew(tmp_path, monkeypatch, whole):
+def test_restart_discards_the_unfinished_run(tmp_path, monkeypatch, whole):
     output = tmp_path / "photos"
     stopped_after(monkeypatch, output, 3, seed=5)
     assert_equal(run(output, restart=True), whole)
@@ -157,13 +158,25 @@ def test_a_run_killed_between_its_bundle_and_the_removal_of_its_checkpoints(tmp_
     again = run(output)
     assert made.keys() == weights(again).keys()
     assert not RunFolder(output).path.exists()
-    with pytest.raises(HalftoneError, match="holds something already"):
+    with pytest.raises(HalftoneError, match="is not empty: remove it to train again"):
         run(output)
+
+
+def test_only_the_main_process_of_several_refuses_the_output_and_records_the_lineage(tmp_path, monkeypatch):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "something").touch()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert request_with(config(tmp_path / "photos"), crops()).lineage == {}
+    monkeypatch.setenv("RANK", "0")
+    assert request_with(config(tmp_path / "new"), crops()).lineage["data"]["train"] == 48
+    with pytest.raises(HalftoneError, match="photos is not empty: remove it to train again"):
+        request_with(config(tmp_path / "photos"), crops())
 
 
 def test_there_must_be_something_to_resume(tmp_path):
     with pytest.raises(HalftoneError) as caught:
-        requested(TrainConfig(output=tmp_path / "nothing", resume=True))
+        resolve(TrainConfig(output=tmp_path / "nothing", resume=True))
     assert str(caught.value) == (
         f"{tmp_path / 'nothing'} has no unfinished run to resume: start one with --data and --model"
     )
@@ -183,14 +196,14 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path, monkeypatch, whole
         with pytest.raises(HalftoneError) as caught:
             run(output, minutes=0.0)
     assert str(caught.value) == (
-        f"the disk is full: no checkpoint could be saved in {RunFolder(output).path}; the checkpoint before it is "
+        f"the disk is full: no checkpoint could be saved in {RunFolder(output).path}; the previous checkpoint is "
         "intact (last-00000-000000002): free some space, then repeat the command"
     )
     assert {path.name for path in RunFolder(output).path.iterdir()} == {"lock", "run.json", "last-00000-000000002"}
     assert_equal(run(output), whole)
 
 
-# A limit on the size of files cuts a write off in its middle, as a full disk does.
+# A limit on the size of files interrupts a write in the middle, as a full disk does.
 LIMITED = """
 import resource, sys
 from pathlib import Path
@@ -209,7 +222,7 @@ def test_a_write_that_is_cut_off_keeps_the_last_good_checkpoint(tmp_path, monkey
         check=False,
     )  # fmt: skip
     assert "writing failed (" in result.stderr
-    assert "the checkpoint before it is intact (last-00000-000000002)" in result.stderr
+    assert "the previous checkpoint is intact (last-00000-000000002)" in result.stderr
     assert checkpoints(output) == ["last-00000-000000002"]
     assert RunFolder(output).load_last() is not None
 
@@ -228,7 +241,7 @@ def test_a_second_process_with_the_same_output_is_refused(tmp_path):
         with pytest.raises(HalftoneError) as caught:
             run(output)
         other.communicate("\n")
-    assert str(caught.value) == f"another process is training {output}: wait for it, or choose another --output"
+    assert str(caught.value) == f"another process is training {output}: wait until it ends, or choose another --output"
     run(output)
 
 
@@ -241,11 +254,11 @@ def test_a_damaged_checkpoint_is_named(tmp_path, monkeypatch, name):
     with pytest.raises(HalftoneError) as caught:
         run(output)
     assert str(caught.value).startswith(f"the checkpoint {damaged} is damaged (")
-    assert str(caught.value).endswith("): start anew with --restart")
+    assert str(caught.value).endswith("): start again with --restart")
 
 
 @pytest.mark.parametrize("model", ["mobilenetv3_small", "vit_ti16"])
-def test_a_loss_that_is_no_number_stops_before_the_weights_are_touched(tmp_path, model):
+def test_a_loss_that_is_not_finite_stops_before_the_weights_are_changed(tmp_path, model):
     output = tmp_path / "photos"
     absurd = replace(TINY, optimisation=Optimisation(optimiser="sgd", head_lr=1e30, clip=None))
     with pytest.raises(HalftoneError) as caught:
@@ -253,15 +266,15 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_are_touched(tmp_path,
     message = str(caught.value)
     assert message.startswith(("the loss is nan in epoch 1, step 2 of 6", "the loss is inf in epoch 1, step 2 of 6"))
     assert (
-        "stopped before the weights were touched; most likely the learning rate is too high: lower --head-lr" in message
+        "stopped before the weights were changed; most likely the learning rate is too high: lower --head-lr" in message
     )
-    assert message.endswith("then start anew with --restart, since changed settings make another run")
+    assert message.endswith("then start again with --restart, because changed settings make another run")
     state, _ = RunFolder(output).load_last()
     assert checkpoints(output) == ["last-00000-000000001"]
     assert all(bool(torch.isfinite(value.float()).all()) for value in state.values())
 
 
-def test_micro_batches_that_are_mixed_stop_it_too(tmp_path):
+def test_a_loss_of_mixed_micro_batches_that_is_not_finite_stops_too(tmp_path):
     optimisation = Optimisation(optimiser="sgd", head_lr=1e30, clip=None, accumulate=2)
     with pytest.raises(HalftoneError, match=r"the loss is (nan|inf) in epoch 1, step 2 .* rate is too high"):
         run(tmp_path / "photos", replace(STATEFUL, optimisation=optimisation), minutes=0.0)
@@ -269,34 +282,38 @@ def test_micro_batches_that_are_mixed_stop_it_too(tmp_path):
     assert all(bool(torch.isfinite(value.float()).all()) for value in state.values())
 
 
-def test_weights_that_are_damaged_already_are_named(tmp_path, whole):
+def test_damaged_initial_weights_are_named(tmp_path, whole):
     good = weights(whole)
     safetensors.torch.save_file(
         good | {"classifier.weight": good["classifier.weight"] * float("nan")}, tmp_path / "bad"
     )
-    with pytest.raises(HalftoneError, match=r"weights hold NaN already \(first classifier.weight\): start from other"):
+    with pytest.raises(
+        HalftoneError, match=r"weights already contain NaN \(first classifier.weight\): start from other"
+    ):
         run(tmp_path / "photos", weights=str(tmp_path / "bad"))
 
 
-def test_best_weights_of_an_epoch_that_is_still_to_come_do_not_replace_the_best_ones(tmp_path):
+def test_best_weights_of_a_later_epoch_do_not_replace_the_best_ones(tmp_path):
     folder = RunFolder(tmp_path / "photos")
     folder.path.mkdir()
     state = {"weight": torch.zeros(2)}
     folder.save_best(2, state)
     folder.save_last("00002-000000000", state, {}, best_epoch=2)
     folder.save_best(3, state)
-    # Killed here, resumed, and a checkpoint comes before the third epoch ends again.
+    # Killed here and resumed: the next checkpoint comes before the third epoch ends again.
     folder.save_last("00002-000000001", state, {}, best_epoch=2)
     assert sorted(path.name for path in folder.path.iterdir()) == ["best-00002", "last-00002-000000001"]
     assert torch.equal(folder.load_best(2)["weight"], state["weight"])
 
 
 def test_settings_can_not_be_changed_by_resuming(tmp_path):
-    with pytest.raises(HalftoneError, match=r"--resume goes on with the settings .* seed, settings can't be changed"):
-        requested(TrainConfig(output=tmp_path / "photos", resume=True, seed=3, settings=TINY))
+    with pytest.raises(
+        HalftoneError, match=r"--resume continues a run with its recorded settings, .* seed, settings can't be"
+    ):
+        resolve(TrainConfig(output=tmp_path / "photos", resume=True, seed=3, settings=TINY))
 
 
-def test_the_curves_hold_the_epoch_that_a_run_goes_on_from(tmp_path, monkeypatch):
+def test_the_curves_have_the_epoch_that_a_run_resumes_from(tmp_path, monkeypatch):
     rows = []
 
     class Rows:
@@ -312,8 +329,8 @@ def test_the_curves_hold_the_epoch_that_a_run_goes_on_from(tmp_path, monkeypatch
     assert rows == [(1, 6), (2, 12)]
 
 
-def test_pictures_that_were_broken_before_a_kill_are_told_after_it(tmp_path, monkeypatch):
+def test_pictures_found_broken_before_a_kill_are_reported_after_it(tmp_path, monkeypatch):
     data = crops(train=48, broken=(5,))
     stopped_after(monkeypatch, tmp_path / "photos", 6, data=data)
-    told = run(tmp_path / "photos", data=data).manifest.training["unreadable"]
-    assert told["train"] == [data.train.name(5)]
+    unreadable = run(tmp_path / "photos", data=data).manifest.training["unreadable"]
+    assert unreadable["train"] == [data.train.name(5)]

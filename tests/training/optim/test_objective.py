@@ -122,58 +122,56 @@ def teacher(tmp_path, monkeypatch):
 def test_a_teacher_sees_its_own_normalisation(teacher):
     same_size = InputSpec(size=32, mean=OURS.mean, std=OURS.std)
     pixels = torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8)
-    answer = load_teacher("teacher", LABELS, same_size, Objective()).answer(Normalise(same_size)(pixels))
+    logits = load_teacher("teacher", LABELS, same_size, Objective()).logits(Normalise(same_size)(pixels))
     with torch.no_grad():
         expected = load_module(teacher)(Normalise(TEACHERS)(pixels))
-    torch.testing.assert_close(answer, expected, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(logits, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_a_teacher_sees_its_own_input_size(teacher):
     pixels = torch.randint(0, 256, (2, 48, 48, 3), dtype=torch.uint8)
-    answer = load_teacher("teacher", LABELS, OURS, Objective()).answer(Normalise(OURS)(pixels))
+    logits = load_teacher("teacher", LABELS, OURS, Objective()).logits(Normalise(OURS)(pixels))
     small = interpolate(Normalise(TEACHERS)(pixels), size=(32, 32), mode="bicubic", antialias=True)
     with torch.no_grad():
         expected = load_module(teacher)(small)
-    torch.testing.assert_close(answer, expected, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(logits, expected, rtol=1e-3, atol=1e-3)
 
 
-def test_a_teacher_does_not_learn(teacher):
+def test_a_teacher_is_not_trained(teacher):
     loaded = load_teacher("teacher", LABELS, OURS, Objective())
     assert not any(parameter.requires_grad for parameter in loaded.module.parameters())
     assert not loaded.module.training
 
 
-ANSWER = torch.randn(6, 3, generator=torch.Generator().manual_seed(4))
+TEACHER_LOGITS = torch.randn(6, 3, generator=torch.Generator().manual_seed(4))
 
 
-def lesson(teacher_share, **options):
+def distilled_loss(teacher_share, **options):
     config = Objective(teacher="teacher", teacher_share=teacher_share, **options)
     targets = Targets(
         smoothing=0.0, teacher=load_teacher("teacher", LABELS, OURS, config), teacher_share=config.teacher_share
     )
-    return targets.loss(LOGITS, TARGETS, ANSWER)
+    return targets.loss(LOGITS, TARGETS, TEACHER_LOGITS)
 
 
 def test_soft_distillation_is_the_scaled_divergence(teacher):
-    theirs, ours = (torch.softmax(values / 2, dim=1) for values in (ANSWER, LOGITS))
+    theirs, ours = (torch.softmax(values / 2, dim=1) for values in (TEACHER_LOGITS, LOGITS))
     divergence = 4 * (theirs * (theirs / ours).log()).sum()
-    torch.testing.assert_close(lesson(1.0, teacher_temperature=2.0), divergence)
+    torch.testing.assert_close(distilled_loss(1.0, teacher_temperature=2.0), divergence)
     labels = label_loss(LOGITS, TARGETS, smoothing=0.0, weights=None)
-    torch.testing.assert_close(lesson(0.25, teacher_temperature=2.0), 0.75 * labels + 0.25 * divergence)
+    torch.testing.assert_close(distilled_loss(0.25, teacher_temperature=2.0), 0.75 * labels + 0.25 * divergence)
 
 
 def test_hard_distillation_takes_the_teacher_s_decisions_for_labels(teacher):
-    decided = label_loss(LOGITS, ANSWER.argmax(dim=1), smoothing=0.0, weights=None)
-    torch.testing.assert_close(lesson(1.0, distillation="hard"), decided)
+    decided = label_loss(LOGITS, TEACHER_LOGITS.argmax(dim=1), smoothing=0.0, weights=None)
+    torch.testing.assert_close(distilled_loss(1.0, distillation="hard"), decided)
     torch.testing.assert_close(
-        lesson(0.0, distillation="hard"), label_loss(LOGITS, TARGETS, smoothing=0.0, weights=None)
+        distilled_loss(0.0, distillation="hard"), label_loss(LOGITS, TARGETS, smoothing=0.0, weights=None)
     )
 
 
 def test_a_teacher_of_other_classes_is_refused(teacher):
-    with pytest.raises(
-        HalftoneError, match=r"--teacher teacher knows the classes cat, dog, emu.*, and the data has ant"
-    ):
+    with pytest.raises(HalftoneError, match=r"--teacher teacher has the classes cat, dog, emu.*, and the data has ant"):
         load_teacher("teacher", ("ant", "bee"), OURS, Objective())
-    with pytest.raises(HalftoneError, match="nobody"):
-        load_teacher("nobody", LABELS, OURS, Objective())
+    with pytest.raises(HalftoneError, match="missing"):
+        load_teacher("missing", LABELS, OURS, Objective())

@@ -9,8 +9,8 @@ from training.optim.precision import precision
 CPU = torch.device("cpu")
 
 
-def chosen(amp, name="resnet18", *, device=CPU, backbone_learns=True):
-    return precision(amp, build(architecture(name), classes=2), device, backbone_learns=backbone_learns)
+def chosen(amp, name="resnet18", *, device=CPU, backbone_trained=True):
+    return precision(amp, build(architecture(name), classes=2), device, backbone_trained=backbone_trained)
 
 
 @pytest.fixture(params=[True, False], ids=["bf16 instructions", "none"])
@@ -19,12 +19,12 @@ def has_bf16(request, monkeypatch):
     return request.param
 
 
-def test_auto_on_a_cpu_takes_bf16_where_it_pays(has_bf16):
+def test_auto_on_a_cpu_chooses_bf16_if_it_is_faster(has_bf16):
     fast = torch.bfloat16 if has_bf16 else torch.float32
     assert chosen("auto", "resnet18").dtype == fast
     assert chosen("auto", "vit_ti16").dtype == fast
     assert chosen("auto", "mobilenetv3_small").dtype == torch.float32
-    assert chosen("auto", "mobilenetv3_small", backbone_learns=False).dtype == fast
+    assert chosen("auto", "mobilenetv3_small", backbone_trained=False).dtype == fast
 
 
 @pytest.mark.parametrize(("has_bf16", "dtype"), [(True, torch.bfloat16), (False, torch.float16)])
@@ -48,7 +48,7 @@ def test_convolutions_are_laid_out_channels_last_and_transformers_are_not():
     assert chosen("off").memory_format == torch.channels_last
     assert chosen("off", "vit_ti16").memory_format == torch.contiguous_format
     module = build(architecture("resnet18"), classes=2)
-    placed = precision("off", module, CPU, backbone_learns=True).place(module)
+    placed = precision("off", module, CPU, backbone_trained=True).place(module)
     assert placed.layer1[0].conv1.weight.is_contiguous(memory_format=torch.channels_last)
 
 

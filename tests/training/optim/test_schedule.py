@@ -50,7 +50,7 @@ def test_cosine_goes_from_the_peak_to_the_least_share():
     assert rates[33] == pytest.approx(0.05 + 0.95 * (1 + math.cos(math.pi * 33 / 99)) / 2)
 
 
-def test_restarts_begin_anew_after_ever_longer_cycles():
+def test_restarts_return_to_the_peak_after_ever_longer_cycles():
     rates = curve(epochs=14, schedule="restarts", restart_epochs=2, restart_growth=2.0)
     assert [step for step, rate in enumerate(rates) if rate == 1.0] == [0, 20, 60]
     assert all(later < earlier for earlier, later in pairwise(rates[20:60]))

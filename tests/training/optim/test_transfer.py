@@ -47,7 +47,7 @@ def test_random_weights_are_not_frozen(freeze):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(("freeze", "lowest"), [("head", HEAD), ("late", 2), ("full", 0)])
-def test_what_learns_by_strategy(name, freeze, lowest):
+def test_trained_layers_by_strategy(name, freeze, lowest):
     entry, module = network(name)
     layers(name, freeze=freeze).apply(module, 0)
     expected = {each for each, _ in module.named_parameters() if stage_of(entry, each) >= lowest}
@@ -57,22 +57,22 @@ def test_what_learns_by_strategy(name, freeze, lowest):
     assert (len(expected) == len(list(module.parameters()))) == (freeze == "full")
 
 
-def test_gradual_unfreezing_opens_a_stage_at_a_time():
+def test_gradual_unfreezing_unfreezes_one_stage_at_a_time():
     _, module = network("resnet18")
     gradual = layers(freeze="head", unfreeze_every=2)
-    opened = []
+    trained = []
     for epoch in range(10):
         gradual.apply(module, epoch)
-        opened.append(len({name.split(".")[0] for name in learning(module)}))
+        trained.append(len({name.split(".")[0] for name in learning(module)}))
     # fc, then layer4, layer3, layer2, and at last layer1 with conv1 and bn1.
-    assert opened == [1, 1, 2, 2, 3, 3, 4, 4, 7, 7]
-    assert layers(freeze="late").learning_from(100) == 2
+    assert trained == [1, 1, 2, 2, 3, 3, 4, 4, 7, 7]
+    assert layers(freeze="late").lowest_trained(100) == 2
 
 
 def step(module, freezing_, images, **optimisation):
     config = Optimisation(head_lr=0.1, backbone_lr=0.1, **optimisation)
     groups = parameter_groups(module, freezing_.network, config, Transfer(), pretrained=True)
-    how = precision("off", module, torch.device("cpu"), backbone_learns=True)
+    how = precision("off", module, torch.device("cpu"), backbone_trained=True)
     learner = Learner(module, freezing_, build_optimiser(groups, config), how, config, world=World())
     learner.begin_epoch(0)
     learner.forward(images).square().sum().backward()
@@ -131,7 +131,7 @@ def test_a_step_changes_nothing_that_is_frozen_not_even_statistics(name):
     }
 
 
-def test_statistics_follow_where_layers_learn_unless_they_are_kept():
+def test_trained_layers_update_their_statistics_unless_norms_are_frozen():
     images = torch.randn(4, 3, 64, 64)
     entry, module = network("resnet18")
     late = changed(module, lambda: step(module, layers(freeze="late"), images))
@@ -142,7 +142,7 @@ def test_statistics_follow_where_layers_learn_unless_they_are_kept():
     assert not [name for name in kept if "running" in name or "num_batches" in name]
 
 
-def test_frozen_layers_answer_as_in_evaluation():
+def test_frozen_layers_are_in_evaluation_mode():
     _, module = network("vit_ti16", drop_path_rate=0.9, img_size=32)
     frozen = layers("vit_ti16", freeze="head")
     frozen.train_mode(module, 0)
@@ -193,7 +193,7 @@ def test_weight_decay_spares_norms_biases_and_embeddings(name):
     assert sum(len(group["params"]) for group in all_groups) == len(found)
 
 
-def test_head_and_backbone_have_rates_of_their_own():
+def test_head_and_backbone_have_separate_rates():
     found, _, _ = groups(head_lr=1e-2, backbone_lr=1e-4)
     rates = [found[name]["peak_lr"] for name in ("head.weight", "blocks.11.attn.qkv.weight", "blocks.0.norm1.weight")]
     assert rates == pytest.approx([1e-2, 1e-4, 1e-5])

@@ -1,4 +1,4 @@
-"""A CSV file of pictures: the columns `path` and `label`, and perhaps `split` (train or val)."""
+"""CSV files of labelled images: columns `path` and `label`, optionally `split` (train or val)."""
 
 from __future__ import annotations
 
@@ -30,24 +30,23 @@ class _Row:
 
 
 def load_table(file: Path, *, val_share: float, seed: int) -> Data:
-    """The pictures that a CSV file lists.
+    """Load the images listed in a CSV file.
 
-    Paths are relative to the file's folder, or absolute. Every label is a class; classes are ordered by name. Rows of
-    the split `val`, `validation` or `test` are held out (the first of these that occurs; rows of the
-    others are left out).
+    Paths are relative to the file's folder, or absolute. Every label is a class; classes are sorted by name. The first
+    of `val`, `validation` and `test` that occurs in the column `split` is held out; rows of the other two are ignored.
 
     Args:
-        file: UTF-8 text with a header line; comma, semicolon or tab.
-        val_share: share held out of every class where there is no column `split`.
+        file: UTF-8 text with a header line; the separator is a comma, semicolon or tab.
+        val_share: share of every class to hold out if there is no column `split`.
         seed: of that split.
 
     Raises:
-        HalftoneError: the file can't be used; the message names the line and what to do.
+        HalftoneError: the file can't be used; the message names the line and the fix.
     """
     rows = _without_repeats(file, _read(file))
     labels = tuple(sorted({row.label for row in rows}))
     if len(labels) < 2:
-        raise HalftoneError(f"{file} has one class only, {labels[0]!r}: add rows of another label")
+        raise HalftoneError(f"{file} has only one class, {labels[0]!r}: add rows of another label")
     check_distinct(labels, where=str(file))
     _check_labels(file, rows)
     _check_files(file, rows)
@@ -58,15 +57,15 @@ def load_table(file: Path, *, val_share: float, seed: int) -> Data:
         paths=[row.path for row in rows],
     )
     if not any(row.split for row in rows):
-        learn, judge = stratified_split(everything, val_share=val_share, seed=seed)
-        how = f"{val_share:.0%} of every class held out (seed {seed})"
+        train, val = stratified_split(everything, val_share=val_share, seed=seed)
+        split = f"{val_share:.0%} of every class held out (seed {seed})"
     else:
-        learn, judge = _by_column(file, rows, everything)
-        how = "split by its column"
+        train, val = _by_column(file, rows, everything)
+        split = "split by its column"
     return Data(
-        train=SelectedPictures(everything, learn),
-        val=SelectedPictures(everything, judge),
-        description=f"table {file.name}: {how}",
+        train=SelectedPictures(everything, train),
+        val=SelectedPictures(everything, val),
+        description=f"table {file.name}: {split}",
         own_split=any(row.split for row in rows),
     )
 
@@ -78,7 +77,7 @@ def _read(file: Path) -> list[_Row]:
         raise HalftoneError(f"--data {file} can't be read ({error.strerror}): name a CSV file with {COLUMNS}") from None
     except UnicodeDecodeError:
         raise HalftoneError(f"{file} is not UTF-8 text: save it as CSV UTF-8") from None
-    # Lines end as csv takes them, not at every separator that Unicode knows.
+    # Lines end as in the csv module, not at every line separator of Unicode.
     head = io.StringIO(text, newline="").readline().rstrip("\r\n")
     delimiter = next((mark for mark in (",", ";", "\t") if mark in head), ",")
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
@@ -86,18 +85,18 @@ def _read(file: Path) -> list[_Row]:
         rows = list(_rows(file, head, reader))
     except csv.Error as error:
         raise HalftoneError(
-            f"{file}, line {reader.reader.line_num}: this is no CSV ({error}): look for a quotation mark too many here "
-            "or above"
+            f"{file}, line {reader.reader.line_num}: this is not CSV ({error}): look for an unmatched quotation "
+            "mark, here or above"
         ) from None
     if not rows:
-        raise HalftoneError(f"{file} has a header but no rows: list one picture a line")
+        raise HalftoneError(f"{file} has a header but no rows: list one picture per line")
     return rows
 
 
 def _rows(file: Path, head: str, reader: csv.DictReader[str]) -> Iterator[_Row]:
     columns = {str(name).strip().lower(): name for name in reader.fieldnames or ()}
     if not {"path", "label"} <= columns.keys():
-        raise HalftoneError(f"{file} begins with {head[:80]!r}: its first line must name the columns, {COLUMNS}")
+        raise HalftoneError(f"{file} starts with {head[:80]!r}, but its first line must name the columns, {COLUMNS}")
     for values in reader:
         yield _row(file, reader.line_num, values, columns)
 
@@ -107,26 +106,26 @@ def _row(file: Path, line: int, values: dict[str, str | None], columns: dict[str
     if not path or not label:
         raise HalftoneError(f"{file}, line {line}: the {'path' if not path else 'label'} is missing")
     if "\0" in path:
-        raise HalftoneError(f"{file}, line {line}: the path {path!r} holds a zero byte: correct it")
+        raise HalftoneError(f"{file}, line {line}: the path {path!r} contains a zero byte: correct it")
     if "split" in columns and split.lower() not in ("train", *HELD_OUT):
-        raise HalftoneError(f"{file}, line {line}: the split is {split!r}, and must be train, val or test")
+        raise HalftoneError(f"{file}, line {line}: the split is {split!r}, but must be train, val or test")
     return _Row(line=line, path=path, label=label, split=split.lower())
 
 
 def _without_repeats(file: Path, rows: list[_Row]) -> list[_Row]:
     first: dict[str, _Row] = {}
     for row in rows:
-        # One picture may be spelled in many ways: cat.png, ./cat.png, an absolute path, a link.
+        # One image can have several paths: cat.png, ./cat.png, an absolute path, a link.
         other = first.setdefault(os.path.realpath(file.parent / row.path), row)
         if other.label != row.label:
             raise HalftoneError(
                 f"{file}, lines {other.line} and {row.line}: {row.path} is labelled {other.label!r} and {row.label!r}, "
-                "and a picture has one class: remove one of the lines"
+                "but a picture has one class: remove one of the lines"
             )
         if other.split != row.split:
             raise HalftoneError(
                 f"{file}, lines {other.line} and {row.line}: {row.path} is in both {other.split} and {row.split}, "
-                "which would make the accuracy worthless: remove one of the lines"
+                "which makes the accuracy meaningless: remove one of the lines"
             )
     return list(first.values())
 
@@ -135,8 +134,8 @@ def _check_labels(file: Path, rows: list[_Row]) -> None:
     for row in {row.label: row for row in reversed(rows)}.values():
         if fault := fault_as_folder(row.label):
             raise HalftoneError(
-                f"{file}, line {row.line}: the label {row.label!r} can't be the name of a class folder, since {fault}: "
-                "name the class otherwise"
+                f"{file}, line {row.line}: the label {row.label!r} can't be the name of a class folder, because "
+                f"{fault}: rename the class"
             )
 
 

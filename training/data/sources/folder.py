@@ -1,4 +1,4 @@
-"""A folder of class folders; with `train/` beside `val/`, `validation/` or `test/`, or undivided and then split."""
+"""Folders of class folders, either in `train/` and a held-out folder, or undivided and then split."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from training.data.subsets import SelectedPictures
 
 TRAIN = "train"
 
-# Names under which other tools put pictures aside: taken for classes they would be learnt as such.
+# Names of other tools for parts of the data, which must not be mistaken for classes.
 LOOKALIKES = frozenset({"training", "valid", "dev", "testing", "eval", "evaluation", "holdout"})
 PARTS = LOOKALIKES | {TRAIN, *HELD_OUT}
 
@@ -27,24 +27,22 @@ OTHER_PICTURES = frozenset({".bmp", ".gif", ".tif", ".tiff", ".heic", ".heif", "
 
 
 def load_folder(folder: Path, *, val_share: float, seed: int) -> Data:
-    """The pictures of a folder.
+    """Load the images of a folder.
 
-    Links are followed. Names that start with a dot, and files that are no JPEG, PNG or WebP by their suffix, are left
-    out. Where both `val/` and `test/` exist, `val/` is taken and `test/` left alone.
+    Links are followed. Hidden entries and files without the suffix of a JPEG, PNG or WebP file are ignored. The first
+    of `val/`, `validation/` and `test/` that exists is held out; the other two are ignored.
 
     Args:
-        folder: the place.
-        val_share: share held out of every class where there is no held-out folder.
+        folder: the folder.
+        val_share: share of every class to hold out if there is no held-out folder.
         seed: of that split.
 
     Raises:
-        HalftoneError: the folder can't be used; the message says why and what to do.
+        HalftoneError: the folder can't be used; the message names the cause and the fix.
     """
     if not folder.is_dir():
-        what = "is a file" if folder.exists() else "does not exist"
-        raise HalftoneError(
-            f"--data {folder} {what}: name a folder that holds one folder of pictures per class, or a .csv"
-        )
+        fault = "is a file" if folder.exists() else "does not exist"
+        raise HalftoneError(f"--data {folder} {fault}: name a folder with one folder of pictures per class, or a .csv")
     names = {entry.name for entry in _entries(folder) if entry.is_dir()}
     held_out = next((name for name in HELD_OUT if name in names), None)
     _check_parts(folder, names, held_out)
@@ -68,10 +66,10 @@ def _two_parts(folder: Path, train: list[_Class], val: list[_Class], held_out: s
     unknown = sorted(found - known)
     if unknown:
         near = [name for name in sorted(known) if folded(name) == folded(unknown[0])]
-        hint = f"is it {near[0]!r}, written otherwise? " if near else ""
+        hint = f"is it {near[0]!r} in another spelling? " if near else ""
         raise HalftoneError(
-            f"{folder / held_out} has the class {unknown[0]!r}, which {folder / TRAIN} does not have: {hint}name the "
-            "class folders alike in both"
+            f"{folder / held_out} has the class {unknown[0]!r}, which {folder / TRAIN} does not have: {hint}use the "
+            "same names for the class folders in both"
         )
     missing = sorted(known - found)
     return Data(
@@ -79,9 +77,9 @@ def _two_parts(folder: Path, train: list[_Class], val: list[_Class], held_out: s
         val=_pictures(
             [next((v for v in val if v.name == t.name), _Class(name=t.name)) for t in train], folder / held_out
         ),
-        description=f"folder {folder.name}: {TRAIN}/ to learn from, {held_out}/ to judge by",
+        description=f"folder {folder.name}: {TRAIN}/ and {held_out}/",
         own_split=True,
-        warnings=(f"{held_out}/ has no pictures of {', '.join(missing)}: nothing is known about them",)
+        warnings=(f"{held_out}/ has no pictures of {', '.join(missing)}, so they can't be validated",)
         if missing
         else (),
     )
@@ -89,14 +87,14 @@ def _two_parts(folder: Path, train: list[_Class], val: list[_Class], held_out: s
 
 def _split(classes: list[_Class], folder: Path, val_share: float, seed: int) -> Data:
     everything = _pictures(classes, folder)
-    learn, judge = stratified_split(everything, val_share=val_share, seed=seed)
-    lone = [item.name for item in classes if len(item.paths) == 1]
+    train, val = stratified_split(everything, val_share=val_share, seed=seed)
+    single = [item.name for item in classes if len(item.paths) == 1]
     return Data(
-        train=SelectedPictures(everything, learn),
-        val=SelectedPictures(everything, judge),
+        train=SelectedPictures(everything, train),
+        val=SelectedPictures(everything, val),
         description=f"folder {folder.name}: {val_share:.0%} of every class held out (seed {seed})",
         own_split=False,
-        warnings=(f"one picture only of {', '.join(lone)}: none of it is held out",) if lone else (),
+        warnings=(f"only one picture of {', '.join(single)}: none is held out",) if single else (),
     )
 
 
@@ -110,7 +108,7 @@ def _pictures(classes: list[_Class], root: Path) -> FilePictures:
 
 
 def _check_parts(folder: Path, names: set[str], held_out: str | None) -> None:
-    """Refuse parts under names that are not known: they would be left alone, or learnt as classes."""
+    """Refuse parts with unknown names, which would be ignored or mistaken for classes."""
     parts = sorted(name for name in names if folded(name) in PARTS)
     if TRAIN in names:
         if held_out is None and parts != [TRAIN]:
@@ -121,10 +119,12 @@ def _check_parts(folder: Path, names: set[str], held_out: str | None) -> None:
     elif parts and len(parts) == len(names) and not set(parts) <= set(HELD_OUT):
         raise HalftoneError(
             f"{folder} has {' and '.join(f'{name}/' for name in parts)}, which look like parts of the data rather than "
-            f"classes: name the one to learn from {TRAIN} and the one to judge by val, in small letters"
+            f"classes: rename the training part to {TRAIN} and the validation part to val, in lower case"
         )
     elif held_out is not None:
-        raise HalftoneError(f"{folder} has {held_out}/ but no {TRAIN}/: put the pictures to learn from there, by class")
+        raise HalftoneError(
+            f"{folder} has {held_out}/ but no {TRAIN}/: put the training pictures into {TRAIN}/, by class"
+        )
 
 
 def _read_classes(root: Path, *, classes_needed: int = 2) -> list[_Class]:
@@ -139,27 +139,24 @@ def _read_classes(root: Path, *, classes_needed: int = 2) -> list[_Class]:
             raise HalftoneError(_empty_class(root / item.name))
     if len(classes) < classes_needed:
         inner = " or, if its folders are the classes, name it with --data" if _has_folders(root / folders[0]) else ""
-        raise HalftoneError(
-            f"{root} has one class only, {folders[0]!r}, and there is nothing to tell apart: add a folder for each "
-            f"other class{inner}"
-        )
+        raise HalftoneError(f"{root} has only one class, {folders[0]!r}: add a folder for each other class{inner}")
     return classes
 
 
 def _check_names(root: Path, folders: list[str]) -> None:
     for name in folders:
         if name != os.fsencode(name).decode(errors="backslashreplace"):
-            raise HalftoneError(f"a class folder in {root} has a name that is no UTF-8 text: rename it")
+            raise HalftoneError(f"a class folder in {root} has a name that is not UTF-8 text: rename it")
     check_distinct(folders, where=f"the folder {root}")
 
 
 def _walk(root: Path, below: str, *, seen: tuple[tuple[int, int], ...]) -> Iterator[str]:
-    """Paths of the pictures below `root / below`, relative to `root`."""
+    """Yield the paths of the images below `root / below`, relative to `root`."""
     folder = root / below
     status = folder.stat()
     place = (status.st_dev, status.st_ino)
     if place in seen:
-        raise HalftoneError(f"{folder} is a link to a folder that it lies in, a loop without end: remove the link")
+        raise HalftoneError(f"{folder} is a link to one of its parent folders, an endless loop: remove the link")
     for entry in _entries(folder):
         path = f"{below}/{entry.name}"
         if entry.is_dir():
@@ -169,13 +166,13 @@ def _walk(root: Path, below: str, *, seen: tuple[tuple[int, int], ...]) -> Itera
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What the folder holds, by name, but for hidden entries."""
+    """Return the entries of the folder that are not hidden, sorted by name."""
     try:
         with os.scandir(folder) as entries:
             return sorted((e for e in entries if not e.name.startswith(".")), key=lambda entry: entry.name)
     except OSError as error:
         raise HalftoneError(
-            f"the folder {folder} can't be read ({error.strerror}): mend it, for instance with `chmod u+rx`"
+            f"the folder {folder} can't be read ({error.strerror}): allow it with `chmod u+rx`"
         ) from None
 
 
@@ -187,17 +184,15 @@ def _no_classes(root: Path, entries: list[os.DirEntry[str]]) -> str:
     loose = sum(Path(entry.name).suffix.lower() in SUFFIXES for entry in entries)
     if loose:
         return (
-            f"{root} holds {loose} pictures but no class folders: put the pictures into one folder per class, or list "
+            f"{root} has {loose} pictures but no class folders: put the pictures into one folder per class, or list "
             "them in a CSV file with the columns path,label"
         )
-    return f"{root} is empty of class folders: it must hold one folder of JPEG, PNG or WebP files per class"
+    return f"{root} has no class folders: it must contain one folder of JPEG, PNG or WebP files per class"
 
 
 def _empty_class(folder: Path) -> str:
     others = Counter(path.suffix.lower() for path in folder.rglob("*") if path.suffix.lower() in OTHER_PICTURES)
     if others:
         suffix, count = others.most_common(1)[0]
-        return (
-            f"the class folder {folder} holds {count} {suffix} files, which are not read: convert them to JPEG or PNG"
-        )
+        return f"the class folder {folder} has {count} {suffix} files, which are not read: convert them to JPEG or PNG"
     return f"the class folder {folder} has no pictures: add JPEG, PNG or WebP files, or remove the folder"

@@ -1,4 +1,4 @@
-"""The IDX files of MNIST and its successors (http://yann.lecun.com/exdb/mnist), plain or gzipped."""
+"""Reader of IDX files, the format of MNIST and its successors (http://yann.lecun.com/exdb/mnist), plain or gzipped."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from training.data.sources.torchvision_download import cache_folder, class_names
 
 DEBIAN = Path("/usr/share/datasets")
 IDX_SETS = {"MNIST": "mnist", "FashionMNIST": "fashion-mnist", "KMNIST": "kmnist"}
-"""Name in torchvision to folder in Debian."""
+"""Name in torchvision to folder of Debian's package."""
 
 UINT8 = 0x08
 
 
 def read_idx(path: Path) -> npt.NDArray[np.uint8]:
-    """The array in an IDX file of unsigned bytes.
+    """Return the array of an IDX file of unsigned bytes.
 
     Args:
         path: ends in `.gz` if gzipped.
 
     Raises:
-        HalftoneError: the file is damaged, or not of that format.
+        HalftoneError: the file is damaged, or has another format.
     """
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
@@ -41,21 +41,21 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
     shape = [int.from_bytes(data[start : start + 4], "big") for start in range(4, header, 4)]
     if len(data) - header != math.prod(shape):
         raise HalftoneError(
-            f"{path} is cut short: its header announces {math.prod(shape)} bytes and {len(data) - header} follow: "
+            f"{path} is truncated: its header announces {math.prod(shape)} bytes, but {len(data) - header} follow: "
             "install or download it again"
         )
     return np.frombuffer(data, dtype=np.uint8, offset=header).reshape(shape)
 
 
 def load_idx_set(name: str, root: Path | None) -> Data:
-    """Load MNIST or one of its successors, judged by its test part.
+    """Load MNIST or one of its successors, with its test part for validation.
 
     Args:
-        name: of IDX_SETS.
-        root: folder of the files; by default Debian's package, else the cache.
+        name: a key of IDX_SETS.
+        root: folder of the files; default: Debian's package, else the cache.
 
     Raises:
-        HalftoneError: the files are damaged, don't belong together, or are neither there nor to be had.
+        HalftoneError: the files are damaged, don't belong together, or are missing and can't be downloaded.
     """
     roots = [root] if root else [DEBIAN / IDX_SETS[name], cache_folder()]
     folder = _idx_folder(name, roots) or _download_idx(name, root or cache_folder())
@@ -63,7 +63,7 @@ def load_idx_set(name: str, root: Path | None) -> Data:
     return Data(
         train=train,
         val=val,
-        description=f"torchvision {name}: {len(train):,} training pictures, judged by the {len(val):,} test pictures",
+        description=f"torchvision {name}: {len(train):,} training pictures, validation on {len(val):,} test pictures",
         own_split=True,
     )
 
@@ -78,7 +78,7 @@ def _idx_file(folder: Path, stem: str) -> Path | None:
 
 
 def _download_idx(name: str, root: Path) -> Path:
-    construct(name, root, {"train": True}, what=f"install Debian's dataset-{IDX_SETS[name]}")
+    construct(name, root, {"train": True}, advice=f"install Debian's dataset-{IDX_SETS[name]}")
     return root / name / "raw"
 
 
@@ -95,7 +95,7 @@ def _idx_part(name: str, folder: Path, part: str) -> ArrayPictures:
 def _idx_array(folder: Path, stem: str) -> Any:
     path = _idx_file(folder, stem)
     if path is None:
-        raise HalftoneError(f"{folder} has no {stem}.gz: all four files of the set must lie there")
+        raise HalftoneError(f"{folder} has no {stem}.gz: all four files of the set must be in it")
     return read_idx(path)
 
 

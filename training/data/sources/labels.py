@@ -1,4 +1,4 @@
-"""Class names that a person would take for the same, or that can't be names of folders."""
+"""Checks of class names: confusable names, and names that can't be folders."""
 
 from __future__ import annotations
 
@@ -9,36 +9,32 @@ from models.common.errors import HalftoneError
 
 
 def folded(name: str) -> str:
-    """The name without regard to capitals, spaces around it and ways to encode the same letters."""
+    """Return the name without differences of case, surrounding spaces and Unicode encoding."""
     return unicodedata.normalize("NFKC", name).casefold().strip()
 
 
 def check_distinct(names: Iterable[str], *, where: str) -> None:
-    """Refuse two names that differ only in how they are written.
+    """Refuse two names that differ only in spelling, most likely of one class.
 
     Args:
         names: the class names, each once.
-        where: what has them, for the message, such as `the folder photos`.
+        where: their source for the message, such as `the folder photos`.
 
     Raises:
-        HalftoneError: there are two such names, most likely of one class.
+        HalftoneError: there are two such names.
     """
     seen: dict[str, str] = {}
     for name in names:
         twin = seen.setdefault(folded(name), name)
         if twin != name:
             raise HalftoneError(
-                f"{where} has the classes {twin!r} and {name!r}, which differ in how they are written only: merge "
-                "them, or rename one"
+                f"{where} has the classes {twin!r} and {name!r}, which differ in spelling only: merge them, or rename "
+                "one"
             )
 
 
 def fault_as_folder(name: str) -> str | None:
-    """Why a class can't have a folder of this name, which it gets in samples and beside exports; None if it can.
-
-    Args:
-        name: the class name.
-    """
+    """Return the reason why a class name can't be the name of a folder, as samples and exports need; None if it can."""
     if not name.strip():
         return "it is empty"
     if name.startswith("."):

@@ -1,4 +1,4 @@
-"""Download of torchvision's data sets, and their class names as labels."""
+"""Construction of torchvision's data sets from existing or downloaded files, and their class names as labels."""
 
 from __future__ import annotations
 
@@ -9,33 +9,32 @@ from typing import Any
 from models.common.errors import HalftoneError
 
 PREFIX = "torchvision:"
-"""What `--data` begins with for these sets."""
+"""Prefix of `--data` for these sets."""
 
 
 def cache_folder() -> Path:
-    """Return the folder that downloads go to."""
+    """Return the folder for downloads."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "halftone"
 
 
 def class_names(classes: Any) -> tuple[str, ...]:
-    """Return torchvision's classes as labels that can also be names of folders."""
-    # Labels are also names of folders, in the data that export proves a model on.
+    """Return torchvision's classes as labels, which must be valid folder names for samples and exports."""
     # Imagenette has several names for a class.
     names = (label[0] if isinstance(label, tuple) else label for label in classes)
     return tuple(str(name).replace("/", " or ") for name in names)
 
 
-def construct(name: str, root: Path, arguments: dict[str, Any], *, what: str) -> Any:
-    """Construct a data set from its files, downloaded only if they are not there.
+def construct(name: str, root: Path, arguments: dict[str, Any], *, advice: str) -> Any:
+    """Construct a data set from its files; download them only if they are missing.
 
     Args:
         name: of torchvision's class.
         root: folder of the files.
         arguments: of the constructor.
-        what: advice for the error message.
+        advice: for the error message.
 
     Raises:
-        HalftoneError: the files are not there and can't be downloaded.
+        HalftoneError: the files are missing and can't be downloaded.
     """
     import torchvision
 
@@ -50,6 +49,6 @@ def construct(name: str, root: Path, arguments: dict[str, Any], *, what: str) ->
     # Downloads fail in many ways: URLError, HTTPError, RuntimeError for a wrong checksum, OSError for a full disk.
     except Exception as error:
         raise HalftoneError(
-            f"{name} is not in {root} and can't be downloaded ({type(error).__name__}: {str(error)[:120]}): {what}, or "
-            f"put its files there, or name their folder with {PREFIX}{name}@FOLDER"
+            f"{name} is not in {root} and can't be downloaded ({type(error).__name__}: {str(error)[:120]}): {advice}, "
+            f"or put its files there, or name their folder with {PREFIX}{name}@FOLDER"
         ) from None

@@ -1,7 +1,7 @@
-"""torchvision's data sets by name, such as `torchvision:FashionMNIST`; nothing is downloaded that is there already.
+"""torchvision's data sets by name, such as `torchvision:FashionMNIST`; only missing files are downloaded.
 
-MNIST's family is read from its IDX files, in Debian's packages too. A set with a test part is judged by that; of
-the others some training pictures are held out.
+MNIST and its successors are read from their IDX files, also from Debian's packages. A test part serves for validation;
+without one, some training images are held out.
 """
 
 from __future__ import annotations
@@ -26,16 +26,14 @@ from training.data.subsets import SelectedPictures
 
 @dataclass(frozen=True, kw_only=True)
 class _Parts:
-    """How torchvision's constructor is asked for the two parts."""
+    """Arguments of torchvision's constructor for the two parts."""
 
     train: dict[str, Any]
     val: dict[str, Any] | None = None
 
 
 _BY_FLAG = _Parts(train={"train": True}, val={"train": False})
-
 _BY_SPLIT = _Parts(train={"split": "train"}, val={"split": "test"})
-
 _WITH_VAL = _Parts(train={"split": "train"}, val={"split": "val"})
 
 SETS: dict[str, _Parts] = {
@@ -53,20 +51,19 @@ SETS: dict[str, _Parts] = {
     "EuroSAT": _Parts(train={}),
     "Caltech256": _Parts(train={}),
 }
-
-"""The sets whose two parts are known; MNIST's family is in IDX_SETS."""
+"""Sets with known parts, in addition to IDX_SETS."""
 
 
 def load_torchvision(name: str, *, val_share: float, seed: int) -> Data:
-    """A data set by torchvision's name.
+    """Load a data set by torchvision's name.
 
     Args:
-        name: such as `FashionMNIST`, or `CIFAR10@FOLDER` where FOLDER holds or shall hold the files.
-        val_share: share held out of every class where the set has no test part.
+        name: such as `FashionMNIST`, or `CIFAR10@FOLDER` with the folder for the files.
+        val_share: share of every class to hold out if the set has no test part.
         seed: of that split.
 
     Raises:
-        HalftoneError: no such set, or its files are neither there nor to be had.
+        HalftoneError: no such set, or its files are missing and can't be downloaded.
     """
     name, _, folder = name.partition("@")
     if name in IDX_SETS:
@@ -75,21 +72,21 @@ def load_torchvision(name: str, *, val_share: float, seed: int) -> Data:
         known = [*IDX_SETS, *SETS]
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}? " if near else ""
-        raise HalftoneError(f"no torchvision data set is called {name!r}: {hint}there are {', '.join(known)}")
+        raise HalftoneError(f"no torchvision data set is called {name!r}: {hint}choose one of {', '.join(known)}")
     return _torchvision_set(name, Path(folder).expanduser() if folder else cache_folder(), val_share, seed)
 
 
 def _torchvision_set(name: str, root: Path, val_share: float, seed: int) -> Data:
     parts = SETS[name]
-    hint = "connect to the network once"
-    learn = _wrap(name, construct(name, root, parts.train, what=hint))
+    advice = "connect to the network once"
+    pictures = _wrap(name, construct(name, root, parts.train, advice=advice))
     if parts.val is not None:
-        judge = _wrap(name, construct(name, root, parts.val, what=hint))
-        return Data(train=learn, val=judge, description=f"torchvision {name}: its own parts", own_split=True)
-    mine, held_out = stratified_split(learn, val_share=val_share, seed=seed)
+        val = _wrap(name, construct(name, root, parts.val, advice=advice))
+        return Data(train=pictures, val=val, description=f"torchvision {name}: its own parts", own_split=True)
+    kept, held_out = stratified_split(pictures, val_share=val_share, seed=seed)
     return Data(
-        train=SelectedPictures(learn, mine),
-        val=SelectedPictures(learn, held_out),
+        train=SelectedPictures(pictures, kept),
+        val=SelectedPictures(pictures, held_out),
         description=f"torchvision {name}: {val_share:.0%} of every class held out (seed {seed})",
         own_split=False,
     )
@@ -115,7 +112,7 @@ def _targets(dataset: Any) -> Targets:
 
 
 def _files(dataset: Any) -> Names | None:
-    """The files that the pictures lie in, where the data set keeps their paths."""
+    """Return the paths of the images' files; None if the data set does not keep them."""
     for attribute in ("_samples", "samples", "imgs", "_image_files", "_images"):
         entries = getattr(dataset, attribute, None)
         if entries:
@@ -124,13 +121,13 @@ def _files(dataset: Any) -> Names | None:
 
 
 class TorchvisionPictures:
-    """The pictures of a torchvision data set that lie in files.
+    """Images of a torchvision data set in files.
 
     Args:
         labels: class names by index.
         targets: int64 (N,).
-        dataset: gives (PIL image, class) by index.
-        title: what the pictures are called, before their number.
+        dataset: returns (PIL image, class) by index.
+        title: name of the images, followed by their number.
     """
 
     def __init__(self, *, labels: tuple[str, ...], targets: Targets, dataset: Any, title: str) -> None:
@@ -142,31 +139,31 @@ class TorchvisionPictures:
         return len(self.targets)
 
     def read(self, index: int) -> Pixels:
-        """The picture as serving would see its file; where that is of another format, as torchvision opens it."""
+        """Decode the file as serving does; if serving does not support its format, as torchvision does."""
         try:
             if self._files is not None:
                 return decode(read_file(Path(self._files[index])))
         except (NotAnImageError, UnsupportedFormatError):
             # GTSRB's files are PPM, and some of Oxford-IIIT Pet's are GIF.
             pass
-        return self._opened(index)
+        return self._by_torchvision(index)
 
-    def _opened(self, index: int) -> Pixels:
+    def _by_torchvision(self, index: int) -> Pixels:
         try:
             return upright(self._dataset[index][0])
         except (OSError, SyntaxError, ValueError) as error:
             raise BrokenImageError(f"{self.name(index)} is damaged ({error}): download the set again") from None
 
     def digest(self, index: int) -> bytes:
-        """Of the file's bytes, or of the pixels where the file is not known."""
+        """Return the hash of the file's bytes, or of the pixels if the file is not known."""
         if self._files is not None:
             return content_digest(read_file(Path(self._files[index])))
         return content_digest(self.read(index).tobytes())
 
     def name(self, index: int) -> str:
-        """Title and number."""
+        """Return title and number."""
         return f"{self._title} {range(len(self))[index]}"
 
     def fingerprint(self) -> str:
-        """Over names and classes."""
+        """Return the hash of names and classes."""
         return fingerprint(self)

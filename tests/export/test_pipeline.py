@@ -1,0 +1,69 @@
+"""The export pipeline keeps what is valid, and proves again what serving would refuse."""
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.progress import Progress
+
+from export.benchmark.__main__ import benchmark_model, cells
+from export.parity.record import current, proof, record_name, verdict
+from export.pipeline import make_variants
+from export.variants import runtime_class
+from models.bundle.bundle import WEIGHTS, Bundle
+from tests.commands import run
+from tests.servers import PHOTOS
+
+VARIANT = "openvino-fp32"
+
+
+@pytest.fixture
+def outdated(copied: Bundle) -> Bundle:
+    """The default bundle with a passed record of an older OpenVINO."""
+    record = proof(copied, VARIANT)
+    older = replace(record, runtime=record.runtime | {"version": "2020.1.0"})
+    copied.write(record_name(VARIANT), older.to_json(), made_by="a test", made_from=[WEIGHTS, record.source])
+    return copied
+
+
+def verdicts(bundle: Bundle) -> dict[str, str]:
+    """Return the last column of the table of `export.benchmark`, by variant."""
+    with Progress(disable=True) as progress:
+        result = benchmark_model(bundle, rounds=1, seconds=0.001, progress=progress)
+    return {row[1]: row[-1] for row in cells(result)}
+
+
+def test_a_second_export_changes_nothing(default: Bundle) -> None:
+    before = (default.folder / "manifest.json").read_bytes()
+    environment = os.environ | {"HALFTONE_ARTIFACTS": str(default.folder.parent)}
+
+    result = run("export", "--model", default.manifest.name, env=environment)
+
+    assert (result.returncode, result.stderr) == (0, "")
+    assert (default.folder / "manifest.json").read_bytes() == before
+
+
+def test_a_record_of_another_library_version_is_proved_again(outdated: Bundle, tmp_path: Path) -> None:
+    for label, photo in (("espresso", "coffee.jpg"), ("tiger cat", "cat.jpg"), ("missile", "rocket.jpg")):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        shutil.copy(PHOTOS / photo, tmp_path / "data" / label)
+    others = {name: file for name, file in outdated.manifest.files.items() if name != record_name(VARIANT)}
+    assert current(outdated, VARIANT).verdict == "PASSED"
+    assert verdict(outdated, VARIANT) is None
+
+    make_variants(outdated, data=tmp_path / "data")
+
+    record = proof(outdated, VARIANT)
+    assert record.runtime["version"] == runtime_class("openvino").version()
+    assert record.figures["images"] == 3
+    assert verdict(outdated, VARIANT) == "PASSED"
+    assert others.items() <= outdated.manifest.files.items()
+
+
+def test_the_benchmark_never_prints_a_pass_of_another_library_version(outdated: Bundle) -> None:
+    printed = verdicts(outdated)
+
+    assert printed[VARIANT] == "not proved"
+    assert {verdict for variant, verdict in printed.items() if variant != VARIANT} == {"PASSED"}

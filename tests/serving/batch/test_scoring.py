@@ -1,0 +1,156 @@
+"""Offline scoring without Ray: the rows of an input folder, refused requests, and the parts of an output."""
+
+import os
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from export.runtime import Runtime
+from export.variants import load
+from models.bundle.store import open_bundle
+from models.common.errors import HalftoneError
+from serving.batch.__main__ import BatchConfig, batch
+from serving.batch.inputs import Pictures
+from serving.batch.job import Job, PartsFolder
+from serving.batch.run import score
+from serving.batch.scorer import Scorer
+from serving.settings import Settings
+from tests.servers import PHOTOS
+
+MODEL = "efficientnet_lite0"
+
+
+@pytest.fixture
+def settings(artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setenv("HALFTONE_ARTIFACTS", str(artifacts))
+    return Settings(model=MODEL)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Create a folder of four files, one for each kind of result."""
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    (pictures / "a cat.jpg").write_bytes((PHOTOS / "cat.jpg").read_bytes())
+    Image.new("RGB", (20, 20)).save(pictures / "b.gif")
+    (pictures / "c.png").write_bytes(b"")
+    (pictures / "d.webp").write_bytes(b"x" * 200_000)
+    return pictures
+
+
+@pytest.mark.parametrize("scheme", ["", "file://", "local://"])
+def test_a_folder_may_be_named_by_a_path_or_a_uri(settings: Settings, folder: Path, scheme: str) -> None:
+    location = f"{scheme}{folder}"
+    names = Pictures(location).names()
+    limited = replace(settings, threads=2, max_body_mb=0.15)
+
+    table = Scorer(limited, Pictures(location), 2).score([*names, "gone.jpg"])
+
+    assert names == ["a cat.jpg", "b.gif", "c.png", "d.webp"]
+    assert table.column("path").to_pylist() == [*names, "gone.jpg"]
+    assert table.column("error_code").to_pylist() == [
+        None,
+        "unsupported_media_type",
+        "not_an_image",
+        "too_large",
+        "unreadable",
+    ]
+    assert len(table.column("labels")[0].as_py()) == 2
+
+
+def test_processes_that_share_the_cores_do_not_compute_on_the_same_core(settings: Settings) -> None:
+    # OpenVINO restricts the calling thread to some cores while it computes.
+    runtime = load(open_bundle(MODEL), "openvino-fp32", threads=1)
+    everywhere = os.sched_getaffinity(0)
+    allowed, stop = [], threading.Event()
+    thread = threading.Thread(target=_run_until, args=(runtime, stop))
+    thread.start()
+    for _ in range(40):
+        allowed.append(os.sched_getaffinity(thread.native_id or 0))
+        time.sleep(0.005)
+    stop.set()
+    thread.join()
+
+    assert set(map(frozenset, allowed)) == {frozenset(everywhere)}
+
+
+def _run_until(runtime: Runtime, stop: threading.Event) -> None:
+    pixels = np.zeros((1, *runtime.shape), np.uint8)
+    while not stop.is_set():
+        runtime.run(pixels)
+
+
+def test_it_names_what_is_missing_if_ray_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+
+    with pytest.raises(HalftoneError, match=r"needs ray, which is not installed.*halftone\[batch\]"):
+        batch(BatchConfig(input=str(tmp_path), output=tmp_path / "rows.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("location", "top_k", "message"),
+    [
+        ("nowhere", 5, "is not a folder"),
+        ("empty", 5, "holds no picture"),
+        ("what://bucket", 5, "can't be reached"),
+        ("pictures", 1001, "--top-k must be from 1 to the 1000 classes"),
+    ],
+)
+def test_a_wrong_request_is_refused_and_leaves_nothing(
+    settings: Settings, folder: Path, location: str, top_k: int, message: str
+) -> None:
+    (folder.parent / "empty").mkdir()
+    where = location if "://" in location else str(folder.parent / location)
+    output = folder.parent / "rows.parquet"
+
+    with pytest.raises(HalftoneError, match=message):
+        score(settings, location=where, output=output, top_k=top_k, workers=1, progress=lambda done, total: None)
+
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["empty", "pictures"]
+
+
+def test_a_file_of_another_program_is_not_replaced(settings: Settings, folder: Path) -> None:
+    output = folder.parent / "rows.parquet"
+    output.write_bytes(b"mine")
+
+    with pytest.raises(HalftoneError, match="was not made by this command"):
+        score(settings, location=str(folder), output=output, top_k=5, workers=1, progress=lambda done, total: None)
+
+    assert output.read_bytes() == b"mine"
+
+
+def test_two_commands_do_not_work_on_one_output(tmp_path: Path) -> None:
+    parts = PartsFolder(tmp_path / "rows.parquet")
+
+    with parts.locked(), pytest.raises(HalftoneError, match="another command"), parts.locked():
+        pass
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_part_that_lacks_rows_is_not_merged_into_the_output(tmp_path: Path) -> None:
+    parts = PartsFolder(tmp_path / "rows.parquet")
+    job = Job(input="x", model="m", version="v", variant="w", top_k=1, max_pixels=1, max_bytes=1, pictures=2)
+    parts.start(job, ["a.jpg", "b.jpg"])
+    row = {"path": "a.jpg", "model": "m", "version": "v", "variant": "w"}
+    pq.write_table(pa.Table.from_pylist([row]), parts.part(0))
+
+    assert parts.missing(job) == []
+    with pytest.raises(HalftoneError, match="holds 1 rows instead of 2"):
+        parts.finish(job)
+    assert not parts.output.exists()
+
+
+def test_its_flags_are_checked() -> None:
+    with pytest.raises(HalftoneError, match=r"must end in \.parquet"):
+        BatchConfig(input=".", output=Path("rows.csv"))
+    with pytest.raises(HalftoneError, match="--workers must be 0 or more"):
+        BatchConfig(input=".", output=Path("rows.parquet"), workers=-1)

@@ -1,0 +1,91 @@
+"""Servers that are expected to end without a request to stop, and the processes of a server."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from tests.servers import ROOT, environment, free_port, wait_until
+
+END_SECONDS = 60
+
+
+def command(port: int) -> list[str]:
+    return [str(Path(sys.executable).parent / "bentoml"), "serve", "--host", "127.0.0.1", "--port", str(port)]
+
+
+@contextlib.contextmanager
+def spawned(artifacts: Path, port: int | None = None, **settings: str) -> Iterator["subprocess.Popen[str]"]:
+    """Start a server; kill what is left of it when the block ends."""
+    process = subprocess.Popen(
+        command(port or free_port()),
+        cwd=ROOT,
+        env=environment(artifacts, **settings),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+@contextlib.contextmanager
+def starting(
+    artifacts: Path, workers: int = 1, **settings: str
+) -> Iterator[tuple["subprocess.Popen[str]", list[psutil.Process]]]:
+    """Start a server with this number of workers, which have just begun to start when the block begins."""
+    with spawned(artifacts, **settings) as process:
+        wait_until(lambda: len(workers_of(process.pid)) == workers, "the workers were started")
+        yield process, workers_of(process.pid)
+
+
+def ended(artifacts: Path, port: int | None = None, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Start a server and wait for its end."""
+    with spawned(artifacts, port, **settings) as process:
+        stdout, stderr = process.communicate(timeout=END_SECONDS)
+        return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+def refused(artifacts: Path, **settings: str) -> str:
+    """Start a server that must not start; return its one line."""
+    result = ended(artifacts, **settings)
+    assert (result.returncode, result.stdout) == (2, ""), result.stdout + result.stderr
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1, result.stderr
+    return result.stderr
+
+
+def workers_of(pid: int) -> list[psutil.Process]:
+    """Return the workers of a supervisor; its other children, with which it examines the machine, are left out."""
+    found = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(pid).children():
+            # A process may end between any two of these calls.
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                if "_bentoml_impl.worker" in " ".join(child.cmdline()):
+                    found.append(child)
+    return found
+
+
+def running(process: psutil.Process) -> bool:
+    """Return True if a process has not ended; a zombie has."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def kill(process: psutil.Process) -> None:
+    """Kill a process that may have ended."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.kill()
