@@ -10,22 +10,24 @@ SAMPLE := training/sample/val/Trouser/00192.png
 VENV := .venv
 BIN  := $(VENV)/bin
 READY := $(VENV)/.ready
-# With a process on each core already, PyTorch's threads would only wait for each other.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+# Half of the time is waiting for servers to start: two files at once, in the order of tests/order.py. With a process on
+# each core already, PyTorch's threads would only wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 export BENTOML_DO_NOT_TRACK := True
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bundle serve demo test check
+.PHONY: help setup bundle serve demo test test-fast check
 
 help:
-	@echo "make serve    build and prove the default model if need be, then answer on http://$(HOST):$(PORT)"
-	@echo "make demo     train on the sample pictures, export, prove, serve, and classify one picture: 3 minutes"
-	@echo "make test     run the whole test suite"
-	@echo "make check    lint, formatting and types"
-	@echo "make bundle   build and prove artifacts/$(MODEL) only"
-	@echo "make setup    make the environment $(VENV) only"
+	@echo "make serve      build and prove the default model if need be, then answer on http://$(HOST):$(PORT)"
+	@echo "make demo       train on the sample pictures, export, prove, serve, and classify one picture: 3 minutes"
+	@echo "make test       run the whole test suite: 8 minutes"
+	@echo "make test-fast  run the files that take a few seconds each: 1 to 2 minutes"
+	@echo "make check      lint, formatting and types"
+	@echo "make bundle     build and prove artifacts/$(MODEL) only"
+	@echo "make setup      make the environment $(VENV) only"
 
 setup: $(READY)
 
@@ -51,11 +53,11 @@ demo: setup
 	@HALFTONE_MODEL=demo $(BIN)/python -m loadtest.ask --image $(SAMPLE)
 	@echo "training report: $(ARTIFACTS)/demo/report/index.html (rm -r $(ARTIFACTS)/demo starts anew)"
 
-# Half of the time is waiting for servers to start: two files at once. What trains and exports has processes of its own:
-# PyTorch crashed (SIGSEGV) in one that had run the service's tests before.
 test: setup
-	$(PYTEST) tests/deploy tests/export tests/models tests/training
-	$(PYTEST) tests/loadtest tests/serving tests/test_*.py
+	$(PYTEST) $(PYTEST_FLAGS)
+
+test-fast: setup
+	$(PYTEST) --fast $(PYTEST_FLAGS)
 
 check: setup
 	$(BIN)/ruff check

@@ -242,8 +242,10 @@ def _good(replies: list[Reply]) -> list[Reply]:
 
 async def _pictures_run(server: Server) -> int:
     """Return how many images the model has run so far."""
-    text = fetch(server.port, get("/metrics")).body.decode()
-    found = re.findall(r"^halftone_batch_items_sum\{.*\} ([\d.e+]+)$", text, re.MULTILINE)
+    response = fetch(server.port, get("/metrics"))
+    if response.status != 200:
+        raise RuntimeError(f"/metrics: status {response.status}")
+    found = re.findall(r"^halftone_batch_items_sum\{.*\} ([\d.e+]+)$", response.body.decode(), re.MULTILINE)
     return round(sum(map(float, found)))
 
 

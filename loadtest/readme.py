@@ -17,11 +17,10 @@ from typing import Any
 import tyro
 
 from loadtest.reporting.cli import CompareError, run
-from loadtest.reporting.tables import markdown_table
+from loadtest.reporting.tables import NOTHING, markdown_table
 
 BEGIN, END = "<!-- performance -->", "<!-- /performance -->"
 DONE, ANSWER_IS_NO = 0, 1
-_NOTHING = "–"
 _DATE = re.compile(r"\d{4}-\d\d-\d\d(?=-)")
 
 Report = Mapping[str, Any]
@@ -129,7 +128,7 @@ def _measured(report: Report) -> Mapping[str, Any]:
 def _server(row: Mapping[str, Any], middle: int, ratio: str, width: int) -> list[str]:
     start = [row["title"], row["engine"]]
     if not row["levels"]:
-        return [*start, "not measured", *[_NOTHING] * (width - 3)]
+        return [*start, "not measured", *[NOTHING] * (width - 3)]
     level = row["levels"][middle]
     return [
         *start,
@@ -167,7 +166,7 @@ def _tune_lines(report: Report) -> list[str]:
 
 
 def _figure(value: float | None, digits: int) -> str:
-    return _NOTHING if value is None else f"{value:.{digits}f}"
+    return NOTHING if value is None else f"{value:.{digits}f}"
 
 
 _WRITERS: dict[str, Callable[[Report], Sequence[str]]] = {

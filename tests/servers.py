@@ -19,7 +19,7 @@ import psutil
 
 ROOT = Path(__file__).parent.parent
 PHOTOS = ROOT / "export" / "photos"
-START_SECONDS = 60
+START_SECONDS = 180
 QUICK = {"HALFTONE_VARIANT": "onnxruntime-fp32", "HALFTONE_BATCH": "8"}
 """For servers whose speed doesn't matter: what needs no measuring starts in half the time."""
 PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -106,10 +106,15 @@ def _ready(server: Server) -> bool:
 
 
 def kill(process: subprocess.Popen[Any]) -> None:
-    """Kill the leader of a session with everything it started; processes in other sessions have to end with it."""
+    """Kill the leader of a session with everything it started, also the service's workers, which lead their own."""
     family = family_of(process.pid)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    groups = [process.pid]
+    for each in family:
+        with contextlib.suppress(ProcessLookupError):
+            groups.append(os.getpgid(each.pid))
+    for group in dict.fromkeys(groups):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGKILL)
     process.wait()
     survivors = alive(family, seconds=20)
     for each in survivors:
@@ -132,6 +137,16 @@ def alive(processes: Iterable[psutil.Process], *, seconds: float = 0) -> list[ps
     while (running := [each for each in processes if _runs(each)]) and time.monotonic() < end:
         time.sleep(0.02)
     return running
+
+
+def children_with(pid: int, argument: str) -> list[psutil.Process]:
+    """Return the processes that descend from `pid` and have this argument on their command line."""
+    found = []
+    for child in family_of(pid)[1:]:
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if argument in child.cmdline():
+                found.append(child)
+    return found
 
 
 def _runs(process: psutil.Process) -> bool:

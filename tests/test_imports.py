@@ -138,8 +138,9 @@ def test_a_folder_is_seen_at_a_glance() -> None:
     assert max(name.count("/") for name in counts) == 2
 
 
-UNRELATED = {("batch", "batching")}
-"""`serving.batch` is a command that scores folders; `serving.batching` is the queue of requests."""
+UNRELATED = {("batch", "batching"), ("runtime", "runtimes")}
+"""`serving.batch` is a command that scores folders, `serving.batching` the queue of requests; `export.runtime` is what
+each file of `export.runtimes` implements."""
 
 
 def test_no_module_is_named_by_another_form_of_a_neighbour() -> None:

@@ -24,7 +24,7 @@ BANNED = {
     r"(?:put )?in charge": "activated, serving",
     r"weighs": "uses N MB",
     r"(?:no|some)body|whoever": "the client, the caller",
-    r"crew|door|patience|reign|crowd|colleagues?": "the field's word, not a picture",
+    r'crew|door|(?<!")patience(?!")|reign|crowd|colleagues?': "the field's word, not a picture",
 }
 """Pattern of what is read twice, and what to write instead."""
 

@@ -31,7 +31,7 @@ from training.config.train import load_recipe
 from training.data.augment import build_augment
 from training.data.load import load_data
 from training.data.pictures import Pictures, read_named
-from training.data.sampling import derived_seed
+from training.data.seeds import derived_seed
 from training.data.split import stratified_sample
 
 PROG = "python -m training.preview"

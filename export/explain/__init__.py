@@ -1,1 +1,1 @@
-"""What a network looked at: Grad-CAM, attention rollout, and the picture that shows them."""
+"""Heat maps that explain a classification: Grad-CAM, attention rollout, and the image that shows them."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from loadtest.openloop.level import Level
 from loadtest.openloop.probe import WarmUp
-from loadtest.reporting.tables import finite, markdown_table
+from loadtest.reporting.tables import finite, markdown_table, plain
 from loadtest.sweep.scenarios import PERCENT, ClosedScenario, ServerScenario
 
 _HEADER = (
@@ -69,7 +69,7 @@ class SweepReport:
             "",
             f"`{self.command}`",
             "",
-            f"{_plain(self.server)}; {self.seconds:g} s each measurement.",
+            f"{plain(self.server)}; {self.seconds:g} s each measurement.",
             "",
             *self._scenario_table(),
             "",
@@ -80,8 +80,8 @@ class SweepReport:
             *(f"![{name}]({name})" for name in self.plots),
             *([""] if self.plots else []),
             *(f"- {note}" for note in self.notes()),
-            f"- hardware: {_plain(self.hardware)}",
-            f"- versions: {_plain(self.versions)}",
+            f"- hardware: {plain(self.hardware)}",
+            f"- versions: {plain(self.versions)}",
         ]
         return "\n".join(lines) + "\n"
 
@@ -164,7 +164,3 @@ def verdict(level: Level, target_ms: float) -> str:
     if level.client_bound:
         words.append("generator too slow")
     return ", ".join(words)
-
-
-def _plain(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in values.items())

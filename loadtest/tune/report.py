@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from loadtest.reporting.tables import finite, markdown_table
+from loadtest.reporting.tables import NOTHING, finite, markdown_table
 from loadtest.tune.capacity import TOLERANCE, CapacityPlan
 from loadtest.tune.search import Measurement, Trial
 from loadtest.tune.setting import PASSED, UNTUNED
-
-_NOTHING = "–"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,14 +114,14 @@ def _variant(trial: Trial) -> str:
 
 def _row(trial: Trial) -> list[str]:
     if trial.reason:
-        return [str(trial.setting), f"not measured: {trial.reason}", *[_NOTHING] * 4]
+        return [str(trial.setting), f"not measured: {trial.reason}", *[NOTHING] * 4]
     last: Measurement | None = trial.thorough[-1] if trial.thorough else trial.coarse
     rates = [each.rate for each in trial.thorough]
     return [
         str(trial.setting),
-        last.variant if last else _NOTHING,
-        f"{trial.coarse.rate:.1f}" if trial.coarse else _NOTHING,
-        f"{trial.rate:.1f} ({min(rates):.1f}–{max(rates):.1f})" if rates else _NOTHING,
-        f"{last.p99_ms:.1f}" if last else _NOTHING,
-        f"{last.peak_mib:.0f}" if last else _NOTHING,
+        last.variant if last else NOTHING,
+        f"{trial.coarse.rate:.1f}" if trial.coarse else NOTHING,
+        f"{trial.rate:.1f} ({min(rates):.1f}–{max(rates):.1f})" if rates else NOTHING,
+        f"{last.p99_ms:.1f}" if last else NOTHING,
+        f"{last.peak_mib:.0f}" if last else NOTHING,
     ]

@@ -8,9 +8,7 @@ import json
 import threading
 from collections.abc import Callable
 from hashlib import sha256
-from typing import Any
-
-from starlette.types import Scope
+from typing import TYPE_CHECKING, Any
 
 from models.bundle.store import check_name
 from models.common.errors import HalftoneError
@@ -20,6 +18,9 @@ from serving.http.response import Answer, as_json
 from serving.lifecycle.hot_swap import HotSwap, Swap
 from serving.lifecycle.registry import Registry
 from serving.lifecycle.served_model import ServedModel
+
+if TYPE_CHECKING:
+    from starlette.types import Scope
 
 _MAX_BODY = 2**16
 _BODY_SECONDS = 10.0

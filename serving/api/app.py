@@ -7,9 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from importlib.resources import files
-from typing import Any
-
-from starlette.types import Receive, Scope, Send
+from typing import TYPE_CHECKING, Any
 
 from serving.api.admin import Admin
 from serving.api.model_info import description, identity
@@ -33,10 +31,13 @@ from serving.telemetry.metrics import CONTENT_TYPE
 from serving.telemetry.recorder import Recorder
 from serving.telemetry.request_context import current
 
-logger = logging.getLogger("bentoml.halftone")
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
 
-Handler = Callable[[Scope, RequestBody], Awaitable[Answer]]
-Route = tuple[str, Handler]
+    Handler = Callable[[Scope, RequestBody], Awaitable[Answer]]
+    Route = tuple[str, Handler]
+
+logger = logging.getLogger("bentoml.halftone")
 
 _ADMIN = "/admin/"
 """Prefix of the paths that need the administrator's token instead of an API key."""

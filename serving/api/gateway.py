@@ -6,10 +6,13 @@ BentoML parses requests with pickle, URL-fetching and form decoders that a publi
 
 from __future__ import annotations
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from typing import TYPE_CHECKING
 
 from serving.api.app import Api
 from serving.process.bentoml_compat import static_files
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 BENTOML_PATHS = frozenset({"/", "/schema.json"})
 _STATIC = "/static_content/"

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qsl
-
-from starlette.types import Scope
 
 from models.preprocess.formats import image_format
 from serving.http.deadline import HEADER, allowed_seconds
 from serving.http.errors import RequestError, bad_parameter
 from serving.http.multipart import Part, parse_form
+
+if TYPE_CHECKING:
+    from starlette.types import Scope
 
 PARAMETERS = ("top_k", "model")
 DEFAULT_TOP_K = 5

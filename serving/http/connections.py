@@ -91,7 +91,7 @@ class GuardedConnection(_Protocol):
             return
         if count > self.most:
             self._over_limit = True
-            # uvicorn describes ASGI with types of its own.
+            # uvicorn has other types for ASGI than Starlette.
             self.app: Any = _only_health(self.app, type(self).rejected)
         self._expect_head()
 
@@ -223,11 +223,11 @@ class GuardedConnection(_Protocol):
         if self.responding and (self.pipeline or not self._in_body or self.cycle.response_started):
             self.transport.abort()
             return
-        answer = failure(error)
-        headers = {"Content-Type": answer.media_type.decode(), "Content-Length": str(len(answer.content)), **_CLOSE}
-        lines = [f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}"]
+        response = failure(error)
+        headers = {"Content-Type": response.media_type.decode(), "Content-Length": str(len(response.content)), **_CLOSE}
+        lines = [f"HTTP/1.1 {response.status} {HTTPStatus(response.status).phrase}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
-        self.transport.write("\r\n".join([*lines, "", ""]).encode() + answer.content)
+        self.transport.write("\r\n".join([*lines, "", ""]).encode() + response.content)
         self.finish()
 
 

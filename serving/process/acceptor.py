@@ -28,7 +28,7 @@ _INACTIVE_DELAY = 0.05
 """Seconds for which a worker that loads its models or stops leaves a connection to the others."""
 
 _NO_FILES_DELAY = 1.0
-"""Seconds without a new connection after the process could open no more files."""
+"""Seconds without a new connection after the process reached its limit of open files."""
 
 _HANDSHAKE_TIMEOUT = 1.0
 """Seconds for handshakes that are under way when the acceptor closes."""
@@ -118,7 +118,7 @@ class Acceptor:
         self._loop.add_reader(listener, self._on_waiting)
 
     def close(self) -> None:
-        """Accept no more connections; a second call does nothing."""
+        """Stop accepting connections; a second call does nothing."""
         if self._closed:
             return
         self._closed = True

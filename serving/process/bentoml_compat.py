@@ -64,7 +64,7 @@ class Part:
     """Dotted name in the module."""
 
     needs: tuple[str, ...] = ()
-    """Attributes of the object or of its instances, or for a function the names that its code uses."""
+    """Attributes of an object or of a class's instances; for a function, its parameters and the names that it uses."""
 
     def load(self) -> Any:
         """Import the object.
@@ -91,15 +91,15 @@ _SERVER_CONTEXT = Part(BENTOML, "bentoml._internal.context", "server_context", (
 # https://github.com/bentoml/BentoML/blob/v1.4.39/src/bentoml/_internal/configuration/containers.py
 _CONTAINER = Part(BENTOML, "bentoml._internal.configuration.containers", "BentoMLContainer", ("tracer_provider",))
 
-# A class of service of our own, whose application has ours around it. BentoML's middlewares cost about 0.2 ms of
-# processor time a request, and its time-out keeps a timer for every request until the time is over, even if the
-# response was sent long ago: at some hundred requests a second those timers alone fill the memory.
+# Service class that wraps BentoML's application in ours. BentoML's middlewares cost about 0.2 ms of processor time a
+# request, and its time-out keeps a timer for every request until the time is over, even if the response was sent long
+# ago: at a few hundred requests a second these timers alone fill the memory.
 # https://github.com/bentoml/BentoML/blob/v1.4.39/src/_bentoml_sdk/service/factory.py
 _DECORATOR = Part(BENTOML, "bentoml", "service", ("service_class",))
 _SERVICE = Part(BENTOML, "bentoml", "Service", ("to_asgi",))
 
-# Workers run a server of our own in place of uvicorn's, because uvicorn loses requests when it stops and has no limits
-# for connections. BentoML takes the class from the module at the moment when a worker starts.
+# Server of the workers: uvicorn's loses requests when it stops and has no limits for connections. BentoML reads the
+# class from the module when a worker starts.
 # https://github.com/bentoml/BentoML/blob/v1.4.39/src/_bentoml_impl/worker/service.py
 # https://github.com/Kludex/uvicorn/blob/0.54.0/uvicorn/server.py
 _WORKER = Part(BENTOML, "_bentoml_impl.worker.service", "main.callback", ("uvicorn", "Server", "to_asgi"))
@@ -108,15 +108,8 @@ _SERVER = Part(
     "uvicorn.server",
     "Server",
     (
-        "startup",
-        "shutdown",
-        "handle_exit",
-        "config",
-        "servers",
-        "server_state",
-        "lifespan",
-        "should_exit",
-        "force_exit",
+        *("startup", "shutdown", "handle_exit", "config", "lifespan", "servers", "server_state"),
+        *("should_exit", "force_exit"),
     ),
 )
 _SERVER_STATE = Part(UVICORN, "uvicorn.server", "ServerState", ("connections", "default_headers"))
@@ -138,8 +131,8 @@ _PROTOCOL = Part(
 _CYCLE = Part(UVICORN, _HTTPTOOLS, "RequestResponseCycle", ("keep_alive", "response_started", "response_complete"))
 
 # Supervision: BentoML checks its workers every ten seconds, restarts a worker that can't start without end, exits with
-# code 0 whatever happened, and prints a traceback if the port is taken. It takes the class from the module at the
-# moment when it makes its supervisor.
+# code 0 whatever happened, and prints a traceback if the port is taken. It reads the class from the module when it
+# makes its supervisor.
 # https://github.com/bentoml/BentoML/blob/v1.4.39/src/bentoml/_internal/utils/circus/__init__.py
 # https://github.com/bentoml/kantoku, version 0.18.3: circus/arbiter.py, circus/watcher.py and circus/exc.py
 _BENTOML_CIRCUS = "bentoml._internal.utils.circus"
@@ -262,15 +255,17 @@ def is_stopping(arbiter: Any) -> bool:
 
 
 def _names_in_code(found: Any) -> Iterator[str]:
-    """Yield the names and strings in the code of a function, or of the methods of a class and its bases.
+    """Yield the names in the code of a function, or the attributes and strings in the methods of a class and its bases.
 
-    `dir` of a class does not have the attributes that `__init__` sets.
+    `dir` of a class lacks the attributes that `__init__` sets.
     """
-    members = [each for base in found.__mro__ for each in vars(base).values()] if isinstance(found, type) else [found]
-    for member in members:
+    is_class = isinstance(found, type)
+    for member in [each for base in found.__mro__ for each in vars(base).values()] if is_class else [found]:
         code = getattr(inspect.unwrap(member), "__code__", None) if callable(member) else None
         if isinstance(code, CodeType):
-            yield from (*code.co_names, *code.co_varnames, *code.co_consts)
+            yield from (*code.co_names, *code.co_consts)
+            if not is_class:
+                yield from code.co_varnames
 
 
 def _lacks(library: Library, name: str) -> IncompatibleLibraryError:

@@ -43,7 +43,7 @@ def end_worker(name: str, error: Exception) -> NoReturn:
 
 
 def exit_after_gpu_loss(name: str, error: Exception) -> NoReturn:
-    """End this process, from any thread, because it can run no more batches; the supervisor starts another worker."""
+    """End this process, from any thread, after it lost its GPU; the supervisor starts another worker."""
     logger.critical("%s can't run any more in this process, which ends: %s", name, error)
     _flush()
     os._exit(CRASHED)

@@ -100,7 +100,7 @@ class WorkerMetrics:
                 with connection:
                     connection.settimeout(_TIMEOUT)
                     connection.sendall(json.dumps(_families(self._own)).encode())
-            # The other worker is gone or too slow, or this process can open no more files: serve the next request.
+            # The other worker is gone or too slow, or this process can't open files: serve the next request.
             except Exception as error:
                 logger.warning("no metrics for another worker: %r", error)
                 time.sleep(_RETRY_SECONDS)

@@ -58,7 +58,7 @@ def test_it_serves_on_its_own(bento: Path, tmp_path: Path, monkeypatch: pytest.M
         monkeypatch.delenv(name)
     page = bento / "src" / "serving" / "api" / "page.html"
     page.write_text(page.read_text() + MARK)
-    # What the container's entry point runs, where it runs it.
+    # The command of the container's entry point, in the same folder.
     command = [BENTOML, "serve", "--host", "127.0.0.1", "--port", "{port}", str(bento)]
 
     with serve(None, tmp_path / "log", command, cwd=bento, **QUICK) as server:

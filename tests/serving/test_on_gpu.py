@@ -1,4 +1,4 @@
-"""The service on a real GPU: from the proof to answers over HTTP, also while models come and go."""
+"""The service on a real GPU: from the proof to responses over HTTP, also during hot swaps."""
 
 import os
 import shutil
@@ -34,50 +34,50 @@ def on_gpu(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield running
 
 
-def labelled(server: Server, name: str) -> tuple[str, float]:
-    """The best class of a photograph and its probability."""
+def classify(server: Server, name: str) -> tuple[str, float]:
+    """Return the best class of a photograph and its probability."""
     response = server.post("/classify", content=PICTURES[name])
     assert response.status_code == 200, response.text
     best = response.json()["predictions"][0]
     return best["label"], best["probability"]
 
 
-def test_photographs_get_the_answers_of_the_processor(on_gpu: Server, server: Server) -> None:
+def test_photographs_get_the_classes_of_the_cpu(on_gpu: Server, server: Server) -> None:
     assert on_gpu.get("/models").json()["models"][0]["variant"] == VARIANT
     for name in PICTURES:
-        (label, probability), (expected, usual) = labelled(on_gpu, name), labelled(server, name)
+        (label, probability), (expected, usual) = classify(on_gpu, name), classify(server, name)
         assert (label, probability) == (expected, pytest.approx(usual, abs=0.1))
 
 
-def test_a_batch_gets_the_answers_of_its_pictures(on_gpu: Server) -> None:
+def test_a_batch_gets_the_classes_of_its_pictures(on_gpu: Server) -> None:
     files = [("images", data) for data in PICTURES.values()] * 5
 
     results = on_gpu.post("/classify_batch", files=files).json()["results"]
 
-    expected = [labelled(on_gpu, name) for name in PICTURES] * 5
+    expected = [classify(on_gpu, name) for name in PICTURES] * 5
     best = [result["predictions"][0] for result in results]
     assert [each["label"] for each in best] == [label for label, _ in expected]
     assert [each["probability"] for each in best] == pytest.approx([each for _, each in expected], abs=0.02)
 
 
-def test_clients_are_answered_alike_while_the_model_is_loaded_again_and_freed(on_gpu: Server) -> None:
-    expected = {name: labelled(on_gpu, name)[0] for name in PICTURES}
-    over = threading.Event()
+def test_classes_stay_the_same_while_the_model_is_loaded_again_and_freed(on_gpu: Server) -> None:
+    expected = {name: classify(on_gpu, name)[0] for name in PICTURES}
+    stop = threading.Event()
 
-    def ask(client: int) -> list[bool]:
+    def send_until_stopped(client: int) -> list[bool]:
         names, right = sorted(PICTURES), []
-        while not over.is_set():
+        while not stop.is_set():
             name = names[(client + len(right)) % len(names)]
-            right.append(labelled(on_gpu, name)[0] == expected[name])
+            right.append(classify(on_gpu, name)[0] == expected[name])
         return right
 
     with ThreadPoolExecutor(CLIENTS) as pool:
-        asking = [pool.submit(ask, client) for client in range(CLIENTS)]
+        clients = [pool.submit(send_until_stopped, client) for client in range(CLIENTS)]
         try:
             statuses = [on_gpu.post(f"/admin/models/{MODEL}/load", headers=BEARER).status_code for _ in range(SWAPS)]
         finally:
-            over.set()
-        answers = [each for client in asking for each in client.result()]
+            stop.set()
+        answers = [each for client in clients for each in client.result()]
 
     assert statuses == [200] * SWAPS
     assert len(answers) > CLIENTS

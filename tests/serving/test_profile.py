@@ -1,4 +1,4 @@
-"""`python -m serving.profile` says where the time of a request goes."""
+"""`python -m serving.profile`: the stages of a request, and wrong arguments."""
 
 import json
 import subprocess
@@ -43,7 +43,7 @@ def test_the_stages_add_up_to_the_whole(artifacts: Path, tmp_path: Path) -> None
         (["--image", str(PHOTOS / "LICENSES.md")], "not a picture"),
     ],
 )
-def test_mistakes_are_told(artifacts: Path, arguments: list[str], words: str) -> None:
+def test_wrong_arguments_are_refused(artifacts: Path, arguments: list[str], words: str) -> None:
     result = run(artifacts, *arguments)
 
     assert (result.returncode, result.stdout) == (2, "")

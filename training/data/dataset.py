@@ -13,7 +13,7 @@ from models.common.errors import HalftoneError
 from models.preprocess.decode import ImageError
 from models.preprocess.resample import Pixels
 from training.data.pictures import Pictures
-from training.data.sampling import derived_seed
+from training.data.seeds import derived_seed
 
 View = Callable[[Pixels, int], Pixels]
 """Converts uint8 (H, W, 3) and a seed to uint8 (S, S, 3)."""

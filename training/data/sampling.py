@@ -14,15 +14,12 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Sampler
 
+from training.data.seeds import derived_seed
+
 Indices = npt.NDArray[np.int64]
 
 # The first part of a seed separates random numbers of different purposes with the same step.
 ORDER, STEP, MIX = 1, 2, 3
-
-
-def derived_seed(*parts: int) -> int:
-    """Derive a seed of 63 bits from integers >= 0; equal parts give equal seeds, others unrelated ones."""
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:

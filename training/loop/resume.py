@@ -44,7 +44,7 @@ def resolve(config: TrainConfig) -> Request:
         HalftoneError: the output folder is not empty, there is no run to resume, or the data, model, recipe, weights
             or teacher can't be used.
     """
-    _check_output(config)
+    check_output(config)
     if config.resume:
         config = _recorded(config)
         return _request(config, _load(config))
@@ -59,7 +59,7 @@ def request_with(config: TrainConfig, data: Data) -> Request:
     Raises:
         HalftoneError: the output folder is not empty, or the weights or the teacher can't be used.
     """
-    _check_output(config)
+    check_output(config)
     return _request(config, data)
 
 
@@ -93,8 +93,12 @@ def _recorded(config: TrainConfig) -> TrainConfig:
     return TrainConfig(**{**vars(recorded), "running": config.running})
 
 
-def _check_output(config: TrainConfig) -> None:
-    """Refuse an output folder that is not empty, unless it holds the bundle of a run killed just before its end."""
+def check_output(config: TrainConfig) -> None:
+    """Refuse an output folder that is not empty, unless it holds the bundle of a run killed just before its end.
+
+    Raises:
+        HalftoneError: see above.
+    """
     # Of several processes only the main one writes to the folder, so it alone reports the mistake.
     if not main_process():
         return

@@ -15,7 +15,7 @@ from training.loop.checkpoints import RunFolder
 from training.loop.distributed import World, joined
 from training.loop.loggers import open_loggers
 from training.loop.progress import Display
-from training.loop.resume import Request, complete
+from training.loop.resume import Request, check_output, complete
 from training.loop.signals import handle_signals
 from training.loop.validate import validate
 from training.loop.write_bundle import Outcome, write_bundle
@@ -52,6 +52,8 @@ def train(request: Request) -> Bundle | None:
 def _prepare(request: Request, folder: RunFolder) -> None:
     """Record the identity of the run, or raise HalftoneError if the folder holds another unfinished run."""
     config = request.config
+    # Under the lock: another run may have written its bundle since the request was resolved.
+    check_output(config)
     if config.restart:
         folder.discard()
     identity = {"config": config.identity(), **request.lineage}

@@ -22,7 +22,8 @@ from models.checkpoint import load_module
 from models.common.errors import HalftoneError
 from models.spec import InputSpec
 from training.config.recipe import Objective
-from training.data.sampling import MIX, derived_seed
+from training.data.sampling import MIX
+from training.data.seeds import derived_seed
 
 
 class Mixing:

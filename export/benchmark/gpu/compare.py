@@ -23,7 +23,7 @@ from models.catalog import architecture
 
 BATCHES = (1, 8, 64, 256)
 PROOF_BATCH = 64
-LATE = "not measured: --minutes were over"
+LATE = "not measured: the time limit of --minutes was reached"
 LOST = "not measured: {engine} of {model} left the GPU unusable for this process; name this model alone"
 
 

@@ -6,9 +6,9 @@ import asyncio
 import json
 import logging
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
-from starlette.types import Scope
 
 from export.runtime import Logits
 from models.common.statistics import softmax
@@ -25,6 +25,9 @@ from serving.http.response import Answer, as_json
 from serving.lifecycle.registry import Registry
 from serving.lifecycle.served_model import ServedModel
 from serving.settings import Settings
+
+if TYPE_CHECKING:
+    from starlette.types import Scope
 
 logger = logging.getLogger("bentoml.halftone")
 

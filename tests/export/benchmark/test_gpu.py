@@ -42,7 +42,7 @@ def compared(bundle: Bundle, **changes: Any) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def reference(default: Bundle) -> Callable[..., Any]:
-    """The crops and PyTorch's logits of them, which take long: for comparisons in which the reference does not matter."""
+    """Compute the crops and PyTorch's logits once, for comparisons in which the reference is not the subject."""
     computed = export.benchmark.gpu.compare._reference(default, "cpu")
     return lambda *_: computed
 

@@ -21,15 +21,15 @@ import json
 import os
 from pathlib import Path
 import bentoml
-from export.exchange import bento
+from export.exchange import bentoml_store
 from models.common.errors import HalftoneError
 from models.bundle.store import open_bundle
 
 def push(model):
-    return bento.push_bento(open_bundle(model))
+    return bentoml_store.push_bento(open_bundle(model))
 
 def pull(tag, name):
-    return bento.pull_bento(tag, Path(os.environ["HALFTONE_ARTIFACTS"]) / name).manifest.version
+    return bentoml_store.pull_bento(tag, Path(os.environ["HALFTONE_ARTIFACTS"]) / name).manifest.version
 
 def attempt(function, *arguments):
     try:

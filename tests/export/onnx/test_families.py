@@ -98,7 +98,7 @@ def test_fp16_that_came_out_fp32_is_refused(copied: Bundle, monkeypatch: pytest.
     # An exporter that quietly keeps FP32.
     monkeypatch.setattr(export.onnx.tracing, "traced", lambda *_: onnx.load_from_string(copied.read("model.fp32.onnx")))
 
-    with pytest.raises(HalftoneError, match=r"only 0\.0% of the graph's weights came out FP16.*--precision fp32"):
+    with pytest.raises(HalftoneError, match=r"only 0\.0% of the graph's weights are FP16.*--precision fp32"):
         export_onnx(copied, "fp16")
 
     assert Bundle.open(copied.folder).manifest.files["model.fp16.onnx"] == before

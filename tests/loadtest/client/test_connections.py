@@ -205,7 +205,7 @@ def test_clients_in_threads_count_every_request_once() -> None:
 
 def test_a_closed_loop_counts_statuses_and_classes() -> None:
     with scripted(EMPTY, CUT, CLOSING, forever=CHUNKED) as server:
-        load = Load(port=server.port, requests=[post("/", b"x")], expected=[7], answer=INDEX, clients=2, seconds=0.3)
+        load = Load(port=server.port, requests=[post("/", b"x")], expected=[7], answer=INDEX, clients=2, seconds=2.0)
         cell = run(load)
 
     assert cell.requests > 2

@@ -22,6 +22,7 @@ from loadtest.servers.process import (
     server_process,
     unshared_mib,
 )
+from tests.servers import alive, family_of
 
 # A child in a session of its own, which ignores SIGTERM.
 PARENT = """
@@ -35,7 +36,7 @@ time.sleep(600)
 
 
 def is_gone(pid: int) -> bool:
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    return alive(family_of(pid)[:1]) == []
 
 
 @pytest.mark.parametrize("error", [None, KeyboardInterrupt])

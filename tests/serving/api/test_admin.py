@@ -1,4 +1,4 @@
-"""The operators' requests over HTTP: who may, what they do to a running service, and what they are told."""
+"""Administration over HTTP: authorization, loads and rollbacks of a running service, and error messages."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ LOAD, ROLLBACK = f"/admin/models/{DEFAULT_MODEL}/load", f"/admin/models/{DEFAULT
 
 @pytest.fixture(scope="module")
 def folder(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the default bundle, which tests change, and a second one."""
+    """Create a folder with the default bundle, which tests change, and a second one."""
     folder = tmp_path_factory.mktemp("admin")
     for name in (DEFAULT_MODEL, "second"):
         shutil.copytree(artifacts / DEFAULT_MODEL, folder / name)
@@ -30,14 +30,14 @@ def folder(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def admin(folder: Path) -> Iterator[Server]:
-    """A service that lets itself be administered."""
+    """Run a service with an administrator's token."""
     with serve(folder, folder / "log", HALFTONE_ADMIN_TOKEN=TOKEN, **QUICK) as server:
         yield server
 
 
 @pytest.fixture
 def restored(artifacts: Path, folder: Path) -> Iterator[None]:
-    """Puts the default bundle back afterwards."""
+    """Restore the default bundle afterwards."""
     yield
     shutil.rmtree(folder / DEFAULT_MODEL)
     shutil.copytree(artifacts / DEFAULT_MODEL, folder / DEFAULT_MODEL)
@@ -64,7 +64,7 @@ def test_without_a_token_there_is_no_administration(server: Server, path: str) -
     [None, "", "Bearer", f"Basic {TOKEN}", TOKEN, f"Bearer {TOKEN[:-1]}", f"Bearer {TOKEN}x", "Bearer é"],
 )
 @pytest.mark.parametrize("path", ["/admin/models", LOAD, ROLLBACK, "/admin/nothing"])
-def test_only_who_bears_the_token_is_let_in(admin: Server, path: str, authorization: str | None) -> None:
+def test_only_requests_with_the_token_are_served(admin: Server, path: str, authorization: str | None) -> None:
     headers = {} if authorization is None else {"Authorization": authorization.encode()}
     response = admin.post(path, headers=headers)
 
@@ -95,7 +95,7 @@ def test_a_bundle_is_loaded_and_rolled_back(admin: Server, folder: Path, restore
     assert (back["version"], version(admin)) == (first, first)
 
 
-def test_a_bad_bundle_changes_nothing_and_the_answer_says_why(admin: Server, folder: Path, restored: None) -> None:
+def test_a_bad_bundle_changes_nothing_and_the_response_says_why(admin: Server, folder: Path, restored: None) -> None:
     before = version(admin)
     with (folder / DEFAULT_MODEL / "model.fp32.onnx").open("ab") as file:
         file.write(b"\0")
@@ -132,7 +132,7 @@ def test_another_bundle_is_served_under_the_name(admin: Server, folder: Path) ->
         ("x" * 400_000, 413),
     ],
 )
-def test_a_wrong_body_is_told_what_is_wrong(admin: Server, folder: Path, body: str, status: int) -> None:
+def test_the_error_for_a_wrong_body_has_a_message(admin: Server, folder: Path, body: str, status: int) -> None:
     response = admin.post(LOAD, headers=BEARER, content=body)
 
     assert response.status_code == status
@@ -140,7 +140,7 @@ def test_a_wrong_body_is_told_what_is_wrong(admin: Server, folder: Path, body: s
     assert str(folder) not in response.text
 
 
-def test_what_there_is_not(admin: Server) -> None:
+def test_unknown_models_paths_and_methods(admin: Server) -> None:
     assert code(admin.post("/admin/models/third/load", headers=BEARER)) == (404, "model_not_found")
     assert code(admin.post("/admin/models/third/rollback", headers=BEARER)) == (404, "model_not_found")
     assert code(admin.post("/admin/nothing", headers=BEARER)) == (404, "not_found")

@@ -1,4 +1,4 @@
-"""A real server answers real photographs, to every client, as the bundle's own runtime does."""
+"""A real server classifies real photographs for every kind of client as the bundle's own runtime does."""
 
 import asyncio
 import io
@@ -38,7 +38,7 @@ def test_photographs_get_the_right_label(server: Server, name: str) -> None:
     assert answer["predictions"][0]["label"] in EXPECTED[name]
 
 
-def test_the_answer_has_the_documented_form(server: Server, bundle: Bundle) -> None:
+def test_the_response_has_the_documented_form(server: Server, bundle: Bundle) -> None:
     response = server.post("/classify", files={"image": (PHOTOS / "cat.jpg").read_bytes()})
 
     answer = response.json()
@@ -71,7 +71,7 @@ def test_the_same_pixels_reach_the_same_runtime(server: Server, bundle: Bundle, 
 
 
 @pytest.mark.parametrize("content_type", ["image/jpeg", "image/png", "image/jpg", "application/octet-stream", None])
-def test_a_raw_body_is_judged_by_its_bytes_not_by_its_label(server: Server, content_type: str | None) -> None:
+def test_the_bytes_of_a_raw_body_count_and_not_its_label(server: Server, content_type: str | None) -> None:
     data = (PHOTOS / "cat.jpg").read_bytes()
     form = server.post("/classify", files={"image": data}).json()
 
@@ -100,7 +100,7 @@ def test_top_k_from_the_query_or_the_form(server: Server) -> None:
     assert in_form == in_query
 
 
-def test_a_batch_answers_in_order_and_a_bad_picture_spoils_only_its_slot(server: Server) -> None:
+def test_a_batch_is_in_order_and_a_bad_picture_is_an_error_in_its_slot(server: Server) -> None:
     cat, coffee = (PHOTOS / "cat.jpg").read_bytes(), (PHOTOS / "coffee.jpg").read_bytes()
     pictures = [cat, b"not a picture", coffee, cat[: len(cat) // 2], b"GIF89a" + bytes(20)]
 
@@ -119,16 +119,16 @@ def test_a_batch_answers_in_order_and_a_bad_picture_spoils_only_its_slot(server:
         assert results[index]["predictions"] == server.post("/classify", files={"image": picture}).json()["predictions"]
 
 
-def test_many_clients_at_once_get_their_own_answers(server: Server) -> None:
+def test_many_clients_at_once_get_their_own_responses(server: Server) -> None:
     pictures = {path.name: path.read_bytes() for path in PHOTOS.glob("*.jpg")}
     alone = {name: server.post("/classify", content=data).json() for name, data in pictures.items()}
 
-    async def ask_all(names: list[str]) -> list[httpx.Response]:
+    async def send_all(names: list[str]) -> list[httpx.Response]:
         async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
             return await asyncio.gather(*(client.post("/classify", content=pictures[name]) for name in names))
 
     names = [*pictures] * 4
-    for name, response in zip(names, asyncio.run(ask_all(names)), strict=True):
+    for name, response in zip(names, asyncio.run(send_all(names)), strict=True):
         assert response.json() == alone[name]
 
 
@@ -155,7 +155,7 @@ def test_curl_as_the_server_prints_it(server: Server) -> None:
     assert json.loads(result.stdout)["predictions"][0]["label"] in EXPECTED["cat.jpg"]
 
 
-def test_models_tells_what_is_loaded_and_how_it_was_proven(server: Server, bundle: Bundle) -> None:
+def test_models_describes_the_loaded_models_and_their_proofs(server: Server, bundle: Bundle) -> None:
     (model,) = server.get("/models").json()["models"]
 
     assert model["version"] == bundle.manifest.version
@@ -194,7 +194,7 @@ def test_the_page_and_the_api_browser_load(server: Server) -> None:
     assert server.get("/").status_code == 200
 
 
-def test_openapi_describes_every_path_and_answer(server: Server) -> None:
+def test_openapi_describes_every_path_and_response(server: Server) -> None:
     document = server.get("/docs.json").json()
 
     assert document["openapi"].startswith("3.")

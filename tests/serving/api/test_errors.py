@@ -1,4 +1,4 @@
-"""Every error code, on a real server: a client's mistake is never a 500 and says what to do."""
+"""Every error code of a real server: a client's mistake is never a 500, and its message names the fix."""
 
 import asyncio
 import http.client
@@ -28,7 +28,7 @@ def encoded(width: int, height: int, kind: str = "JPEG") -> bytes:
 
 
 def png_header(width: int, height: int) -> bytes:
-    """A small PNG whose header announces another size."""
+    """Return a small PNG whose header announces another size."""
     data = bytearray(encoded(1, 1, "PNG"))
     data[16:24] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
     data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
@@ -119,7 +119,7 @@ def test_unknown_paths_and_methods(server: Server) -> None:
     check(server.post("/metrics"), 405, "method_not_allowed", "GET")
 
 
-def test_bentomls_client_gets_an_exception_and_not_an_answer(server: Server) -> None:
+def test_bentomls_client_raises_an_exception(server: Server) -> None:
     result = bentoml_client(server, "client.classify(image=photos / 'LICENSES.md')")
 
     assert (result.returncode, result.stdout) == (1, "")
@@ -143,7 +143,7 @@ def test_too_many_pixels_and_too_many_pictures(narrow_server: Server) -> None:
     check(narrow_server.post("/classify_batch", files=[("images", CAT)] * 3), 422, "bad_parameter", "1 to 2")
 
 
-def test_a_slow_body_is_given_up(narrow_server: Server) -> None:
+def test_a_slow_body_is_refused(narrow_server: Server) -> None:
     address = urlsplit(narrow_server.url)
     assert address.hostname is not None
     with socket.create_connection((address.hostname, address.port), timeout=30) as connection:
@@ -156,7 +156,7 @@ def test_a_slow_body_is_given_up(narrow_server: Server) -> None:
 
 
 def test_a_request_that_takes_too_long(narrow_server: Server) -> None:
-    # WebP, which no decoder can read at a fraction of its size as it can JPEG: at least twice the deadline on any core.
+    # WebP, because no decoder reads it at a fraction of its size, unlike JPEG: at least twice the deadline on any core.
     detailed = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(detailed).resize((4000, 3000)).save(file, "WebP", quality=5, method=0)
@@ -164,7 +164,8 @@ def test_a_request_that_takes_too_long(narrow_server: Server) -> None:
     check(narrow_server.post("/classify", content=file.getvalue()), 504, "deadline_passed", "0.05 s")
 
 
-# A connection that ends with the answer must not end before the picture was sent: the client would not see the answer.
+# A connection that is closed after the response must stay open until the picture was sent: otherwise the client would
+# not see the response.
 @pytest.mark.parametrize("headers", [{}, {"Connection": "close"}, {"Expect": "100-continue"}])
 def test_more_than_the_queue_holds_is_refused_with_retry_after(narrow_server: Server, headers: dict[str, str]) -> None:
     slow = encoded(3500, 3500)
@@ -184,18 +185,18 @@ def test_more_than_the_queue_holds_is_refused_with_retry_after(narrow_server: Se
         assert int(response.headers["retry-after"]) >= 1
 
 
-def test_what_there_is_no_room_for_is_refused_before_its_body_is_read(narrow_server: Server) -> None:
+def test_a_request_without_room_is_refused_before_its_body_is_read(narrow_server: Server) -> None:
     slow, address = encoded(3500, 3500), urlsplit(narrow_server.url)
     head = f"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: {len(CAT)}\r\n\r\n"
-    over = threading.Event()
+    stop = threading.Event()
 
     def flood() -> None:
         with httpx.Client(base_url=narrow_server.url, timeout=60) as client:
-            while not over.is_set():
+            while not stop.is_set():
                 client.post("/classify", content=slow)
 
-    def asked() -> http.client.HTTPResponse | None:
-        """The answer to a head whose body was not sent; None where none came."""
+    def send_head() -> http.client.HTTPResponse | None:
+        """Send a head without its body; return the response, or None if none comes."""
         connection = socket.create_connection((address.hostname, address.port), timeout=0.2)
         connection.sendall(head.encode())
         response = http.client.HTTPResponse(connection)
@@ -212,14 +213,14 @@ def test_what_there_is_no_room_for_is_refused_before_its_body_is_read(narrow_ser
         for _ in range(12):
             pool.submit(flood)
         try:
-            refused = next(response for response in (asked() for _ in range(100)) if response is not None)
+            refused = next(response for response in (send_head() for _ in range(100)) if response is not None)
         finally:
-            over.set()
+            stop.set()
 
     assert refused.status == 429
     assert int(refused.getheader("Retry-After", "0")) >= 1
     refused.read()
-    # The body that nobody reads is dropped, and the connection goes on.
+    # The body of the refused request is dropped, and the connection stays open.
     (connection,) = connections
     connection.settimeout(60)
     connection.sendall(CAT + b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -229,7 +230,7 @@ def test_what_there_is_no_room_for_is_refused_before_its_body_is_read(narrow_ser
     connection.close()
 
 
-def test_the_service_answers_as_before_after_all_that(narrow_server: Server) -> None:
+def test_the_service_still_serves_after_all_these_errors(narrow_server: Server) -> None:
     picture = encoded(64, 64)
 
     wait_until(

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol, asked by NVIDIA's own client on a real server."""
+"""The Open Inference Protocol of a real server, with NVIDIA's own client."""
 
 import base64
 import json
@@ -20,7 +20,7 @@ from tests.servers import PHOTOS, Server
 
 MODEL = "efficientnet_lite0"
 FILES = [(PHOTOS / name).read_bytes() for name in ("cat.jpg", "coffee.jpg", "rocket.jpg")]
-# bf16 with another batch size may round otherwise.
+# bf16 may round differently with another batch size.
 CLOSE = {"atol": 0.15, "rtol": 0.05}
 
 
@@ -36,7 +36,7 @@ def pixels(bundle: Bundle) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def logits(server: Server, bundle: Bundle, pixels: np.ndarray) -> np.ndarray:
-    """What the variant that is served answers."""
+    """Return the logits of the variant that the server uses."""
     variant = server.get("/models").json()["models"][0]["variant"]
     runtime = load(bundle, variant, threads=cores(), streams=cores())
     return np.concatenate([runtime.run(each[np.newaxis]) for each in pixels])
@@ -114,7 +114,7 @@ def test_pixels_go_straight_to_the_model(
 
 @pytest.mark.parametrize("binary", [True, False])
 @pytest.mark.parametrize("column", [True, False])
-def test_picture_files_are_decoded_here(
+def test_picture_files_are_decoded_by_the_server(
     client: triton.InferenceServerClient, logits: np.ndarray, binary: bool, column: bool
 ) -> None:
     result = client.infer(MODEL, [image_input(FILES, binary=binary, column=column)])
@@ -142,7 +142,7 @@ def test_classification(
 
 
 def test_one_picture_without_outputs_as_json(server: Server, logits: np.ndarray) -> None:
-    """As KServe's documentation asks: curl with JSON alone."""
+    """The request of KServe's documentation: JSON only, as with curl."""
     data = base64.b64encode(FILES[0]).decode()
     inputs = [{"name": "image", "datatype": "BYTES", "shape": [1], "data": [data]}]
 
@@ -154,7 +154,7 @@ def test_one_picture_without_outputs_as_json(server: Server, logits: np.ndarray)
     assert "id" not in answer
 
 
-def test_the_client_is_told_what_is_wrong(client: triton.InferenceServerClient, pixels: np.ndarray) -> None:
+def test_errors_reach_the_client(client: triton.InferenceServerClient, pixels: np.ndarray) -> None:
     one = pixel_input(pixels[:1])
     floats = triton.InferInput("pixels", [1, 224, 224, 3], "FP32")
     floats.set_data_from_numpy(pixels[:1].astype(np.float32))

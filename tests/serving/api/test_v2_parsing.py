@@ -1,4 +1,4 @@
-"""Whatever the bytes of an inference request are, it is read within its bounds or refused as the client's mistake."""
+"""Any bytes of an inference request are parsed within their bounds or refused as the client's mistake."""
 
 import json
 import struct
@@ -20,11 +20,11 @@ MOST = 5
 numbers = st.integers(-(2**70), 2**70) | st.sampled_from([0, 1, 2, ONE, 2 * ONE, 2**31, 2**63])
 scalars = st.none() | st.booleans() | numbers | st.floats() | st.text(max_size=5) | st.just("\ud800")
 anything = scalars | st.lists(scalars, max_size=3) | st.dictionaries(st.text(max_size=3), scalars, max_size=2)
-patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+no_deadline = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def or_anything(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """Mostly what is meant, sometimes something else."""
+    """Return a strategy for mostly valid values and sometimes others."""
     return st.one_of(strategy, strategy, strategy, anything)
 
 
@@ -58,7 +58,7 @@ requests = st.fixed_dictionaries(
 
 
 def read(body: bytes, header_length: str | None) -> InferenceRequest | None:
-    """The request; None where it was refused as the client's mistake."""
+    """Parse a request; return None if it was refused as the client's mistake."""
     try:
         request = parse(body, header_length)
         for tensor in request.inputs:
@@ -72,7 +72,7 @@ def read(body: bytes, header_length: str | None) -> InferenceRequest | None:
     return None
 
 
-@patient
+@no_deadline
 @given(values=or_anything(requests), tail=st.binary(max_size=2 * ONE), wrong=st.integers(-3, 3) | st.just(0))
 def test_any_request_is_read_or_refused(values: Any, tail: bytes, wrong: int) -> None:
     head = json.dumps(values).encode()
@@ -84,13 +84,13 @@ def test_any_request_is_read_or_refused(values: Any, tail: bytes, wrong: int) ->
         assert sum(binary) == len(tail)
 
 
-@patient
+@no_deadline
 @given(body=st.binary(max_size=200), header_length=st.none() | st.text(max_size=5) | st.integers().map(str))
 def test_any_bytes_are_read_or_refused(body: bytes, header_length: str | None) -> None:
     read(body, header_length)
 
 
-@patient
+@no_deadline
 @given(data=st.binary(max_size=60), count=st.integers(0, 8) | st.integers(0, 2**64))
 def test_elements_are_within_the_data_and_all_of_it(data: bytes, count: int) -> None:
     try:
@@ -102,15 +102,15 @@ def test_elements_are_within_the_data_and_all_of_it(data: bytes, count: int) -> 
     assert len(found) == count
 
 
-@patient
+@no_deadline
 @given(files=st.lists(st.binary(max_size=30), min_size=1, max_size=MOST))
-def test_what_is_written_is_what_is_read(files: list[bytes]) -> None:
+def test_written_files_are_read_back(files: list[bytes]) -> None:
     data = b"".join(struct.pack("<I", len(each)) + each for each in files)
 
     assert images(Tensor("image", "BYTES", (len(files), 1), memoryview(data)), MOST) == files
 
 
-@patient
+@no_deadline
 @given(values=st.lists(st.integers(0, 255), min_size=2 * ONE, max_size=2 * ONE))
 def test_flat_nested_and_binary_pixels_are_the_same(values: list[int]) -> None:
     shape = (2, *SHAPE)
@@ -137,7 +137,7 @@ def test_flat_nested_and_binary_pixels_are_the_same(values: list[int]) -> None:
         memoryview(bytes(ONE - 1)),
         memoryview(b""),
     ],
-    # The place in memory that a view's text names would be another one in each process.
+    # The text of a memoryview holds its address, which differs in each process.
     ids=lambda data: f"{len(data)} bytes" if isinstance(data, memoryview) else str(data)[:20],
 )
 def test_pixels_that_do_not_fit(data: Any) -> None:
@@ -169,7 +169,7 @@ def test_json_nested_too_deep_is_refused() -> None:
     assert caught.value.status == 400
 
 
-def test_null_is_as_good_as_missing() -> None:
+def test_null_equals_missing() -> None:
     bare = {"inputs": [{"name": "pixels", "shape": [1], "datatype": "UINT8", "data": [7]}]}
     (member,) = bare["inputs"]
     full = {"inputs": [member | {"parameters": None}], "id": None, "parameters": None, "outputs": None}

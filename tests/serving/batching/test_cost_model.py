@@ -1,4 +1,4 @@
-"""The size of batches is that of the best throughput, by what batches have been measured to cost."""
+"""The batch size is the one with the best throughput by the measured costs of batches."""
 
 import threading
 from collections.abc import Collection
@@ -19,7 +19,7 @@ costs = st.lists(st.floats(0.001, 0.1), min_size=1, max_size=6).map(lambda each:
 
 
 def throughput(true: dict[int, float], sizes: Costs | AlwaysUpTo, waiting: int, batches: int = 500) -> float:
-    """Items a second of a model with these true costs where `waiting` items always wait."""
+    """Return the items per second of a model with these true costs if `waiting` items always wait."""
     items, seconds = 0, 0.0
     for _ in range(batches):
         size = sizes.best(waiting)
@@ -64,7 +64,7 @@ def test_it_follows_the_machine(at_first: dict[int, float], later: dict[int, flo
     assert throughput(later, sizes, waiting=4) >= 0.95 * best
 
 
-def test_what_was_measured_on_an_idle_machine_is_soon_corrected_under_load() -> None:
+def test_costs_measured_on_an_idle_machine_are_soon_corrected_under_load() -> None:
     sizes = Costs({1: 0.0040, 2: 0.0080, 4: 0.0160})
     under_load = {1: 0.0060, 2: 0.0100, 4: 0.0160}
 
@@ -73,11 +73,11 @@ def test_what_was_measured_on_an_idle_machine_is_soon_corrected_under_load() -> 
     assert throughput(under_load, sizes, waiting=4) >= 0.95 * 4 / 0.0160
 
 
-def test_about_as_good_is_the_smaller_batch() -> None:
+def test_the_smaller_one_of_equal_batches_is_best() -> None:
     assert Costs({1: 0.0100, 2: 0.0199, 4: 0.0396}).best(4) == 1
 
 
-def test_waiting_pays_where_a_batch_costs_little_more_than_one() -> None:
+def test_waiting_pays_if_a_batch_costs_little_more_than_one() -> None:
     device, processor = Costs({1: 0.010, 2: 0.0101}), Costs({1: 0.010, 2: 0.020})
 
     assert device.waiting_pays(ready=1, coming=1, seconds=0.001)
@@ -86,7 +86,7 @@ def test_waiting_pays_where_a_batch_costs_little_more_than_one() -> None:
 
 
 class Machine(threading.local):
-    """Seconds that the work of a thread has taken."""
+    """Clock of a thread that only its work advances."""
 
     now = 0.0
 
@@ -106,7 +106,7 @@ class Machine(threading.local):
     ],
     ids=["one is best", "all alike", "bigger is better", "four is best", "two is worse", "only eight is better"],
 )
-def test_a_measurement_goes_on_while_batches_may_pay(costs_by_size: dict[int, float], kept: list[int]) -> None:
+def test_a_measurement_continues_while_batches_may_pay(costs_by_size: dict[int, float], kept: list[int]) -> None:
     machine, tried = Machine(), set()
 
     def run(size: int) -> None:
@@ -129,7 +129,7 @@ def test_a_moment_of_other_work_during_the_measurement_decides_nothing() -> None
     assert measure(run, streams=1, largest=2, seconds=20.0, clock=machine.clock).seconds == pytest.approx({1: 1, 2: 2})
 
 
-def test_a_size_that_fails_in_one_thread_ends_the_measurement_with_what_is_known() -> None:
+def test_a_size_that_fails_in_one_thread_ends_the_measurement() -> None:
     failing = threading.Semaphore(1)
 
     def run(size: int) -> None:
@@ -139,7 +139,7 @@ def test_a_size_that_fails_in_one_thread_ends_the_measurement_with_what_is_known
     assert list(measure(run, streams=3, largest=32, seconds=0.001).seconds) == [1, 2]
 
 
-def test_a_model_that_can_not_run_at_all_says_why() -> None:
+def test_a_model_that_can_not_run_at_all_raises_its_error() -> None:
     def run(size: int) -> None:
         raise MemoryError("no room")
 
@@ -147,13 +147,13 @@ def test_a_model_that_can_not_run_at_all_says_why() -> None:
         measure(run, streams=2, largest=8)
 
 
-def test_where_batches_decide_few_large_ones_are_in_flight() -> None:
+def test_few_large_batches_are_in_flight_if_batches_decide() -> None:
     device = {1: Costs({1: 0.010, 8: 0.012}), 2: Costs({1: 0.02, 8: 0.024}), 8: Costs({1: 0.08, 8: 0.096})}
 
     assert fewest_streams(8, device.__getitem__)[0] == 1
 
 
-def test_two_streams_where_one_leaves_the_device_idle() -> None:
+def test_two_streams_if_one_leaves_the_device_idle() -> None:
     device = {1: Costs({1: 0.015, 8: 0.018}), 2: Costs({1: 0.02, 8: 0.024}), 8: Costs({1: 0.08, 8: 0.096})}
 
     assert fewest_streams(8, device.__getitem__)[0] == 2
@@ -163,7 +163,7 @@ def test_on_a_processor_every_thread_runs_its_own() -> None:
     assert fewest_streams(4, {4: Costs({1: 0.010, 8: 0.070})}.__getitem__)[0] == 4
 
 
-def test_what_a_size_needs_is_made_before_several_threads_run_it() -> None:
+def test_a_size_is_prepared_before_several_threads_run_it() -> None:
     made: list[tuple[int, int]] = []
 
     class Compiling(StandIn):

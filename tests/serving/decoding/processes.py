@@ -1,14 +1,13 @@
 """The processes of a decoding pool, and scripts in their place."""
 
 import stat
-import time
 from pathlib import Path
 
 import psutil
 
 from models.spec import InputSpec
 from serving.decoding.pool import Decoders
-from tests.servers import PHOTOS
+from tests.servers import PHOTOS, alive, children_with, family_of
 
 SPEC = InputSpec(size=224)
 CAT = (PHOTOS / "cat.jpg").read_bytes()
@@ -21,18 +20,12 @@ def pids(pool: Decoders) -> list[int]:
 
 def workers_of(pid: int) -> list[psutil.Process]:
     """Return the decoding processes that a service has started."""
-    children = psutil.Process(pid).children(recursive=True)
-    return [child for child in children if "serving.decoding.worker" in child.cmdline()]
+    return children_with(pid, "serving.decoding.worker")
 
 
 def gone(pids: list[int]) -> bool:
     """Return True if these processes end within 20 s."""
-    end = time.monotonic() + 20
-    while time.monotonic() < end:
-        if not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in pids):
-            return True
-        time.sleep(0.02)
-    return False
+    return alive([process for pid in pids for process in family_of(pid)[:1]], seconds=20) == []
 
 
 def program(folder: Path, text: str) -> str:

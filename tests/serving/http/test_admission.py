@@ -1,4 +1,4 @@
-"""Who is let in and for how long: keys, deadlines, slow and too many connections, all bodies together."""
+"""Admission of requests: API keys, deadlines, slow connections, too many connections, and the budget of bodies."""
 
 import contextlib
 import http.client
@@ -114,7 +114,7 @@ def test_the_description_tells_what_needs_a_key(guarded_server: Server) -> None:
         assert ("401" in described["responses"]) == (guarded_server.get(path).status_code == 401), path
 
 
-def test_metrics_are_open_unless_told_otherwise(server: Server) -> None:
+def test_metrics_need_no_key_by_default(server: Server) -> None:
     assert server.get("/metrics").status_code == 200
 
 
@@ -161,8 +161,8 @@ def test_a_client_can_shorten_its_deadline(server: Server) -> None:
 
 
 @given(st.floats(0.001, 1e300) | st.integers(1, 10**30), st.floats(0.01, 100))
-def test_a_client_can_never_lengthen_it(asked: float, most: float) -> None:
-    assert allowed_seconds(str(asked), most) == min(float(asked), most)
+def test_a_client_can_never_lengthen_it(wanted: float, most: float) -> None:
+    assert allowed_seconds(str(wanted), most) == min(float(wanted), most)
 
 
 @given(st.text(max_size=30))
@@ -253,7 +253,7 @@ def test_what_is_neither_body_nor_a_whole_head_has_an_end(guarded_server: Server
         assert sent < 400 * 65536
 
 
-def test_the_end_of_a_body_that_nobody_waited_for_is_no_head(guarded_server: Server) -> None:
+def test_the_end_of_a_body_that_was_refused_is_no_head(guarded_server: Server) -> None:
     with connected(guarded_server) as connection:
         connection.sendall(b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nab")
         assert answer(connection)[0] == 401
@@ -278,10 +278,10 @@ def test_what_is_not_http_is_refused_like_everything_else(guarded_server: Server
     assert (status, code(body), headers["content-type"]) == (400, "bad_http", "application/json")
 
 
-def test_too_many_connections_are_told_so_and_health_answers(guarded_server: Server) -> None:
+def test_too_many_connections_get_503_and_health_is_served(guarded_server: Server) -> None:
     with contextlib.ExitStack() as stack:
         refused = None
-        # They are cut again after half a second: whoever comes next may find room.
+        # The service closes them after half a second: the next connection may find room.
         for _ in range(200):
             for _ in range(CONNECTIONS + 5):
                 stack.enter_context(connected(guarded_server))
@@ -303,7 +303,7 @@ def test_all_bodies_together_are_limited(guarded_server: Server) -> None:
     body = CAT + bytes(900_000 - len(CAT))
     with connected(guarded_server) as one, connected(guarded_server) as two:
         one.sendall(head + body[:800_000])
-        # Nothing tells when the service has read it.
+        # There is no sign that the service has read it.
         time.sleep(0.3)
         two.sendall(head + body)
         status, headers, text = answer(two)

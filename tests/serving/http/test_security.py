@@ -1,4 +1,4 @@
-"""What a client sends makes the service neither connect, nor unpickle, nor open a file; answers tell nothing inside."""
+"""Requests can't make the service connect, unpickle or open a file, and responses reveal nothing internal."""
 
 import base64
 import contextlib
@@ -13,7 +13,7 @@ from urllib.parse import urlencode, urlsplit
 import psutil
 import pytest
 
-from tests.servers import PHOTOS, QUICK, ROOT, Server, serve
+from tests.servers import PHOTOS, QUICK, ROOT, Server, family_of, serve
 
 CAT = (PHOTOS / "cat.jpg").read_bytes()
 CANARY = "canary-7f3a"
@@ -21,7 +21,7 @@ PATHS = ("/classify", "/classify_batch")
 
 
 class Audited(Server):
-    """A server whose connections, processes and opened files are known."""
+    """A server that logs its connections, processes and opened files."""
 
     def events(self) -> list[str]:
         return self.log.with_name("audit").read_text().splitlines()
@@ -29,7 +29,7 @@ class Audited(Server):
 
 @pytest.fixture(scope="session")
 def trap() -> Iterator[socket.socket]:
-    """A socket that nobody must connect to."""
+    """Return a socket to which the service must not connect."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.setblocking(False)
         yield listening
@@ -46,7 +46,7 @@ def audited(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def urls(port: int) -> list[str]:
-    """Where a server must not be sent: this machine and its networks in many spellings, other schemes, files."""
+    """Return URLs that a server must not open: this machine and its networks in many spellings, other schemes."""
     end = f":{port}/{CANARY}.jpg"
     hosts = [
         "127.0.0.1",
@@ -107,14 +107,14 @@ def urls(port: int) -> list[str]:
 
 
 class Exploit:
-    """Opens a file where it is unpickled."""
+    """Opens a file when it is unpickled."""
 
     def __reduce__(self) -> tuple[Callable[[str, str], object], tuple[str, str]]:
         return open, (f"/tmp/{CANARY}", "w")
 
 
 def all_the_ways(url: str) -> Iterator[tuple[dict[str, str], bytes]]:
-    """Headers and bodies that carry a URL to where a framework may look for one."""
+    """Yield headers and bodies that have a URL in places that a framework may read."""
     form = 'Content-Disposition: form-data; name="{name}"{more}\r\n\r\n{value}'
     for name in ("image", "images"):
         parts = [
@@ -235,11 +235,9 @@ def test_no_answer_tells_where_the_service_lives(audited: Audited) -> None:
 
 
 def test_the_port_of_the_service_is_the_only_one(server: Server) -> None:
-    supervisor = psutil.Process(server.process.pid)
-    family = [supervisor, *supervisor.children(recursive=True)]
-
-    ports = {
-        each.laddr.port for process in family for each in process.net_connections("inet") if each.status == "LISTEN"
-    }
+    ports = set()
+    for process in family_of(server.process.pid):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            ports |= {each.laddr.port for each in process.net_connections("inet") if each.status == "LISTEN"}
 
     assert ports == {urlsplit(server.url).port}

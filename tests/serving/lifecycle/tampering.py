@@ -134,7 +134,7 @@ def external(location: str) -> Tampering:
 
 
 def hidden_external(folder: Path) -> None:
-    """Do as `external`, with a field number that some readers truncate to 32 bits: 5-byte tags of the graph's field 7."""
+    """Do as `external`, with 5-byte tags of the graph's field 7, a number that some readers truncate to 32 bits."""
     external("../outside.bin")(folder)
     data = (folder / GRAPH).read_bytes()
     place = data.index(b"\x3a")

@@ -2,15 +2,20 @@
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import psutil
+import pytest
 
-from tests.servers import ROOT, environment, free_port, wait_until
+from models.bundle.store import open_bundle
+from models.common.errors import HalftoneError
+from serving.lifecycle.selection import check_bundle
+from serving.settings import Settings
+from tests.servers import ROOT, environment, free_port, kill, wait_until
 
 END_SECONDS = 60
 
@@ -34,8 +39,7 @@ def spawned(artifacts: Path, port: int | None = None, **settings: str) -> Iterat
     try:
         yield process
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        kill(process)
         process.communicate()
 
 
@@ -65,6 +69,22 @@ def refused(artifacts: Path, **settings: str) -> str:
     return result.stderr
 
 
+def refusal(artifacts: Path, **settings: str) -> str:
+    """Return the error that ends a server with these settings before any worker starts, without starting it."""
+    values = environment(artifacts, **settings)
+    with mock.patch.dict(os.environ, values, clear=True), pytest.raises(HalftoneError) as error:
+        _check(values)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def _check(values: dict[str, str]) -> None:
+    """Check what `serving.service` checks; it prints the error and exits."""
+    settings = Settings.from_environment(values)
+    for name in settings.models:
+        check_bundle(name, open_bundle(name), settings)
+
+
 def workers_of(pid: int) -> list[psutil.Process]:
     """Return the workers of a supervisor; its other children, with which it examines the machine, are left out."""
     found = []
@@ -77,15 +97,7 @@ def workers_of(pid: int) -> list[psutil.Process]:
     return found
 
 
-def running(process: psutil.Process) -> bool:
-    """Return True if a process has not ended; a zombie has."""
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def kill(process: psutil.Process) -> None:
-    """Kill a process that may have ended."""
+def kill_worker(process: psutil.Process) -> None:
+    """Kill a worker that may have ended."""
     with contextlib.suppress(psutil.NoSuchProcess):
         process.kill()

@@ -145,7 +145,7 @@ def test_a_worker_without_its_models_leaves_connections_to_those_that_have_their
     assert loaded[0] >= 4
 
 
-def test_a_connection_without_a_handshake_holds_nobody_up() -> None:
+def test_a_connection_without_a_handshake_delays_no_shutdown() -> None:
     async def scenario() -> float:
         listener = socket.create_server(("127.0.0.1", 0))
         connections: set[asyncio.Protocol] = set()
@@ -165,7 +165,7 @@ def test_a_connection_without_a_handshake_holds_nobody_up() -> None:
 
 
 class Exhausted(socket.socket):
-    """A listening socket of a process that may once open no more files."""
+    """A listening socket of a process that reaches its limit of open files once."""
 
     failures = 1
 

@@ -15,7 +15,7 @@ from models.bundle.bundle import Bundle
 from serving.api.app import Api
 from serving.settings import Settings
 from tests.servers import PHOTOS, QUICK, serve, wait_until
-from tests.serving.process.starts import ended, refused
+from tests.serving.process.starts import ended, refusal, refused
 
 MODEL = "efficientnet_lite0"
 
@@ -46,11 +46,11 @@ def test_no_bundle(tmp_path: Path) -> None:
 
 
 def test_a_model_that_is_no_name(artifacts: Path) -> None:
-    assert "not a model's name" in refused(artifacts, HALFTONE_MODEL="../etc")
+    assert "not a model's name" in refusal(artifacts, HALFTONE_MODEL="../etc")
 
 
 def test_one_of_several_models_is_missing(artifacts: Path) -> None:
-    line = refused(artifacts, HALFTONE_MODEL="efficientnet_lite0, second")
+    line = refusal(artifacts, HALFTONE_MODEL="efficientnet_lite0, second")
 
     assert "second" in line
 
@@ -59,7 +59,7 @@ def test_no_variant_is_proven(copy: Path) -> None:
     for variant in variants(copy):
         rewrite_record(copy, variant, lambda record: record.update(verdict="FAILED", reasons=["agreement 0.1 is low"]))
 
-    line = refused(copy)
+    line = refusal(copy)
 
     assert "no proven variant" in line
     assert "agreement 0.1 is low" in line
@@ -71,7 +71,7 @@ def test_the_variant_asked_for_failed_its_gate(copy: Path) -> None:
         copy, "onnxruntime-fp32", lambda record: record.update(verdict="FAILED", reasons=["12 answers hold NaN"])
     )
 
-    assert "12 answers hold NaN" in refused(copy, HALFTONE_VARIANT="onnxruntime-fp32")
+    assert "12 answers hold NaN" in refusal(copy, HALFTONE_VARIANT="onnxruntime-fp32")
 
 
 def test_the_variant_asked_for_has_no_record(copy: Path) -> None:
@@ -79,7 +79,7 @@ def test_the_variant_asked_for_has_no_record(copy: Path) -> None:
     del manifest["files"]["parity/onnxruntime-fp16.json"]
     (copy / MODEL / "manifest.json").write_text(json.dumps(manifest))
 
-    line = refused(copy, HALFTONE_VARIANT="onnxruntime-fp16")
+    line = refusal(copy, HALFTONE_VARIANT="onnxruntime-fp16")
 
     assert "python -m export.parity --model efficientnet_lite0 --variant onnxruntime-fp16" in line
 
@@ -87,31 +87,30 @@ def test_the_variant_asked_for_has_no_record(copy: Path) -> None:
 def test_a_record_for_another_graph(copy: Path) -> None:
     rewrite_record(copy, "openvino-fp32", lambda record: record.update(source_sha256="0" * 64))
 
-    assert "other files" in refused(copy, HALFTONE_VARIANT="openvino-fp32")
+    assert "other files" in refusal(copy, HALFTONE_VARIANT="openvino-fp32")
 
 
 def test_a_tampered_record(copy: Path) -> None:
     with (copy / MODEL / "parity" / "onnxruntime-fp32.json").open("a") as file:
         file.write(" ")
 
-    assert "SHA-256 differs" in refused(copy, HALFTONE_VARIANT="onnxruntime-fp32")
+    assert "SHA-256 mismatch" in refusal(copy, HALFTONE_VARIANT="onnxruntime-fp32")
 
 
 def test_an_unknown_variant(artifacts: Path) -> None:
-    assert "there is no variant openvino-fp64" in refused(artifacts, HALFTONE_VARIANT="openvino-fp64")
+    assert "there is no variant openvino-fp64" in refusal(artifacts, HALFTONE_VARIANT="openvino-fp64")
 
 
 def test_random_weights(copy: Path) -> None:
     manifest = json.loads((copy / MODEL / "manifest.json").read_text())
     (copy / MODEL / "manifest.json").write_text(json.dumps(manifest | {"trained": False}))
 
-    assert "HALFTONE_ALLOW_UNTRAINED=1" in refused(copy)
+    assert "HALFTONE_ALLOW_UNTRAINED=1" in refusal(copy)
 
 
 @pytest.mark.parametrize(
     ("setting", "value", "word"),
     [
-        ("HALFTONE_MODLE", "x", "did you mean HALFTONE_MODEL?"),
         ("HALFTONE_QUEUE", "many", "whole number"),
         ("HALFTONE_QUEUE", "0", "at least 1"),
         ("HALFTONE_DEADLINE", "nan", "positive"),
@@ -122,7 +121,11 @@ def test_random_weights(copy: Path) -> None:
     ],
 )
 def test_wrong_settings(artifacts: Path, setting: str, value: str, word: str) -> None:
-    assert word in refused(artifacts, **{setting: value})
+    assert word in refusal(artifacts, **{setting: value})
+
+
+def test_a_setting_that_does_not_exist(artifacts: Path) -> None:
+    assert "did you mean HALFTONE_MODEL?" in refused(artifacts, HALFTONE_MODLE="x")
 
 
 def test_a_tampered_graph_is_found_by_the_worker_and_stops_the_server(copy: Path, tmp_path: Path) -> None:
@@ -134,7 +137,7 @@ def test_a_tampered_graph_is_found_by_the_worker_and_stops_the_server(copy: Path
     result = ended(copy)
 
     assert result.returncode == 2
-    assert "SHA-256 differs" in result.stderr
+    assert "SHA-256 mismatch" in result.stderr
     assert result.stderr.startswith("error: ")
     assert result.stderr.count("\n") == 1
 
@@ -150,7 +153,7 @@ def test_the_fastest_proven_variant_is_taken(copy: Path, tmp_path: Path) -> None
     assert answer["variant"] == second
 
 
-def test_another_machine_measures_anew(copy: Path, tmp_path: Path) -> None:
+def test_another_machine_measures_again(copy: Path, tmp_path: Path) -> None:
     bundle = Bundle.open(copy / MODEL)
     table = json.loads(bundle.read("speed.json"))
     table["host"]["cpu"] = "another processor"

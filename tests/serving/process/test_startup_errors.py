@@ -12,7 +12,7 @@ from models.common.errors import HalftoneError
 from serving.process.startup_errors import explain
 from serving.settings import Settings
 from tests.servers import PHOTOS, QUICK, serve, wait_until
-from tests.serving.process.starts import ended, kill, starting, workers_of
+from tests.serving.process.starts import ended, kill_worker, starting, workers_of
 
 
 @pytest.mark.parametrize("seconds", ["-1", "nan", "inf"])
@@ -37,7 +37,7 @@ def test_the_port_is_taken(artifacts: Path) -> None:
 
 def test_a_worker_killed_while_it_loads(artifacts: Path) -> None:
     with starting(artifacts) as (process, (worker,)):
-        kill(worker)
+        kill_worker(worker)
         _, stderr = process.communicate(timeout=60)
 
     assert process.returncode == 1
@@ -53,7 +53,7 @@ def test_sigterm_while_it_loads(artifacts: Path) -> None:
     assert process.returncode == 0, stderr
 
 
-def test_a_worker_told_to_end_is_replaced(artifacts: Path, tmp_path: Path) -> None:
+def test_a_worker_that_stops_is_replaced(artifacts: Path, tmp_path: Path) -> None:
     with serve(artifacts, tmp_path / "log", **QUICK) as server:
         (first,) = workers_of(server.process.pid)
         first.terminate()

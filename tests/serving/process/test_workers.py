@@ -16,8 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from loadtest.client.http1 import post
 from loadtest.client.threaded import ThreadedClients
 from loadtest.restarts import Restarts, Stops, stop_once
-from tests.servers import PHOTOS, PLAIN, QUICK, Server, serve, wait_until
-from tests.serving.process.starts import END_SECONDS, kill, running, starting, workers_of
+from tests.servers import PHOTOS, PLAIN, QUICK, Server, alive, family_of, serve, wait_until
+from tests.serving.process.starts import END_SECONDS, kill_worker, starting, workers_of
 
 CAT = (PHOTOS / "cat.jpg").read_bytes()
 JPEG = {"Content-Type": "image/jpeg"}
@@ -86,7 +86,7 @@ def test_the_others_answer_while_one_is_replaced(two: Server) -> None:
     try:
         wait_until(lambda: clients.count("answered") > 4, "responses came")
 
-        kill(victim)
+        kill_worker(victim)
         wait_until(lambda: replaced(two, victim), "it was replaced")
         answered = clients.count("answered")
         wait_until(lambda: clients.count("answered") > answered + 4, "more responses came")
@@ -115,7 +115,7 @@ def test_kept_connections_are_spread_again_when_one_is_replaced(two: Server) -> 
 
         ask(1)
         victim = workers(two)[0]
-        kill(victim)
+        kill_worker(victim)
         ask(2)
         wait_until(lambda: len(shares(two)) == 2 and len(workers(two)) == 2, "it was replaced")
         ask(3)
@@ -125,7 +125,7 @@ def test_kept_connections_are_spread_again_when_one_is_replaced(two: Server) -> 
     assert min(taken.values()) >= 6
 
 
-def test_the_service_stays_ready_while_one_is_told_to_stop(two: Server) -> None:
+def test_the_service_stays_ready_while_one_stops(two: Server) -> None:
     victim = workers(two)[0]
     victim.terminate()
 
@@ -146,7 +146,7 @@ def test_one_that_can_not_be_replaced_leaves_the_others(artifacts: Path, tmp_pat
         wait_until(lambda: len(shares(server)) == 2, "both workers were ready")
         victim, other = workers(server)
         manifest.write_bytes(b"{")
-        kill(victim)
+        kill_worker(victim)
         wait_until(lambda: "another one is started in" in server.log.read_text(), "it could not be replaced")
         assert server.post("/classify", content=CAT, headers=JPEG).status_code == 200
 
@@ -162,7 +162,7 @@ def test_connections_are_refused_while_the_last_requests_end_and_nothing_is_left
     head = b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(CAT)
     with serve(artifacts, tmp_path / "log", TMPDIR=str(tmp_path), HALFTONE_DECODERS="1", **TWO) as server:
         wait_until(lambda: len(shares(server)) == 2, "both workers were ready")
-        processes = psutil.Process(server.process.pid).children(recursive=True)
+        processes = family_of(server.process.pid)[1:]
         assert list(tmp_path.glob("halftone-*"))
         port = httpx.URL(server.url).port or 0
         with socket.create_connection(("127.0.0.1", port)) as slow:
@@ -180,8 +180,7 @@ def test_connections_are_refused_while_the_last_requests_end_and_nothing_is_left
 
     # Two workers, each with a process that decodes.
     assert len(processes) >= 4
-    psutil.wait_procs(processes, timeout=10)
-    assert not any(running(each) for each in processes)
+    assert alive(processes, seconds=10) == []
     assert not list(tmp_path.glob("halftone-*"))
 
 
@@ -200,9 +199,9 @@ def test_nothing_accepted_is_lost_when_all_stop(artifacts: Path, monkeypatch: py
 
 def test_one_that_can_not_start_ends_all(artifacts: Path) -> None:
     with starting(artifacts, workers=2, **TWO) as (process, both):
-        kill(both[0])
+        kill_worker(both[0])
         _, stderr = process.communicate(timeout=END_SECONDS)
 
         assert process.returncode == 1
         assert "not enough memory" in stderr
-        assert not any(running(each) for each in both)
+        assert alive(both) == []

@@ -1,4 +1,4 @@
-"""GET /metrics on a real server, and that its document says the same."""
+"""GET /metrics on a real server, and its documentation."""
 
 import base64
 import re
@@ -28,13 +28,13 @@ def samples(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
 
 
 def total(server: Server, name: str, /, **labels: str) -> float:
-    """The sum of all samples of that name with at least these labels."""
+    """Return the sum of all samples of a name with at least these labels."""
     found = samples(server.get("/metrics").text).items()
     return sum(value for (sample, its), value in found if sample == name and its >= labels.items())
 
 
 def grown(server: Server, name: str, by: float, before: float, /, **labels: str) -> bool:
-    """Whether a sample has grown; a request is counted right after its answer has gone out."""
+    """Return True if a sample grows by `by`; a request is counted right after its response was sent."""
     wait_until(lambda: total(server, name, **labels) >= before + by, f"{name} grew")
     return total(server, name, **labels) == before + by
 
@@ -63,11 +63,11 @@ def test_a_picture_of_the_inference_protocol_goes_through_the_queue_once(server:
     assert total(server, "halftone_queue_wait_seconds_count", **model) == before + 1
 
 
-def test_a_model_is_told_with_its_version_and_variant(server: Server) -> None:
+def test_a_model_is_shown_with_its_version_and_variant(server: Server) -> None:
     (model,) = server.get("/models").json()["models"]
 
-    told = {"name": model["name"], "version": model["version"], "variant": model["variant"]}
-    assert total(server, "halftone_model_info", **told) == 1
+    shown = {"name": model["name"], "version": model["version"], "variant": model["variant"]}
+    assert total(server, "halftone_model_info", **shown) == 1
 
 
 def test_errors_count_by_code_also_inside_a_batch(server: Server) -> None:
@@ -94,7 +94,7 @@ def test_a_scan_adds_no_label(server: Server) -> None:
     scan(1)
     second = {key for key in samples(server.get("/metrics").text) if key[0].startswith("halftone_")}
 
-    # GET /metrics itself is counted after its own answer.
+    # GET /metrics itself is counted after its response.
     assert {key for key in second - first if ("route", "/metrics") not in key[1]} == set()
     assert total(server, "halftone_request_seconds_count", route="other", status="404") >= 40
 
@@ -110,8 +110,8 @@ def test_the_document_lists_exactly_the_metrics_that_there_are() -> None:
     text = (ROOT / "docs" / "observability.md").read_text()
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| `halftone_")]
 
-    told = [(row[0].strip("| `"), row[1], tuple(re.findall(r"`(\w+)`", row[2])), row[3]) for row in rows]
-    assert told == [(each.name, each.kind, each.labels, each.help) for each in METRICS]
+    shown = [(row[0].strip("| `"), row[1], tuple(re.findall(r"`(\w+)`", row[2])), row[3]) for row in rows]
+    assert shown == [(each.name, each.kind, each.labels, each.help) for each in METRICS]
     assert all(len(row[4].strip(" |")) > 20 for row in rows)
 
 
@@ -175,7 +175,7 @@ def test_even_a_mistake_of_ours_can_not_fill_the_memory() -> None:
     assert text.count("halftone_request_seconds_count{") == MOST_SERIES + 1
 
 
-def test_a_gauge_is_read_when_it_is_asked_for() -> None:
+def test_a_gauge_is_read_at_the_scrape() -> None:
     metrics, waiting = Metrics(), [3]
     metrics.set(QUEUE_DEPTH, ("m", "v"), lambda: waiting[0])
     waiting[0] = 7

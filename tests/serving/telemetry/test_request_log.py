@@ -1,4 +1,4 @@
-"""Request ids and the log's lines."""
+"""Request ids and the lines of the request log."""
 
 import io
 import json
@@ -20,7 +20,7 @@ CAT = (PHOTOS / "cat.jpg").read_bytes()
 
 
 def lines_of(server: Server, identity: str) -> list[str]:
-    """The log's lines about a request; they are written a little later than the answer."""
+    """Return the log's lines for a request; they are written a little later than the response."""
     wait_until(lambda: identity in server.log.read_text(), f"{identity} was logged")
     return [line for line in server.log.read_text().splitlines() if identity in line]
 

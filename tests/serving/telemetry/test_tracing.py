@@ -1,4 +1,4 @@
-"""Spans: on a real server that exports to a real collector, and with OpenTelemetry's exporter in memory."""
+"""Spans of a real server that exports to a real collector, and with OpenTelemetry's exporter in memory."""
 
 import asyncio
 import json
@@ -18,8 +18,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from starlette.types import ASGIApp
 
-from serving.api.gateway import ASGIApp
 from serving.telemetry.recorder import Recorder
 from serving.telemetry.spans import Spans
 from serving.telemetry.tracing import Sampled
@@ -52,7 +52,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def collector() -> Iterator[Collector]:
 
 @pytest.fixture(scope="module")
 def traced(artifacts: Path, collector: Collector, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with what is off by default: traces and JSON; and without metrics."""
+    """Run a server with traces and a JSON log, which are off by default, and without metrics."""
     with serve(
         artifacts,
         tmp_path_factory.mktemp("traced") / "log",
@@ -149,7 +149,7 @@ def test_a_traced_request_does_not_pass_the_timers_of_bentoml(artifacts: Path) -
 
 
 async def traced_way(share: float, headers: list[tuple[bytes, bytes]]) -> bool:
-    """Whether a request with these headers is sent the way of the traced ones."""
+    """Return True if a request with these headers is traced."""
     ways: list[bool] = []
 
     def way(traced: bool) -> ASGIApp:

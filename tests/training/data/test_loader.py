@@ -43,10 +43,12 @@ def test_loader_processes_do_not_keep_python_from_ending():
 
 def test_signals_to_the_group_do_not_reach_loader_processes():
     process = holding("wait")
-    process.stdout.readline()
-    loaders = [child for child in psutil.Process(process.pid).children() if os.getpgid(child.pid) == child.pid]
-    assert len(loaders) == 2
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate(timeout=60)
+    try:
+        process.stdout.readline()
+        loaders = [child for child in psutil.Process(process.pid).children() if os.getpgid(child.pid) == child.pid]
+        assert len(loaders) == 2
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate(timeout=60)
     # They end when they notice that the training process has ended.
     assert psutil.wait_procs(loaders, timeout=60)[1] == []

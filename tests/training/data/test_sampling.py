@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from training.data.dataset import CorruptDataError
 from training.data.loader import TrainingFeed, ValidationFeed, default_workers
-from training.data.sampling import Plan, derived_seed, seed_step, share
+from training.data.sampling import Plan, seed_step, share
+from training.data.seeds import derived_seed
 
 SIZES = {
     "pictures": st.integers(1, 300),

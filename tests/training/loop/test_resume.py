@@ -1,4 +1,6 @@
+import contextlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -203,26 +205,24 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path, monkeypatch, whole
     assert_equal(run(output), whole)
 
 
-# A limit on the size of files interrupts a write in the middle, as a full disk does.
-LIMITED = """
-import resource, sys
-from pathlib import Path
-from tests.training.runs import run
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
-run(Path(sys.argv[1]), minutes=0.0)
-"""
+@contextlib.contextmanager
+def files_of_at_most(size):
+    """Limit the size of files: a write is interrupted in the middle, as by a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("size", [1_000_000, 8_000_000], ids=["weights", "resume"])
 def test_a_write_that_is_cut_off_keeps_the_last_good_checkpoint(tmp_path, monkeypatch, size):
     output = tmp_path / "photos"
     stopped_after(monkeypatch, output, 2)
-    result = subprocess.run(
-        [sys.executable, "-c", LIMITED, output, str(size)], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
-    assert "writing failed (" in result.stderr
-    assert "the previous checkpoint is intact (last-00000-000000002)" in result.stderr
+    with files_of_at_most(size), pytest.raises(HalftoneError, match=r"writing failed \(") as caught:
+        run(output, minutes=0.0)
+    assert "the previous checkpoint is intact (last-00000-000000002)" in str(caught.value)
     assert checkpoints(output) == ["last-00000-000000002"]
     assert RunFolder(output).load_last() is not None
 

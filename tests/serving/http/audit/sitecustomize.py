@@ -1,4 +1,4 @@
-"""On the path of a server under test: writes every connection, name look-up, process and opened file to a log."""
+"""Log every connection, name look-up, process and opened file of a server under test, which has this on its path."""
 
 import os
 import sys
