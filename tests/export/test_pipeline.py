@@ -35,6 +35,15 @@ def verdicts(bundle: Bundle) -> dict[str, str]:
     return {row[1]: row[-1] for row in cells(result)}
 
 
+@pytest.mark.parametrize("variant", ["onnxruntime-fp32", "onnxruntime-fp16", "openvino-fp32"])
+def test_every_variant_of_the_default_bundle_is_proven(default: Bundle, variant: str) -> None:
+    record = proof(default, variant)
+
+    assert record.figures["images"] >= 256
+    assert record.figures["decided_agreement"]["value"] >= 0.99
+    assert record.figures["nan_or_inf"] == 0
+
+
 def test_a_second_export_changes_nothing(default: Bundle) -> None:
     before = (default.folder / "manifest.json").read_bytes()
     environment = os.environ | {"HALFTONE_ARTIFACTS": str(default.folder.parent)}

@@ -18,6 +18,7 @@ from export.parity.record import (
     verdict,
 )
 from export.runtimes.onnxruntime import OnnxRuntime
+from export.variants import runtime_class
 from models.bundle.bundle import WEIGHTS, Bundle
 from models.bundle.errors import FileMissingError, HashMismatchError
 from models.common.errors import HalftoneError
@@ -148,6 +149,27 @@ def test_another_library_or_arithmetic(bundle: Bundle, version: str, executed_as
     assert "was proved with onnxruntime 1.2.3 (fp32 on CPU)" in message
     assert f"here it would run on {version} ({executed_as})" in message
     assert COMMAND in message
+
+
+def test_the_record_says_everything(default: Bundle) -> None:
+    record = proof(default, VARIANT)
+    files = default.manifest.files
+
+    assert record.version == default.manifest.version
+    assert record.source_sha256 == files[GRAPH].sha256
+    assert record.weights_sha256 == files["weights.safetensors"].sha256
+    assert record.runtime == {
+        "name": "onnxruntime",
+        "version": runtime_class("onnxruntime").version(),
+        "executed_as": "fp32 on CPU",
+    }
+    assert record.reference == f"torch-fp32 {runtime_class('torch').version()}"
+    assert record.gate["min_decided_agreement"] == 0.99
+    assert record.host["cores"]
+    assert files["parity/onnxruntime-fp32.json"].made_from == {
+        GRAPH: files[GRAPH].sha256,
+        "weights.safetensors": files["weights.safetensors"].sha256,
+    }
 
 
 @pytest.fixture
