@@ -1,4 +1,4 @@
-"""The order of the test files, by the seconds that each took when they were recorded last: the slowest first.
+"""The order of the test files: by what they load, then by the seconds recorded last, the slowest first.
 
 pytest-xdist gives out whole files in the order of the collection. With a slow file last, all processes but one would
 wait for it. `make test PYTEST_FLAGS=--record-seconds` records them.
@@ -11,8 +11,12 @@ from pathlib import Path
 import pytest
 
 FILE = Path(__file__).with_name("seconds.json")
-FIRST = ("tests/export/", "tests/models/", "tests/training/", "tests/serving/lifecycle/test_sabotage.py")
-"""What runs PyTorch: it crashed (SIGSEGV) in a process that had run the service's tests before."""
+RANKS = ("tests/training/", "tests/export/", "tests/models/", "tests/serving/lifecycle/test_sabotage.py")
+"""Files that run PyTorch, in this order, before all others.
+
+A process crashed (SIGSEGV) when it forked a loader process of training after exports, or used PyTorch after the service's
+tests; in this order no process does either.
+"""
 FAST = 4.0
 """Seconds that a file may take to be run by `--fast`."""
 
@@ -22,12 +26,13 @@ def file_of(nodeid: str) -> str:
 
 
 def sort(items: list[pytest.Item]) -> None:
-    """Bring the slowest files forward, and those that nobody has timed yet to the very front."""
+    """Sort by rank, then the slowest files first, those without a recorded time before them."""
     seconds = recorded()
 
-    def place(item: pytest.Item) -> tuple[bool, float, str]:
+    def place(item: pytest.Item) -> tuple[int, float, str]:
         file = file_of(item.nodeid)
-        return not file.startswith(FIRST), -seconds.get(file, float("inf")), file
+        rank = next((rank for rank, prefix in enumerate(RANKS) if file.startswith(prefix)), len(RANKS))
+        return rank, -seconds.get(file, float("inf")), file
 
     items.sort(key=place)
 
