@@ -14,8 +14,8 @@ FILE = Path(__file__).with_name("seconds.json")
 RANKS = ("tests/training/", "tests/export/", "tests/models/", "tests/serving/lifecycle/test_sabotage.py")
 """Files that run PyTorch, in this order, before all others.
 
-A process crashed (SIGSEGV) when it forked a loader process of training after exports, or used PyTorch after the service's
-tests; in this order no process does either.
+A process crashed (SIGSEGV) when it forked a loader process of training after exports, or used PyTorch after the tests
+of the service; in this order no process does either.
 """
 FAST = 4.0
 """Seconds that a file may take to be run by `--fast`."""
