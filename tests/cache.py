@@ -49,8 +49,6 @@ def fingerprint(folder: Path) -> dict[str, tuple[int, int]]:
 @functools.cache
 def _home() -> Path:
     """The folder for the sources as they are; those of other sources are removed a day after their last use."""
-    if (FOLDER / "pinned").exists():
-        return FOLDER / "pinned"
     home = FOLDER / f"{PREFIX}{_digest()}"
     home.mkdir(parents=True, exist_ok=True)
     home.touch()
