@@ -11,12 +11,9 @@ from pathlib import Path
 import pytest
 
 FILE = Path(__file__).with_name("seconds.json")
-RANKS = ("tests/training/", "tests/export/", "tests/models/", "tests/serving/lifecycle/test_sabotage.py")
-"""Files that run PyTorch, in this order, before all others.
-
-A process crashed (SIGSEGV) when it forked a loader process of training after exports, or used PyTorch after the tests
-of the service; in this order no process does either.
-"""
+RANKS = ("tests/training/", "tests/export/", "tests/models/")
+"""Files that come first, in this order: a process crashed (SIGSEGV) when it forked a loader process of training after
+exports."""
 FAST = 4.0
 """Seconds that a file may take to be run by `--fast`."""
 

@@ -51,7 +51,7 @@ def _figure(path: str, paint: Callable[[Axes], None]) -> str:
         axis_part("{x:g}")
     axes.set_ylabel("latency from the intended send time, ms")
     axes.grid(visible=True, which="both", alpha=0.3)
-    axes.legend()
+    axes.legend(loc="upper left")
     figure.savefig(path)
     return Path(path).name
 

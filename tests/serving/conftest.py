@@ -19,7 +19,7 @@ def narrow_server(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         "HALFTONE_QUEUE": "3",
         "HALFTONE_MAX_IMAGES": "2",
         "HALFTONE_DEADLINE": "0.05",
-        "HALFTONE_BODY_TIMEOUT": "0.5",
+        "HALFTONE_BODY_TIMEOUT": "2",
         **QUICK,
         "HALFTONE_BATCH": "2",
     }

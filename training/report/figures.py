@@ -169,7 +169,10 @@ def _finish(axes: Axes, title: str, unit: str, *, legend: bool = True) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _style(axes)
     if legend and axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, fontsize=8.5, labelcolor=INK)
+        # Above the axes: looking for a free place takes seconds on a busy machine, which matplotlib warns of.
+        axes.legend(
+            frameon=False, fontsize=8.5, labelcolor=INK, loc="lower right", bbox_to_anchor=(1, 1), ncols=3, borderpad=0
+        )
 
 
 def _style(axes: Axes) -> None:
