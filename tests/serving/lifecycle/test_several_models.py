@@ -55,6 +55,13 @@ def test_bentomls_client_names_a_model(two_models: Server) -> None:
 
 
 def test_a_flooded_model_does_not_delay_another(two_models: Server) -> None:
+    # All five finish long before the flood: if they had queued behind it, they would be last every time. On a busy
+    # machine the client itself may be late.
+    assert any(last_of_five_during_a_flood(two_models) <= 35 for _ in range(4))
+
+
+def last_of_five_during_a_flood(two_models: Server) -> int:
+    """Send 40 slow requests to one model, then five to the other; return the place of the last of these among all."""
     file = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (1000, 1000, 3), np.uint8)).save(file, "PNG")
     finished: list[str] = []
@@ -76,9 +83,7 @@ def test_a_flooded_model_does_not_delay_another(two_models: Server) -> None:
 
     asyncio.run(flood())
 
-    # All five finished long before the flood: if they had queued behind it, they would be last.
-    last = len(finished) - finished[::-1].index(NAMES[1])
-    assert last <= 35, finished
+    return len(finished) - finished[::-1].index(NAMES[1])
 
 
 def post(api: Api, path: str, **kwargs: Any) -> httpx.Response:
