@@ -7,6 +7,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
+from typing import BinaryIO
 
 import pytest
 
@@ -60,15 +62,18 @@ def _accept(listener: socket.socket, server: Scripted) -> None:
 
 def _serve(connection: socket.socket, server: Scripted) -> None:
     with connection, contextlib.suppress(OSError), connection.makefile("rb") as file:
-        while head := list(iter(file.readline, b"\r\n")):
-            if head[-1] == b"":
-                return
+        while head := _read_head(file):
             length = next((int(line.split(b":")[1]) for line in head if line.startswith(b"Content-Length")), 0)
             server.requests.append(head[0] + file.read(length))
             reply = next(server.replies)
             connection.sendall(reply)
             if reply in (CLOSING, CUT, NO_HTTP):
                 return
+
+
+def _read_head(file: BinaryIO) -> list[bytes]:
+    """Return the lines before the empty one, none at the end of the stream: `readline` is empty for ever there."""
+    return list(takewhile(lambda line: line not in (b"\r\n", b""), iter(file.readline, b"")))
 
 
 def asynchronous(server: Scripted, requests: Sequence[bytes]) -> list[Response | OSError]:
