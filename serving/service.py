@@ -30,6 +30,7 @@ from serving.api.gateway import BENTOML_FOLDERS, BENTOML_PATHS, Gateway
 from serving.api.upload import DEFAULT_TOP_K
 from serving.bento import find_bundles
 from serving.http.connections import with_limits
+from serving.http.json_body import MAX_DIGITS
 from serving.lifecycle.loading import load_model
 from serving.lifecycle.selection import check_bundle
 from serving.process.acceptor import ConnectionShare
@@ -101,6 +102,7 @@ def _install_server() -> None:
     # Imported here: only a worker needs uvicorn's server.
     from serving.process import shutdown
 
+    sys.set_int_max_str_digits(MAX_DIGITS)
     slot = _slot() if SETTINGS.workers > 1 else None
     shutdown.install(
         connection=with_limits(

@@ -22,7 +22,7 @@ from models.common.cli import DONE, run
 from models.common.errors import HalftoneError
 from models.common.files import write_atomic
 from models.common.statistics import softmax
-from models.preprocess.decode import ImageError
+from models.preprocess.errors import ImageError
 from models.preprocess.resample import Pixels
 from models.preprocess.transform import load
 

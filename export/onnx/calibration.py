@@ -13,7 +13,7 @@ import numpy.typing as npt
 from export.parity.images import CROPS_PER_PHOTO, PHOTOS, sample_crops
 from models.common.errors import HalftoneError
 from models.dataset import HELD_OUT, SUFFIXES
-from models.preprocess.decode import ImageError
+from models.preprocess.errors import ImageError
 from models.preprocess.resample import Pixels
 from models.preprocess.transform import load
 from models.spec import InputSpec

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from models.bundle.manifest import Manifest
 from models.common.errors import HalftoneError
 from models.dataset import held_out_images
-from models.preprocess.decode import ImageError, decode
+from models.preprocess.decode import decode
+from models.preprocess.errors import ImageError
 from models.preprocess.resample import Pixels
 from models.preprocess.transform import fit, load
 from models.spec import InputSpec

@@ -6,55 +6,37 @@ reference decoder. If the optional package `simplejpeg` is installed, it decodes
 
 from __future__ import annotations
 
-import io
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
-from PIL.ImageFile import ImageFile
 
-from models.common.errors import HalftoneError
+from models.preprocess.ceilings import MAX_SIDE, BoundedFile, check_chunks, check_scan_bytes, check_scans
+from models.preprocess.errors import (
+    BrokenImageError,
+    ImageError,
+    NotAnImageError,
+    TooManyPixelsError,
+    UnsupportedFormatError,
+)
 from models.preprocess.formats import Format, image_format, other_format, webp_size
+from models.preprocess.orientation import orientation, oriented
 from models.preprocess.resample import Pixels, optional
 
 MAX_PIXELS = 50_000_000
-"""Default limit on width x height, checked before decoding. Decoding 50 megapixels takes 150 MB from a JPEG, and for a
-moment 500 MB from a PNG."""
+"""Default limit on width x height, checked before decoding: for a moment, 50 megapixels take up to 500 MB."""
 
 READABLE = "JPEG, PNG or WebP"
 
 _STRIP_ROWS = 128
-_EXIF_ORIENTATION = 0x0112
-_TRANSPOSITIONS: dict[int, Image.Transpose] = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+_BYTES_A_PIXEL = 10
+"""Memory that decoding a pixel may take. Formats that take more have a lower limit on pixels."""
+_WEBP_BYTES_A_PIXEL = 16
+"""libwebp keeps two canvases of 4 bytes a pixel, and the frame is copied twice."""
+_BLOCK_BYTES = 128
+"""libjpeg keeps the coefficients of a progressive JPEG, 64 a block and 2 bytes each, beside 4 bytes a pixel."""
 
 _turbo = optional("simplejpeg")
-
-
-class ImageError(HalftoneError):
-    """The bytes can't be turned into pixels."""
-
-
-class NotAnImageError(ImageError):
-    """The bytes are empty or not an image."""
-
-
-class BrokenImageError(ImageError):
-    """The JPEG, PNG or WebP file is truncated or damaged."""
-
-
-class UnsupportedFormatError(ImageError):
-    """The bytes are an image, but neither JPEG, PNG nor WebP."""
-
-
-class TooManyPixelsError(ImageError):
-    """The header announces more pixels than the limit."""
 
 
 def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, plain: bool = False) -> Pixels:
@@ -73,7 +55,8 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, plain: bool = False) ->
         uint8 RGB of shape (H, W, 3).
 
     Raises:
-        ImageError: NotAnImageError, UnsupportedFormatError, TooManyPixelsError or BrokenImageError.
+        ImageError: NotAnImageError, UnsupportedFormatError, TooManyPixelsError, TooComplexError or BrokenImageError.
+        MemoryError, ImportError, OSError: the process has no memory or no files left; not the picture's fault.
     """
     return np.asarray(decode_upright(data, max_pixels=max_pixels, plain=plain))
 
@@ -85,30 +68,30 @@ def upright(image: Image.Image) -> Pixels:
         OSError, SyntaxError, ValueError: from Pillow, if the file is damaged.
     """
     image.load()
-    return np.asarray(_oriented(_to_rgb(image), _orientation(image)))
+    return np.asarray(oriented(_to_rgb(image), orientation(image)))
 
 
 def decode_upright(data: bytes, *, max_pixels: int, plain: bool) -> Image.Image | Pixels:
     """Decode as `decode` does, but to pixels or a Pillow image, whichever needs no further copy.
 
     Raises:
-        ImageError: as `decode`.
+        ImageError, MemoryError, ImportError, OSError: as `decode`.
     """
     format_ = _readable_format(data)
-    if format_ == "WebP":
-        _check_size(webp_size(data), max_pixels)
     try:
-        image = _open(data, format_)
-        _check_size(image.size, max_pixels)
+        image = _OPENERS[format_](data, max_pixels)
         pixels = _turbo_decoded(data, image) if format_ == "JPEG" and not plain else None
         if pixels is not None:
             return pixels
         image.load()
-        return _oriented(_to_rgb(image), _orientation(image))
-    except (ImageError, MemoryError):
+        return oriented(_to_rgb(image), orientation(image))
+    except (ImageError, MemoryError, ImportError):
         raise
     # Pillow's decoders raise many types on damaged files (OSError, SyntaxError, ValueError, struct.error, …).
     except Exception as error:
+        # With a number it is the operating system's, which has no open files left, for example.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise BrokenImageError(
             f"the {format_} picture is damaged or incomplete ({error}): send the whole file as it was saved"
         ) from error
@@ -126,24 +109,78 @@ def _readable_format(data: bytes) -> Format:
     raise NotAnImageError(f"these {len(data)} bytes are not a picture: send a {READABLE} file")
 
 
-def _open(data: bytes, format_: Format) -> ImageFile:
-    # The format's own class rather than Image.open: no other decoder is reachable, and our limit on pixels applies
-    # instead of Pillow's process-wide limit.
-    file = io.BytesIO(data)
-    if format_ == "JPEG":
-        return JpegImagePlugin.JpegImageFile(file)
-    if format_ == "PNG":
-        return PngImagePlugin.PngImageFile(file)
-    return WebPImagePlugin.WebPImageFile(file)
+class _JpegFile(JpegImagePlugin.JpegImageFile):
+    def _read_dpi_from_exif(self) -> None:
+        """Do nothing: Pillow would read every entry of the EXIF block, for a resolution that nobody needs."""
 
 
-def _check_size(size: tuple[int, int] | None, max_pixels: int) -> None:
+# The format's own class rather than Image.open: no other decoder is reachable, and our limit on pixels applies instead
+# of Pillow's process-wide limit.
+
+
+def _open_jpeg(data: bytes, max_pixels: int) -> Image.Image:
+    file = BoundedFile(data)
+    image = _JpegFile(file)
+    file.header_read()
+    pixels, blocks, progressive = image.width * image.height, _blocks(image), "progressive" in image.info
+    if progressive:
+        held = 4 + _BLOCK_BYTES * blocks / pixels
+        _check_size(image.size, max_pixels, held, f"a progressive JPEG of {image.layers} channels")
+    else:
+        _check_size(image.size, max_pixels)
+    check_scans(data, pixels)
+    check_scan_bytes(data, file.tell(), blocks, progressive=progressive)
+    return image
+
+
+def _open_png(data: bytes, max_pixels: int) -> Image.Image:
+    file = BoundedFile(data)
+    image = PngImagePlugin.PngImageFile(file)
+    file.header_read()
+    _check_size(image.size, max_pixels)
+    return image
+
+
+def _open_webp(data: bytes, max_pixels: int) -> Image.Image:
+    # Before Pillow, which allocates the canvas when it opens the file.
+    size = webp_size(data)
     if size is None:
         raise BrokenImageError("the WebP header is damaged or incomplete: send the whole file as it was saved")
+    _check_size(size, max_pixels, _WEBP_BYTES_A_PIXEL, "a WebP")
+    check_chunks(data)
+    image = WebPImagePlugin.WebPImageFile(BoundedFile(data))
+    _check_size(image.size, max_pixels, _WEBP_BYTES_A_PIXEL, "a WebP")
+    return image
+
+
+_OPENERS: dict[Format, Callable[[bytes, int], Image.Image]] = {
+    "JPEG": _open_jpeg,
+    "PNG": _open_png,
+    "WebP": _open_webp,
+}
+
+
+def _blocks(image: JpegImagePlugin.JpegImageFile) -> int:
+    """Return the number of 8 x 8 blocks of all components that a JPEG's header announces."""
+    most_across, most_down = (max(layer[axis] for layer in image.layer) for axis in (1, 2))
+    return sum(
+        -(-image.width * across // (8 * most_across)) * -(-image.height * down // (8 * most_down))
+        for _, across, down, _ in image.layer
+    )
+
+
+def _check_size(size: tuple[int, int], max_pixels: int, held: float = _BYTES_A_PIXEL, kind: str = "") -> None:
+    """Refuse a picture with too many pixels; decoding one pixel of this `kind` takes `held` bytes."""
     width, height = size
-    if width * height > max_pixels:
+    if max(size) > MAX_SIDE:
         raise TooManyPixelsError(
-            f"the picture has {width} x {height} = {width * height:,} pixels, over the limit of {max_pixels:,}: "
+            f"the picture has {width} x {height} pixels, and a side may have {MAX_SIDE:,}: send a smaller version"
+        )
+    most = int(max_pixels * min(1, _BYTES_A_PIXEL / held))
+    if width * height > most:
+        limit = f"{most:,} for {kind}" if most < max_pixels else f"{most:,}"
+        raise TooManyPixelsError(
+            f"the picture has {width} x {height} = {width * height:,} pixels, over the limit of {limit}: "
             "send a smaller version"
         )
 
@@ -153,7 +190,7 @@ def _turbo_decoded(data: bytes, header: Image.Image) -> Pixels | None:
 
     Both use libjpeg-turbo and give the same pixels, but Pillow needs two more copies to make an array.
     """
-    if _turbo is None or header.mode != "RGB" or _orientation(header) != 1:
+    if _turbo is None or header.mode != "RGB" or orientation(header) != 1:
         return None
     try:
         # Strict: a warning of libjpeg is an error here, and Pillow then decides whether the image is usable.
@@ -179,17 +216,3 @@ def _on_white(image: Image.Image) -> Image.Image:
         strip = image.crop((0, top, image.width, min(top + _STRIP_ROWS, image.height))).convert("RGBA")
         rgb.paste(Image.alpha_composite(Image.new("RGBA", strip.size, "white"), strip).convert("RGB"), (0, top))
     return rgb
-
-
-def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation, 1 to 8; 1 (upright) if it is missing or the EXIF block is damaged."""
-    try:
-        value = image.getexif().get(_EXIF_ORIENTATION, 1)
-    # A damaged EXIF block (any of several exception types) is no reason to reject intact pixels.
-    except Exception:
-        return 1
-    return value if value in _TRANSPOSITIONS else 1
-
-
-def _oriented(image: Image.Image, orientation: int) -> Image.Image:
-    return image.transpose(_TRANSPOSITIONS[orientation]) if orientation in _TRANSPOSITIONS else image

@@ -22,6 +22,7 @@ from models.spec import Interpolation
 
 Pixels = npt.NDArray[np.uint8]
 Box = tuple[float, float, float, float]
+IntBox = tuple[int, int, int, int]
 Span = tuple[float, float]
 
 _FILTERS = {"bicubic": (Image.Resampling.BICUBIC, "catmull_rom"), "bilinear": (Image.Resampling.BILINEAR, "bilinear")}
@@ -67,7 +68,7 @@ def resample(picture: Image.Image | Pixels, size: int, box: Box, filter_: Interp
         # Pillow stores the box in single precision: relative to the crop's left edge, the box would change.
         return _with_pillow(image.crop((0, y0, width, y1)), size, (left, right), down, filter_)
     across = (left - x0, right - x0)
-    return _with_simd(np.asarray(picture)[y0:y1, x0:x1], size, across, down, filter_)
+    return _with_simd(picture, (x0, y0, x1, y1), size, across, down, filter_)
 
 
 def _with_pillow(image: Image.Image, size: int, across: Span, down: Span, filter_: Interpolation) -> Pixels:
@@ -76,16 +77,28 @@ def _with_pillow(image: Image.Image, size: int, across: Span, down: Span, filter
     return np.asarray(narrow.resize((size, size), resampling, box=(0, down[0], size, down[1])))
 
 
-def _with_simd(pixels: Pixels, size: int, across: Span, down: Span, filter_: Interpolation) -> Pixels:
-    height, width = pixels.shape[:2]
+def _with_simd(
+    picture: Image.Image | Pixels, part: IntBox, size: int, across: Span, down: Span, filter_: Interpolation
+) -> Pixels:
+    left, top, right, bottom = part
+    width, height = right - left, bottom - top
     rows = max(1, _STRIP_PIXELS // width)
     narrow = []
-    for start in range(0, height, rows):
-        strip = pixels[start : start + rows]
-        crop = (across[0], 0, across[1], len(strip))
-        narrow.append(_convolve(strip.tobytes(), (width, len(strip)), crop, (size, len(strip)), filter_))
+    for start in range(top, bottom, rows):
+        end = min(start + rows, bottom)
+        crop = (across[0], 0, across[1], end - start)
+        strip = _packed(picture, (left, start, right, end))
+        narrow.append(_convolve(strip, (width, end - start), crop, (size, end - start), filter_))
     result = _convolve(b"".join(narrow), (size, height), (0, down[0], size, down[1]), (size, size), filter_)
     return np.frombuffer(result, np.uint8).reshape(size, size, 3)
+
+
+def _packed(picture: Image.Image | Pixels, part: IntBox) -> bytes:
+    """Return the samples of a part of an image, three bytes a pixel."""
+    if isinstance(picture, Image.Image):
+        return picture.crop(part).tobytes()
+    left, top, right, bottom = part
+    return picture[top:bottom, left:right].tobytes()
 
 
 def _touched(low: float, high: float, length: int, size: int, filter_: Interpolation) -> tuple[int, int]:

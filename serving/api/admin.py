@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import json
 import threading
 from collections.abc import Callable
 from hashlib import sha256
@@ -14,6 +13,7 @@ from models.bundle.store import check_name
 from models.common.errors import HalftoneError
 from serving.http.body import RequestBody, read_body
 from serving.http.errors import RequestError, bad_parameter
+from serving.http.json_body import parse_object
 from serving.http.response import Answer, as_json
 from serving.lifecycle.hot_swap import HotSwap, Swap
 from serving.lifecycle.registry import Registry
@@ -111,10 +111,10 @@ def _parse_bundle(body: bytes) -> str | None:
     if not body.strip():
         return None
     try:
-        values = json.loads(body)
-    except (ValueError, RecursionError):
-        values = None
-    if not isinstance(values, dict) or not set(values) <= {"bundle"} or not isinstance(values.get("bundle", ""), str):
+        values = parse_object(body)
+    except ValueError:
+        values = {"": None}
+    if not set(values) <= {"bundle"} or not isinstance(values.get("bundle", ""), str):
         raise bad_parameter('the body must be empty or {"bundle": "NAME"}')
     name = values.get("bundle")
     if name is not None:

@@ -29,7 +29,7 @@ from models.common.cli import DONE, run
 from models.common.errors import HalftoneError
 from models.common.files import write_atomic
 from models.common.host import host
-from models.preprocess.decode import ImageError
+from models.preprocess.errors import ImageError
 from models.preprocess.transform import load
 from serving.api.upload import DEFAULT_TOP_K
 from serving.batch.__main__ import check_installed

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from export.cuda.device import GpuLostError
-from models.preprocess.decode import ImageError
+from models.preprocess.errors import ImageError
 from models.preprocess.resample import Pixels
 from models.preprocess.transform import load
 from serving.batch.inputs import Pictures

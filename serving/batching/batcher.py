@@ -93,7 +93,7 @@ class Batcher:
     ) -> None:
         self._run = run
         self._scheduler = Scheduler(
-            sizes=sizes, parallel=parallel or threads, streams=streams, capacity=capacity, clock=clock
+            sizes=sizes, threads=threads, parallel=parallel or threads, streams=streams, capacity=capacity, clock=clock
         )
         self._observer = observer or _NullObserver()
         self._clock = clock

@@ -13,6 +13,8 @@ from serving.http.errors import RequestError
 _SMOOTHING = 0.05
 _DEADLINE_SHARE = 0.8
 """Largest share of a request's time that its expected duration may take: the expectation may be too low."""
+_STUCK = 10
+"""Work that takes this many times as long as usual is expected to take as long again."""
 
 
 class Scheduler:
@@ -22,6 +24,7 @@ class Scheduler:
 
     Args:
         sizes: decides the number of items in a batch.
+        threads: number of threads.
         parallel: number of threads that have a core at once.
         streams: most batches in flight.
         capacity: most items that wait or are in work.
@@ -29,10 +32,11 @@ class Scheduler:
     """
 
     def __init__(
-        self, *, sizes: BatchSizes, parallel: int, streams: int, capacity: int, clock: Callable[[], float]
+        self, *, sizes: BatchSizes, threads: int, parallel: int, streams: int, capacity: int, clock: Callable[[], float]
     ) -> None:
         self.pending = 0
         self._sizes = sizes
+        self._threads = threads
         self._parallel = parallel
         self._streams = streams
         self._capacity = capacity
@@ -40,6 +44,7 @@ class Scheduler:
         self._waiting: deque[Item] = deque()
         self._ready: deque[Item] = deque()
         self._preparing = self._running = 0
+        self._started: dict[Work, float] = {}
         self._hold_until: float | None = None
         self._prepare_seconds = self._run_seconds = 0.0
 
@@ -56,7 +61,10 @@ class Scheduler:
         """
         if self.pending + count > self._capacity:
             raise self._full(f"there is room for {self._capacity}")
-        if self.waiting and self._expected_seconds(self.pending) > _DEADLINE_SHARE * (deadline - self._clock()):
+        stuck = self._stuck_seconds()
+        if not self.waiting and not stuck:
+            return
+        if stuck + self._expected_seconds(self.pending) > _DEADLINE_SHARE * (deadline - self._clock()):
             raise self._full("this one would not be done in time")
 
     def add(self, items: Sequence[Item]) -> None:
@@ -78,6 +86,12 @@ class Scheduler:
 
     def next(self, done: list[BatchRequest]) -> Work | None:
         """Return the next work of a free thread, if any; add requests past their deadline to `done`."""
+        work = self._next(done)
+        if work is not None:
+            self._started[work] = self._clock()
+        return work
+
+    def _next(self, done: list[BatchRequest]) -> Work | None:
         self._drop_expired(done)
         self._skip_preparation()
         free = self._streams - self._running
@@ -99,6 +113,7 @@ class Scheduler:
 
     def settle(self, work: Work) -> list[BatchRequest]:
         """Record the outcomes of a thread's work; return the requests that are done now."""
+        self._started.pop(work)
         self._update_averages(work)
         done = []
         for item, outcome in zip(work.items, work.outcomes, strict=True):
@@ -130,8 +145,16 @@ class Scheduler:
         """Return the time that this many items will take at the recent pace."""
         return items * (self._prepare_seconds + self._run_seconds) / self._parallel
 
+    def _stuck_seconds(self) -> float:
+        """Return how long no thread is expected to be free; 0.0 if one is, or none works longer than usual."""
+        if len(self._started) < self._threads:
+            return 0.0
+        seconds = self._clock() - max(self._started.values())
+        usual = max(self._prepare_seconds, self._run_seconds * max(len(work.items) for work in self._started))
+        return seconds if seconds > _STUCK * usual else 0.0
+
     def _full(self, reason: str) -> RequestError:
-        wait = max(1, math.ceil(self._expected_seconds(self.pending)))
+        wait = max(1, math.ceil(self._stuck_seconds() + self._expected_seconds(self.pending)))
         return RequestError(
             429,
             "too_many_requests",

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from models.preprocess import decode
-from models.preprocess.decode import ImageError
+from models.preprocess.errors import ImageError
 from models.preprocess.resample import Pixels
 from models.spec import InputSpec
 from serving.decoding import protocol

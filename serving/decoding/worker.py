@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 
-from models.preprocess.decode import ImageError
+from models.preprocess.errors import ImageError
 from models.preprocess.transform import load
 from models.spec import InputSpec
 from serving.decoding import protocol

@@ -31,6 +31,9 @@ MAX_HEAD = 2**16
 CHUNK = 2**18
 """Most bytes that arrive at once."""
 
+MAX_PIPELINED = 64
+"""Most requests of a connection that wait for the response to an earlier one."""
+
 HEALTH = frozenset({"/livez", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
 """Paths that need no API key, and that are served even when there are too many connections."""
 
@@ -84,6 +87,10 @@ class GuardedConnection(_Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Register the connection. Over the limit, respond 503 to its requests; over twice the limit, abort it."""
         super().connection_made(transport)
+        resume = self.flow.resume_reading
+        # uvicorn resumes after each response, and whenever a request waits for its client to leave: each time, another
+        # chunk of requests that nobody counts would be queued.
+        self.flow.resume_reading = lambda: None if self.pipeline else resume()  # type: ignore[method-assign]
         count = len(self.connections)
         if count > 2 * self.most:
             type(self).rejected("too_many_connections")
@@ -132,6 +139,9 @@ class GuardedConnection(_Protocol):
         if len(self.headers) > MAX_HEADERS:
             self._head_error = _head_too_large()
             raise ValueError(self._head_error.message)
+        if len(self.pipeline) >= MAX_PIPELINED:
+            self._head_error = _too_many_pipelined()
+            raise ValueError(self._head_error.message)
         super().on_headers_complete()
         if self.cycle is not None and not self.pipeline and type(self).has_surplus(len(self.connections)):
             # The client opens a new connection for its next request; another worker accepts it.
@@ -166,6 +176,9 @@ class GuardedConnection(_Protocol):
         """Limit the time in which the client must read the end of the response if the connection closes."""
         super().on_response_complete()
         self._limit_close()
+        # The request that was started now, the last one, may need the rest of its body.
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
 
     def timeout_keep_alive_handler(self) -> None:
         """Close the connection, which was unused for a while."""
@@ -256,6 +269,11 @@ def allow_open_files(connections: int) -> None:
 def _head_too_large() -> RequestError:
     message = f"the request's head is too large: at most {MAX_HEADERS} header fields and {MAX_HEAD // 1024} KiB"
     return RequestError(431, "head_too_large", message)
+
+
+def _too_many_pipelined() -> RequestError:
+    message = f"at most {MAX_PIPELINED} requests of a connection may wait for an earlier one: read the responses first"
+    return RequestError(429, "too_many_pipelined", message)
 
 
 def _only_health(app: ASGIApp, rejected: Callable[[str], None]) -> ASGIApp:

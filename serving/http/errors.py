@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from models.preprocess.decode import (
+from models.preprocess.errors import (
     BrokenImageError,
     ImageError,
     NotAnImageError,

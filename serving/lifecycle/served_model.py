@@ -15,7 +15,7 @@ from export.parity.record import ParityRecord
 from export.runtime import Logits, Pixels, Runtime
 from models.bundle.manifest import Manifest
 from models.preprocess import transform
-from models.preprocess.decode import ImageError
+from models.preprocess.errors import ImageError
 from models.spec import InputSpec
 from serving.batching.batcher import Batcher
 from serving.batching.cost_model import BatchSizes

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 import export
-from models.preprocess.decode import BrokenImageError, decode
+from models.preprocess.decode import decode
+from models.preprocess.errors import BrokenImageError
 from training.data.pictures import Data
 
 PHOTOS = sorted((Path(export.__file__).parent / "photos").glob("*.jpg"))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.preprocess.decode import BrokenImageError
+from models.preprocess.errors import BrokenImageError
 from models.spec import InputSpec
 from tests.training.samples import picture
 from training.data.pictures import ArrayPictures

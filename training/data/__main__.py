@@ -21,7 +21,7 @@ from rich.progress import track
 from models.common.cli import ANSWER_IS_NO, DONE, run
 from models.common.errors import HalftoneError
 from models.common.files import atomic_path
-from models.preprocess.decode import ImageError
+from models.preprocess.errors import ImageError
 from training.data.balance import imbalance_warning
 from training.data.load import load_data
 from training.data.pictures import Data, Pictures, read_named

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import Dataset
 
 from models.common.errors import HalftoneError
-from models.preprocess.decode import ImageError
+from models.preprocess.errors import ImageError
 from models.preprocess.resample import Pixels
 from training.data.pictures import Pictures
 from training.data.seeds import derived_seed

@@ -12,7 +12,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from models.preprocess.decode import BrokenImageError, ImageError, decode
+from models.preprocess.decode import decode
+from models.preprocess.errors import BrokenImageError, ImageError
 from models.preprocess.resample import Pixels
 
 Targets = npt.NDArray[np.int64]

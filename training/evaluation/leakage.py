@@ -19,7 +19,7 @@ from rich.progress import track
 from models.bundle.bundle import Bundle
 from models.common.errors import HalftoneError
 from models.common.host import cores
-from models.preprocess.decode import ImageError
+from models.preprocess.errors import ImageError
 from training.data.load import load_data
 from training.data.pictures import Data, Pictures
 from training.data.subsets import JoinedPictures, RelabelledPictures, SelectedPictures

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from models.preprocess.decode import ImageError
+from models.preprocess.errors import ImageError
 from models.preprocess.resample import Pixels
 from models.preprocess.transform import fit
 from models.spec import InputSpec

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -21,6 +20,7 @@ from serving.http.body import ClientGoneError, RequestBody, read_body, refusable
 from serving.http.deadline import allowed_seconds
 from serving.http.disconnect import cancel_on_disconnect
 from serving.http.errors import RequestError, bad_parameter, internal, unavailable
+from serving.http.json_body import parse_object
 from serving.http.response import Answer, as_json
 from serving.lifecycle.registry import Registry
 from serving.lifecycle.served_model import ServedModel
@@ -104,10 +104,9 @@ class OpenInference:
         _check_post(scope, headers)
         body = await self._read(receive, headers)
         try:
-            values = json.loads(body or b"{}")
-        except (ValueError, RecursionError):
-            values = None
-        only_ready = values.get("ready", False) if isinstance(values, dict) else None
+            only_ready = parse_object(body or b"{}").get("ready", False)
+        except ValueError:
+            only_ready = None
         if not isinstance(only_ready, bool):
             raise malformed("the body of an index request is empty or a JSON object whose `ready` is true or false")
         return as_json(metadata.index(self._models, only_ready=only_ready))

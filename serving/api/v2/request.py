@@ -7,16 +7,13 @@ https://github.com/triton-inference-server/server/tree/main/docs/protocol
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from serving.api.v2.tensors import Tensor
 from serving.http.errors import RequestError, bad_parameter
-
-MAX_JSON_VALUES = 2**19
-"""Most values in the JSON of a request (3 images of 224 x 224 pixels): parsing more would delay all requests."""
+from serving.http.json_body import parse_object
 
 _MAX_DIMENSIONS = 8
 _MAX_NUMBER = 2**63
@@ -122,19 +119,10 @@ def _length(text: str | None, size: int) -> int:
 
 
 def _json(data: bytes) -> Mapping[str, Any]:
-    # Every value has a comma before it, except the first one of a list or object.
-    if data.count(b",") + data.count(b"[") + data.count(b"{") > MAX_JSON_VALUES:
-        raise RequestError(
-            413, "body_too_large", f"the JSON has over {MAX_JSON_VALUES:,} values: send the tensor as binary data"
-        )
     try:
-        # Decoded first: from bytes, json would also read UTF-16 and UTF-32, whose commas were not counted.
-        values = json.loads(data.decode())
-    except (ValueError, RecursionError) as error:
+        return parse_object(data)
+    except ValueError as error:
         raise malformed(f"its JSON can't be read ({str(error)[:100]})") from None
-    if not isinstance(values, dict):
-        raise malformed("its JSON is not an object")
-    return values
 
 
 def _get(values: Mapping[str, Any], name: str, kind: type[Any], owner: str, default: Any) -> Any:

@@ -13,7 +13,8 @@ from PIL import Image
 
 import models.preprocess.decode
 import models.preprocess.resample
-from models.preprocess.decode import ImageError, decode
+from models.preprocess.decode import decode
+from models.preprocess.errors import ImageError
 from models.preprocess.resample import Pixels
 from models.preprocess.transform import fit, load
 from models.spec import InputSpec

@@ -5,13 +5,8 @@ import struct
 import pytest
 from PIL import Image
 
-from models.preprocess.decode import (
-    BrokenImageError,
-    NotAnImageError,
-    TooManyPixelsError,
-    UnsupportedFormatError,
-    decode,
-)
+from models.preprocess.decode import decode
+from models.preprocess.errors import BrokenImageError, NotAnImageError, TooManyPixelsError, UnsupportedFormatError
 from models.preprocess.transform import load
 from models.spec import InputSpec
 from tests.samples import encoded, noise, png
@@ -73,11 +68,11 @@ def huge(kind: str) -> bytes:
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WebP"])
 def test_the_pixel_limit_is_checked_in_the_header(kind: str) -> None:
-    with pytest.raises(TooManyPixelsError, match=r"16000 x 16000 = 256,000,000 pixels.*50,000,000"):
+    with pytest.raises(TooManyPixelsError, match=r"16000 x 16000 = 256,000,000 pixels, over the limit of"):
         decode(huge(kind))
     # With a higher limit, decoding detects that the pixels are missing.
     with pytest.raises(BrokenImageError):
-        decode(huge(kind)[:-1], max_pixels=256_000_000)
+        decode(huge(kind)[:-1], max_pixels=2 * 256_000_000)
 
 
 def test_a_picture_at_the_limit_is_decoded() -> None:

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from serving.api.v2.request import MAX_JSON_VALUES, InferenceRequest, parse
+from serving.api.v2.request import InferenceRequest, parse
 from serving.api.v2.tensors import Tensor, elements, images, pixels
 from serving.http.errors import RequestError
+from serving.http.json_body import MAX_VALUES
 
 SHAPE = (4, 4, 3)
 ONE = 4 * 4 * 3
@@ -157,7 +158,7 @@ def test_shapes_that_do_not_fit(shape: tuple[int, ...]) -> None:
 
 def test_json_with_too_many_values_is_refused_unread() -> None:
     with pytest.raises(RequestError) as caught:
-        parse(b'{"inputs": [' + b"0," * MAX_JSON_VALUES + b"0]}", None)
+        parse(b'{"inputs": [' + b"0," * MAX_VALUES + b"0]}", None)
 
     assert (caught.value.status, "binary" in caught.value.message) == (413, True)
 

@@ -194,3 +194,26 @@ def test_closing_finishes_accepted_items_and_refuses_new_ones() -> None:
     run_with(batcher, submit)
 
     assert sorted(gate.numbers) == [0, 1, 2, 3]
+
+
+def test_requests_that_a_stuck_thread_would_delay_too_long_are_refused() -> None:
+    gate, now = Gate(), [0.0]
+    batcher = Batcher(gate.run, sizes=AlwaysUpTo(1), threads=1, streams=1, capacity=9, clock=lambda: now[0])
+
+    async def test() -> None:
+        task = await start_request(batcher, gate)
+        now[0] = 5.0
+        with pytest.raises(RequestError, match="not be done in time: try again in 5 s") as refused:
+            batcher.check_room(6.0)
+        assert refused.value.status == 429
+        batcher.check_room(7.0)
+        task.cancel()
+        # The caller is gone, the thread is as stuck as before.
+        await asyncio.sleep(0)
+        with pytest.raises(RequestError):
+            batcher.check_room(6.0)
+        gate.opened.set()
+        await asyncio.to_thread(batcher.drain)
+        batcher.check_room(6.0)
+
+    run_with(batcher, test)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from models.preprocess import transform
-from models.preprocess.decode import ImageError
+from models.preprocess.errors import ImageError
 from models.spec import InputSpec
 from serving.decoding import protocol
 from serving.decoding.pool import Decoders

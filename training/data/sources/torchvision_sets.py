@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from models.common.errors import HalftoneError
-from models.preprocess.decode import BrokenImageError, NotAnImageError, UnsupportedFormatError, decode, upright
+from models.preprocess.decode import decode, upright
+from models.preprocess.errors import BrokenImageError, NotAnImageError, UnsupportedFormatError
 from models.preprocess.resample import Pixels
 from training.data.pictures import ArrayPictures, Data, Names, Pictures, Targets, content_digest, fingerprint, read_file
 from training.data.sources.idx import IDX_SETS, load_idx_set
