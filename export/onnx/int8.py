@@ -10,7 +10,7 @@ layers that are known to lose accuracy in FP32. About two minutes for EfficientN
 from __future__ import annotations
 
 import contextlib
-import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -201,8 +201,8 @@ def _describe(pictures: CalibrationPictures) -> str:
 
 
 def _nncf() -> Any:
-    # NNCF's usage statistics stay off (https://github.com/openvinotoolkit/nncf, environment variable NNCF_CI).
-    os.environ.setdefault("NNCF_CI", "1")
+    # Without this module of Intel's, NNCF and OpenVINO do not report their use over the network.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:
         import nncf
         import nncf.onnx

@@ -6,8 +6,10 @@ others in FP32.
 
 from __future__ import annotations
 
+import functools
 import io
 import queue
+import sys
 import threading
 from collections.abc import Collection
 from functools import partial
@@ -15,6 +17,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+
+# Without this module of Intel's, OpenVINO neither reports its import over the network nor writes to the user's folder.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
 import openvino
 from openvino import properties
 from openvino.properties import hint
@@ -36,6 +42,18 @@ MAX_COPIED = 512 * 2**20
 
 _MAX_MODELS = 32
 """Limit on the models compiled for separate streams (those of eight streams), as each one delays the start."""
+
+
+@functools.cache
+def _core() -> openvino.Core:
+    """Return the only Core of this process.
+
+    A Core moves the stack of signal handlers to memory of its own, and when it ends it puts back the one that it found.
+    If two of them did not end in the reverse order, that one was unmapped, and the next signal was a SIGSEGV (OpenVINO
+    2026.4, class CPUSpecialSetup).
+    """
+    return openvino.Core()
+
 
 Compiled = dict[int, openvino.CompiledModel]
 """Batch size to the graph compiled for it."""
@@ -72,7 +90,7 @@ class OpenVino(Runtime):
     @classmethod
     def supported(cls, precision: str) -> bool:
         """Return True if this processor supports the arithmetic of the precision."""
-        capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        capabilities = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         return precision in cls.precisions and precision.upper() in capabilities
 
     @classmethod
@@ -90,19 +108,18 @@ class OpenVino(Runtime):
         return f"{names.get(chosen, chosen.get_type_name())} on CPU"
 
     def _open(self, source: bytes, bundle: Bundle, threads: int, streams: int) -> None:
-        core = openvino.Core()
         self._compiling = threading.Lock()
         models = streams * len(_SIZES)
         separate = streams > 1 and models <= _MAX_MODELS and models * len(source) <= MAX_COPIED
         self.inline = threads <= streams and (separate or streams == 1)
         self._streams = streams
         try:
-            self._graph = core.read_model(io.BytesIO(source))
+            self._graph = _core().read_model(io.BytesIO(source))
             options = self._options(max(1, threads // streams), 1) if separate else self._options(threads, streams)
             # In every process and every model, pinning starts at the first core: several processes or models would
             # all compute on the same cores.
             options[hint.enable_cpu_pinning] = threads >= cores() and not separate
-            self._compile = partial(core.compile_model, self._graph, "CPU", options)
+            self._compile = partial(_core().compile_model, self._graph, "CPU", options)
             self._models: list[Compiled] = [{} for _ in range(streams if separate else 1)]
             self._free: queue.LifoQueue[Slot] = queue.LifoQueue()
             for stream in range(streams):

@@ -1,9 +1,12 @@
-"""`python -m loadtest.malformed`: thousands of malformed image files, alone and mixed with valid ones.
+"""`python -m loadtest.malformed`: thousands of malformed image files, alone and mixed with valid ones, and bombs.
 
 Starts `bentoml serve` on a free port of 127.0.0.1 and posts mutations of real JPEG, PNG and WebP files (and the files
 of `--images`, such as the images of Pillow's own tests): first alone, then each with seven valid images in flight. No
 response may be a 5xx or take over a second, the service must survive and grow by less than 50 MiB, and the predictions
-for the valid images must not change. 5,000 files take about 1 minute. Exit code 1 if a goal is missed.
+for the valid images must not change. Then one request of each kind that is built to be expensive
+(`loadtest.malformed.bombs`), with a client beside it that wants the valid picture: none may take over 2 s and 500 MiB,
+or let the other client wait for longer. 5,000 files take about 1 minute, and the bombs another one. Exit code 1 if a
+goal is missed.
 """
 
 from __future__ import annotations
@@ -23,6 +26,8 @@ import tyro
 
 from loadtest.client.blocking import SyncClient
 from loadtest.client.http1 import encode_request
+from loadtest.malformed.attack import Cost, attack, usual_seconds
+from loadtest.malformed.bombs import Limits
 from loadtest.malformed.mutations import malformed_files, valid_files
 from loadtest.reporting.figures import Figure, Findings
 from loadtest.servers.halftone import Server, started
@@ -31,6 +36,8 @@ from loadtest.servers.process import process_tree, resident_mib
 VALID_PER_MALFORMED = 7
 WARM_UP = 300
 BOUNDARY = "malformed-files"
+MAX_SECONDS, MAX_MIB = 2.0, 500
+"""The most that one request may cost."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +58,9 @@ class Malformed:
 
     seed: int = 1
     """Seed of the mutations."""
+
+    bomb_megapixels: float = 49.0
+    """Pixels of the largest bombs, in millions."""
 
     output: Path | None = None
     """Path without suffix for the figures as .json and .md, in addition to the printed ones."""
@@ -100,8 +110,11 @@ class Client:
 
 def main(config: Malformed) -> int:
     """Measure and report; return the exit code."""
-    if not config.photo.is_file() or config.count < 1 or config.rounds < 0:
-        print(f"error: --photo {config.photo} must be a picture, --count 1 or more", file=sys.stderr)
+    if not config.photo.is_file() or config.count < 1 or config.rounds < 0 or not 0.01 <= config.bomb_megapixels <= 49:
+        print(
+            f"error: --photo {config.photo} must be a picture, --count 1 or more, --bomb-megapixels 0.01 to 49",
+            file=sys.stderr,
+        )
         return 2
     valid, bases = config.photo.read_bytes(), valid_files(config.photo)
     with started(HALFTONE_LOG_REQUESTS="0") as server:
@@ -113,12 +126,16 @@ def main(config: Malformed) -> int:
         mixed, wrong = _post_mixed(client, malformed, valid)
         # On a new connection: the service has closed the old one, which was idle for too long.
         alive = server.process.poll() is None and Client(server.port).post(valid).status == 200
+        usual = usual_seconds(server.port, valid)
+        costs = attack(server, valid, Limits(pixels=round((config.bomb_megapixels * 1e6) ** 0.5) ** 2))
+        alive &= server.process.poll() is None and Client(server.port).post(valid).status == 200
     setting = {"variant": variant, "seed": config.seed, "additional files": config.images is not None}
     figures = [
         *_figures(config, alone, mixed, growth),
         Figure(
             "valid files that failed or differed", wrong, f"0 of {VALID_PER_MALFORMED * config.rounds:,}", not wrong
         ),
+        *bomb_figures(costs, usual),
         Figure("serves at the end", alive, "yes", alive),
     ]
     return Findings("Malformed picture files", figures, setting).report(config.output)
@@ -138,6 +155,20 @@ def _figures(config: Malformed, alone: Sequence[Reply], mixed: Sequence[Reply], 
         Figure("slowest response, s", round(slowest, 3), "below 1", slowest < 1),
         Figure("growth of memory, MiB", round(growth, 1), "below 50", growth < 50),
     ]
+
+
+def bomb_figures(costs: Sequence[Cost], usual: float) -> list[Figure]:
+    """Return what each kind cost, and what the other client saw at worst."""
+    figures = []
+    for cost in costs:
+        text = f"{cost.status or 'closed'}, {cost.seconds:.2f} s, {cost.mib:.0f} MiB, others {cost.worst:.2f} s"
+        holds = cost.seconds < MAX_SECONDS and cost.mib < MAX_MIB and cost.worst < MAX_SECONDS + usual
+        figures.append(Figure(f"bomb: {cost.kind}", text, f"below {MAX_SECONDS:g} s, {MAX_MIB} MiB", holds))
+    failed = sum(cost.failed for cost in costs)
+    sent = sum(len(cost.others) for cost in costs)
+    figures.append(Figure("requests of others that failed meanwhile", failed, f"0 of {sent:,}", not failed))
+    figures.append(Figure("their usual time alone, s", round(usual, 3)))
+    return figures
 
 
 def _post_alone(

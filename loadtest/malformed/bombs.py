@@ -1,7 +1,7 @@
 """Small files, and requests, that are built to take much time or memory: `BOMBS`.
 
 Each kind is there twice where it can be: as large as a request may be, and at the ceiling that refuses it
-(`models.preprocess.ceilings`), where it costs most.
+(docs/security.md), where it costs most.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from models.preprocess.ceilings import MAX_CHUNKS, MAX_HEADER_BYTES, MAX_SCAN_PIXELS, MAX_SIDE
-
 _EXIF = b"Exif\0\0"
 _SEGMENT = 65_000
+
+MAX_SIDE, MAX_SCAN_PIXELS, MAX_HEADER_BYTES, MAX_CHUNKS = 65_535, 10**9, 2**23, 10_000
+"""The ceilings of the service."""
 
 
 class Limits(NamedTuple):

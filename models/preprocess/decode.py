@@ -77,7 +77,7 @@ def decode_upright(data: bytes, *, max_pixels: int, plain: bool) -> Image.Image 
     Raises:
         ImageError, MemoryError, ImportError, OSError: as `decode`.
     """
-    format_ = _readable_format(data)
+    format_, image = _readable_format(data), None
     try:
         image = _OPENERS[format_](data, max_pixels)
         pixels = _turbo_decoded(data, image) if format_ == "JPEG" and not plain else None
@@ -92,6 +92,8 @@ def decode_upright(data: bytes, *, max_pixels: int, plain: bool) -> Image.Image 
         # With a number it is the operating system's, which has no open files left, for example.
         if isinstance(error, OSError) and error.errno is not None:
             raise
+        if image is not None or format_ == "WebP":
+            _check_memory(image.size if image is not None else webp_size(data))
         raise BrokenImageError(
             f"the {format_} picture is damaged or incomplete ({error}): send the whole file as it was saved"
         ) from error
@@ -111,7 +113,7 @@ def _readable_format(data: bytes) -> Format:
 
 class _JpegFile(JpegImagePlugin.JpegImageFile):
     def _read_dpi_from_exif(self) -> None:
-        """Do nothing: Pillow would read every entry of the EXIF block, for a resolution that nobody needs."""
+        """Do nothing: Pillow would read every entry of the EXIF block, for a resolution that is not used."""
 
 
 # The format's own class rather than Image.open: no other decoder is reachable, and our limit on pixels applies instead
@@ -183,6 +185,12 @@ def _check_size(size: tuple[int, int], max_pixels: int, held: float = _BYTES_A_P
             f"the picture has {width} x {height} = {width * height:,} pixels, over the limit of {limit}: "
             "send a smaller version"
         )
+
+
+def _check_memory(size: tuple[int, int] | None) -> None:
+    """Raise a MemoryError if there is less than a picture takes: the decoders in C call it damaged then."""
+    if size is not None:
+        bytearray(size[0] * size[1] * _WEBP_BYTES_A_PIXEL)
 
 
 def _turbo_decoded(data: bytes, header: Image.Image) -> Pixels | None:

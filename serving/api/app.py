@@ -19,7 +19,7 @@ from serving.decoding.pool import Decoders
 from serving.http.body import BodyBudget, ClientGoneError, RequestBody, read_body, refusable
 from serving.http.connections import HEALTH
 from serving.http.disconnect import cancel_on_disconnect
-from serving.http.errors import RequestError, bad_parameter, internal, unauthorized, unavailable
+from serving.http.errors import RequestError, bad_parameter, internal, out_of_resources, unauthorized, unavailable
 from serving.http.response import Answer, as_json, failure
 from serving.lifecycle.hot_swap import HotSwap
 from serving.lifecycle.loading import load_model
@@ -114,6 +114,9 @@ class Api:
             return
         except RequestError as error:
             answer = as_failure(error)
+        except (MemoryError, OSError) as error:
+            logger.warning("a request was refused for want of memory or files: %r", error)
+            answer = as_failure(out_of_resources(error))
         except Exception:
             # The route and not the path: text of a client could forge lines of the log.
             call = current.get()

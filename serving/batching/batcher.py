@@ -21,6 +21,7 @@ from serving.batching.cost_model import BatchSizes
 from serving.batching.items import BatchRequest, Item, Step, Work, call, finish_item, resolve_all
 from serving.batching.scheduler import Scheduler
 from serving.http.errors import RequestError, unavailable
+from serving.process.startup_errors import exit_broken
 
 logger = logging.getLogger("bentoml.halftone")
 
@@ -101,6 +102,7 @@ class Batcher:
         self._wake = threading.Condition(self._lock)
         self._idle = 0
         self._closed = False
+        self._name = name
         self._threads = [threading.Thread(target=self._work, name=f"{name}-{i}", daemon=True) for i in range(threads)]
         for thread in self._threads:
             thread.start()
@@ -212,7 +214,14 @@ class Batcher:
             self._wake.notify_all()
 
     def _work(self) -> None:
-        """Loop of a thread: take the next work, do it outside the lock, resolve the requests that are done."""
+        try:
+            self._loop()
+        # Out of memory for the queue itself: requests would wait for this thread for ever, and so would SIGTERM.
+        except BaseException as error:
+            exit_broken(self._name, error)
+
+    def _loop(self) -> None:
+        """Take the next work, do it outside the lock, resolve the requests that are done, until the batcher closes."""
         work: Work | None = None
         while True:
             with self._lock:

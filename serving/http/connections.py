@@ -89,7 +89,7 @@ class GuardedConnection(_Protocol):
         super().connection_made(transport)
         resume = self.flow.resume_reading
         # uvicorn resumes after each response, and whenever a request waits for its client to leave: each time, another
-        # chunk of requests that nobody counts would be queued.
+        # chunk of requests would be queued, beyond all limits.
         self.flow.resume_reading = lambda: None if self.pipeline else resume()  # type: ignore[method-assign]
         count = len(self.connections)
         if count > 2 * self.most:

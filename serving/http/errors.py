@@ -10,6 +10,7 @@ from models.preprocess.errors import (
     BrokenImageError,
     ImageError,
     NotAnImageError,
+    TooComplexError,
     TooManyPixelsError,
     UnsupportedFormatError,
 )
@@ -41,6 +42,7 @@ _IMAGE_ERRORS: tuple[tuple[type[ImageError], int, str], ...] = (
     (BrokenImageError, 400, "broken_image"),
     (UnsupportedFormatError, 415, "unsupported_media_type"),
     (TooManyPixelsError, 413, "too_many_pixels"),
+    (TooComplexError, 413, "too_complex"),
 )
 
 
@@ -65,6 +67,12 @@ def internal() -> RequestError:
 def unavailable(code: str, message: str, *, retry_after: int) -> RequestError:
     """Return the error while the service can't accept requests; `retry_after` is in seconds."""
     return RequestError(503, code, message, {"Retry-After": str(retry_after)})
+
+
+def out_of_resources(error: Exception) -> RequestError:
+    """Return the error for a request for which the process has no memory, or no file or thread, left now."""
+    code, what = ("out_of_memory", "memory") if isinstance(error, MemoryError) else ("out_of_files", "files or threads")
+    return unavailable(code, f"the server has no {what} left for this request now: try again", retry_after=1)
 
 
 def unauthorized() -> RequestError:

@@ -22,7 +22,7 @@ from serving.http.errors import RequestError, unavailable
 from serving.lifecycle.registry import Registry
 from serving.lifecycle.served_model import ServedModel
 from serving.process.memory import trim
-from serving.process.startup_errors import exit_after_gpu_loss, is_memory
+from serving.process.startup_errors import exit_broken, is_memory
 from serving.telemetry.recorder import Recorder
 
 logger = logging.getLogger("bentoml.halftone")
@@ -139,7 +139,7 @@ class HotSwap:
         try:
             return self._load(name, bundle=bundle, replaces=active)
         except GpuLostError as error:
-            exit_after_gpu_loss(name, error)
+            exit_broken(name, error)
         # Whatever a library raises on a bad bundle, the active model keeps serving.
         except Exception as error:
             if is_memory(error):

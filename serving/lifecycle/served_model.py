@@ -20,10 +20,10 @@ from models.spec import InputSpec
 from serving.batching.batcher import Batcher
 from serving.batching.cost_model import BatchSizes
 from serving.decoding.pool import LoadPixels
-from serving.http.errors import RequestError, from_image_error, internal, unavailable
+from serving.http.errors import RequestError, from_image_error, internal, out_of_resources
 from serving.lifecycle.predictions import Prediction, top_predictions
 from serving.lifecycle.shadow import Shadow
-from serving.process.startup_errors import exit_after_gpu_loss
+from serving.process.startup_errors import exit_broken
 from serving.telemetry.recorder import Recorder
 
 logger = logging.getLogger("bentoml.halftone")
@@ -196,7 +196,7 @@ class ServedModel:
         try:
             logits = self.runtime.run(batch)
         except GpuLostError as error:
-            exit_after_gpu_loss(self.name, error)
+            exit_broken(self.name, error)
         if self._shadow:
             self._shadow.offer(pixels, logits)
         return logits
@@ -217,7 +217,8 @@ def _result_or_request_error(result: Any) -> Any:
         return result
     if isinstance(result, ImageError):
         return from_image_error(result)
-    if isinstance(result, MemoryError):
-        return unavailable("out_of_memory", "there is no memory for this image now: try again", retry_after=1)
+    if isinstance(result, MemoryError | OSError | ImportError):
+        logger.warning("a picture was refused for want of memory or files: %r", result)
+        return out_of_resources(result)
     logger.error("failed on a picture", exc_info=result)
     return internal()

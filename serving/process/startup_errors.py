@@ -42,8 +42,8 @@ def end_worker(name: str, error: Exception) -> NoReturn:
     os._exit(CRASHED if passes else WRONG_REQUEST)
 
 
-def exit_after_gpu_loss(name: str, error: Exception) -> NoReturn:
-    """End this process, from any thread, after it lost its GPU; the supervisor starts another worker."""
+def exit_broken(name: str, error: BaseException) -> NoReturn:
+    """End this process, from any thread, which lost its GPU or a thread; the supervisor starts another worker."""
     logger.critical("%s can't run any more in this process, which ends: %s", name, error)
     _flush()
     os._exit(CRASHED)

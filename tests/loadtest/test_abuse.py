@@ -11,6 +11,7 @@ import pytest
 
 from loadtest import overload
 from loadtest.malformed import __main__ as malformed
+from loadtest.malformed.bombs import PICTURES
 from loadtest.schema import __main__ as schema
 from tests.servers import PHOTOS, QUICK, ROOT, environment
 
@@ -27,11 +28,18 @@ def run(artifacts: Path, output: Path, name: str, *options: str) -> dict[str, An
 
 
 def test_malformed_files(artifacts: Path, tmp_path: Path) -> None:
-    found = run(artifacts, tmp_path / "a", "malformed", "--count", "400", "--rounds", "10", "--images", str(PHOTOS))
+    options = ("--count", "400", "--rounds", "10", "--images", str(PHOTOS), "--bomb-megapixels", "0.25")
+    found = run(artifacts, tmp_path / "a", "malformed", *options)
 
     assert found["malformed files"] == 410
     assert (found["lost connections"], found["5xx responses"]) == (0, 0)
     assert (found["valid files that failed or differed"], found["serves at the end"]) == (0, True)
+    bombs = {
+        name.removeprefix("bomb: "): text.split(",")[0] for name, text in found.items() if name.startswith("bomb: ")
+    }
+    assert set(bombs) > {*PICTURES, "pipelining, nothing read"}
+    assert set(bombs.values()) == {"200", "400", "413", "closed"}
+    assert found["requests of others that failed meanwhile"] == 0
 
 
 def test_overload_disconnecting_clients_and_slow_connections(artifacts: Path, tmp_path: Path) -> None:

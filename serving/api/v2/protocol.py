@@ -14,12 +14,12 @@ from models.common.statistics import softmax
 from serving.api.v2 import metadata
 from serving.api.v2.metadata import IMAGE, LOGITS, PIXELS, PROBABILITIES
 from serving.api.v2.request import InferenceRequest, RequestedOutput, malformed, parse
-from serving.api.v2.response import HEADER_LENGTH, Output, best_classes, encode, protocol_failure
+from serving.api.v2.response import HEADER_LENGTH, Output, best_classes, encode
 from serving.api.v2.tensors import images, pixels
-from serving.http.body import ClientGoneError, RequestBody, read_body, refusable
+from serving.http.body import RequestBody, read_body, refusable
 from serving.http.deadline import allowed_seconds
 from serving.http.disconnect import cancel_on_disconnect
-from serving.http.errors import RequestError, bad_parameter, internal, unavailable
+from serving.http.errors import RequestError, bad_parameter, unavailable
 from serving.http.json_body import parse_object
 from serving.http.response import Answer, as_json
 from serving.lifecycle.registry import Registry
@@ -50,22 +50,12 @@ class OpenInference:
         self._settings = settings
 
     async def __call__(self, scope: Scope, receive: RequestBody) -> Answer:
-        """Serve one request; an error is `{"error": "message"}`, the protocol's format.
+        """Serve one request.
 
         Raises:
+            RequestError: the request is wrong, or can't be served now.
             ClientGoneError: the client left.
         """
-        try:
-            return await self._dispatch(scope, receive)
-        except ClientGoneError:
-            raise
-        except RequestError as error:
-            return protocol_failure(error)
-        except Exception:
-            logger.exception("failed on a request of the Open Inference Protocol")
-            return protocol_failure(internal())
-
-    async def _dispatch(self, scope: Scope, receive: RequestBody) -> Answer:
         match scope["path"].split("/")[2:]:
             case []:
                 return _get(scope, metadata.server())

@@ -1,5 +1,6 @@
 """Test that every runtime keeps the contract of `Runtime`, and that its errors are one line with the fix."""
 
+import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -319,3 +320,27 @@ def test_outputs_become_float32(default: Bundle, monkeypatch: pytest.MonkeyPatch
     logits = Stub.load(default, precision="fp32", threads=1).run(np.zeros((2, 224, 224, 3), np.uint8)[:, ::-1])
 
     assert (logits.dtype, logits.shape, logits.min()) == (np.float32, (2, 1000), 1)
+
+
+MODELS_THAT_END_IN_ANY_ORDER = """
+import faulthandler, os, signal, sys
+from pathlib import Path
+from export.variants import load
+from models.bundle.bundle import Bundle
+
+faulthandler.enable()
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+bundle = Bundle.open(Path(sys.argv[1]))
+first = load(bundle, "openvino-fp32", threads=1)
+second = load(bundle, "openvino-fp32", threads=1)
+del first
+del second
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+def test_signals_are_handled_after_models_of_openvino_ended(default: Bundle) -> None:
+    command = [sys.executable, "-c", MODELS_THAT_END_IN_ANY_ORDER, str(default.folder)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert (result.returncode, result.stdout) == (0, "handled\n"), result.stderr

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from models.common.errors import HalftoneError
 from serving.http.api_keys import Keys
 from serving.http.body import BodyBudget, RequestBody
+from serving.http.connections import MAX_PIPELINED
 from serving.http.deadline import allowed_seconds
 from serving.http.errors import RequestError
 from serving.settings import Settings
@@ -325,3 +326,59 @@ def test_memory_is_given_back_whatever_happened() -> None:
     first.release()
     assert memory.held == 4
     assert second.hold(6)
+
+
+GET = b"GET /v2/models/efficientnet_lite0 HTTP/1.1\r\nHost: a\r\nX-API-Key: %s\r\n\r\n" % KEYS[0].encode()
+POST = GET.replace(b"GET /v2/models/efficientnet_lite0", b"POST /classify").replace(
+    b"\r\n\r\n", b"\r\nContent-Length: %d\r\n\r\n%s" % (len(CAT), CAT)
+)
+
+
+def test_pipelined_requests_are_answered_in_their_order(guarded_server: Server) -> None:
+    with connected(guarded_server) as connection:
+        connection.sendall(POST * 3 + GET + POST + GET * 2)
+        answers = [answer(connection) for _ in range(7)]
+
+    assert [status for status, _, _ in answers] == [200] * 7
+    assert ["predictions" in json.loads(body) for _, _, body in answers] == [
+        True,
+        True,
+        True,
+        False,
+        True,
+        False,
+        False,
+    ]
+
+
+def test_a_client_that_pipelines_and_does_not_read_is_cut(guarded_server: Server) -> None:
+    with connected(guarded_server) as connection:
+        connection.sendall(GET * MAX_PIPELINED)
+        assert [answer(connection)[0] for _ in range(MAX_PIPELINED)] == [200] * MAX_PIPELINED
+        with contextlib.suppress(ConnectionError):
+            for _ in range(100):
+                connection.sendall(GET * 1_000)
+        with contextlib.suppress(ConnectionError):
+            while connection.recv(2**16):
+                pass
+
+    assert guarded_server.get("/livez").status_code == 200
+    assert 'code="too_many_pipelined"' in guarded_server.get("/metrics", headers=KEY).text
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b'{"ready":' + b"[0," * 2**18 + b"0]}", 413),
+        (b'{"ready":[' + b"{}," * 2**17 + b"{}]}", 413),
+        (b'{"ready":' + b"9" * 641 + b"}", 400),
+        (b'{"ready":' + b"[" * 2**17, 400),
+        (b'{"ready":true}'.ljust(2**20), 200),
+    ],
+    ids=["values", "objects", "digits", "nesting", "spaces"],
+)
+@pytest.mark.parametrize("path", ["/v2/repository/index", "/v2/models/efficientnet_lite0/infer"])
+def test_json_is_parsed_within_one_limit(guarded_server: Server, path: str, body: bytes, status: int) -> None:
+    response = guarded_server.post(path, content=body, headers=KEY)
+
+    assert response.status_code == (400 if status == 200 and path.endswith("infer") else status)
