@@ -53,10 +53,8 @@ demo: setup
 	@HALFTONE_MODEL=demo $(BIN)/python -m loadtest.ask --image $(SAMPLE)
 	@echo "training report: $(ARTIFACTS)/demo/report/index.html (rm -r $(ARTIFACTS)/demo starts anew)"
 
-# In two halves: PyTorch crashed (SIGSEGV) in a process that had run the service's tests before.
 test: setup
-	$(PYTEST) $(PYTEST_FLAGS) tests/deploy tests/export tests/models tests/training
-	$(PYTEST) $(PYTEST_FLAGS) tests/loadtest tests/serving tests/test_*.py
+	$(PYTEST) $(PYTEST_FLAGS)
 
 test-fast: setup
 	$(PYTEST) --fast $(PYTEST_FLAGS)

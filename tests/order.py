@@ -1,4 +1,4 @@
-"""The order of the test files: by what they load, then by the seconds recorded last, the slowest first.
+"""The order of the test files: by the seconds recorded last, the slowest first.
 
 pytest-xdist gives out whole files in the order of the collection. With a slow file last, all processes but one would
 wait for it. `make test PYTEST_FLAGS=--record-seconds` records them.
@@ -11,9 +11,6 @@ from pathlib import Path
 import pytest
 
 FILE = Path(__file__).with_name("seconds.json")
-RANKS = ("tests/training/", "tests/export/", "tests/models/")
-"""Files that come first, in this order: a process crashed (SIGSEGV) when it forked a loader process of training after
-exports."""
 FAST = 4.0
 """Seconds that a file may take to be run by `--fast`."""
 
@@ -23,13 +20,12 @@ def file_of(nodeid: str) -> str:
 
 
 def sort(items: list[pytest.Item]) -> None:
-    """Sort by rank, then the slowest files first, those without a recorded time before them."""
+    """Sort the slowest files first, those without a recorded time before them."""
     seconds = recorded()
 
-    def place(item: pytest.Item) -> tuple[int, float, str]:
+    def place(item: pytest.Item) -> tuple[float, str]:
         file = file_of(item.nodeid)
-        rank = next((rank for rank, prefix in enumerate(RANKS) if file.startswith(prefix)), len(RANKS))
-        return rank, -seconds.get(file, float("inf")), file
+        return -seconds.get(file, float("inf")), file
 
     items.sort(key=place)
 

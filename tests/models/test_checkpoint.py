@@ -16,7 +16,7 @@ from models.catalog import architecture
 from models.checkpoint import PACKAGE, build, imagenet_ids, imagenet_labels, load_embedded, load_module, save_weights
 from models.common.errors import HalftoneError
 from models.resolve import open_or_create
-from tests.commands import run
+from tests.commands import run_process
 from tests.samples import edit_manifest, manifest
 
 SMALL = "mobilenetv3_small"
@@ -157,7 +157,7 @@ def test_an_unreachable_hub_names_every_alternative(empty: Path, tmp_path: Path)
     offline = {"HALFTONE_ARTIFACTS": str(empty), "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PYTHONWARNINGS": ""}
 
     # The hub's library reads its settings when it is imported.
-    result = run("export.onnx", "--model", "resnet18", env=os.environ | offline)
+    result = run_process("export.onnx", "--model", "resnet18", env=os.environ | offline)
 
     assert (result.returncode, result.stdout) == (2, "")
     assert "Traceback" not in result.stderr
