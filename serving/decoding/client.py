@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from models.preprocess import decode
-from models.preprocess.errors import ImageError
+from models.preprocess import errors
+from models.preprocess.errors import ImageError, TooComplexError
 from models.preprocess.resample import Pixels
 from models.spec import InputSpec
 from serving.decoding import protocol
@@ -23,6 +23,8 @@ from serving.decoding.worker import MAX_SECONDS, OUT_OF_MEMORY
 
 _SOURCE = Path(__file__).parents[2]
 _EXIT_SECONDS = 5.0
+HUNG_SECONDS = MAX_SECONDS + 5.0
+"""Longest time that a process may take for an image: at `MAX_SECONDS` it ends by itself, unless it hangs."""
 _TRIES = 2
 
 
@@ -39,7 +41,7 @@ class Decoder:
         Raises:
             OSError: the system can't start a process.
         """
-        self._socket, theirs = protocol.pair()
+        self._socket, theirs = protocol.pair(HUNG_SECONDS)
         with theirs:
             self._process = subprocess.Popen(
                 # -P: a folder `models` in the current folder of the service must not replace ours.
@@ -57,22 +59,25 @@ class Decoder:
         If the process ends meanwhile, it is replaced and the image is tried once more: the image need not be the cause.
 
         Raises:
-            ImageError: the errors of that function.
+            ImageError: the errors of that function; TooComplexError if the image exceeds the time limit.
             MemoryError: there is no memory for this image, or for a process.
-            RuntimeError: the process ended on the image twice, exceeded the time limit, or failed otherwise.
+            RuntimeError: the process ended on the image twice, or failed otherwise.
         """
         code: int | None = None
         for _ in range(_TRIES):
             try:
                 reply = self._request(data, spec, max_pixels)
+            except protocol.HungError:
+                self._kill()
+                raise _too_slow() from None
             except protocol.EndedError:
                 code = self.close()
                 if code == -signal.SIGALRM:
-                    raise RuntimeError(f"a picture of {len(data)} bytes took over {MAX_SECONDS} s to decode") from None
+                    raise _too_slow() from None
                 continue
             except BaseException:
                 # The rest of this reply would be taken for the next image's.
-                self.close()
+                self._kill()
                 raise
             if isinstance(reply, Exception):
                 raise reply
@@ -94,6 +99,11 @@ class Decoder:
         process.kill()
         return process.wait()
 
+    def _kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+        self.close()
+
     def _request(self, data: bytes, spec: InputSpec, max_pixels: int) -> Pixels | Exception:
         """Return the pixels, or the error of the image; any exception leaves the socket within a message."""
         if self._socket is None:
@@ -112,6 +122,10 @@ class Decoder:
         return _error(outcome, protocol.receive(self._socket, length).decode())
 
 
+def _too_slow() -> TooComplexError:
+    return TooComplexError(f"the picture takes over {MAX_SECONDS} s to decode: save it again as a JPEG")
+
+
 @functools.cache
 def _encoded(spec: InputSpec) -> bytes:
     return json.dumps(spec.to_dict()).encode()
@@ -120,7 +134,7 @@ def _encoded(spec: InputSpec) -> bytes:
 def _error(outcome: int, message: str) -> Exception:
     if outcome == protocol.REFUSED:
         name, _, reason = message.partition("\n")
-        kind: type[ImageError] = getattr(decode, name)
+        kind: type[ImageError] = getattr(errors, name)
         return kind(reason)
     return MemoryError() if outcome == protocol.NO_MEMORY else RuntimeError(message)
 

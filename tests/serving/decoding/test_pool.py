@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from models.preprocess import transform
-from models.preprocess.errors import ImageError
+from models.preprocess.errors import ImageError, TooComplexError
 from models.spec import InputSpec
-from serving.decoding import protocol
+from serving.decoding import client, protocol
 from serving.decoding.pool import Decoders
 from serving.process.signals import SERVICE_STOP
 from tests.servers import PHOTOS, ROOT
@@ -164,9 +164,24 @@ def test_a_picture_that_takes_too_long_fails(tmp_path: Path, monkeypatch: pytest
         patch.setattr(sys, "executable", program(tmp_path, f"exec {sys.executable} {tmp_path}/slow.py $4"))
         os.kill(pids(pool)[0], signal.SIGKILL)
 
-        with pytest.raises(RuntimeError, match="took over 30 s"):
+        with pytest.raises(TooComplexError, match="takes over 30 s to decode: save it again"):
             pool.load(CAT, SPEC)
 
+    assert pool.load(CAT, SPEC).shape == (224, 224, 3)
+    pool.close()
+
+
+def test_a_process_that_hangs_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "HUNG_SECONDS", 0.5)
+    pool = Decoders(1)
+    pool.start()
+    (hung,) = pids(pool)
+    os.kill(hung, signal.SIGSTOP)
+
+    with pytest.raises(TooComplexError, match="save it again"):
+        pool.load(CAT, SPEC)
+
+    assert gone([hung])
     assert pool.load(CAT, SPEC).shape == (224, 224, 3)
     pool.close()
 
