@@ -51,7 +51,7 @@ def run_process(
     """Execute `python -m MODULE ARGUMENTS` in a process of its own; the arguments are those of `run`."""
     command = [sys.executable, "-m", module, *map(str, arguments)]
     # From any folder the working tree is what runs.
-    environment = {**(os.environ if env is None else env), "PYTHONPATH": str(ROOT)}
+    environment = {"PYTHONPATH": str(ROOT), **(os.environ if env is None else env)}
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
 
 

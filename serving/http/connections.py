@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import sys
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from serving.http.errors import RequestError, unavailable
+from serving.http.errors import RequestError, out_of_resources, unavailable
 from serving.http.response import failure
 
 if TYPE_CHECKING:
@@ -160,6 +161,11 @@ class GuardedConnection(_Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP with a JSON error like every other one."""
+        # uvicorn takes any exception while it parses for a bad request.
+        cause = getattr(sys.exception(), "__context__", None)
+        if isinstance(cause, MemoryError | OSError):
+            self._refuse(out_of_resources(cause))
+            return
         self._refuse(self._head_error or RequestError(400, "bad_http", "this is not a valid HTTP/1.1 request"))
 
     def pause_writing(self) -> None:

@@ -13,7 +13,9 @@ from export.parity.record import current, proof, record_name, verdict
 from export.pipeline import make_variants
 from export.variants import runtime_class
 from models.bundle.bundle import WEIGHTS, Bundle
-from tests.commands import run
+from tests.audit import audited, traces
+from tests.commands import run, run_process
+from tests.export.conftest import Exported
 from tests.servers import PHOTOS
 
 VARIANT = "openvino-fp32"
@@ -42,6 +44,15 @@ def test_every_variant_of_the_default_bundle_is_proven(default: Bundle, variant:
     assert record.figures["images"] >= 256
     assert record.figures["decided_agreement"]["value"] >= 0.99
     assert record.figures["nan_or_inf"] == 0
+
+
+def test_an_export_reports_nothing_to_anyone(exported: Exported, tmp_path: Path) -> None:
+    shutil.copytree(exported("vit_ti16", 112).folder, tmp_path / "mine")
+    environment = audited(tmp_path) | {"HALFTONE_ARTIFACTS": str(tmp_path)}
+
+    result = run_process("export.openvino", "--model", "mine", env=environment)
+
+    assert (result.returncode, traces(environment)) == (0, []), result.stderr
 
 
 def test_a_second_export_changes_nothing(default: Bundle) -> None:
