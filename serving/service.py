@@ -33,6 +33,7 @@ from serving.http.connections import with_limits
 from serving.http.json_body import MAX_DIGITS
 from serving.lifecycle.loading import load_model
 from serving.lifecycle.selection import check_bundle
+from serving.process import lifeline
 from serving.process.acceptor import ConnectionShare
 from serving.process.bentoml_compat import (
     check_supervisor,
@@ -134,6 +135,7 @@ class HalftoneService:
 
     def __init__(self) -> None:
         configure(SETTINGS.log_format)
+        lifeline.watch(lambda: API.models.loaded)
         if is_successor() or worker_number() > 1:
             # This worker isn't listening yet: a client waits for a second or two, or another worker serves it. If this
             # worker listened, it would respond with 503.

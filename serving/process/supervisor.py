@@ -20,7 +20,7 @@ from typing import Any
 from circus.exc import ConflictError  # type: ignore[import-untyped]
 
 from models.common.cli import WRONG_REQUEST
-from serving.process import worker_table
+from serving.process import lifeline, worker_table
 from serving.process.bentoml_compat import arbiter_class, is_stopping, use_arbiter
 from serving.process.signals import READY, SERVICE_STOP, SUCCESSOR, SUPERVISOR
 
@@ -52,7 +52,13 @@ class Supervisor(arbiter_class()):  # type: ignore[misc]
         self._deaths = 0
         descriptor = worker_table.create()
         self._table = worker_table.WorkerTable(descriptor)
-        variables = {SUPERVISOR: str(os.getpid()), worker_table.VARIABLE: str(descriptor)}
+        # The second one is open until this process ends.
+        theirs, self._lifeline = lifeline.create()
+        variables = {
+            SUPERVISOR: str(os.getpid()),
+            worker_table.VARIABLE: str(descriptor),
+            lifeline.VARIABLE: str(theirs),
+        }
         if any(watcher.numprocesses > 1 for watcher in watchers):
             folder = tempfile.mkdtemp(prefix="halftone-")
             self.exit_stack.callback(shutil.rmtree, folder, ignore_errors=True)
