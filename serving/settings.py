@@ -31,6 +31,7 @@ _NO_SETTINGS = {"HALFTONE_ARTIFACTS", VARIABLE}
 
 _MAX_BYTES = 64 * 1024
 _SECRET = re.compile(r"[!-~]{16,}")
+_NAME = re.compile(rf"{PREFIX}[A-Z][A-Z0-9_]*")
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 
 
@@ -153,8 +154,9 @@ class Settings:
                 f"{PREFIX}ADMIN_TOKEN needs {PREFIX}WORKERS=1, because a request to /admin reaches only one worker: "
                 f"with more, set {PREFIX}WATCH to load changed bundles"
             )
-        endpoint = self.trace_endpoint
-        self._check("trace_endpoint", not endpoint or endpoint.startswith(("http://", "https://")), "an http(s) URL")
+        if self.trace_endpoint and not self.trace_endpoint.startswith(("http://", "https://")):
+            # Without the value: a URL may hold a password.
+            raise HalftoneError(f"{PREFIX}TRACE_ENDPOINT must be a URL that starts with http:// or https://")
         self._check("max_images", self.max_images <= self.queue, f"at most the queue of {self.queue}")
 
     def _check(self, name: str, holds: bool, rule: str) -> None:
@@ -215,6 +217,9 @@ class Settings:
                 near = difflib.get_close_matches(variable, known, n=1)
                 hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
                 raise HalftoneError(f"{variable} is not a setting of the service: {hint}")
+            if any(name in text for name in known):
+                # Without the value: the other setting may be a secret.
+                raise HalftoneError(f"{variable} contains another setting: write each on a line of its own")
             known_field = known[variable]
             values[known_field.name] = _parse(variable, text, type(known_field.default))
         return cls(**values)
@@ -235,6 +240,8 @@ def _parse(variable: str, text: str, kind: type[Any]) -> Any:
 def read(path: Path) -> dict[str, str]:
     """Return the variables of a file; empty lines and lines that start with `#` are skipped.
 
+    No error shows a line: it may hold a key or token, also where it is not a setting.
+
     Raises:
         HalftoneError: the file can't be read, or a line is not a setting; the message names the line.
     """
@@ -244,14 +251,21 @@ def read(path: Path) -> dict[str, str]:
             continue
         name, equals, value = (part.strip() for part in line.partition("="))
         where = f"{VARIABLE}: line {number} of {path}"
-        if not equals or not name.startswith(PREFIX):
-            raise HalftoneError(f"{where} must be HALFTONE_NAME=VALUE, not {line.strip()[:60]!r}")
+        if not equals or not _NAME.fullmatch(name):
+            raise HalftoneError(f"{where} must be HALFTONE_NAME=VALUE{_meant(line)}")
         if name in _NO_SETTINGS:
             raise HalftoneError(f"{where}: {name} can't be set in the file: set it in the environment")
         if name in settings:
             raise HalftoneError(f"{where} sets {name} a second time: keep one of the lines")
         settings[name] = value
     return settings
+
+
+def _meant(line: str) -> str:
+    """Return which setting a wrong line begins with or contains, as the end of a message; empty if none is known."""
+    words = re.findall(rf"{PREFIX}[A-Z_]+", line)
+    known = {PREFIX + each.name.upper() for each in fields(Settings)}
+    return next((f": write {word}=VALUE" for word in words if word in known), "")
 
 
 def merged(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -261,6 +275,8 @@ def merged(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
         HalftoneError: see `read`.
     """
     path = environment.get(VARIABLE)
+    if path and (not path.isprintable() or (PREFIX in path and "=" in path)):
+        raise HalftoneError(f"{VARIABLE} must be the path of a settings file, not the settings")
     from_file = read(Path(path)) if path else {}
     return from_file | {name: value for name, value in environment.items() if value or name not in from_file}
 

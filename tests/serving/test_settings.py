@@ -55,6 +55,43 @@ def test_a_wrong_file_is_refused_with_the_reason(file: Path, text: str, message:
         settings_of(file)
 
 
+SECRET = "c2VjcmV0-of-an-operator=="
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (f"HALFTONE_ADMIN_TOKEN {SECRET}", "line 1 of .* write HALFTONE_ADMIN_TOKEN=VALUE"),
+        (f"HALFTONE_ADMIN_TOKEN: {SECRET}", "line 1 of .* write HALFTONE_ADMIN_TOKEN=VALUE"),
+        (f"export HALFTONE_API_KEYS={SECRET}", "line 1 of .* write HALFTONE_API_KEYS=VALUE"),
+        (f"ADMIN_TOKEN={SECRET}", "line 1 of .* must be HALFTONE_NAME=VALUE"),
+        (f"HALFTONE_API_KEYS=\n{SECRET}", "line 2 of .* must be HALFTONE_NAME=VALUE"),
+        (f"HALFTONE_{SECRET}", "line 1 of .* must be HALFTONE_NAME=VALUE"),
+        (f"HALFTONE_QUEUE=5 HALFTONE_ADMIN_TOKEN={SECRET}", "HALFTONE_QUEUE contains another setting"),
+        (f"HALFTONE_MODEL=x HALFTONE_API_KEYS={SECRET}", "HALFTONE_MODEL contains another setting"),
+        (f"HALFTONE_ADMIN_TOKEN=1 {SECRET}", "HALFTONE_ADMIN_TOKEN must be at least 16"),
+        (f"HALFTONE_API_KEYS=1 {SECRET}", "HALFTONE_API_KEYS: every key must be"),
+        (f"HALFTONE_API_KEYS={SECRET}\nHALFTONE_ADMIN_TOKEN={SECRET}", "must not be one of"),
+        (f"HALFTONE_ADMIN_TOKEN={SECRET}\nHALFTONE_ADMIN_TOKEN={SECRET}", "line 2 of .* a second time"),
+        (f"HALFTONE_TRACE_ENDPOINT=otlp://user:{SECRET}@host", "HALFTONE_TRACE_ENDPOINT must be a URL"),
+    ],
+)
+def test_no_error_shows_a_secret(file: Path, text: str, words: str) -> None:
+    file.write_text(text)
+
+    with pytest.raises(HalftoneError, match=words) as error:
+        settings_of(file)
+
+    assert SECRET not in str(error.value)
+
+
+def test_settings_in_place_of_their_file_are_not_shown() -> None:
+    with pytest.raises(HalftoneError, match="must be the path") as error:
+        settings_of(Path(f"HALFTONE_ADMIN_TOKEN={SECRET}"))
+
+    assert SECRET not in str(error.value)
+
+
 def test_a_file_that_can_not_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(HalftoneError, match="No such file"):
         settings_of(tmp_path / "no.env")
