@@ -71,7 +71,9 @@ def _from_file(path: Path) -> list[str]:
     try:
         lines = [line.strip() for line in path.read_text("ascii").splitlines()]
     except (OSError, ValueError) as error:
-        raise HalftoneError(f"HALFTONE_API_KEYS: can't read the keys of {path}: {error}") from None
+        # Without the path: a key may begin with @, too, or the content of the file may stand in its place.
+        reason = error.strerror if isinstance(error, OSError) else "it is no ASCII text"
+        raise HalftoneError(f"HALFTONE_API_KEYS: can't read the file of keys that @ names ({reason})") from None
     keys = [line for line in lines if line and not line.startswith("#")]
     if not keys:
         raise HalftoneError(f"HALFTONE_API_KEYS: {path} has no key")

@@ -144,6 +144,14 @@ def test_bad_keys_are_refused_at_the_start(text: str) -> None:
         Settings(api_keys=text)
 
 
+@pytest.mark.parametrize("text", ["a-secret-that-starts-with-at", f"{KEYS[0]}\n" * 100, f"{KEYS[0]}\0"])
+def test_what_stands_in_place_of_a_file_of_keys_is_not_shown(text: str) -> None:
+    with pytest.raises(HalftoneError, match="that @ names") as error:
+        Settings(api_keys=f"@{text}")
+
+    assert text.splitlines()[0] not in str(error.value)
+
+
 @pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "soon", "", "0.0001", "1_0", "0x10", "١"])
 def test_a_timeout_that_is_none_is_refused(server: Server, value: str) -> None:
     headers = {"X-Request-Timeout": value.encode()}
