@@ -47,6 +47,7 @@ from serving.process.signals import is_successor, notify_ready
 from serving.process.startup_errors import end_worker
 from serving.process.worker_table import FOLDER, WorkerSlot, attach
 from serving.settings import Settings
+from serving.telemetry.library_warnings import log_warnings
 from serving.telemetry.middleware import Monitor, Routes
 from serving.telemetry.request_log import RequestLog, configure
 from serving.telemetry.tracing import check_exporter, traced, tracing_options
@@ -135,6 +136,7 @@ class HalftoneService:
 
     def __init__(self) -> None:
         configure(SETTINGS.log_format)
+        log_warnings()
         lifeline.watch(lambda: API.models.loaded)
         if is_successor() or worker_number() > 1:
             # This worker isn't listening yet: a client waits for a second or two, or another worker serves it. If this

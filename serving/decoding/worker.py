@@ -12,6 +12,7 @@ import json
 import signal
 import socket
 import sys
+import warnings
 
 from models.preprocess.errors import ImageError
 from models.preprocess.transform import load
@@ -68,6 +69,8 @@ def main(descriptor: int) -> None:
     """Decode until the service closes its socket; ignore the signals that stop the service's processes."""
     for each in (signal.SIGINT, signal.SIGTERM, SERVICE_STOP):
         signal.signal(each, signal.SIG_IGN)
+    # Pillow's: the response says what is wrong with a picture.
+    warnings.simplefilter("ignore")
     release_memory()
     with socket.socket(fileno=descriptor) as end:
         try:
