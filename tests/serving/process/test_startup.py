@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 from models.bundle.bundle import Bundle
 from serving.api.app import Api
 from serving.settings import Settings
-from tests.servers import PHOTOS, QUICK, serve, wait_until
+from tests.servers import PHOTOS, QUICK, ROOT, environment, serve, wait_until
 from tests.serving.process.starts import ended, refusal, refused
 
 MODEL = "efficientnet_lite0"
@@ -189,11 +190,27 @@ def test_sigterm_ends_the_server_with_exit_code_0(artifacts: Path, tmp_path: Pat
         assert server.process.wait(timeout=30) == 0
 
 
-def test_make_serve_needs_nothing_else(artifacts: Path, tmp_path: Path) -> None:
-    command = ["make", "--no-print-directory", "serve", "PORT={port}"]
+MAKE_SERVE = ["make", "--no-print-directory", "serve", "PORT={port}"]
 
-    with serve(artifacts, tmp_path / "log", command, **QUICK) as server:
+
+def test_make_serve_needs_nothing_else(artifacts: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.touch()
+
+    # Not even a home that can be written.
+    with serve(artifacts, tmp_path / "log", MAKE_SERVE, HOME=str(home), BENTOML_HOME="", **QUICK) as server:
         line = f"curl -F image=@export/photos/cat.jpg {server.url}/classify"
         wait_until(lambda: line in server.log.read_text(), "a curl line was printed")
         answer = server.post("/classify", files={"image": (PHOTOS / "cat.jpg").read_bytes()}).json()
         assert answer["predictions"][0]["label"] in {"tabby", "tiger cat", "Egyptian cat"}
+
+
+def test_make_serve_names_the_folder_that_bentoml_can_not_write_to(artifacts: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    values = environment(artifacts, BENTOML_HOME=str(tmp_path / "file" / "bentoml"))
+
+    result = subprocess.run(MAKE_SERVE, cwd=ROOT, env=values, capture_output=True, text=True, check=False)
+
+    assert result.returncode == 2
+    assert "error: can't write to" in result.stderr
+    assert "set BENTOML_HOME to a folder that can be written" in result.stderr
