@@ -28,7 +28,7 @@ from models.common.errors import HalftoneError
 from serving.api.app import Api
 from serving.api.gateway import BENTOML_FOLDERS, BENTOML_PATHS, Gateway
 from serving.api.upload import DEFAULT_TOP_K
-from serving.bento import find_bundles
+from serving.bento import find_bundles, version
 from serving.http.connections import with_limits
 from serving.http.json_body import MAX_DIGITS
 from serving.lifecycle.loading import load_model
@@ -43,6 +43,7 @@ from serving.process.bentoml_compat import (
     worker_number,
 )
 from serving.process.memory import release_memory
+from serving.process.open_files import check_open_files
 from serving.process.signals import is_successor, notify_ready
 from serving.process.startup_errors import end_worker
 from serving.process.worker_table import FOLDER, WorkerSlot, attach
@@ -81,6 +82,8 @@ _or_exit(check_worker)
 find_bundles()
 SETTINGS = _or_exit(Settings.from_environment)
 API = Api(SETTINGS)
+_OTHERS = SETTINGS.decoder_processes + SETTINGS.workers
+"""Processes to which a worker holds a connection: its decoders, and the other workers while it asks their metrics."""
 LOG = RequestLog(SETTINGS.log_format) if SETTINGS.log_requests else None
 
 
@@ -116,6 +119,7 @@ def _install_server() -> None:
         retire=API.retire,
         lame_duck=SETTINGS.lame_duck,
         share=ConnectionShare(slot, loaded=lambda: API.models.loaded) if slot else None,
+        others=_OTHERS,
     )
 
 
@@ -137,6 +141,8 @@ class HalftoneService:
     def __init__(self) -> None:
         configure(SETTINGS.log_format)
         log_warnings()
+        if LOG is not None:
+            LOG.start()
         lifeline.watch(lambda: API.models.loaded)
         if is_successor() or worker_number() > 1:
             # This worker isn't listening yet: a client waits for a second or two, or another worker serves it. If this
@@ -150,6 +156,7 @@ class HalftoneService:
     def verify() -> None:
         """Refuse to start with unproven bundles: one line, before any worker is started. Called in the supervisor."""
         _or_exit(check_supervisor)
+        _or_exit(lambda: check_open_files(SETTINGS.connections, _OTHERS))
         # Imported here: no worker needs circus.
         from serving.process import supervisor
 
@@ -183,6 +190,7 @@ class HalftoneService:
 
 
 def _load() -> None:
+    _prepare()
     _join_metrics()
     for name in SETTINGS.models:
         try:
@@ -195,6 +203,12 @@ def _load() -> None:
         slot.mark_ready()
     notify_ready()
     _announce()
+
+
+def _prepare() -> None:
+    """Import and read what responses need, so that no request finds that the process can open no further file."""
+    API.recorder.exposition()
+    version()
 
 
 def _join_metrics() -> None:

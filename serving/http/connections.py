@@ -7,7 +7,6 @@ response; and its own errors are plain text. `GuardedConnection` adds the limits
 from __future__ import annotations
 
 import asyncio
-import resource
 import sys
 from collections.abc import Callable
 from http import HTTPStatus
@@ -39,7 +38,6 @@ HEALTH = frozenset({"/livez", "/healthz", "/readyz", "/v2/health/live", "/v2/hea
 """Paths that need no API key, and that are served even when there are too many connections."""
 
 _HEAD_SECONDS_OVER_LIMIT = 1.0
-_SPARE_FILES = 256
 _CLOSE = {"Connection": "close"}
 
 
@@ -261,15 +259,6 @@ def with_limits(
         "rejected": staticmethod(rejected),
     }
     return type("LimitedConnection", (GuardedConnection,), limits)
-
-
-def allow_open_files(connections: int) -> None:
-    """Raise this process's limit of open files to what `connections` may need, as far as the hard limit allows."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = 2 * connections + _SPARE_FILES
-    wanted = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _head_too_large() -> RequestError:

@@ -16,10 +16,11 @@ from typing import Any
 
 import uvicorn
 
-from serving.http.connections import GuardedConnection, allow_open_files
+from serving.http.connections import GuardedConnection
 from serving.process.acceptor import Acceptor, ConnectionShare
 from serving.process.bentoml_compat import guarded_protocol, use_server
 from serving.process.listener import drain_and_close, readable
+from serving.process.open_files import allow_open_files
 from serving.process.signals import SERVICE_STOP
 
 _STEP = 0.02
@@ -62,6 +63,8 @@ class Server(uvicorn.Server):
             RuntimeError: uvicorn would serve connections without limits.
         """
         signal.signal(SERVICE_STOP, self.handle_exit)
+        # Starts the thread that shows the metrics: later the system may allow no further one.
+        await asyncio.to_thread(bool)
         if not issubclass(self.config.http_protocol_class, GuardedConnection):
             raise RuntimeError(f"connections are {self.config.http_protocol_class}, which have no limits")
         if self._share is None or sockets is None:
@@ -165,12 +168,14 @@ def install(
     retire: Callable[[], object] = bool,
     lame_duck: float = 0.0,
     share: ConnectionShare | None = None,
+    others: int = 0,
 ) -> None:
-    """Let BentoML's worker run this server, and allow the process as many open files as the connections need.
+    """Let BentoML's worker run this server, with as many connections as the process may have files.
 
-    The arguments are those of `Server`. To be called before the worker makes its server.
+    The arguments are those of `Server`, and `others` of `allow_open_files`. To be called before the worker makes its
+    server.
     """
-    allow_open_files(connection.most)
+    connection.most = allow_open_files(connection.most, others)
     use_server(partial(Server, connection=connection, retire=retire, lame_duck=lame_duck, share=share))
 
 

@@ -41,9 +41,14 @@ class RequestLog:
         self._wake = threading.Event()
         self._writing = threading.Lock()
         self._closed = False
-        # Started by the first request: the supervisor imports the service too, and forks to start its workers, which
-        # a process with threads must not do.
+        # The supervisor makes a log too, and forks to start its workers, which a process with threads must not do.
         self._writer: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start to write in a thread; the first line does the same, if the system still allows one by then."""
+        if self._writer is None:
+            self._writer = threading.Thread(target=self._work, name="request-log", daemon=True)
+            self._writer.start()
 
     def add(self, call: Call, seconds: float) -> None:
         """Queue the line of a request that took `seconds`; to be called from the event loop's thread only."""
@@ -53,9 +58,7 @@ class RequestLog:
         self._waiting.append((time.time(), call, seconds))
         if not self._wake.is_set():
             self._wake.set()
-        if self._writer is None:
-            self._writer = threading.Thread(target=self._work, name="request-log", daemon=True)
-            self._writer.start()
+        self.start()
 
     def close(self) -> None:
         """Write the remaining lines."""

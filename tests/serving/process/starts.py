@@ -20,7 +20,7 @@ from tests.servers import ROOT, environment, free_port, kill, wait_until
 END_SECONDS = 60
 
 
-def command(port: int) -> list[str]:
+def command(port: int | str) -> list[str]:
     return [str(Path(sys.executable).parent / "bentoml"), "serve", "--host", "127.0.0.1", "--port", str(port)]
 
 
