@@ -42,6 +42,8 @@ logger = logging.getLogger("bentoml.halftone")
 _ADMIN = "/admin/"
 """Prefix of the paths that need the administrator's token instead of an API key."""
 
+# Read once: a request would find that the process can open no further file.
+_PAGE = (files("serving.api") / "page.html").read_bytes()
 _PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src blob:; connect-src 'self'"
 )
@@ -254,8 +256,7 @@ class Api:
         return Answer(await asyncio.to_thread(self.recorder.exposition), media_type=CONTENT_TYPE)
 
     async def _page(self, scope: Scope, receive: RequestBody) -> Answer:
-        page = (files("serving.api") / "page.html").read_bytes()
-        return Answer(page, media_type=b"text/html; charset=utf-8", headers={"Content-Security-Policy": _PAGE_POLICY})
+        return Answer(_PAGE, media_type=b"text/html; charset=utf-8", headers={"Content-Security-Policy": _PAGE_POLICY})
 
     def _ready(self) -> list[ServedModel]:
         """Return all models; raise 503 while one of them is missing."""
