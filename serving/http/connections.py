@@ -59,6 +59,9 @@ class GuardedConnection(_Protocol):
     rejected: ClassVar[Callable[[str], None]]
     """Receives the error code of everything that is refused before it is a request."""
 
+    over_limit: ClassVar[dict[GuardedConnection, None]]
+    """The open connections over the limit, the oldest first."""
+
     has_surplus: ClassVar[Callable[[int], bool]] = staticmethod(lambda own: False)
     """Returns True if a worker with this number of connections should pass one on to another worker."""
 
@@ -84,7 +87,10 @@ class GuardedConnection(_Protocol):
         return not self.responding and not self._in_head
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Register the connection. Over the limit, respond 503 to its requests; over twice the limit, abort it."""
+        """Register the connection. Over the limit, respond 503 to its requests; over twice the limit, abort another.
+
+        An orchestrator that can't connect for its probe would kill a healthy worker: there is always room for it.
+        """
         super().connection_made(transport)
         resume = self.flow.resume_reading
         # uvicorn resumes after each response, and whenever a request waits for its client to leave: each time, another
@@ -92,17 +98,17 @@ class GuardedConnection(_Protocol):
         self.flow.resume_reading = lambda: None if self.pipeline else resume()  # type: ignore[method-assign]
         count = len(self.connections)
         if count > 2 * self.most:
-            type(self).rejected("too_many_connections")
-            transport.abort()
-            return
+            self._make_room()
         if count > self.most:
             self._over_limit = True
+            self.over_limit[self] = None
             # uvicorn has other types for ASGI than Starlette.
             self.app: Any = _only_health(self.app, type(self).rejected)
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel the timers."""
+        self.over_limit.pop(self, None)
         self._stop_read_timer()
         self._stop_write_timer()
         if self._close_timer is not None:
@@ -210,6 +216,16 @@ class GuardedConnection(_Protocol):
         if self._close_timer is None and self.transport.is_closing():
             self._close_timer = self.loop.call_later(self.body_seconds, self.transport.abort)
 
+    def _make_room(self) -> None:
+        """Abort the oldest connection over the limit, preferably one without a running request."""
+        silent = (each for each in self.over_limit if not each.responding)
+        oldest = next(silent, None) or next(iter(self.over_limit), None)
+        if oldest is not None:
+            # Its end is reported later: until then, other connections may need room.
+            del self.over_limit[oldest]
+            type(self).rejected("too_many_connections")
+            oldest.transport.abort()
+
     def _expect_head(self) -> None:
         seconds = min(self.head_seconds, _HEAD_SECONDS_OVER_LIMIT) if self._over_limit else self.head_seconds
         self._read_timer = self.loop.call_later(seconds, self._head_timed_out)
@@ -257,6 +273,7 @@ def with_limits(
         "head_seconds": head_seconds,
         "body_seconds": body_seconds,
         "rejected": staticmethod(rejected),
+        "over_limit": {},
     }
     return type("LimitedConnection", (GuardedConnection,), limits)
 
