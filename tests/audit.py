@@ -6,8 +6,8 @@ from pathlib import Path
 from tests.servers import ROOT
 
 _HOOK = ROOT / "tests" / "serving" / "http" / "audit"
-_LOCAL = ("127.0.0.1", "localhost", "'0.0.0.0'", "None", "b'127.0.0.1'", "AF_UNIX")
-_SWITCHES = {"CI", "NNCF_CI", "BENTOML_DO_NOT_TRACK", "XDG_CACHE_HOME", "HF_HOME"}
+_LOCAL = ("127.0.0.1", "localhost", "'0.0.0.0'", "None", "b'127.0.0.1'", "family=1,")
+_SWITCHES = {"CI", "NNCF_CI", "BENTOML_DO_NOT_TRACK", "ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME", "HF_HOME"}
 
 
 def audited(folder: Path) -> dict[str, str]:

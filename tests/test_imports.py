@@ -153,7 +153,8 @@ def test_no_module_is_named_by_another_form_of_a_neighbour() -> None:
 
 def test_packages_are_empty_so_that_importing_a_module_loads_nothing_else() -> None:
     for path in modules().values():
-        if path.name == "__init__.py":
+        # It keeps libraries from reporting their use, which must come before their import.
+        if path.name == "__init__.py" and path.parent.name != "export":
             body = ast.parse(path.read_text()).body
             assert all(isinstance(node, ast.Expr) for node in body), path
 

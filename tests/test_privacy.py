@@ -18,7 +18,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 
 def test_the_runtimes_and_the_quantiser_report_nothing(environment: dict[str, str]) -> None:
-    script = "import export.runtimes.openvino\nfrom export.onnx.int8 import _nncf\n_nncf()\n"
+    script = "import export.runtimes.openvino, export.onnx.fp16.ranges\nfrom export.onnx.int8 import _nncf\n_nncf()\n"
 
     subprocess.run([sys.executable, "-c", script], env=environment, cwd=ROOT, check=True, capture_output=True)
 
@@ -34,7 +34,8 @@ def test_a_training_reports_nothing(environment: dict[str, str], tmp_path: Path)
         str(SAMPLE),
         "--model",
         "mobilenetv3_small",
-        "--no-pretrained",
+        "--weights",
+        "random",
     ]
     command += ["--size", "32", "--epochs", "1", "--output", str(tmp_path / "run")]
 

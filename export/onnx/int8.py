@@ -10,7 +10,6 @@ layers that are known to lose accuracy in FP32. About two minutes for EfficientN
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -201,8 +200,6 @@ def _describe(pictures: CalibrationPictures) -> str:
 
 
 def _nncf() -> Any:
-    # Without this module of Intel's, NNCF and OpenVINO do not report their use over the network.
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:
         import nncf
         import nncf.onnx

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import io
 import queue
-import sys
 import threading
 from collections.abc import Collection
 from functools import partial
@@ -17,10 +16,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-
-# Without this module of Intel's, OpenVINO neither reports its import over the network nor writes to the user's folder.
-sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-
 import openvino
 from openvino import properties
 from openvino.properties import hint

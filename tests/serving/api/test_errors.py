@@ -159,7 +159,7 @@ def test_a_request_that_takes_too_long(narrow_server: Server) -> None:
     # WebP, because no decoder reads it at a fraction of its size, unlike JPEG: at least twice the deadline on any core.
     detailed = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
     file = io.BytesIO()
-    Image.fromarray(detailed).resize((4000, 3000)).save(file, "WebP", quality=5, method=0)
+    Image.fromarray(detailed).resize((3000, 2500)).save(file, "WebP", quality=5, method=0)
 
     check(narrow_server.post("/classify", content=file.getvalue()), 504, "deadline_passed", "0.05 s")
 
