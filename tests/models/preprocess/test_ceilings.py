@@ -1,7 +1,10 @@
 """Files that are built to occupy a decoder are refused, and ordinary ones with large metadata are not."""
 
+import os
 import re
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -171,3 +174,37 @@ def test_a_picture_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPat
     for kind in ("JPEG", "PNG", "WebP"):
         with pytest.raises(TooComplexError, match="takes over 0 s to decode: save it again as a JPEG"):
             decode(encoded(PHOTO, kind))
+
+
+WITH_LITTLE_MEMORY = """
+import resource, sys
+from models.preprocess.decode import decode
+
+data = sys.stdin.buffer.read()
+decode(data)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**24, resource.RLIM_INFINITY))
+try:
+    decode(data)
+except BaseException as error:
+    print(type(error).__name__)
+"""
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        webp(3_000, 3_000),
+        jpeg(3_000, 3_000),
+        jpeg(3_000, 3_000, "CMYK", progressive=True),
+        png(3_000, 3_000),
+        png(3_000, 3_000, colour=6, bits=16),
+    ],
+    ids=["WebP", "JPEG", "progressive", "PNG", "RGBA"],
+)
+def test_without_memory_no_picture_is_called_damaged(file: bytes) -> None:
+    environment = os.environ | {"MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_MMAP_THRESHOLD_": "65536"}
+    command = [sys.executable, "-c", WITH_LITTLE_MEMORY]
+    result = subprocess.run(command, input=file, env=environment, capture_output=True, check=True)
+
+    assert result.stdout.decode().strip() == "MemoryError"
