@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from serving.http.errors import RequestError, out_of_resources, unavailable
 from serving.http.response import failure
+from serving.http.upgrade import head_without_offer
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -72,6 +73,7 @@ class GuardedConnection(_Protocol):
         self._in_head = False
         self._head_bytes = 0
         self._head_error: RequestError | None = None
+        self._offered_at: int | None = None
         self._read_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
         self._close_timer: asyncio.TimerHandle | None = None
@@ -120,6 +122,12 @@ class GuardedConnection(_Protocol):
         was_in_body = self._in_body
         self._head_bytes += len(data)
         super().data_received(data)
+        while self._offered_at is not None and not self.transport.is_closing():
+            # The head once more without the offer of another protocol, by a parser that does not stop there, then what
+            # follows it.
+            data, self._offered_at = self._plain_head() + data[self._offered_at :], None
+            self.parser: Any = type(self.parser)(self)
+            super().data_received(data)
         if self.transport.is_closing():
             return
         if self._head_bytes > MAX_HEAD + CHUNK:
@@ -139,6 +147,8 @@ class GuardedConnection(_Protocol):
 
     def on_headers_complete(self) -> None:
         """Check the head of a request, which is complete, and start to process it."""
+        if self._is_offered():
+            return
         self._stop_read_timer()
         self._in_head, self._head_bytes, self._in_body = False, 0, True
         if len(self.headers) > MAX_HEADERS:
@@ -159,9 +169,24 @@ class GuardedConnection(_Protocol):
 
     def on_message_complete(self) -> None:
         """Note that the body of a request is complete."""
+        if self._is_offered():
+            return
         self._in_body, self._head_bytes = False, 0
         self._stop_read_timer()
         super().on_message_complete()
+
+    def _is_offered(self) -> bool:
+        """Return True if the head that is parsed offers another protocol than WebSockets."""
+        return self.parser.should_upgrade() and not self._should_upgrade()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Note where the head ends; called by uvicorn for an offer that it does not take."""
+        offer = sys.exception()
+        assert offer is not None
+        self._offered_at = int(offer.args[0])
+
+    def _plain_head(self) -> bytes:
+        return head_without_offer(self.parser.get_method(), self.url, self.parser.get_http_version(), self.headers)
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP with a JSON error like every other one."""

@@ -125,17 +125,8 @@ _PROTOCOL = Part(
     (
         *("connection_made", "connection_lost", "data_received", "pause_writing", "resume_writing", "shutdown"),
         *("on_headers_complete", "on_body", "on_message_complete", "on_response_complete", "send_400_response"),
-        *(
-            "timeout_keep_alive_handler",
-            "app",
-            "connections",
-            "cycle",
-            "flow",
-            "headers",
-            "loop",
-            "pipeline",
-            "transport",
-        ),
+        *("timeout_keep_alive_handler", "app", "connections", "cycle", "flow", "headers", "loop", "pipeline"),
+        *("transport", "parser", "url", "_should_upgrade", "_unsupported_upgrade_warning"),
     ),
 )
 _CYCLE = Part(UVICORN, _HTTPTOOLS, "RequestResponseCycle", ("keep_alive", "response_started", "response_complete"))
