@@ -2,8 +2,8 @@
 
 Exports the weights to ONNX (FP32, FP16), writes a parity record for every variant that this machine can run, and
 measures their speed. FP16 that fails its gate is repaired. What is there and still valid is kept: a second run takes a
-second. About 50 s for EfficientNet-Lite0 on two cores. Exit code 1 if no variant passes its gate. A single variant
-that fails is reported, and serving refuses it.
+second. What is damaged, as a killed export may leave it, is made again. About 50 s for EfficientNet-Lite0 on two cores.
+Exit code 1 if no variant passes its gate. A single variant that fails is reported, and serving refuses it.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from rich.console import Console
 from export.benchmark import speed
 from export.parity.prove import provable_variants
 from export.parity.record import verdict
-from export.pipeline import make_variants
+from export.pipeline import INT8, drop_damaged, finish_repair, make_variants
 from export.variants import load
 from models.bundle.bundle import Bundle
-from models.bundle.store import has_bundle
+from models.bundle.store import exporting, has_bundle
+from models.catalog import architecture
 from models.common.cli import ANSWER_IS_NO, DONE, run
 from models.common.host import cores
 from models.resolve import open_or_create
@@ -45,14 +46,25 @@ class ExportAllConfig:
 
 def export_all(config: ExportAllConfig) -> int:
     """Make what is missing or stale in the bundle, measure the proven variants, and return the exit code."""
+    if not has_bundle(config.model):
+        # Refused before anything is written.
+        architecture(config.model)
+    with exporting(config.model):
+        return _export_all(config)
+
+
+def _export_all(config: ExportAllConfig) -> int:
     console = Console(stderr=True)
     if not has_bundle(config.model):
         console.print(f"loading the weights of {config.model}")
     bundle = open_or_create(config.model, weights=config.weights)
-    make_variants(bundle, data=config.data, int8=config.int8)
+    dropped = drop_damaged(bundle)
+    plan = any("tensorrt_rtx" in name for name in dropped)
+    make_variants(bundle, data=config.data, int8=config.int8 or INT8 in dropped, plan=plan)
     proven = [variant for variant in provable_variants(bundle) if verdict(bundle, variant) == "PASSED"]
     rates = _rates(bundle, proven, console)
     best = max(rates, key=lambda variant: rates[variant], default="none")
+    finish_repair(bundle, dropped)
     print(f"{bundle.folder} holds {', '.join(proven) or 'nothing'} proven; fastest here: {best}")
     return DONE if proven else ANSWER_IS_NO
 

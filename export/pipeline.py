@@ -5,8 +5,8 @@ Every step keeps what the bundle has and what is still valid: for the present fi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Collection, Sequence
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -17,8 +17,10 @@ from export.parity.record import verdict
 from export.trt.library import installed, library
 from export.trt.profile import Profile
 from export.trt.sidecar import Sidecar, plan_name
-from models.bundle.bundle import Bundle
+from models.bundle.bundle import WEIGHTS, Bundle, exported
+from models.bundle.card import model_card
 from models.bundle.store import has_bundle
+from models.catalog import architecture
 from models.common.errors import HalftoneError
 from models.resolve import open_or_create
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from export.onnx.export import Precision
 
 FP16 = "onnxruntime-fp16"
+INT8 = "model.int8.onnx"
+CARD = "README.md"
 
 LARGE = Profile(optimum=64, maximum=256)
 """For comparisons with batches of up to 256."""
@@ -62,7 +66,7 @@ def make_variants(bundle: Bundle, *, data: Path | None, int8: bool = False, plan
         from export.onnx.fp16.repair import repair_and_print
 
         repair_and_print(bundle, data=data)
-    if int8 and not bundle.has("model.int8.onnx"):
+    if int8 and not bundle.has(INT8):
         from export.onnx.int8 import export_int8_and_print
 
         export_int8_and_print(bundle, data=data, calibrate_on=None)
@@ -72,6 +76,49 @@ def make_variants(bundle: Bundle, *, data: Path | None, int8: bool = False, plan
         from export.trt.plan import prove_plan
 
         prove_plan(bundle, _build_plan(bundle, "tensorrt_rtx", Profile()), data)
+
+
+def drop_damaged(bundle: Bundle) -> list[str]:
+    """Take what is damaged out of the bundle for `make_variants` to make again; return the names of these files.
+
+    An export that is killed between a file and the manifest leaves such a file. What training made stays listed, with a
+    line about it; nothing that serves needs it.
+
+    Raises:
+        BundleError: the weights are damaged, or a file is a link.
+    """
+    damaged = bundle.damaged()
+    if WEIGHTS in damaged:
+        raise damaged[WEIGHTS]
+    console = Console(stderr=True, soft_wrap=True)
+    groups = [_with(name) for name in damaged if exported(name) or name.startswith("engines/")]
+    dropped = bundle.drop_damaged(groups) if groups else []
+    for name, error in damaged.items():
+        if name in dropped:
+            console.print(f"{bundle.folder / name} is damaged, a killed export may leave it so", markup=False)
+        else:
+            console.print(str(error), markup=False)
+    return dropped
+
+
+def finish_repair(bundle: Bundle, dropped: Collection[str]) -> None:
+    """Write the model card if it is one of the dropped files, and print what was made again and what was not."""
+    if CARD in dropped:
+        card = model_card(bundle.manifest, architecture(bundle.manifest.architecture))
+        bundle.write(CARD, card, made_by=f"`python -m export --model {bundle.name}`", made_from=[WEIGHTS])
+    again = [name for name in dropped if name in bundle.manifest.files]
+    if again:
+        print(f"repaired {bundle.folder}: made {', '.join(again)} again")
+    for name in sorted(set(dropped) - set(again)):
+        print(f"{bundle.folder / name} was damaged and can't be made again here: the bundle doesn't list it any longer")
+
+
+def _with(name: str) -> tuple[str, str]:
+    """Return a file with the one that is made together with it: the graph of a record of attempts, a plan's sidecar."""
+    path = PurePosixPath(name)
+    if name.startswith("engines/"):
+        return str(path.with_suffix(".plan")), str(path.with_suffix(".json"))
+    return name, str(path.with_suffix(".onnx")) if path.name.startswith("model.") else name
 
 
 def make_graphs(bundle: Bundle, precisions: Sequence[Precision], console: Console) -> None:
@@ -89,7 +136,7 @@ def make_graphs(bundle: Bundle, precisions: Sequence[Precision], console: Consol
         if not bundle.has(f"model.{precision}.onnx"):
             from export.onnx.export import export_onnx
 
-            console.print(f"exporting {bundle.manifest.name} to ONNX {precision.upper()}")
+            console.print(f"exporting {bundle.name} to ONNX {precision.upper()}")
             export_onnx(bundle, precision)
 
 

@@ -64,7 +64,7 @@ def _main(config: PullConfig) -> int:
     manifest = bundle.manifest
     print(f"made {bundle.folder}: {manifest.architecture}, {len(manifest.labels)} classes, version {manifest.version}")
     if not any(name.startswith("parity/") for name in manifest.files):
-        print(f"export and prove it with `python -m export --model {manifest.name}`")
+        print(f"export and prove it with `python -m export --model {bundle.name}`")
     return DONE
 
 

@@ -58,7 +58,7 @@ class Runtime(ABC):
             # If the libraries get a graph as bytes, they search the current folder for these files, without any check.
             raise HalftoneError(
                 f"{self.source(precision)} of {bundle.folder} stores tensors in {external[0]}, and runtimes load whole "
-                f"graphs only: export it again with {bundle.manifest.files[self.source(precision)].made_by}"
+                f"graphs only: export it again with {bundle.command(self.source(precision))}"
             )
         self._open(data, bundle, threads, streams)
 

@@ -115,10 +115,8 @@ def benchmark_model(bundle: Bundle, *, rounds: int, seconds: float, progress: Pr
     """
     here, elsewhere = provable_variants(bundle), _recorded(bundle)
     if not here:
-        raise HalftoneError(
-            f"{bundle.folder} has no variants: make them with `{PROG} --model {bundle.manifest.name} --make`"
-        )
-    task = progress.add_task(f"timing {bundle.manifest.name}", total=rounds * len(here))
+        raise HalftoneError(f"{bundle.folder} has no variants: make them with `{PROG} --model {bundle.name} --make`")
+    task = progress.add_task(f"timing {bundle.name}", total=rounds * len(here))
     timings, refused = compare_variants(
         bundle, here, rounds=rounds, seconds=seconds, advance=lambda: progress.advance(task)
     )
@@ -129,7 +127,7 @@ def benchmark_model(bundle: Bundle, *, rounds: int, seconds: float, progress: Pr
     for variant, row in rows.items():
         if variant not in timings:
             row["reason"] = refused.get(variant, "can't be run on this machine")
-    return {"model": bundle.manifest.name, "trained": bundle.manifest.trained, "variants": rows}
+    return {"model": bundle.name, "trained": bundle.manifest.trained, "variants": rows}
 
 
 def _recorded(bundle: Bundle) -> list[str]:

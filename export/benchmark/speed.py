@@ -19,6 +19,7 @@ import numpy as np
 from export.runtime import Runtime
 from export.variants import runtime_of
 from models.bundle.bundle import Bundle
+from models.bundle.errors import OutsideError, SymlinkError
 from models.common.errors import HalftoneError
 from models.common.host import cores, host
 from models.common.strict_json import json_object
@@ -145,14 +146,19 @@ def measure(bundle: Bundle, runtimes: Mapping[str, Callable[[], Runtime]]) -> Sp
 
 
 def recorded(bundle: Bundle, variants: list[str]) -> dict[str, float] | None:
-    """Return the images/s of each variant from the bundle's table; None if it is not valid for machine and files.
+    """Return the images/s of each variant from the bundle's table; None if it is damaged or of other machines or files.
 
     Raises:
-        BundleError: the table was tampered with.
+        BundleError: the table is a link.
     """
     if not bundle.has(FILE_NAME):
         return None
-    table = SpeedTable.from_json(bundle.read(FILE_NAME))
+    try:
+        table = SpeedTable.from_json(bundle.read(FILE_NAME))
+    except (SymlinkError, OutsideError):
+        raise
+    except HalftoneError:
+        return None
     if table.host != host():
         return None
     for variant in variants:
@@ -168,5 +174,5 @@ def save(bundle: Bundle, table: SpeedTable) -> None:
     files = bundle.manifest.files
     hashes = {speed.source_sha256 for speed in table.variants.values()}
     sources = sorted(name for name, record in files.items() if record.sha256 in hashes)
-    command = f"`python -m export --model {bundle.manifest.name}`"
+    command = f"`python -m export --model {bundle.name}`"
     bundle.write(FILE_NAME, table.to_json(), made_by=command, made_from=sources)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +17,7 @@ from models.bundle.manifest import Manifest
 from models.catalog import architecture
 from models.checkpoint import load_module
 from models.common.errors import HalftoneError
-from models.common.files import write_atomic
+from models.common.files import staged_folder, write_atomic
 
 _USE = """Use it with timm, from this folder or after uploading it to a hub:
 
@@ -95,15 +93,10 @@ def _staged(folder: Path) -> Iterator[Path]:
     taken = f"{folder} is not empty: remove it, or choose another place with --to"
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise HalftoneError(taken)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    stage = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
-        stage.chmod(0o755)
+    with staged_folder(folder) as stage:
         yield stage
         try:
             stage.replace(folder)
         except OSError:
             # Another command has written there since.
             raise HalftoneError(taken) from None
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)

@@ -113,7 +113,7 @@ def save_attempts(bundle: Bundle, precision: str, attempts: Sequence[Attempt], *
         "calibration": calibration,
         "attempts": [asdict(each) for each in attempts],
     }
-    command = f"`python -m export.onnx --model {bundle.manifest.name} --precision {precision}`"
+    command = f"`python -m export.onnx --model {bundle.name} --precision {precision}`"
     data = (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode()
     bundle.write(name, data, made_by=command, made_from=[WEIGHTS, graph])
     return name

@@ -38,7 +38,6 @@ def export_onnx(bundle: Bundle, precision: Precision) -> str:
     if precision not in get_args(Precision):
         raise HalftoneError(f"precision must be one of {', '.join(get_args(Precision))}, not {precision!r}")
     check_graph_size(bundle, precision)
-    manifest = bundle.manifest
     # Imported here, as PyTorch takes seconds to load: neither help nor a refused request needs it.
     from export.onnx.tracing import traced
 
@@ -48,7 +47,7 @@ def export_onnx(bundle: Bundle, precision: Precision) -> str:
     if precision == "fp16":
         _check_fp16(graph)
     name = f"model.{precision}.onnx"
-    command = f"`python -m export.onnx --model {manifest.name} --precision {precision}`"
+    command = f"`python -m export.onnx --model {bundle.name} --precision {precision}`"
     bundle.write(name, graph.SerializeToString(), made_by=command, made_from=[WEIGHTS])
     return name
 
@@ -94,7 +93,7 @@ def check_graph_size(bundle: Bundle, precision: str, limit: int = PROTOBUF_LIMIT
     size = graph_bytes(bundle, precision)
     if size <= limit:
         return
-    model = bundle.manifest.name
+    model = bundle.name
     if graph_bytes(bundle, "fp16") <= limit:
         way_out = f"run `python -m export.onnx --model {model} --precision fp16`"
     else:

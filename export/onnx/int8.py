@@ -74,7 +74,7 @@ def export_int8(
 def export_int8_and_print(bundle: Bundle, *, data: Path | None, calibrate_on: Path | None) -> int:
     """Run `export_int8` with a line on stderr for each attempt, and return the exit code."""
     console = Console(stderr=True, soft_wrap=True)
-    console.print(f"calibrating and proving {bundle.manifest.name} in INT8")
+    console.print(f"calibrating and proving {bundle.name} in INT8")
 
     def report(attempt: Attempt) -> None:
         why = f" ({'; '.join(attempt.reasons)})" if attempt.reasons else ""
@@ -183,7 +183,7 @@ def _candidates(graph: onnx.ModelProto) -> Iterator[tuple[str, list[str]]]:
 def _write(bundle: Bundle, quantised: onnx.ModelProto) -> None:
     describe(quantised, bundle, "int8")
     onnx.checker.check_model(quantised, full_check=True)
-    command = f"`python -m export.onnx --model {bundle.manifest.name} --precision int8`"
+    command = f"`python -m export.onnx --model {bundle.name} --precision int8`"
     bundle.write(TARGET, quantised.SerializeToString(), made_by=command, made_from=[WEIGHTS, SOURCE])
 
 

@@ -92,7 +92,7 @@ def prove(
         bundle.write(
             record_name(variant),
             record.to_json(),
-            made_by=f"`python -m export.parity --model {bundle.manifest.name} --variant {variant}`",
+            made_by=f"`python -m export.parity --model {bundle.name} --variant {variant}`",
             made_from=sorted({WEIGHTS, record.source}),
         )
         records.append(record)
@@ -206,7 +206,7 @@ def _record(
 
 
 def _table(bundle: Bundle, records: list[ParityRecord]) -> Table:
-    table = Table(title=f"parity of {bundle.manifest.name}: {records[0].data['description']}", title_justify="left")
+    table = Table(title=f"parity of {bundle.name}: {records[0].data['description']}", title_justify="left")
     for heading in (
         "variant",
         "verdict",

@@ -9,6 +9,7 @@ from typing import Any, Literal, Self, get_args
 from export.cuda.device import gpu
 from export.variants import runtime_of
 from models.bundle.bundle import WEIGHTS, Bundle
+from models.bundle.errors import BundleError, DamagedError
 from models.common.errors import HalftoneError
 from models.common.strict_json import json_object
 
@@ -21,6 +22,10 @@ VerifiedOn = Literal["runtime", "graph"]
 
 class UnprovenError(HalftoneError):
     """The variant has no valid parity record, so it may not serve."""
+
+
+class DamagedRecordError(UnprovenError):
+    """The variant's parity record is missing or damaged; other variants are not affected."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,18 +125,22 @@ def current(bundle: Bundle, variant: str) -> ParityRecord:
     """Return the record of a variant for the bundle's present files, with either verdict.
 
     Raises:
-        UnprovenError: there is none, or it is for other files; the message names the command that makes one.
-        BundleError: the record was tampered with.
+        UnprovenError: there is none, it is damaged, or it is for other files; the message names the command that makes
+            one.
+        BundleError: the record is a link.
     """
-    model, name = bundle.manifest.name, record_name(variant)
+    model, name = bundle.name, record_name(variant)
     fix = _fix(model, variant)
     if name not in bundle.manifest.files:
         raise UnprovenError(f"{model} has no proof that {variant} answers as the reference does: {fix}")
-    data = bundle.read(name)
     try:
-        record = ParityRecord.from_json(data)
+        record = ParityRecord.from_json(bundle.read(name))
+    except DamagedError as error:
+        raise DamagedRecordError(str(error)) from None
+    except BundleError:
+        raise
     except HalftoneError as error:
-        raise UnprovenError(f"{bundle.folder / name} can't be used: {error}; {fix}") from None
+        raise DamagedRecordError(f"{bundle.folder / name} can't be used: {error}; {fix}") from None
     files = bundle.manifest.files
     now = {name: files[name].sha256 if name in files else None for name in (WEIGHTS, record.source)}
     if record.variant != variant or now != {WEIGHTS: record.weights_sha256, record.source: record.source_sha256}:
@@ -143,12 +152,12 @@ def proof(bundle: Bundle, variant: str) -> ParityRecord:
     """Return the passed record of a variant for the bundle's present files.
 
     Raises:
-        UnprovenError: there is none, it failed, it is for other files, or only the variant's graph was checked; the
-            message names the command that makes one.
-        BundleError: the record was tampered with.
+        UnprovenError: there is none, it is damaged, it failed, it is for other files, or only the variant's graph was
+            checked; the message names the command that makes one.
+        BundleError: the record is a link.
     """
     record = current(bundle, variant)
-    model = bundle.manifest.name
+    model = bundle.name
     if record.verdict != "PASSED":
         raise UnprovenError(
             f"{variant} of {model} failed its parity gate ({'; '.join(record.reasons)}): serve another variant, "
@@ -173,7 +182,7 @@ def valid_record(bundle: Bundle, variant: str) -> ParityRecord | None:
         library or GPU this machine lacks is valid, and so is one of the variant's graph, which serving verifies anyway.
 
     Raises:
-        BundleError: the record was tampered with.
+        BundleError: the record is a link.
     """
     try:
         record = current(bundle, variant)
@@ -186,7 +195,7 @@ def verdict(bundle: Bundle, variant: str) -> Verdict | None:
     """Return the verdict on the variant itself by `valid_record`; None without one, or if only its graph was checked.
 
     Raises:
-        BundleError: the record was tampered with.
+        BundleError: the record is a link.
     """
     record = valid_record(bundle, variant)
     return record.verdict if record and record.verified_on == "runtime" else None

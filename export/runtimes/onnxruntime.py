@@ -63,7 +63,7 @@ class OnnxRuntime(Runtime):
             reason = " ".join(str(error).split())
             raise HalftoneError(
                 f"ONNX Runtime {self.version()} can't load {self.source(self.precision)} of {bundle.folder}: {reason}; "
-                f"export it again with {bundle.manifest.files[self.source(self.precision)].made_by}"
+                f"export it again with {bundle.command(self.source(self.precision))}"
             ) from None
 
     def _infer(self, pixels: Pixels) -> npt.NDArray[np.floating]:

@@ -122,7 +122,7 @@ class OnnxRuntimeCuda(Runtime):
             raise HalftoneError(
                 f"ONNX Runtime {self.version()} can't load {self.source(self.precision)} of {bundle.folder} on "
                 f"{self._gpu.name}: {reason}; export it again with "
-                f"{bundle.manifest.files[self.source(self.precision)].made_by}"
+                f"{bundle.command(self.source(self.precision))}"
             ) from None
         if first.get_providers()[0] != _PROVIDER:
             raise HalftoneError(f"ONNX Runtime runs {self.source(self.precision)} on the CPU: {_INSTALL}")

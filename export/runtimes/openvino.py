@@ -124,7 +124,7 @@ class OpenVino(Runtime):
             reason = " ".join(str(error).split())
             raise HalftoneError(
                 f"OpenVINO {self.version()} can't compile {self.source(self.precision)} of {bundle.folder}: {reason}; "
-                f"export it again with {bundle.manifest.files[self.source(self.precision)].made_by}"
+                f"export it again with {bundle.command(self.source(self.precision))}"
             ) from None
         if not self.executed_as.startswith(self.precision):
             raise HalftoneError(

@@ -36,7 +36,7 @@ class TensorRt(Runtime):
         cls.check_precision(precision)
         cls.require()
         if cls.source(precision) not in bundle.manifest.files:
-            command = build_command(bundle.manifest.name, cls.name, precision)
+            command = build_command(bundle.name, cls.name, precision)
             raise HalftoneError(f"{bundle.folder} has no {cls.source(precision)}: build it with {command}")
         return super().load(bundle, precision=precision, threads=threads, streams=streams)
 
@@ -110,7 +110,7 @@ class TensorRt(Runtime):
         with undisturbed:
             engine = self._runtime.deserialize_cuda_engine(source)
         if engine is None:
-            command = build_command(bundle.manifest.name, self.name, self.precision)
+            command = build_command(bundle.name, self.name, self.precision)
             raise HalftoneError(
                 f"{self.name} {edition.version} can't load {bundle.folder / self.source(self.precision)} on "
                 f"{self._gpu.name}: {edition.last_errors()}; build it again here with {command}"

@@ -45,7 +45,7 @@ def verify_on_first_load(bundle: Bundle, variant: str, *, data: Path | None = No
         bundle.manifest = Bundle.open(bundle.folder).manifest
         if current(bundle, variant) == record:
             raise UnprovenError(
-                f"only the graph of {variant} of {bundle.manifest.name} was proved so far, and {record.source} can't "
+                f"only the graph of {variant} of {bundle.name} was proved so far, and {record.source} can't "
                 f"be verified here: {problem}"
             )
     return proof(bundle, variant)

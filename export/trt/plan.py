@@ -67,7 +67,7 @@ def export_plan(
     """
     graph = f"model.{precision}.onnx"
     if not bundle.has(graph):
-        progress.console.print(f"exporting {bundle.manifest.name} to ONNX {precision.upper()}")
+        progress.console.print(f"exporting {bundle.name} to ONNX {precision.upper()}")
         from export.onnx.export import export_onnx
 
         export_onnx(bundle, precision)
@@ -75,12 +75,12 @@ def export_plan(
     if external := external_locations(data):
         raise HalftoneError(
             f"{graph} of {bundle.folder} stores tensors in {external[0]}, and plans are built from whole graphs only: "
-            f"export it again with {bundle.manifest.files[graph].made_by}"
+            f"export it again with `python -m export.onnx --model {bundle.name} --precision {precision}`"
         )
     plan = build(
         edition, data, name=graph, precision=precision, profile=profile, capabilities=capabilities, progress=progress
     )
-    command = build_command(bundle.manifest.name, edition.name, precision, profile=profile, capabilities=requested)
+    command = build_command(bundle.name, edition.name, precision, profile=profile, capabilities=requested)
     return _write(bundle, edition, precision, profile, graph, plan, command)
 
 
@@ -116,6 +116,6 @@ def prove_plan(bundle: Bundle, sidecar: Sidecar, data: Path | None) -> int:
     code = prove_and_print(bundle, [variant], data=data, graphs={variant: f"onnxruntime-{sidecar.precision}"})
     print(
         f"this machine can't run {variant}, so its graph was proved on ONNX Runtime: before the plan can serve, run "
-        f"`python -m export.parity --model {bundle.manifest.name} --variant {variant}` on a machine with the GPU"
+        f"`python -m export.parity --model {bundle.name} --variant {variant}` on a machine with the GPU"
     )
     return code

@@ -121,7 +121,7 @@ def checked_sidecar(bundle: Bundle, runtime: str, precision: str, *, version: st
         BundleError: the description is missing or does not match its hash in the manifest.
     """
     name, plan = sidecar_name(runtime, precision), plan_name(runtime, precision)
-    rebuild = f"build it again here with {build_command(bundle.manifest.name, runtime, precision)}"
+    rebuild = f"build it again here with {build_command(bundle.name, runtime, precision)}"
     data = bundle.read(name)
     try:
         sidecar = Sidecar.from_json(data)

@@ -10,9 +10,9 @@ import contextlib
 import fcntl
 import hashlib
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from io import BufferedReader
 from pathlib import Path, PurePosixPath
 from typing import Self
@@ -20,6 +20,7 @@ from typing import Self
 from models.bundle.errors import (
     BundleError,
     BundleMissingError,
+    DamagedError,
     FileMissingError,
     HashMismatchError,
     OutsideError,
@@ -30,9 +31,12 @@ from models.bundle.errors import (
 from models.bundle.manifest import FILE_NAME, MAX_BYTES, FileRecord, Manifest, check_names, inside
 from models.bundle.onnx_external import external_locations
 from models.common.errors import HalftoneError
-from models.common.files import atomic_path, open_plain, sha256, sha256_file, write_atomic
+from models.common.files import atomic_path, open_plain, sha256, sha256_file, staged_folder, write_atomic
 
 WEIGHTS = "weights.safetensors"
+
+_EXPORTED = re.compile(r"README\.md|speed\.json|model\.[^/]+|parity/[^/]+\.json")
+_MODEL = re.compile(r"(^`python -m export(?:\.\w+)* --model )[A-Za-z0-9._-]+(?=[ `])(?!.* --weights )")
 
 
 class Bundle:
@@ -41,6 +45,12 @@ class Bundle:
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder = folder
         self.manifest = manifest
+        self._final: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """The folder's name, by which every command finds the bundle; a copy's manifest has the original's name."""
+        return (self._final or self.folder).absolute().name
 
     @classmethod
     @contextlib.contextmanager
@@ -50,35 +60,33 @@ class Bundle:
         Raises:
             BundleError: the folder exists and is not empty.
         """
-        message = f"{folder} is not empty: remove it, or choose another folder for the new bundle"
         if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-            raise BundleError(message)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-        try:
-            temporary.chmod(0o755)
+            raise _taken(folder)
+        with staged_folder(folder) as temporary:
             write_atomic(temporary / FILE_NAME, manifest.to_json())
             bundle = cls(temporary, manifest)
+            bundle._final = folder
             yield bundle
             try:
                 temporary.replace(folder)
             except OSError:
                 # Another command has created a bundle there in the meantime.
-                raise BundleError(message) from None
-            bundle.folder = folder
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+                raise _taken(folder) from None
+            bundle.folder, bundle._final = folder, None
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Read and validate the manifest and every path in it; `read` checks the contents.
+        """Read and validate the manifest and every path in it; `locate` and `read` check each file.
 
         Raises:
-            BundleMissingError, SchemaError, OutsideError, SymlinkError, FileMissingError: see `models.bundle.errors`.
+            BundleMissingError, SchemaError, OutsideError, SymlinkError: see `models.bundle.errors`.
+            FileMissingError: the weights are missing.
         """
         bundle = cls(folder, _read_manifest(folder))
         for name in bundle.manifest.files:
-            bundle.locate(name)
+            bundle._path(name)
+        if WEIGHTS in bundle.manifest.files:
+            bundle.locate(WEIGHTS)
         return bundle
 
     def locate(self, name: str) -> Path:
@@ -92,7 +100,7 @@ class Bundle:
             raise FileMissingError(f"the bundle {self.folder} has no {name}: make it with {self._command_for(name)}")
         path = self._path(name)
         if not path.is_file():
-            raise FileMissingError(f"{path} is missing: make it again with {record.made_by}")
+            raise FileMissingError(f"{path} is missing: {self.repair(name)}")
         return path
 
     def read(self, name: str) -> bytes:
@@ -105,10 +113,54 @@ class Bundle:
             data = file.read()
         record = self.manifest.files[name]
         if sha256(data) != record.sha256:
-            raise _mismatch(self.folder / name, record)
+            raise self._mismatch(name)
         if name.endswith(".onnx"):
             self._check_external_data(name, data)
         return data
+
+    def damaged(self) -> dict[str, DamagedError]:
+        """Check every listed file as `verify` does; return the error of each damaged one by name.
+
+        Raises:
+            OutsideError, SymlinkError: see `models.bundle.errors`.
+        """
+        found: dict[str, DamagedError] = {}
+        for name in self.manifest.files:
+            try:
+                self._check_content(name)
+            except DamagedError as error:
+                found[name] = error
+        return found
+
+    def drop_damaged(self, groups: Iterable[Collection[str]]) -> list[str]:
+        """Take files that belong together out of the manifest if one of them is damaged; return their names.
+
+        Raises:
+            OutsideError, SymlinkError: see `models.bundle.errors`.
+        """
+        # Under the lock, because another command may be between a file and its record.
+        with self._locked():
+            self.manifest = _read_manifest(self.folder)
+            damaged = self.damaged()
+            dropped = {name for group in groups if any(each in damaged for each in group) for name in group}
+            dropped &= self.manifest.files.keys()
+            if dropped:
+                files = {name: record for name, record in self.manifest.files.items() if name not in dropped}
+                self.manifest = replace(self.manifest, files=files)
+                write_atomic(self.folder / FILE_NAME, self.manifest.to_json())
+        return sorted(dropped)
+
+    def repair(self, name: str) -> str:
+        """Return what makes a damaged file of the bundle whole again, for messages."""
+        if name.startswith("engines/"):
+            return f"make it again with {self.command(name)}"
+        if exported(name):
+            return f"repair it with `python -m export --model {self.name}`"
+        return f"remove {self.folder}, then make it again with {self.manifest.files[name].made_by}"
+
+    def command(self, name: str) -> str:
+        """Return the command that made a listed file, for the folder's name: the folder may be a copy of another."""
+        return _MODEL.sub(rf"\g<1>{self.name}", self.manifest.files[name].made_by)
 
     def verify(self) -> None:
         """Check the hash of every listed file, including files that are never read; about 1 s for 500 MB.
@@ -133,7 +185,7 @@ class Bundle:
             if current is None or current.sha256 != digest:
                 raise StaleError(
                     f"{self.folder / name} was made from another {source} than the present one: "
-                    f"make it again with {record.made_by}"
+                    f"make it again with {self.command(name)}"
                 )
         return record
 
@@ -180,22 +232,23 @@ class Bundle:
         try:
             with open_plain(path) as file:
                 if os.fstat(file.fileno()).st_size != record.size:
-                    raise _mismatch(path, record)
+                    raise self._mismatch(name)
                 yield file
         except OSError as error:
-            raise BundleError(
-                f"{path} can't be read ({error.strerror or error}): make it again with {record.made_by}"
-            ) from None
+            raise DamagedError(f"{path} can't be read ({error.strerror or error}): {self.repair(name)}") from None
 
     def _check_content(self, name: str) -> None:
         with self._open_listed(name) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        record = self.manifest.files[name]
-        if digest != record.sha256:
-            raise _mismatch(self.folder / name, record)
+        if digest != self.manifest.files[name].sha256:
+            raise self._mismatch(name)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
+        if self._final:
+            # Nothing else knows of a bundle that is being created.
+            yield
+            return
         descriptor = os.open(self.folder, os.O_RDONLY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -222,8 +275,13 @@ class Bundle:
             inside(inner, self.folder, kind=f"the external data of {name}")
             self._check_content(str(PurePosixPath(inner)))
 
+    def _mismatch(self, name: str) -> HashMismatchError:
+        return HashMismatchError(
+            f"the content of {self.folder / name} differs from the manifest (SHA-256 mismatch): {self.repair(name)}"
+        )
+
     def _command_for(self, name: str) -> str:
-        model = self.manifest.name
+        model = self.name
         if name.startswith("parity/"):
             return f"`python -m export.parity --model {model} --variant {PurePosixPath(name).stem}`"
         if name.endswith(".onnx"):
@@ -231,10 +289,17 @@ class Bundle:
         return f"`python -m export --model {model}`"
 
 
-def _mismatch(path: Path, record: FileRecord) -> HashMismatchError:
-    return HashMismatchError(
-        f"the content of {path} differs from the manifest (SHA-256 mismatch): make it again with {record.made_by}"
-    )
+def exported(name: str) -> bool:
+    """Return True if `python -m export` makes this file of a bundle: a graph, a record of one, speeds, the card."""
+    return _EXPORTED.fullmatch(name) is not None
+
+
+def _taken(folder: Path) -> BundleError:
+    if (folder / FILE_NAME).exists():
+        return BundleError(
+            f"{folder} is not empty, it holds a bundle already: use that one, or choose another folder for the new one"
+        )
+    return BundleError(f"{folder} is not empty: remove it, or choose another folder for the new bundle")
 
 
 def _read_manifest(folder: Path) -> Manifest:

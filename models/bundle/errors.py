@@ -17,11 +17,15 @@ class SchemaError(BundleError):
     """The manifest is unreadable or of an unknown schema."""
 
 
-class FileMissingError(BundleError):
+class DamagedError(BundleError):
+    """A listed file is missing, can't be read or differs from the manifest; only what needs it can't be used."""
+
+
+class FileMissingError(DamagedError):
     """A listed file does not exist, or the requested file is not listed in the manifest."""
 
 
-class HashMismatchError(BundleError):
+class HashMismatchError(DamagedError):
     """A file's content does not match its hash in the manifest."""
 
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from models.bundle.bundle import Bundle
+from models.bundle.errors import SymlinkError
 from models.bundle.manifest import FILE_NAME
 from models.common.errors import HalftoneError
+from models.common.files import LockedError, locked
 
 DEFAULT_MODEL = "efficientnet_lite0"
+
+MAX_NAME = 200
+"""Limit on the characters of a name: file systems allow 255 bytes, also with the endings of temporary folders."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -24,14 +31,26 @@ def bundle_folder(model: str) -> Path:
     """Return the folder that belongs to a model's name; it need not exist.
 
     Raises:
-        HalftoneError: the name contains other characters than letters, digits, `.`, `_` and `-`.
+        HalftoneError: the name contains other characters than letters, digits, `.`, `_` and `-`, or is too long.
+        SymlinkError: the folder is a link to a place outside the folder of bundles.
     """
     check_name(model)
-    return artifacts() / model
+    folder = artifacts() / model
+    # A link within the folder of bundles is fine: `current` may be one to `v2`.
+    if folder.is_symlink() and not folder.resolve().is_relative_to(artifacts().resolve()):
+        raise SymlinkError(
+            f"{folder} is a symbolic link that leads out of the folder of bundles: replace it with a copy, or set "
+            "HALFTONE_ARTIFACTS to the folder that holds the bundle itself"
+        )
+    return folder
 
 
 def check_name(model: str) -> None:
-    """Raise HalftoneError if a name contains other characters than letters, digits, `.`, `_` and `-`."""
+    """Raise HalftoneError if a name has other characters than letters, digits, `.`, `_` and `-`, or too many."""
+    if len(model) > MAX_NAME:
+        raise HalftoneError(
+            f"{model[:40]!r}… is not a model's name: it has {len(model)} characters, use at most {MAX_NAME}"
+        )
     if not _NAME.fullmatch(model):
         raise HalftoneError(
             f"{model!r} is not a model's name: use letters, digits, '.', '_' and '-'; if the bundles are not in "
@@ -42,6 +61,24 @@ def check_name(model: str) -> None:
 def has_bundle(model: str) -> bool:
     """Return True if there is a bundle of that name."""
     return (bundle_folder(model) / FILE_NAME).exists()
+
+
+@contextlib.contextmanager
+def exporting(model: str) -> Iterator[None]:
+    """Hold the lock of the exports of a bundle, which need not exist yet.
+
+    Raises:
+        HalftoneError: another process holds it.
+    """
+    folder = bundle_folder(model)
+    try:
+        with locked(folder.with_name(f".{model}.lock")):
+            yield
+    except LockedError:
+        raise HalftoneError(
+            f"another export of {folder} is at work: wait until it ends, then repeat the command, which keeps what "
+            "is there"
+        ) from None
 
 
 def open_bundle(model: str) -> Bundle:

@@ -95,7 +95,8 @@ def load_fastest(
     if check_all_files:
         opened.verify()
     reasons: list[str] = []
-    for variant in fastest_first(name, opened, check_bundle(name, opened, settings), settings):
+    proven = check_bundle(name, opened, settings, report=logger.warning)
+    for variant in fastest_first(name, opened, proven, settings):
         try:
             record, runtime = _load_and_warm_up(name, opened, variant, settings)
         except GpuLostError:
@@ -158,7 +159,7 @@ def _load_and_warm_up(name: str, bundle: Bundle, variant: str, settings: Setting
     check_trained(name, bundle, settings)
     check_source(bundle, variant, record)
     runtime = load_variant(bundle, variant, settings)
-    check_runtime(record, runtime.version(), runtime.executed_as, name)
+    check_runtime(record, runtime.version(), runtime.executed_as, bundle.name)
     image = np.zeros((1, *runtime.shape), np.uint8)
     for _ in range(WARM_UP):
         runtime.run(image)

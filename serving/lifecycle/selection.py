@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import PurePosixPath
 
 from export.benchmark import speed
 from export.cuda.device import GpuError, GpuLostError
-from export.parity.record import ParityRecord, UnprovenError, current, proof
+from export.parity.record import DamagedRecordError, ParityRecord, UnprovenError, current, proof
 from export.runtime import Runtime
 from export.variants import REFERENCE, load, runtime_of
 from models.bundle.bundle import Bundle
@@ -20,8 +20,16 @@ from serving.settings import Settings
 logger = logging.getLogger("bentoml.halftone")
 
 
-def check_bundle(name: str, bundle: Bundle, settings: Settings) -> list[str]:
+def check_bundle(
+    name: str, bundle: Bundle, settings: Settings, *, report: Callable[[str], object] = lambda line: None
+) -> list[str]:
     """Return the variants with a valid proof among those that the settings allow; deserialise nothing.
+
+    Args:
+        name: name under which the model is served.
+        bundle: the opened bundle.
+        settings: the service's settings; they may select the variant.
+        report: called with a line about the variants that are left out because their records are damaged.
 
     Raises:
         HalftoneError: the bundle is untrained, or has no such variant; the message says why and the fix.
@@ -34,17 +42,24 @@ def check_bundle(name: str, bundle: Bundle, settings: Settings) -> list[str]:
         _check_proof(bundle, settings.variant)
         return [settings.variant]
     reasons: list[str] = []
-    proven = []
+    damaged, proven = [], []
     for variant in _recorded(bundle):
         try:
             _check_proof(bundle, variant)
         except UnprovenError as error:
             reasons.append(str(error))
+            if isinstance(error, DamagedRecordError):
+                damaged.append(variant)
         else:
             proven.append(variant)
     if not proven:
         why = "; ".join(reasons) or "it has no parity record"
-        raise UnprovenError(f"{name} has no proven variant ({why}): run `python -m export --model {name}`")
+        raise UnprovenError(f"{name} has no proven variant ({why}): run `python -m export --model {bundle.name}`")
+    if damaged:
+        report(
+            f"{name} is served without {', '.join(damaged)}, whose parity records are damaged: repair them with "
+            f"`python -m export --model {bundle.name}`"
+        )
     return proven
 
 
@@ -83,7 +98,7 @@ def check_source(bundle: Bundle, variant: str, record: ParityRecord) -> None:
     if record.source != kind.source(precision):
         raise UnprovenError(
             f"the proof of {variant} is for {record.source}, and it would run {kind.source(precision)}: "
-            f"run `python -m export.parity --model {bundle.manifest.name} --variant {variant}`"
+            f"run `python -m export.parity --model {bundle.name} --variant {variant}`"
         )
 
 
@@ -114,7 +129,7 @@ def fastest_first(name: str, bundle: Bundle, variants: list[str], settings: Sett
             "`python -m export --model %s` records them",
             len(variants),
             name,
-            name,
+            bundle.name,
         )
         rates = _measure(bundle, variants, settings)
     return sorted(variants, key=lambda variant: -rates.get(variant, 0.0))

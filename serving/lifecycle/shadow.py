@@ -71,7 +71,7 @@ def load_reference(bundle: Bundle, variant: str) -> Runtime:
         try:
             record = proof(bundle, reference)
             runtime = load(bundle, reference, threads=1, streams=1)
-            check_runtime(record, runtime.version(), runtime.executed_as, bundle.manifest.name)
+            check_runtime(record, runtime.version(), runtime.executed_as, bundle.name)
             return runtime
         except HalftoneError as error:
             reasons.append(str(error))
@@ -84,7 +84,7 @@ def _others(variant: str) -> list[str]:
 
 def _missing(bundle: Bundle, variant: str, reasons: list[str]) -> UnprovenError:
     other = f" other than {variant}" if variant else ""
-    name = bundle.manifest.name
+    name = bundle.name
     return UnprovenError(f"HALFTONE_SHADOW needs a proven FP32 variant of {name}{other}: {'; '.join(reasons)}")
 
 

@@ -107,7 +107,8 @@ def _calibration_error(logits: torch.Tensor, targets: torch.Tensor, temperature:
 
 
 def _add_report(bundle: Bundle, config: TrainConfig, data: Data, outcome: Outcome, command: str) -> None:
-    with tempfile.TemporaryDirectory() as folder:
+    # In the bundle's temporary folder: after a kill, it is removed with it.
+    with tempfile.TemporaryDirectory(dir=bundle.folder) as folder:
         write_report(
             Path(folder),
             history=outcome.history,

@@ -68,7 +68,7 @@ def compare_engines(
     lost = ""
     _tidy(device)
     for bundle, entry in _in_order(pairs, compiled=compiled):
-        name = bundle.manifest.name
+        name = bundle.name
         row: dict[str, Any] = {"model": name, "trained": bundle.manifest.trained, "engine": entry.name}
         advance(f"{name}: {entry.name}")
         if lost or time.monotonic() > deadline:

@@ -95,7 +95,7 @@ def _proved(bundle: Bundle, search: Search, kept: set[str], words: str, data: Pa
         attempt = describe_attempt(graph, kept, words, evaluated_by="parity gate", reasons=[reason], figures={})
         return search.add(attempt)
     describe(graph, bundle, "fp16")
-    command = f"`python -m export.onnx --model {bundle.manifest.name} --precision fp16`"
+    command = f"`python -m export.onnx --model {bundle.name} --precision fp16`"
     bundle.write(TARGET, graph.SerializeToString(), made_by=command, made_from=[WEIGHTS, SOURCE])
     with Progress(console=Console(stderr=True), transient=True, disable=not Console(stderr=True).is_terminal) as bar:
         records = prove(bundle, {VARIANT: Gate.for_precision("fp16")}, data, bar)

@@ -8,6 +8,7 @@ import pytest
 
 from export.cuda.device import Gpu
 from export.parity.record import (
+    DamagedRecordError,
     ParityRecord,
     UnprovenError,
     check_runtime,
@@ -20,7 +21,7 @@ from export.parity.record import (
 from export.runtimes.onnxruntime import OnnxRuntime
 from export.variants import runtime_class
 from models.bundle.bundle import WEIGHTS, Bundle
-from models.bundle.errors import FileMissingError, HashMismatchError
+from models.bundle.errors import SymlinkError
 from models.common.errors import HalftoneError
 from tests.samples import small_bundle
 
@@ -131,10 +132,16 @@ def test_a_record_that_was_edited(bundle: Bundle) -> None:
     path = bundle.locate(record_name(VARIANT))
     path.write_text(path.read_text().replace('"images": 320', '"images": 999'))
 
-    with pytest.raises(HashMismatchError, match=r"onnxruntime-fp32\.json.*--variant onnxruntime-fp32`"):
+    with pytest.raises(
+        DamagedRecordError, match=r"onnxruntime-fp32\.json differs from .*`python -m export --model tiny`"
+    ):
         proof(bundle, VARIANT)
     path.unlink()
-    with pytest.raises(FileMissingError, match=r"onnxruntime-fp32\.json is missing"):
+    with pytest.raises(DamagedRecordError, match=r"onnxruntime-fp32\.json is missing"):
+        proof(bundle, VARIANT)
+    assert valid_record(bundle, VARIANT) is None
+    path.symlink_to(bundle.folder / "manifest.json")
+    with pytest.raises(SymlinkError):
         proof(bundle, VARIANT)
 
 

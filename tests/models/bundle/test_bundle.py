@@ -110,7 +110,17 @@ def test_a_manifest_that_is_not_a_json_object(folder: Path, text: str) -> None:
 def test_a_missing_file(folder: Path) -> None:
     (folder / GRAPH).unlink()
 
-    with pytest.raises(FileMissingError, match=r"model\.fp32\.onnx is missing.*python -m export\.onnx"):
+    bundle = Bundle.open(folder)
+
+    with pytest.raises(FileMissingError, match=r"model\.fp32\.onnx is missing.*`python -m export --model"):
+        bundle.read(GRAPH)
+    assert bundle.read("model.fp16.onnx")
+
+
+def test_missing_weights(folder: Path) -> None:
+    (folder / "weights.safetensors").unlink()
+
+    with pytest.raises(FileMissingError, match=r"weights\.safetensors is missing: remove .*, then make it again with"):
         Bundle.open(folder)
 
 
@@ -118,8 +128,33 @@ def test_changed_content(folder: Path) -> None:
     with (folder / GRAPH).open("ab") as file:
         file.write(b"\0")
 
-    with pytest.raises(HashMismatchError, match=r"model\.fp32\.onnx.*python -m export\.onnx"):
+    with pytest.raises(HashMismatchError, match=r"model\.fp32\.onnx.*`python -m export --model"):
         Bundle.open(folder).read(GRAPH)
+
+
+def test_repair_commands_name_the_folder(folder: Path) -> None:
+    copy = Bundle.open(folder.rename(folder.with_name("mine")))
+    copy.write("weights.safetensors", b"others", made_by="a test")
+    (copy.folder / "model.fp16.onnx").unlink()
+
+    with pytest.raises(StaleError, match=r"`python -m export\.onnx --model mine --precision fp32`"):
+        copy.fresh(GRAPH)
+    with pytest.raises(FileMissingError, match="`python -m export --model mine`"):
+        copy.read("model.fp16.onnx")
+    with pytest.raises(FileMissingError, match=r"`python -m export\.parity --model mine --variant x`"):
+        copy.read("parity/x.json")
+
+
+def test_damaged_files_are_dropped_with_what_belongs_to_them(folder: Path) -> None:
+    bundle = Bundle.open(folder)
+    (folder / "speed.json").write_text("{}")
+    (folder / "README.md").unlink()
+
+    assert sorted(bundle.damaged()) == ["README.md", "speed.json"]
+    assert bundle.drop_damaged([("speed.json", "model.fp16.onnx"), (GRAPH,)]) == ["model.fp16.onnx", "speed.json"]
+    assert sorted(Bundle.open(folder).damaged()) == ["README.md"]
+    assert GRAPH in Bundle.open(folder).manifest.files
+    assert not {"model.fp16.onnx", "speed.json"} & set(Bundle.open(folder).manifest.files)
 
 
 @pytest.mark.parametrize("name", ["../x.onnx", "/etc/hostname", "a/../../x", "..\\x", "", "a\0b"])

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from models.bundle.errors import BundleMissingError
-from models.bundle.store import artifacts, bundle_folder, has_bundle, open_bundle
+from models.bundle.errors import BundleMissingError, SymlinkError
+from models.bundle.store import artifacts, bundle_folder, exporting, has_bundle, open_bundle
 from models.common.cli import run
 from models.common.errors import HalftoneError
 from tests.samples import small_bundle
@@ -42,6 +42,44 @@ def test_a_missing_bundle_names_the_command_that_creates_it(tmp_path: Path, monk
         assert not has_bundle(name)
         with pytest.raises(BundleMissingError, match=f"`python -m export --model {name}`"):
             open_bundle(name)
+
+
+def test_a_link_out_of_the_folder_of_bundles_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small_bundle(tmp_path / "elsewhere" / "v1")
+    small_bundle(tmp_path / "artifacts" / "v2")
+    (tmp_path / "artifacts" / "outside").symlink_to(tmp_path / "elsewhere" / "v1")
+    (tmp_path / "artifacts" / "dangling").symlink_to(tmp_path / "elsewhere" / "nothing")
+    (tmp_path / "artifacts" / "current").symlink_to("v2")
+    (tmp_path / "link").symlink_to("artifacts")
+    monkeypatch.setenv("HALFTONE_ARTIFACTS", str(tmp_path / "link"))
+
+    refusal = "is a symbolic link that leads out .*: replace it with a copy"
+    for name in ("outside", "dangling"):
+        for use in (open_bundle, has_bundle, bundle_folder):
+            with pytest.raises(SymlinkError, match=rf"{name} {refusal}"):
+                use(name)
+    assert open_bundle("current").name == "current"
+    # What the message advises.
+    monkeypatch.setenv("HALFTONE_ARTIFACTS", str(tmp_path / "elsewhere"))
+    assert open_bundle("v1")
+
+
+@pytest.mark.parametrize("length", [201, 300, 65_000])
+def test_a_name_that_no_file_system_takes(length: int) -> None:
+    with pytest.raises(HalftoneError, match=f"it has {length} characters, use at most 200") as refused:
+        bundle_folder("a" * length)
+    assert len(str(refused.value)) < 200
+
+
+def test_one_export_of_a_bundle_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HALFTONE_ARTIFACTS", str(tmp_path))
+
+    busy = pytest.raises(HalftoneError, match=r"another export of .*tiny is at work: wait until it ends")
+    with exporting("tiny"), exporting("other"), busy, exporting("tiny"):
+        pass
+    with exporting("tiny"):
+        assert [path.name for path in tmp_path.iterdir()] == [".tiny.lock"]
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,31 @@ def test_a_tampered_record(copy: Path) -> None:
     assert "SHA-256 mismatch" in refusal(copy, HALFTONE_VARIANT="onnxruntime-fp32")
 
 
+def test_intact_variants_are_served_and_the_rest_is_named(copy: Path) -> None:
+    (copy / MODEL).rename(copy / "mine")
+    for name in ("parity/openvino-fp32.json", "model.fp16.onnx", "speed.json"):
+        with (copy / "mine" / name).open("a") as file:
+            file.write(" ")
+
+    with serve(copy, copy / "log", HALFTONE_MODEL="mine", HALFTONE_BATCH="1", HALFTONE_THREADS="1") as server:
+        answer = server.post("/classify", content=(PHOTOS / "cat.jpg").read_bytes())
+
+    assert answer.json()["variant"] in ("onnxruntime-fp32", "openvino-bf16")
+    left_out = [line for line in (copy / "log").read_text().splitlines() if "is served without" in line]
+    assert len(left_out) == 1
+    assert "mine is served without openvino-fp32" in left_out[0]
+    assert left_out[0].endswith("repair them with `python -m export --model mine`")
+
+
+def test_a_folder_that_is_a_link_to_elsewhere(copy: Path) -> None:
+    (copy / MODEL).rename(copy.parent / "elsewhere")
+    (copy / MODEL).symlink_to(copy.parent / "elsewhere")
+
+    line = refused(copy)
+
+    assert f"{MODEL} is a symbolic link that leads out of the folder of bundles: replace it with a copy, or set" in line
+
+
 def test_an_unknown_variant(artifacts: Path) -> None:
     assert "there is no variant openvino-fp64" in refusal(artifacts, HALFTONE_VARIANT="openvino-fp64")
 

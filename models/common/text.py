@@ -1,0 +1,28 @@
+"""Text from files, folders and command lines, made safe to print in one line."""
+
+from __future__ import annotations
+
+import unicodedata
+
+
+def printable(text: object) -> str:
+    """Return the text with every character escaped that could end a line or control a terminal.
+
+    Such are control characters, separators of lines and paragraphs, marks that change the direction of the text, and
+    the lone surrogates of names that aren't UTF-8.
+    """
+    return "".join(_escaped(character) for character in str(text))
+
+
+def controls(text: str) -> bool:
+    """Return True if the text contains a control character, or a separator of lines or paragraphs."""
+    return any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in text)
+
+
+def _escaped(character: str) -> str:
+    if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") or unicodedata.bidirectional(character) in _TURNING:
+        return character.encode("unicode_escape").decode()
+    return character
+
+
+_TURNING = frozenset(("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"))
