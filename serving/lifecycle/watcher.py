@@ -8,6 +8,7 @@ import time
 from typing import NamedTuple
 
 from models.bundle.bundle import Bundle
+from models.bundle.errors import OutsideError, SymlinkError
 from models.bundle.manifest import Manifest
 from models.bundle.store import open_bundle
 from models.common.errors import HalftoneError
@@ -45,6 +46,7 @@ class Watcher:
         self._initial = {model.name: model.manifest for model in models.all()}
         self._refused: dict[str, _Snapshot] = {}
         self._last_seen: dict[str, _Snapshot | None] = {}
+        self._unsafe: dict[str, str] = {}
 
     def start(self) -> None:
         """Start to poll."""
@@ -62,7 +64,7 @@ class Watcher:
 
     def poll(self, name: str) -> None:
         """Load the model if its bundle has changed and was the same at the last poll."""
-        snapshot = _snapshot(name)
+        snapshot = self._snapshot(name)
         steady = snapshot is not None and snapshot == self._last_seen.get(name)
         self._last_seen[name] = snapshot
         if snapshot is None or not steady or snapshot == self._refused.get(name):
@@ -76,13 +78,18 @@ class Watcher:
             if error.status == 422:
                 self._refused[name] = snapshot
 
-
-def _snapshot(name: str) -> _Snapshot | None:
-    """Return the state of a bundle's folder; None while it is incomplete or missing, which changes nothing."""
-    try:
-        bundle = open_bundle(name)
-        return _Snapshot(bundle.manifest, tuple(_file(bundle, each) for each in bundle.manifest.files))
-    except (HalftoneError, OSError):
+    def _snapshot(self, name: str) -> _Snapshot | None:
+        """Return the state of a bundle's folder; None while it is incomplete or missing, which changes nothing."""
+        try:
+            bundle = open_bundle(name)
+            return _Snapshot(bundle.manifest, tuple(_file(bundle, each) for each in bundle.manifest.files))
+        except (OutsideError, SymlinkError) as error:
+            # No copy that is under way looks like this.
+            if self._unsafe.get(name) != str(error):
+                self._unsafe[name] = str(error)
+                logger.warning("%s keeps serving what it has: %s", name, error)
+        except (HalftoneError, OSError):
+            pass
         return None
 
 

@@ -176,6 +176,13 @@ def moved_and_linked(name: str) -> Tampering:
     return tamper
 
 
+def folder_linked(folder: Path) -> None:
+    """Move the whole bundle out of the folder of bundles, and put a link in its place."""
+    target = folder.parent.parent / "moved"
+    shutil.move(folder, target)
+    folder.symlink_to(target)
+
+
 def linked_inside(folder: Path) -> None:
     """Make the graph a link to another file of the bundle."""
     shutil.move(folder / GRAPH, folder / "other")

@@ -95,3 +95,20 @@ def test_a_watched_bundle_is_loaded_once_it_has_changed_and_is_steady(
         assert versions(2) == ["v2", "v3"]
         swaps.rollback("first")
         assert versions(3) == ["v2", "v2", "v2"]
+
+
+def test_a_bundle_that_becomes_a_link_to_elsewhere_is_not_loaded(
+    load: Factory, watched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "bundles").mkdir()
+    (tmp_path / "bundles" / "first").symlink_to(watched)
+    monkeypatch.setenv("HALFTONE_ARTIFACTS", str(tmp_path / "bundles"))
+    with service(load) as (api, swaps):
+        load.folder = watched
+        watcher = Watcher(api.models, swaps, seconds=60)
+        for _ in range(3):
+            watcher.poll("first")
+        assert version(api) == "v1"
+    lines = [record.getMessage() for record in caplog.records if "symbolic link" in record.getMessage()]
+    assert len(lines) == 1
+    assert lines[0].startswith("first keeps serving what it has: ")
