@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,10 +18,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
-import tyro
 from PIL import Image, JpegImagePlugin, features
 
 from export.parity.images import PHOTOS
+from models.common.cli import DONE, run
+from models.common.errors import HalftoneError
 from models.common.host import host
 from models.preprocess.decode import decode
 from models.preprocess.formats import image_format
@@ -53,12 +53,11 @@ class PreprocessBenchmark:
     """JSON file for the figures, in addition to the table that is printed."""
 
 
-def main(config: PreprocessBenchmark) -> None:
-    """Measure and print the figures."""
+def main(config: PreprocessBenchmark) -> int:
+    """Measure and print the figures; return the exit code."""
     pictures = samples() if config.data is None else [path.read_bytes() for path in sorted(config.data.glob("*.jp*g"))]
     if not pictures or config.seconds <= 0:
-        print(f"error: --data {config.data} must hold .jpg files, --seconds must be positive", file=sys.stderr)
-        sys.exit(2)
+        raise HalftoneError(f"--data {config.data} must hold .jpg files, --seconds must be positive")
     report = measure(pictures, InputSpec(size=config.size), config.seconds)
     for name, value in report.items():
         if name != "steps":
@@ -68,6 +67,7 @@ def main(config: PreprocessBenchmark) -> None:
         print(f"{name:<24}{figures['ms']:>8.3f}{figures['ratio']:>8.2f}")
     if config.output is not None:
         config.output.write_text(json.dumps(report, indent=1) + "\n")
+    return DONE
 
 
 def measure(pictures: Sequence[bytes], spec: InputSpec, seconds: float) -> dict[str, object]:
@@ -141,4 +141,4 @@ def versions() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(PreprocessBenchmark, prog="python -m export.preprocess_benchmark"))
+    run(main, PreprocessBenchmark, prog="python -m export.preprocess_benchmark")

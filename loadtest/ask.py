@@ -6,12 +6,12 @@ Checks without a second terminal that a bundle serves: `HALFTONE_MODEL=photos py
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 
+from loadtest.reporting.cli import CompareError, line, run
 from loadtest.servers.halftone import RefusedError, started
 
 
@@ -23,22 +23,21 @@ class Ask:
     """Picture to classify."""
 
 
-def main(config: Ask) -> None:
-    """Classify the image and print the predictions."""
+def main(config: Ask) -> int:
+    """Classify the image, print the predictions, and return the exit code."""
     if not config.image.is_file():
-        print(f"error: --image {config.image}: no such file", file=sys.stderr)
-        sys.exit(2)
+        raise CompareError(f"--image {config.image}: no such file")
     with started() as server:
         try:
             answer = server.first_answer(config.image.read_bytes())
         except RefusedError as error:
-            print(f"error: --image {config.image}: {error}", file=sys.stderr)
-            sys.exit(2)
-    print(f"{config.image}: {answer['model']} {answer['version']} ({answer['variant']})")
+            raise CompareError(f"--image {config.image}: {error}") from None
+    print(f"{line(config.image)}: {answer['model']} {answer['version']} ({answer['variant']})")
     for prediction in answer["predictions"]:
-        print(f"  {prediction['probability']:6.1%}  {prediction['label']}")
+        print(f"  {prediction['probability']:6.1%}  {line(prediction['label'])}")
+    return 0
 
 
 if __name__ == "__main__":
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
-    main(tyro.cli(Ask, prog="python -m loadtest.ask"))
+    run(main, lambda: tyro.cli(Ask, prog="python -m loadtest.ask"))

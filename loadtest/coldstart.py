@@ -10,7 +10,6 @@ import json
 import os
 import platform
 import statistics
-import sys
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +19,7 @@ from typing import Any
 
 import tyro
 
+from loadtest.reporting.cli import CompareError, run
 from loadtest.servers.halftone import Server, started
 from loadtest.servers.process import process_tree, resident_mib, unshared_mib
 
@@ -41,11 +41,10 @@ class ColdStart:
     """File for the figures as JSON, in addition to the printed table."""
 
 
-def main(config: ColdStart) -> None:
-    """Measure, print the figures and write them to `output`."""
+def main(config: ColdStart) -> int:
+    """Measure, print the figures, write them to `output`, and return the exit code."""
     if not config.image.is_file() or config.rounds < 1 or config.requests < 0:
-        print(f"error: --image {config.image} must be a picture, --rounds at least 1", file=sys.stderr)
-        sys.exit(2)
+        raise CompareError(f"--image {config.image} must be a picture, --rounds at least 1")
     picture = config.image.read_bytes()
     rounds = [_round(picture, config.requests) for _ in range(config.rounds)]
     report = {
@@ -60,6 +59,7 @@ def main(config: ColdStart) -> None:
         print(f"{name:<28}{value}")
     if config.output is not None:
         config.output.write_text(json.dumps(report, indent=1) + "\n")
+    return 0
 
 
 def _round(picture: bytes, requests: int) -> dict[str, Any]:
@@ -92,4 +92,4 @@ def _cpu() -> str:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(ColdStart, prog="python -m loadtest.coldstart"))
+    run(main, lambda: tyro.cli(ColdStart, prog="python -m loadtest.coldstart"))

@@ -32,6 +32,7 @@ from loadtest.client.blocking import fetch
 from loadtest.client.flood import Clients, Reply
 from loadtest.client.http1 import get, post
 from loadtest.client.load import percentile
+from loadtest.reporting.cli import line, run
 from loadtest.reporting.figures import Figure, Findings
 from loadtest.reporting.host import usable_cores
 from loadtest.servers.halftone import Server, started
@@ -77,7 +78,7 @@ class Overload:
 def main(config: Overload) -> int:
     """Measure and report; return the exit code."""
     if not config.photo.is_file() or min(config.width, config.seconds, config.leavers, config.slow) <= 0:
-        print(f"error: --photo {config.photo} must be a picture, the numbers positive", file=sys.stderr)
+        print(f"error: --photo {line(config.photo)} must be a picture, the numbers positive", file=sys.stderr)
         return 2
     small = config.photo.read_bytes()
     large = _enlarged(config.photo, config.width)
@@ -258,4 +259,4 @@ def _enlarged(photo: Path, width: int) -> bytes:
 
 
 if __name__ == "__main__":
-    sys.exit(main(tyro.cli(Overload, prog="python -m loadtest.overload")))
+    run(main, lambda: tyro.cli(Overload, prog="python -m loadtest.overload"))

@@ -23,6 +23,7 @@ import tyro
 from loadtest.client.blocking import status_of
 from loadtest.client.http1 import post
 from loadtest.client.threaded import ThreadedClients
+from loadtest.reporting.cli import line, run
 from loadtest.reporting.figures import Figure, Findings
 from loadtest.servers.halftone import Server, started
 
@@ -95,7 +96,7 @@ def main(config: Restarts) -> int:
     """Measure and report; return the exit code."""
     if not config.image.is_file() or config.sigterm < 0 or config.sigkill < 0 or config.clients < 2:
         limits = "--clients at least 2, --sigterm and --sigkill at least 0"
-        print(f"error: --image {config.image} must be a picture, {limits}", file=sys.stderr)
+        print(f"error: --image {line(config.image)} must be a picture, {limits}", file=sys.stderr)
         return 2
     body = config.image.read_bytes()
     requests = [post("/classify", body, keep_alive=keep) for keep in (True, False)]
@@ -203,4 +204,4 @@ def _kill_figures(kills: Kills, config: Restarts) -> list[Figure]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(tyro.cli(Restarts, prog="python -m loadtest.restarts")))
+    run(main, lambda: tyro.cli(Restarts, prog="python -m loadtest.restarts"))

@@ -25,6 +25,7 @@ from PIL import Image
 from loadtest.client.blocking import status_of
 from loadtest.client.http1 import post
 from loadtest.client.threaded import ThreadedClients
+from loadtest.reporting.cli import run
 from loadtest.reporting.figures import Figure, Findings
 from loadtest.servers.halftone import started
 from loadtest.servers.process import NotReadyError, free_port, server_process
@@ -207,4 +208,4 @@ def _leaky() -> Iterator[tuple[psutil.Process, int]]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(tyro.cli(Soak, prog="python -m loadtest.soak")))
+    run(main, lambda: tyro.cli(Soak, prog="python -m loadtest.soak"))

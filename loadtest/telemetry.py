@@ -24,6 +24,7 @@ import tyro
 
 from loadtest.client import closed_loop
 from loadtest.client.load import Cell, Load
+from loadtest.reporting.cli import line, run
 from loadtest.reporting.host import hardware, versions
 from loadtest.servers.halftone import Server, started
 from loadtest.servers.otlp_sink import sink
@@ -82,7 +83,7 @@ class TelemetryCost:
 def main(config: TelemetryCost) -> int:
     """Measure, print and write the figures; return the exit code."""
     if not config.image.is_file() or config.rounds < 1 or config.clients < 1 or config.seconds <= 0:
-        print(f"error: --image {config.image} must be a picture, the numbers positive", file=sys.stderr)
+        print(f"error: --image {line(config.image)} must be a picture, the numbers positive", file=sys.stderr)
         return 2
     report = _report(config, *_measured_rounds(config))
     for name, value in report.items():
@@ -188,4 +189,4 @@ def _measure(server: Server, picture: bytes, right: int, config: TelemetryCost) 
 
 
 if __name__ == "__main__":
-    sys.exit(main(tyro.cli(TelemetryCost, prog="python -m loadtest.telemetry")))
+    run(main, lambda: tyro.cli(TelemetryCost, prog="python -m loadtest.telemetry"))

@@ -25,6 +25,7 @@ import bentoml
 from models.bundle.store import open_bundle
 from models.common.cli import WRONG_REQUEST
 from models.common.errors import HalftoneError
+from models.common.text import line
 from serving.api.app import Api
 from serving.api.gateway import BENTOML_FOLDERS, BENTOML_PATHS, Gateway
 from serving.api.upload import DEFAULT_TOP_K
@@ -74,7 +75,7 @@ def _or_exit(work: Callable[[], Value]) -> Value:
 
 
 def _exit(error: HalftoneError) -> NoReturn:
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {line(error)}", file=sys.stderr)
     sys.exit(WRONG_REQUEST)
 
 

@@ -15,11 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import tyro
 from PIL import Image, ImageDraw, ImageFont
 
 from models.catalog import architecture
-from models.common.cli import DONE, run
+from models.common.cli import DONE, parse, run
 from models.common.errors import HalftoneError
 from models.common.files import atomic_path
 from models.preprocess.resample import Pixels
@@ -87,7 +86,7 @@ def with_recipe(config: PreviewConfig, arguments: Sequence[str]) -> PreviewConfi
         arguments: the command line.
     """
     default = replace(config, augment=load_recipe(config.recipe).augment)
-    return tyro.cli(PreviewConfig, args=arguments, default=default, prog=PROG)
+    return parse(PreviewConfig, args=arguments, default=default, prog=PROG)
 
 
 def sheet(pictures: Pictures, augment: AugmentConfig, spec: InputSpec, *, rows: int, columns: int, seed: int) -> Pixels:

@@ -29,6 +29,7 @@ from loadtest.client.http1 import encode_request
 from loadtest.malformed.attack import Cost, attack, usual_seconds
 from loadtest.malformed.bombs import Limits
 from loadtest.malformed.mutations import malformed_files, valid_files
+from loadtest.reporting.cli import line, run
 from loadtest.reporting.figures import Figure, Findings
 from loadtest.servers.halftone import Server, started
 from loadtest.servers.process import process_tree, resident_mib
@@ -111,10 +112,8 @@ class Client:
 def main(config: Malformed) -> int:
     """Measure and report; return the exit code."""
     if not config.photo.is_file() or config.count < 1 or config.rounds < 0 or not 0.01 <= config.bomb_megapixels <= 49:
-        print(
-            f"error: --photo {config.photo} must be a picture, --count 1 or more, --bomb-megapixels 0.01 to 49",
-            file=sys.stderr,
-        )
+        wanted = f"--photo {line(config.photo)} must be a picture, --count 1 or more, --bomb-megapixels 0.01 to 49"
+        print(f"error: {wanted}", file=sys.stderr)
         return 2
     valid, bases = config.photo.read_bytes(), valid_files(config.photo)
     with started(HALFTONE_LOG_REQUESTS="0") as server:
@@ -206,4 +205,4 @@ def _resident_mib(server: Server) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main(tyro.cli(Malformed, prog="python -m loadtest.malformed")))
+    run(main, lambda: tyro.cli(Malformed, prog="python -m loadtest.malformed"))

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
+import unicodedata
 from collections.abc import Callable
-from typing import NoReturn, TypeVar
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
 
 WRONG_REQUEST, INTERRUPTED = 2, 130
+
+_MAX_NAME, _MAX_PATH = 255, 4095
 
 Config = TypeVar("Config")
 
@@ -27,11 +34,39 @@ def run(main: Callable[[Config], int], parse: Callable[[], Config]) -> NoReturn:
         parse: reads the command line; may raise CompareError too.
     """
     try:
-        code = main(parse())
+        config = parse()
+        _check_paths(config)
+        code = main(config)
     except CompareError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {line(error)}", file=sys.stderr)
+        code = WRONG_REQUEST
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        name = line(os.fsdecode(error.filename or "")[:60])
+        print(f"error: a name or path is too long for the file system ({name}…): choose a shorter one", file=sys.stderr)
         code = WRONG_REQUEST
     except KeyboardInterrupt:
         print("interrupted: the servers were stopped, and no report was written", file=sys.stderr)
         code = INTERRUPTED
     sys.exit(code)
+
+
+def line(text: object) -> str:
+    """Return a message as one line: characters that end lines or control terminals are escaped."""
+    return "".join(
+        each.encode("unicode_escape").decode() if unicodedata.category(each) in ("Cc", "Cs", "Zl", "Zp") else each
+        for each in str(text)
+    )
+
+
+def _check_paths(config: Any) -> None:
+    """Refuse paths that no file system takes, before anything is measured."""
+    for field in fields(config) if is_dataclass(config) else ():
+        value = getattr(config, field.name)
+        if not isinstance(value, Path):
+            continue
+        longest = max((len(os.fsencode(part)) for part in value.parts), default=0)
+        if longest > _MAX_NAME or len(os.fsencode(value)) > _MAX_PATH:
+            flag = f"--{field.name.replace('_', '-')}"
+            raise CompareError(f"{flag}: {str(value)[:60]}… is too long for a file system: choose a shorter path")

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import tyro
 
+from loadtest.reporting.cli import run
 from loadtest.reporting.figures import Figure, Findings
 from loadtest.servers.halftone import started
 
@@ -102,4 +103,4 @@ def _cases(text: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(tyro.cli(Schema, prog="python -m loadtest.schema")))
+    run(main, lambda: tyro.cli(Schema, prog="python -m loadtest.schema"))

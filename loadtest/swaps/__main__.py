@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import sys
 import tempfile
 from dataclasses import dataclass
 from itertools import cycle, zip_longest
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import tyro
 
+from loadtest.reporting.cli import CompareError, run
 from loadtest.reporting.figures import Figure, Findings
 from loadtest.servers.halftone import RefusedError, Server, started
 from loadtest.servers.process import process_tree, resident_mib
@@ -60,8 +60,7 @@ def main(config: Swaps) -> int:
     """Measure and report; return the exit code."""
     problem = _problem(config)
     if problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return 2
+        raise CompareError(problem)
     return measure(config).report(config.output)
 
 
@@ -142,9 +141,12 @@ def _resident(server: Server) -> float:
     return max((resident_mib([child]) for child in process_tree(server.process.pid)[1:]), default=0.0)
 
 
-if __name__ == "__main__":
+def _main(config: Swaps) -> int:
     try:
-        sys.exit(main(tyro.cli(Swaps, prog="python -m loadtest.swaps")))
+        return main(config)
     except RefusedError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        raise CompareError(str(error)) from None
+
+
+if __name__ == "__main__":
+    run(_main, lambda: tyro.cli(Swaps, prog="python -m loadtest.swaps"))

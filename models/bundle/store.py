@@ -12,7 +12,7 @@ from models.bundle.bundle import Bundle
 from models.bundle.errors import SymlinkError
 from models.bundle.manifest import FILE_NAME
 from models.common.errors import HalftoneError
-from models.common.files import LockedError, locked
+from models.common.files import LockedError, check_length, locked
 
 DEFAULT_MODEL = "efficientnet_lite0"
 
@@ -23,8 +23,14 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def artifacts() -> Path:
-    """Return the folder of bundles: environment variable HALFTONE_ARTIFACTS, or `artifacts` in the current folder."""
-    return Path(os.environ.get("HALFTONE_ARTIFACTS") or "artifacts")
+    """Return the folder of bundles: environment variable HALFTONE_ARTIFACTS, or `artifacts` in the current folder.
+
+    Raises:
+        HalftoneError: the path is too long for a file system.
+    """
+    folder = Path(os.environ.get("HALFTONE_ARTIFACTS") or "artifacts")
+    check_length(folder.absolute() / ("x" * MAX_NAME), "HALFTONE_ARTIFACTS")
+    return folder
 
 
 def bundle_folder(model: str) -> Path:

@@ -21,11 +21,34 @@ from functools import cache
 from io import BufferedReader
 from pathlib import Path
 
+from models.common.errors import HalftoneError
+
 # The names of temporary files and folders: those of other programs have no eight hexadecimal digits there.
 _TEMPORARY = re.compile(r"\.(?P<stem>.+)\.[0-9a-f]{8}(?P<suffix>\.[^.]+)?", re.DOTALL)
 
 # Time of a temporary file that nothing was written to.
 _UNTOUCHED = 0
+
+
+_MAX_NAME, _MAX_PATH = 255, 4095
+
+
+def check_length(path: Path, what: str) -> None:
+    """Refuse a path that no file system takes.
+
+    Args:
+        path: the path, which need not exist.
+        what: gave it, for the message, such as `--output`.
+
+    Raises:
+        HalftoneError: a name in it, or all of it, is too long.
+    """
+    longest = max((len(os.fsencode(part)) for part in path.parts), default=0)
+    if longest > _MAX_NAME or len(os.fsencode(path)) > _MAX_PATH:
+        raise HalftoneError(
+            f"{what}: {str(path)[:60]}… is too long for a file system, which takes names of {_MAX_NAME} bytes and "
+            f"paths of {_MAX_PATH}: choose a shorter one"
+        )
 
 
 def sha256(data: bytes | memoryview) -> str:
@@ -60,9 +83,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
     the new one, never a part.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(path, path.stem, path.suffix)
+    # A name that is almost too long leaves no room for the eight digits.
+    stem = path.stem if len(os.fsencode(path.name)) <= _MAX_NAME - 10 else sha256(os.fsencode(path.stem))
+    _remove_leftovers(path.parent, stem, path.suffix)
     with contextlib.ExitStack() as lock:
-        temporary = _claim(path.parent, path.stem, path.suffix, lock, folder=False)
+        temporary = _claim(path.parent, stem, path.suffix, lock, folder=False)
         try:
             yield temporary
             if temporary.stat().st_mtime_ns == _UNTOUCHED:
@@ -78,7 +103,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def staged_folder(folder: Path) -> Iterator[Path]:
     """Yield an empty temporary folder next to `folder`, for the caller to rename; delete it if it is still there."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(folder, folder.name, "")
+    _remove_leftovers(folder.parent, folder.name, "")
     with contextlib.ExitStack() as lock:
         temporary = _claim(folder.parent, folder.name, "", lock, folder=True)
         try:
@@ -166,9 +191,9 @@ def _lock(descriptor: int) -> bool:
     return True
 
 
-def _remove_leftovers(target: Path, stem: str, suffix: str) -> None:
+def _remove_leftovers(parent: Path, stem: str, suffix: str) -> None:
     """Remove the temporary files and folders of this target that no process has locked."""
-    for path in _leftovers(target.parent.absolute()).pop((stem, suffix), ()):
+    for path in _leftovers(parent.absolute()).pop((stem, suffix), ()):
         with contextlib.suppress(OSError):
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             try:

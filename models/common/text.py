@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
+
+_LONG_WORD = re.compile(r"\S{1000,}")
 
 
 def printable(text: object) -> str:
@@ -12,6 +15,11 @@ def printable(text: object) -> str:
     the lone surrogates of names that aren't UTF-8.
     """
     return "".join(_escaped(character) for character in str(text))
+
+
+def line(text: object) -> str:
+    """Return a message as one line: the text as `printable`, with words of over 1,000 characters cut in the middle."""
+    return _LONG_WORD.sub(lambda match: f"{match[0][:60]}…{match[0][-20:]}", printable(text))
 
 
 def controls(text: str) -> bool:

@@ -11,6 +11,7 @@ from typing import NoReturn
 from export.cuda.device import GpuError, GpuLostError
 from models.common.cli import WRONG_REQUEST
 from models.common.errors import HalftoneError
+from models.common.text import line
 from serving.process.signals import is_successor
 
 CRASHED = 1
@@ -37,7 +38,7 @@ def end_worker(name: str, error: Exception) -> NoReturn:
     if not isinstance(error, HalftoneError) and not is_memory(error):
         logger.error("can't serve %s", name, exc_info=error)
     _flush()
-    print(f"error: can't serve {name}: {explain(error)}", file=sys.stderr, flush=True)
+    print(f"error: can't serve {name}: {line(explain(error))}", file=sys.stderr, flush=True)
     passes = isinstance(error, GpuLostError) or (is_successor() and is_memory(error))
     os._exit(CRASHED if passes else WRONG_REQUEST)
 

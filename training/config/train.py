@@ -16,6 +16,7 @@ import tyro
 
 import training.recipes
 from models.bundle.store import check_name
+from models.common.cli import parse
 from models.common.errors import HalftoneError
 from training.config.recipe import Recipe
 
@@ -164,7 +165,7 @@ def with_recipe(config: TrainConfig, name: str, arguments: Sequence[str], *, pro
         prog: the command, for the usage line.
     """
     default = replace(config, settings=load_recipe(name))
-    return replace(tyro.cli(TrainConfig, args=arguments, default=default, prog=prog), recipe=name)
+    return replace(parse(TrainConfig, args=arguments, default=default, prog=prog), recipe=name)
 
 
 def jsonable(value: Any) -> Any:

@@ -3,11 +3,14 @@
 import errno
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from models.common.cli import run
 from models.common.errors import HalftoneError
+from tests.commands import run as execute
+from tests.servers import environment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,3 +58,72 @@ def test_other_system_errors_are_not_hidden(monkeypatch):
 
     with pytest.raises(PermissionError):
         run(command, Config, prog="command")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """A command with a check."""
+
+    output: Path = Path("x")
+    """A path."""
+
+    number: int = 1
+    """A number."""
+
+    def __post_init__(self):
+        if self.number < 0:
+            raise HalftoneError(f"--number must be 0 or more, not {self.number}")
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (["--number", "-1"], "error: --number must be 0 or more, not -1\n"),
+        (["--output", "a" * 300], f"error: --output: {'a' * 60}… is too long for a file system, "),
+        (["--output", "a" * 65_000], f"error: --output: {'a' * 60}… is too long for a file system, "),
+        (["--output", "a/" * 3_000], f"error: --output: {'a/' * 30}… is too long for a file system, "),
+    ],
+)
+def test_flags_that_a_check_refuses_are_one_line(monkeypatch, capsys, flags, line):
+    monkeypatch.setattr(sys, "argv", ["command", *flags])
+    with pytest.raises(SystemExit) as caught:
+        run(pytest.fail, Checked, prog="command")
+    error = capsys.readouterr().err
+    assert (caught.value.code, error.count("\n")) == (2, 1)
+    assert error.startswith(line)
+
+
+def test_an_unknown_flag_is_still_explained(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["command", "--numbr", "1"])
+    with pytest.raises(SystemExit) as caught:
+        run(pytest.fail, Checked, prog="command")
+    assert caught.value.code == 2
+    assert "--number" in capsys.readouterr().err
+
+
+def test_a_message_is_one_line_whatever_a_name_contains(monkeypatch, capsys):
+    error = HalftoneError("the folder 'a\n\x1b[31mb\u2028\u202e\udcff' is odd; naïve – 猫 stays")
+    assert outcome(monkeypatch, error) == 2
+    assert capsys.readouterr().err == (
+        "error: the folder 'a\\n\\x1b[31mb\\u2028\\u202e\\udcff' is odd; naïve – 猫 stays\n"
+    )
+
+
+@pytest.mark.parametrize("length", [300, 65_000])
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [
+        ("export", ("--model", "{name}")),
+        ("export.parity", ("--model", "efficientnet_lite0", "--data", "{name}")),
+        ("training", ("--data", "{name}", "--model", "resnet18", "--output", "x")),
+        ("training", ("--data", "training/sample", "--model", "resnet18", "--output", "{name}")),
+        ("loadtest.ask", ("--image", "{name}")),
+        ("loadtest.tune", ("--model", "{name}")),
+    ],
+)
+def test_a_name_that_is_too_long_for_the_file_system(tmp_path, module, arguments, length):
+    given = [each.format(name="a" * length) for each in arguments]
+    ended = execute(module, *given, env=environment(tmp_path))
+    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1), ended.stderr
+    assert ended.stderr.startswith("error: ")
+    assert len(ended.stderr) < 500

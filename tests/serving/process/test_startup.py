@@ -50,6 +50,11 @@ def test_a_model_that_is_no_name(artifacts: Path) -> None:
     assert "not a model's name" in refusal(artifacts, HALFTONE_MODEL="../etc")
 
 
+@pytest.mark.parametrize("name", ["HALFTONE_MODEL", "HALFTONE_ARTIFACTS", "HALFTONE_SETTINGS"])
+def test_a_name_that_is_too_long_for_the_file_system(artifacts: Path, name: str) -> None:
+    assert len(refused(artifacts, **{name: "a" * 65_000})) < 500
+
+
 def test_one_of_several_models_is_missing(artifacts: Path) -> None:
     line = refusal(artifacts, HALFTONE_MODEL="efficientnet_lite0, second")
 
