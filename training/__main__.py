@@ -16,15 +16,17 @@ import sys
 
 from models.bundle.bundle import Bundle
 from models.common.cli import DONE, INTERRUPTED, run
+from models.common.text import printable
 from training.config.train import TrainConfig
-from training.loop.resume import PROG, main_process, resolve
+from training.loop.resume import PROG, complete, main_process, nothing_left, resolve
 from training.loop.signals import StoppedError
 
 
-def _summary(bundle: Bundle) -> str:
+def _summary(bundle: Bundle, *, done: bool) -> str:
     metrics = bundle.manifest.training["metrics"]
-    return (
-        f"wrote {bundle.folder}: val top-1 {metrics['val_top1']:.2%}, calibration error {metrics['ece']:.1%} before "
+    what = f"this run is finished, {bundle.folder} has its model" if done else f"wrote {bundle.folder}"
+    return printable(
+        f"{what}: val top-1 {metrics['val_top1']:.2%}, calibration error {metrics['ece']:.1%} before "
         f"and {metrics['ece_calibrated']:.1%} after temperature {bundle.manifest.temperature:.2f}; report: "
         f"{bundle.folder / 'report' / 'index.html'}"
     )
@@ -32,9 +34,13 @@ def _summary(bundle: Bundle) -> str:
 
 def _main(config: TrainConfig) -> int:
     request = resolve(config)
+    if "WORLD_SIZE" not in os.environ and nothing_left(request):
+        print(_summary(Bundle.open(config.output), done=True))
+        return DONE
     # Importing PyTorch takes seconds: requests that can be refused without it are refused first.
     from training.loop.run import train
 
+    done = complete(config.output)
     try:
         bundle = train(request)
     except StoppedError:
@@ -43,7 +49,7 @@ def _main(config: TrainConfig) -> int:
             print(f"stopped and saved: continue with `{command} --output {config.output} --resume`", file=sys.stderr)
         return INTERRUPTED
     if bundle is not None:
-        print(_summary(bundle))
+        print(_summary(bundle, done=done))
     return DONE
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Mapping
@@ -9,6 +10,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from models.bundle.bundle import Bundle
+from models.bundle.errors import BundleError
 from models.bundle.manifest import FILE_NAME
 from models.bundle.store import open_bundle
 from models.catalog import architecture
@@ -35,6 +38,12 @@ class Request:
     lineage: Mapping[str, Any]
     """Inputs of the run for the manifest: sizes and fingerprint of the data, hash of a weights file, version of the
     teacher. A run is resumed only if they are equal. Empty in all processes but the main one, which records it."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Settings and lineage, as they are recorded: as JSON reads them back."""
+        recorded: dict[str, Any] = json.loads(json.dumps({"config": self.config.identity(), **self.lineage}))
+        return recorded
 
 
 def resolve(config: TrainConfig) -> Request:
@@ -69,8 +78,30 @@ def main_process() -> bool:
 
 
 def complete(output: Path) -> bool:
-    """Return True if the bundle is complete, but the files for resuming its training still exist."""
-    return (output / FILE_NAME).is_file() and RunFolder(output).identity() is not None
+    """Return True if the output folder holds a bundle; under the lock of an accepted run, it is that of the run."""
+    return (output / FILE_NAME).is_file()
+
+
+def finished(request: Request) -> bool:
+    """Return True if the output folder holds the bundle that this request makes, in the main process."""
+    trained = _trained(request.config.output)
+    return trained is not None and {name: trained.get(name) for name in request.identity} == request.identity
+
+
+def nothing_left(request: Request) -> bool:
+    """Return True if the request is finished and its checkpoints are removed; for a process of its own."""
+    return finished(request) and RunFolder(request.config.output).identity() is None
+
+
+def _trained(output: Path) -> dict[str, Any] | None:
+    """Return the record of the training in the output folder's bundle; None without a bundle that was trained."""
+    if not complete(output):
+        return None
+    try:
+        training = Bundle.open(output).manifest.training
+    except BundleError:
+        return None
+    return training if "config" in training else None
 
 
 def _load(config: TrainConfig) -> Data:
@@ -85,7 +116,8 @@ def _recorded(config: TrainConfig) -> TrainConfig:
             f"--resume continues a run with its recorded settings, so {', '.join(changed)} can't be changed: leave "
             "those flags out, or start again with --restart"
         )
-    unfinished = RunFolder(config.output).identity()
+    # That of a finished run is in its bundle.
+    unfinished = RunFolder(config.output).identity() or _trained(config.output)
     if unfinished is None:
         raise HalftoneError(f"{config.output} has no unfinished run to resume: start one with --data and --model")
     values = unfinished["config"] | {"output": str(config.output)}
@@ -94,7 +126,7 @@ def _recorded(config: TrainConfig) -> TrainConfig:
 
 
 def check_output(config: TrainConfig) -> None:
-    """Refuse an output folder that is not empty, unless it holds the bundle of a run killed just before its end.
+    """Refuse an output folder that is not empty, unless it holds the bundle of a run.
 
     Raises:
         HalftoneError: see above.
@@ -104,12 +136,29 @@ def check_output(config: TrainConfig) -> None:
         return
     output = config.output
     empty = not output.exists() or (output.is_dir() and not any(output.iterdir()))
-    if not empty and (config.restart or not complete(output)):
-        raise HalftoneError(f"{output} is not empty: remove it to train again, or choose another --output")
+    if not empty and (config.restart or _trained(output) is None):
+        raise _not_empty(output)
+
+
+def check_finished(request: Request) -> None:
+    """Refuse an output folder with the bundle of another run than the requested one.
+
+    Raises:
+        HalftoneError: see above.
+    """
+    output = request.config.output
+    if main_process() and complete(output) and not finished(request):
+        raise _not_empty(output)
+
+
+def _not_empty(output: Path) -> HalftoneError:
+    return HalftoneError(f"{output} is not empty: remove it to train again, or choose another --output")
 
 
 def _request(config: TrainConfig, data: Data) -> Request:
-    return Request(config=config, data=data, lineage=_lineage(config, data) if main_process() else {})
+    request = Request(config=config, data=data, lineage=_lineage(config, data) if main_process() else {})
+    check_finished(request)
+    return request
 
 
 def _lineage(config: TrainConfig, data: Data) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from training.loop.checkpoints import RunFolder
 from training.loop.distributed import World, joined
 from training.loop.loggers import open_loggers
 from training.loop.progress import Display
-from training.loop.resume import Request, check_output, complete
+from training.loop.resume import Request, check_finished, check_output, complete
 from training.loop.signals import handle_signals
 from training.loop.validate import validate
 from training.loop.write_bundle import Outcome, write_bundle
@@ -54,9 +54,13 @@ def _prepare(request: Request, folder: RunFolder) -> None:
     config = request.config
     # Under the lock: another run may have written its bundle since the request was resolved.
     check_output(config)
+    check_finished(request)
+    if complete(config.output):
+        # The run is finished; `train` removes what it needed meanwhile.
+        return
     if config.restart:
         folder.discard()
-    identity = {"config": config.identity(), **request.lineage}
+    identity = request.identity
     unfinished = folder.identity()
     if unfinished is None:
         folder.discard()

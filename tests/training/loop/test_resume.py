@@ -1,6 +1,7 @@
 import contextlib
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -160,8 +161,37 @@ def test_a_run_killed_between_its_bundle_and_the_removal_of_its_checkpoints(tmp_
     again = run(output)
     assert made.keys() == weights(again).keys()
     assert not RunFolder(output).path.exists()
-    with pytest.raises(HalftoneError, match="is not empty: remove it to train again"):
+
+
+def test_a_finished_run_is_finished_for_the_same_request_alone(tmp_path, whole):
+    output = tmp_path / "photos"
+    shutil.copytree(whole.folder, output)
+    before = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
+    assert_equal(run(output), whole)
+    taken = "photos is not empty: remove it to train again, or choose another --output"
+    for other in ({"recipe": replace(TINY, epochs=1)}, {"data": crops(train=40)}, {"seed": 1}, {"restart": True}):
+        with pytest.raises(HalftoneError, match=taken):
+            run(output, **other)
+    (output / "manifest.json").write_text("{")
+    with pytest.raises(HalftoneError, match=taken):
         run(output)
+    (output / "manifest.json").write_bytes((whole.folder / "manifest.json").read_bytes())
+    assert {path for path, time in before.items() if path.stat().st_mtime_ns != time} == {output / "manifest.json"}
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
+def test_a_command_killed_after_its_last_line_is_finished(tmp_path):
+    output = tmp_path / "photos"
+    flags = (*SLOW, "--workers", "0", "--output", output, "--limit", "16", "--epochs", "1", "--log")
+    with command(*flags) as first:
+        for line in first.stdout:
+            if line.startswith("wrote "):
+                first.kill()
+    for again in (flags, ("--output", output, "--resume")):
+        result = commands.run("training", *again)
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.startswith(f"this run is finished, {output} has its model: val top-1 ")
+        assert result.stdout.count("\n") == 1
 
 
 def test_only_the_main_process_of_several_refuses_the_output_and_records_the_lineage(tmp_path, monkeypatch):
