@@ -2,23 +2,31 @@
 
 Ray passes on only the numbers of the chunks: a worker reads its images and writes its part, so that no image is copied
 between processes. Ray runs on this machine only and listens on 127.0.0.1 only; its dashboard and its usage reports are
-off.
+off. A process of its own drives it, because Ray ends the process that drives it, without an exception, when one of its
+agents is lost.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import multiprocessing
 import os
 import secrets
+import shutil
+import signal
+import sys
 import tempfile
+import threading
 import time
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +41,9 @@ from serving.batch.scorer import Scorer
 from serving.settings import Settings
 
 _OBJECT_STORE_BYTES = 100 * 2**20
+
+_END_SECONDS = 15
+"""Time for Ray to end; then it is killed."""
 
 
 @dataclass(frozen=True)
@@ -94,15 +105,85 @@ def score_chunks(
     Raises:
         HalftoneError: Ray can't be started, or a worker ended.
     """
-    with _cluster(workers) as ray:
+    # In /tmp, because the paths of Ray's sockets have to be short and TMPDIR may be long.
+    with tempfile.TemporaryDirectory(prefix="ht-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        spawn = multiprocessing.get_context("spawn")
+        ours, theirs = spawn.Pipe()
+        driver = spawn.Process(
+            target=_drive, args=(theirs, folder, settings, output, job, chunks, workers), daemon=True
+        )
+        driver.start()
+        theirs.close()
         try:
-            for row in _data_set(ray, Worker, (settings, output, job), chunks, workers).iter_rows():
-                yield ScoredChunk(**row)
-        except ray.exceptions.RayError as error:
-            cause = str(error).strip().splitlines()[-1]
+            yield from _reported(ours)
+        finally:
+            # It ends Ray first.
+            driver.terminate()
+            driver.join(_END_SECONDS)
+            driver.kill()
+            driver.join()
+            ours.close()
+
+
+def _reported(driver: Connection) -> Iterator[ScoredChunk]:
+    """Yield what the driver reports until it says that all is done."""
+    while True:
+        try:
+            report = driver.recv()
+        except (EOFError, ConnectionError):
             raise HalftoneError(
-                f"the workers failed ({cause}): the finished parts are kept, run the same command again to resume"
+                "Ray ended before all pictures were scored, because one of its processes was killed or the memory was "
+                "full: the finished parts are kept, run the same command again to resume"
             ) from None
+        if report is None:
+            return
+        if isinstance(report, Exception):
+            raise report
+        yield report
+
+
+def _drive(
+    parent: Connection, folder: str, settings: Settings, output: Path, job: Job, chunks: Sequence[int], workers: int
+) -> None:
+    """Run Ray and report each chunk, then an error or None; the main function of the driver process."""
+    # A terminal sends SIGINT to all processes; the parent handles it, and ends this one with SIGTERM.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _exit)
+    threading.Thread(target=_end_with, args=(parent, folder), daemon=True).start()
+    # What Ray has to say about processes that were killed would hide the error.
+    with Path(os.devnull).open("w") as nowhere:
+        for stream in (1, 2):
+            os.dup2(nowhere.fileno(), stream)
+    try:
+        with _cluster(workers, folder) as ray:
+            try:
+                for row in _data_set(ray, Worker, (settings, output, job), chunks, workers).iter_rows():
+                    parent.send(ScoredChunk(**row))
+            except ray.exceptions.RayError as error:
+                cause = str(error).strip().splitlines()[-1]
+                raise HalftoneError(
+                    f"the workers failed ({cause}): the finished parts are kept, run the same command again to resume"
+                ) from None
+        parent.send(None)
+    except HalftoneError as error:
+        parent.send(error)
+    except Exception:
+        # Not every error of a library can be sent.
+        parent.send(RuntimeError(traceback.format_exc()))
+
+
+def _exit(number: int, _: object) -> NoReturn:
+    sys.exit(number)
+
+
+def _end_with(parent: Connection, folder: str) -> None:
+    """Wait until the parent has ended, which sends nothing, then end this process and Ray."""
+    with contextlib.suppress(EOFError, OSError):
+        parent.recv()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_END_SECONDS)
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(1)
 
 
 def _data_set(ray: Any, worker: type, arguments: tuple[Any, ...], chunks: Sequence[int], workers: int) -> Any:
@@ -124,8 +205,8 @@ def _data_set(ray: Any, worker: type, arguments: tuple[Any, ...], chunks: Sequen
 
 
 @contextlib.contextmanager
-def _cluster(workers: int) -> Iterator[Any]:
-    """Yield the module `ray`, connected to its own processes, which end with the block."""
+def _cluster(workers: int, folder: str) -> Iterator[Any]:
+    """Yield the module `ray`, connected to its own processes, which end with the block and have files in the folder."""
     os.environ.update(_environment())
     # After the environment is set: Ray reads it on import.
     import ray
@@ -133,15 +214,14 @@ def _cluster(workers: int) -> Iterator[Any]:
 
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    # In /tmp, because the paths of Ray's sockets have to be short and TMPDIR may be long.
-    with tempfile.TemporaryDirectory(prefix="ht-", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        try:
-            _start(ray, workers, folder)
-            context = ray.data.DataContext.get_current()
-            context.enable_progress_bars = False
-            yield ray
-        finally:
-            ray.shutdown()
+    try:
+        _start(ray, workers, folder)
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        yield ray
+    finally:
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _start(ray: Any, workers: int, folder: str) -> None:

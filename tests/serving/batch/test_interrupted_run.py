@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pyarrow.parquet as pq
@@ -93,7 +94,7 @@ def interrupted(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> It
                 process.kill()
 
 
-def wait_for_a_part(run: subprocess.Popen[bytes], parts: Path) -> None:
+def wait_for_a_part(run: subprocess.Popen[Any], parts: Path) -> None:
     """Wait until a run has written its first part."""
     end = time.monotonic() + RAY_SECONDS
     while not list(parts.glob("part-*")):
@@ -208,6 +209,28 @@ def test_a_finished_output_is_not_changed(interrupted: Interrupted, artifacts: P
     assert "top_k was 3 and is 1 now" in refused.stderr
     assert interrupted.output.read_bytes() == before
     assert not interrupted.output.with_name("rows.parquet.parts").exists()
+
+
+def test_a_run_that_loses_an_agent_of_ray_says_so(artifacts: Path, interrupted: Interrupted, tmp_path: Path) -> None:
+    output = tmp_path / "rows.parquet"
+    run = subprocess.Popen(
+        command(interrupted.folder, output), cwd=ROOT, env=environment(artifacts), stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with run:
+        wait_for_a_part(run, output.with_name("rows.parquet.parts"))
+        family = psutil.Process(run.pid).children(recursive=True)
+        # Held, so that they don't finish before the loss is noticed.
+        with suspended(each for each in family if "MapWorker" in each.name()):
+            for each in family:
+                if "RuntimeEnvAgent" in each.name():
+                    each.kill()
+            stdout, stderr = run.communicate(timeout=RAY_SECONDS)
+
+    assert (run.returncode, stdout, stderr.count("\n")) == (2, "", 1), stderr
+    assert stderr.endswith("the finished parts are kept, run the same command again to resume\n")
+    assert list(output.with_name("rows.parquet.parts").glob("part-*"))
+    assert psutil.wait_procs(family, timeout=RAY_SECONDS)[1] == []
 
 
 def test_ray_ends_with_the_command_that_was_killed(interrupted: Interrupted) -> None:
