@@ -24,6 +24,7 @@ from models.bundle.store import exporting, has_bundle
 from models.catalog import architecture
 from models.common.cli import ANSWER_IS_NO, DONE, run
 from models.common.host import cores
+from models.common.text import printable
 from models.resolve import open_or_create
 
 
@@ -65,7 +66,7 @@ def _export_all(config: ExportAllConfig) -> int:
     rates = _rates(bundle, proven, console)
     best = max(rates, key=lambda variant: rates[variant], default="none")
     finish_repair(bundle, dropped)
-    print(f"{bundle.folder} holds {', '.join(proven) or 'nothing'} proven; fastest here: {best}")
+    print(f"{printable(bundle.folder)} holds {', '.join(proven) or 'nothing'} proven; fastest here: {best}")
     return DONE if proven else ANSWER_IS_NO
 
 

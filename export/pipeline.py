@@ -22,6 +22,7 @@ from models.bundle.card import model_card
 from models.bundle.store import has_bundle
 from models.catalog import architecture
 from models.common.errors import HalftoneError
+from models.common.text import printable
 from models.resolve import open_or_create
 
 if TYPE_CHECKING:
@@ -95,7 +96,9 @@ def drop_damaged(bundle: Bundle) -> list[str]:
     dropped = bundle.drop_damaged(groups) if groups else []
     for name, error in damaged.items():
         if name in dropped:
-            console.print(f"{bundle.folder / name} is damaged, a killed export may leave it so", markup=False)
+            console.print(
+                f"{printable(bundle.folder / name)} is damaged, as a killed export may leave it", markup=False
+            )
         else:
             console.print(str(error), markup=False)
     return dropped
@@ -108,9 +111,12 @@ def finish_repair(bundle: Bundle, dropped: Collection[str]) -> None:
         bundle.write(CARD, card, made_by=f"`python -m export --model {bundle.name}`", made_from=[WEIGHTS])
     again = [name for name in dropped if name in bundle.manifest.files]
     if again:
-        print(f"repaired {bundle.folder}: made {', '.join(again)} again")
+        print(f"repaired {printable(bundle.folder)}: made {', '.join(again)} again")
     for name in sorted(set(dropped) - set(again)):
-        print(f"{bundle.folder / name} was damaged and can't be made again here: the bundle doesn't list it any longer")
+        print(
+            f"{printable(bundle.folder / name)} was damaged and can't be made again here: the bundle doesn't list it "
+            "any longer"
+        )
 
 
 def _with(name: str) -> tuple[str, str]:

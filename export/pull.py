@@ -18,6 +18,7 @@ from models.bundle.bundle import Bundle
 from models.bundle.store import bundle_folder
 from models.common.cli import DONE, run
 from models.common.errors import HalftoneError
+from models.common.text import printable
 
 STORE = "bentoml:"
 
@@ -62,7 +63,8 @@ def pull(config: PullConfig) -> Bundle:
 def _main(config: PullConfig) -> int:
     bundle = pull(config)
     manifest = bundle.manifest
-    print(f"made {bundle.folder}: {manifest.architecture}, {len(manifest.labels)} classes, version {manifest.version}")
+    what = f"{manifest.architecture}, {len(manifest.labels)} classes, version {manifest.version}"
+    print(f"made {printable(bundle.folder)}: {what}")
     if not any(name.startswith("parity/") for name in manifest.files):
         print(f"export and prove it with `python -m export --model {bundle.name}`")
     return DONE

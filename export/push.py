@@ -12,6 +12,7 @@ from pathlib import Path
 
 from models.bundle.store import open_bundle
 from models.common.cli import DONE, run
+from models.common.text import printable
 
 STORE = "bentoml"
 
@@ -41,7 +42,9 @@ def _main(config: PushConfig) -> int:
     from export.exchange.hf_write import push_folder
 
     push_folder(bundle, Path(config.to))
-    print(f'wrote {config.to}: timm.create_model("local-dir:{config.to}", pretrained=True) loads it')
+    print(
+        f'wrote {printable(config.to)}: timm.create_model("local-dir:{printable(config.to)}", pretrained=True) loads it'
+    )
     return DONE
 
 

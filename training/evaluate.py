@@ -30,6 +30,7 @@ from models.common.cli import DONE, run
 from models.common.errors import HalftoneError
 from models.common.files import write_atomic
 from models.common.statistics import Probabilities, mcnemar_p
+from models.common.text import printable
 from models.spec import InputSpec
 from training.data.pictures import Pictures
 from training.data.subsets import SelectedPictures
@@ -202,14 +203,14 @@ def _write_report(
 def _table(result: dict[str, Any]) -> Table:
     title = f"{result['data']}: {result['pictures']:,} pictures, {result['part']}"
     # As text: rich would interpret square brackets in the data's name as markup.
-    table = Table(title=Text(title), title_justify="left")
+    table = Table(title=Text(printable(title)), title_justify="left")
     for heading in ("model", "top-1", "95 % interval", "top-5", "macro F1", "NLL", "ECE"):
         table.add_column(heading, no_wrap=heading != "model")
     rows = result["models"] | ({"ensemble": result["ensemble"]} if "ensemble" in result else {})
     for name, metrics in rows.items():
         top1 = metrics["top1"]
         table.add_row(
-            Text(name),
+            Text(printable(name)),
             f"{top1['value']:.2%}",
             f"{top1['low']:.2%} to {top1['high']:.2%}",
             f"{metrics['top5']['value']:.2%}",
@@ -224,7 +225,9 @@ def _hardest(result: dict[str, Any]) -> str:
     """List the classes with the lowest F1 of the ensemble, or of the only model."""
     metrics = result.get("ensemble") or next(iter(result["models"].values()))
     seen = sorted((entry for entry in metrics["classes"] if entry["images"]), key=lambda entry: entry["f1"])
-    return "hardest classes: " + ", ".join(f"{entry['label']} (F1 {entry['f1']:.3f})" for entry in seen[:HARDEST])
+    return "hardest classes: " + ", ".join(
+        f"{printable(entry['label'])} (F1 {entry['f1']:.3f})" for entry in seen[:HARDEST]
+    )
 
 
 def _main(config: EvaluateConfig) -> int:
@@ -234,8 +237,8 @@ def _main(config: EvaluateConfig) -> int:
     Console(width=None if sys.stdout.isatty() else 120).print(_table(result))
     print(_hardest(result))
     if result["unreadable"]:
-        print(f"excluded because they can't be read: {', '.join(result['unreadable'])}")
-    print(f"wrote {config.output}" + (f" and {config.report / 'index.html'}" if config.report else ""))
+        print(f"excluded because they can't be read: {printable(', '.join(result['unreadable']))}")
+    print(printable(f"wrote {config.output}" + (f" and {config.report / 'index.html'}" if config.report else "")))
     return DONE
 
 

@@ -21,6 +21,7 @@ from models.catalog import architecture
 from models.common.cli import DONE, parse, run
 from models.common.errors import HalftoneError
 from models.common.files import atomic_path
+from models.common.text import printable
 from models.preprocess.resample import Pixels
 from models.preprocess.transform import fit
 from models.spec import InputSpec
@@ -138,7 +139,7 @@ def _main(config: PreviewConfig) -> int:
     pixels = sheet(pictures, config.augment, spec, rows=config.rows, columns=config.columns, seed=config.seed)
     with atomic_path(config.output) as path:
         Image.fromarray(pixels).save(path)
-    print(f"wrote {config.output}: the first column as in evaluation, the others as in training")
+    print(f"wrote {printable(config.output)}: the first column as in evaluation, the others as in training")
     return DONE
 
 

@@ -27,6 +27,7 @@ from models.catalog import catalogue
 from models.checkpoint import build, fit_input_size, load_state, save_weights
 from models.common.errors import HalftoneError
 from models.common.files import sha256
+from models.common.text import printable
 from models.spec import Architecture, InputSpec
 
 _LICENSE = re.compile(r"[A-Za-z0-9.+-]{1,60}")
@@ -96,7 +97,7 @@ def describe(folder: Path, name: str, labels: Path | None) -> Source:
         labels=names,
         label_ids=ids,
         trained=section.trained if section else True,
-        source=section.source if section else f"the folder {folder.resolve().name} that timm wrote",
+        source=section.source if section else f"the folder {printable(folder.resolve().name)} that timm wrote",
         license=license_ if _LICENSE.fullmatch(license_) else "other",
         training=section.training if section else {},
         temperature=section.temperature if section else 1.0,

@@ -7,6 +7,7 @@ from typing import Any
 
 from models.checkpoint import IMAGENET_CLASSES, imagenet_ids, imagenet_labels
 from models.common.errors import HalftoneError
+from models.common.text import controls
 
 Names = tuple[str, ...]
 
@@ -36,6 +37,10 @@ def class_names(
         raise HalftoneError(
             f"{origin} names none of its {count} classes: give a file with one name per line, in the order of the "
             "outputs, with --labels FILE"
+        )
+    if odd := next((each for each in names if controls(each)), None):
+        raise HalftoneError(
+            f"{file or origin} has the class {odd!r}, which contains a control character or a line end: rename it"
         )
     if len(names) != count:
         raise HalftoneError(f"{file or origin} has {len(names)} class names for {count} outputs: give {count} names")

@@ -22,6 +22,7 @@ from models.common.cli import DONE, run
 from models.common.errors import HalftoneError
 from models.common.files import write_atomic
 from models.common.statistics import softmax
+from models.common.text import printable
 from models.preprocess.errors import ImageError
 from models.preprocess.resample import Pixels
 from models.preprocess.transform import load
@@ -80,7 +81,7 @@ def _main(config: ExplainConfig) -> int:
     picture = _picture(config.image, bundle.manifest)
     data, summary = _explained(bundle, picture, index, config.top_k)
     write_atomic(config.target, data)
-    print(f"{summary}\nwrote {config.target}")
+    print(f"{summary}\nwrote {printable(config.target)}")
     return DONE
 
 

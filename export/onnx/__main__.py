@@ -18,6 +18,7 @@ from export.onnx.fp16.repair import repair_and_print
 from export.onnx.int8 import export_int8_and_print
 from export.parity.prove import prove_and_print
 from models.common.cli import DONE, run
+from models.common.text import printable
 from models.resolve import open_or_create
 
 
@@ -53,7 +54,7 @@ def _main(config: ExportConfig) -> int:
         ensure_fp32(bundle)
         return export_int8_and_print(bundle, data=config.data, calibrate_on=config.calibrate_on)
     name = export_onnx(bundle, config.precision)
-    print(f"wrote {bundle.folder / name} ({bundle.manifest.files[name].size / 1e6:.1f} MB)")
+    print(f"wrote {printable(bundle.folder / name)} ({bundle.manifest.files[name].size / 1e6:.1f} MB)")
     if not config.parity:
         return DONE
     code = prove_and_print(bundle, [f"onnxruntime-{config.precision}"], data=config.data)

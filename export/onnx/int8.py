@@ -31,6 +31,7 @@ from models.bundle.bundle import WEIGHTS, Bundle
 from models.catalog import architecture
 from models.common.cli import ANSWER_IS_NO, DONE
 from models.common.errors import HalftoneError
+from models.common.text import printable
 
 SOURCE, TARGET = "model.fp32.onnx", "model.int8.onnx"
 CALIBRATION_PICTURES = 120
@@ -93,9 +94,9 @@ def export_int8_and_print(bundle: Bundle, *, data: Path | None, calibrate_on: Pa
             f"mean KL {figures['mean_kl']:.2e}"
         )
     if last.verdict == "FAILED":
-        print(f"FAILED: INT8 is not promoted ({'; '.join(last.reasons)}); see {record}")
+        print(f"FAILED: INT8 is not promoted ({'; '.join(last.reasons)}); see {printable(record)}")
         return ANSWER_IS_NO
-    print(f"PASSED: {bundle.folder / TARGET} ({size:.1f} MB); see {record}")
+    print(f"PASSED: {printable(bundle.folder / TARGET)} ({size:.1f} MB); see {printable(record)}")
     return DONE
 
 

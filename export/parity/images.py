@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from models.bundle.manifest import Manifest
 from models.common.errors import HalftoneError
+from models.common.text import printable
 from models.dataset import held_out_images
 from models.preprocess.decode import decode
 from models.preprocess.errors import ImageError
@@ -77,7 +78,7 @@ def proof_images(manifest: Manifest, data: Path | None) -> ProofImages:
     paths = held_out_images(data, manifest)
     unreadable: list[str] = []
     return ProofImages(
-        description=f"labelled pictures of the folder {data.name}",
+        description=f"labelled pictures of the folder {printable(data.name)}",
         count=len(paths),
         labelled=True,
         source=_labelled(paths, manifest.input, unreadable),

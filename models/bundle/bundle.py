@@ -28,7 +28,7 @@ from models.bundle.errors import (
     StaleError,
     SymlinkError,
 )
-from models.bundle.manifest import FILE_NAME, MAX_BYTES, FileRecord, Manifest, check_names, inside
+from models.bundle.manifest import FILE_NAME, MAX_BYTES, MAX_MADE_BY, FileRecord, Manifest, check_names, inside
 from models.bundle.onnx_external import external_locations
 from models.common.errors import HalftoneError
 from models.common.files import atomic_path, open_plain, sha256, sha256_file, staged_folder, write_atomic
@@ -212,7 +212,10 @@ class Bundle:
             with atomic_path(target) as temporary:
                 yield temporary
                 record = FileRecord(
-                    sha256=sha256_file(temporary), size=temporary.stat().st_size, made_by=made_by, made_from=sources
+                    sha256=sha256_file(temporary),
+                    size=temporary.stat().st_size,
+                    made_by=_recordable(made_by),
+                    made_from=sources,
                 )
                 # One lock for file and record: after two concurrent writers, they belong to the same writer.
                 lock.enter_context(self._locked())
@@ -287,6 +290,12 @@ class Bundle:
         if name.endswith(".onnx"):
             return f"`python -m export.onnx --model {model} --precision {name.split('.')[-2]}`"
         return f"`python -m export --model {model}`"
+
+
+def _recordable(command: str) -> str:
+    """Return a command as the manifest takes it, whatever a path in it contains."""
+    text = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in command)
+    return text if len(text) <= MAX_MADE_BY else f"{text[: MAX_MADE_BY - 1]}…"
 
 
 def exported(name: str) -> bool:

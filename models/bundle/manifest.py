@@ -17,6 +17,7 @@ from typing import Any, Self
 from models.bundle.errors import OutsideError
 from models.common.errors import HalftoneError
 from models.common.strict_json import json_object
+from models.common.text import controls
 from models.spec import InputSpec
 
 SCHEMA = 1
@@ -67,8 +68,8 @@ class Manifest:
     """The bundle's description; immutable, so a change creates a new object.
 
     Raises:
-        HalftoneError: labels are missing or not distinct, a text can't be encoded as UTF-8, or the temperature is
-            outside `TEMPERATURES`.
+        HalftoneError: labels are missing or not distinct, a text can't be encoded as UTF-8 or contains a control
+            character, or the temperature is outside `TEMPERATURES`.
     """
 
     name: str
@@ -121,6 +122,8 @@ class Manifest:
         texts = (self.name, self.architecture, self.source, self.license, *self.labels, *self.label_ids)
         if broken := next((text for text in texts if not _is_unicode(text)), None):
             raise HalftoneError(f"the text {broken!r:.100} contains half a character (a lone surrogate)")
+        if odd := next((text for text in texts if controls(text)), None):
+            raise HalftoneError(f"the text {odd!r:.100} contains a control character or a line end")
 
     def _check_texts(self) -> None:
         for name in ("name", "architecture", "source", "license"):

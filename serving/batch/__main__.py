@@ -21,6 +21,7 @@ from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 from models.bundle.store import DEFAULT_MODEL
 from models.common.cli import ANSWER_IS_NO, DONE, run
 from models.common.errors import HalftoneError
+from models.common.text import printable
 from serving.api.upload import DEFAULT_TOP_K
 from serving.settings import Settings
 
@@ -82,7 +83,9 @@ def batch(config: BatchConfig) -> int:
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     if not isinstance(result, Result):
-        print(f"{config.output} holds all {result.pictures} pictures already: remove it to classify them again")
+        print(
+            f"{printable(config.output)} holds all {result.pictures} pictures already: remove it to classify them again"
+        )
         return DONE
     _report(result, config.output)
     return ANSWER_IS_NO if sum(result.errors.values()) == result.job.pictures else DONE
@@ -95,7 +98,8 @@ def _report(result: object, output: Path) -> None:
     job = result.job
     new = job.pictures - result.kept
     rate = f", {new / result.scoring_seconds:.0f} images/s" if result.scoring_seconds else ""
-    print(f"{job.pictures} pictures in {output}: {new} now in {result.seconds:.1f} s{rate}, {result.kept} before")
+    now = f"{new} now in {result.seconds:.1f} s{rate}"
+    print(f"{job.pictures} pictures in {printable(output)}: {now}, {result.kept} before")
     print(f"{job.model} {job.version} ({job.variant})")
     for code, count in result.errors.items():
         print(f"  {count} x {code}: see the column `error`")

@@ -21,6 +21,7 @@ from rich.progress import track
 from models.common.cli import ANSWER_IS_NO, DONE, run
 from models.common.errors import HalftoneError
 from models.common.files import atomic_path
+from models.common.text import printable
 from models.preprocess.errors import ImageError
 from training.data.balance import imbalance_warning
 from training.data.load import load_data
@@ -124,13 +125,15 @@ def _digests(pictures: Pictures, description: str, console: Console) -> tuple[di
 
 
 def _describe(data: Data) -> None:
-    print(f"{data.description}: {len(data.train):,} training pictures, {len(data.val):,} validation pictures")
+    print(
+        f"{printable(data.description)}: {len(data.train):,} training pictures, {len(data.val):,} validation pictures"
+    )
     for index, label in enumerate(data.train.labels):
         train, val = (int((part.targets == index).sum()) for part in (data.train, data.val))
-        print(f"  {label}: {train:,} + {val:,}")
+        print(f"  {printable(label)}: {train:,} + {val:,}")
     for warning in (*data.warnings, imbalance_warning(data.train.targets, data.train.labels)):
         if warning:
-            print(f"warning: {warning}")
+            print(f"warning: {printable(warning)}")
     print(f"fingerprint {data.fingerprint()}")
 
 
@@ -141,7 +144,7 @@ def _report(findings: Findings, data: Data) -> int:
     ):
         if names:
             print(f"{len(names)} {title}:")
-            print("\n".join(f"  {name}" for name in names[:LISTED]))
+            print("\n".join(f"  {printable(name)}" for name in names[:LISTED]))
             if len(names) > LISTED:
                 print(f"  and {len(names) - LISTED} more")
     if findings.broken or findings.shared:
@@ -157,7 +160,7 @@ def _main(config: DataConfig) -> int:
         count = write_sample(
             data, config.output, per_class=config.per_class, val_per_class=config.val_per_class, seed=config.seed
         )
-        print(f"wrote {count} pictures to {config.output}")
+        print(f"wrote {count} pictures to {printable(config.output)}")
     return _report(check(data), data) if config.check else DONE
 
 

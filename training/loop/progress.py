@@ -9,6 +9,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from models.common.text import printable
 from training.data.dataset import listed
 
 PLAIN_SECONDS = 30.0
@@ -110,4 +111,4 @@ class Display:
     def say(self, line: str) -> None:
         """Print a line above the bar."""
         # rich would interpret the brackets of class names and paths as markup.
-        self.console.print(line, markup=False)
+        self.console.print(printable(line), markup=False)

@@ -27,6 +27,7 @@ from export.parity.prove import prove
 from export.parity.record import current
 from models.bundle.bundle import WEIGHTS, Bundle
 from models.common.cli import ANSWER_IS_NO, DONE
+from models.common.text import printable
 
 SOURCE, TARGET, VARIANT = "model.fp32.onnx", "model.fp16.onnx", "onnxruntime-fp16"
 SEARCH_PICTURES = 32
@@ -71,12 +72,13 @@ def repair_and_print(bundle: Bundle, *, data: Path | None) -> int:
     console = Console(stderr=True, soft_wrap=True)
     console.print(f"checking what {TARGET} needs FP32 for")
     attempts = repair(bundle, data=data, report=lambda each: console.print(_line(each), markup=False, highlight=False))
-    last, record = attempts[-1], bundle.folder / "model.fp16.json"
+    last, record = attempts[-1], printable(bundle.folder / "model.fp16.json")
     if last.verdict == "FAILED":
         print(f"FAILED {VARIANT}: no attempt passed its gate ({'; '.join(last.reasons)}); see {record}")
         return ANSWER_IS_NO
-    size, what = bundle.manifest.files[TARGET].size / 1e6, f"{last.fp32_nodes} nodes stay FP32"
-    print(f"{bundle.folder / TARGET} ({size:.1f} MB): {what if last.fp32_nodes else 'FP16 throughout'}; see {record}")
+    size = bundle.manifest.files[TARGET].size / 1e6
+    what = f"{last.fp32_nodes} nodes stay FP32" if last.fp32_nodes else "FP16 throughout"
+    print(f"{printable(bundle.folder / TARGET)} ({size:.1f} MB): {what}; see {record}")
     return DONE
 
 

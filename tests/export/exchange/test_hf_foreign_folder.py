@@ -243,6 +243,16 @@ def test_a_file_of_names_that_is_missing_or_too_short(saved: Path, home: Path, t
     refused(saved, home, "1 class names for 3 outputs", tmp_path / "names.txt")
 
 
+def test_a_file_of_names_with_a_control_character(saved: Path, home: Path, tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("one\ntw\x1b[31mo\nthree\n")
+    refused(
+        saved,
+        home,
+        r"names\.txt has the class 'tw\\x1b\[31mo', which contains a control character",
+        tmp_path / "names.txt",
+    )
+
+
 def test_a_name_that_is_taken_or_is_none(saved: Path, home: Path) -> None:
     pull(PullConfig(from_=str(saved), name="pulled"))
 

@@ -253,3 +253,14 @@ def test_a_manifest_is_immutable() -> None:
     with pytest.raises(AttributeError):
         one.name = "other"  # type: ignore[misc]
     assert Manifest.from_json(one.to_json()) == one
+
+
+@pytest.mark.parametrize("path", ["my\nphotos\x1b[2J", "my\u00a0photos", "x" * 5000])
+def test_a_command_with_any_path_can_be_recorded(tmp_path: Path, path: str) -> None:
+    bundle = small_bundle(tmp_path / "tiny")
+
+    bundle.write("x", b"", made_by=f"`make {path}`")
+
+    made_by = Bundle.open(bundle.folder).manifest.files["x"].made_by
+    assert made_by.startswith("`make ")
+    assert made_by.isprintable()

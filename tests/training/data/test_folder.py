@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from models.common.errors import HalftoneError
+from tests.commands import run
 from tests.training.samples import class_folders, picture, png
 from training.data.load import load_data
 from training.data.pictures import Data
@@ -271,3 +272,33 @@ def test_a_share_outside_its_range(tmp_path, share):
     with pytest.raises(HalftoneError) as caught:
         load_data(str(tmp_path), val_share=share)
     assert str(caught.value) == f"--val-share must lie between 0 and 1, not {share}"
+
+
+@pytest.mark.parametrize("name", ["do\ng", "dog\x1b[31m", "\x9bdog", "do\u2028g", "dog\x7f"])
+def test_a_class_folder_with_a_control_character_is_refused(tmp_path, name):
+    class_folders(tmp_path / "photos", {"cat": 2, name: 2})
+    class_folders(tmp_path / "parts" / "train", {"cat": 2, "dog": 2})
+    class_folders(tmp_path / "parts" / "val", {"cat": 2, name: 2})
+    for data in ("photos", "parts"):
+        with pytest.raises(HalftoneError) as caught:
+            load(tmp_path / data)
+        assert repr(name) in str(caught.value)
+        assert str(caught.value).isprintable()
+
+
+def test_commands_print_no_control_characters(tmp_path):
+    data = tmp_path / "my\nphotos\x1b[2J"
+    class_folders(data, {"cat": 2, "dog": 2})
+    (data / "cat" / "bro\nken\x1b.png").write_bytes(b"no picture")
+    checked = run("training.data", "--data", data, "--check")
+    assert checked.returncode == 1, checked.stderr
+    assert r"cat/bro\nken\x1b.png" in checked.stdout
+    assert r"folder my\nphotos\x1b[2J: " in checked.stdout
+    assert all(line.isprintable() for line in checked.stdout.splitlines())
+
+    (data / "ra\nt").mkdir()
+    refused = run("training", "--data", data, "--model", "resnet18", "--output", tmp_path / "out")
+    assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (2, "", 1)
+    assert refused.stderr.strip().isprintable()
+    assert "has a control character or a line end in its name: rename it" in refused.stderr
+    assert not (tmp_path / "out").exists()

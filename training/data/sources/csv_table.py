@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from models.common.errors import HalftoneError
+from models.common.text import printable
 from models.dataset import HELD_OUT
 from training.data.pictures import Data, FilePictures
 from training.data.sources.labels import check_distinct, fault_as_folder
@@ -65,7 +66,7 @@ def load_table(file: Path, *, val_share: float, seed: int) -> Data:
     return Data(
         train=SelectedPictures(everything, train),
         val=SelectedPictures(everything, val),
-        description=f"table {file.name}: {split}",
+        description=f"table {printable(file.name)}: {split}",
         own_split=any(row.split for row in rows),
     )
 

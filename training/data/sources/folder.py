@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from models.common.errors import HalftoneError
+from models.common.text import controls, printable
 from models.dataset import HELD_OUT, SUFFIXES
 from training.data.pictures import Data, FilePictures
 from training.data.sources.labels import check_distinct, folded
@@ -77,7 +78,7 @@ def _two_parts(folder: Path, train: list[_Class], val: list[_Class], held_out: s
         val=_pictures(
             [next((v for v in val if v.name == t.name), _Class(name=t.name)) for t in train], folder / held_out
         ),
-        description=f"folder {folder.name}: {TRAIN}/ and {held_out}/",
+        description=f"folder {printable(folder.name)}: {TRAIN}/ and {held_out}/",
         own_split=True,
         warnings=(f"{held_out}/ has no pictures of {', '.join(missing)}, so they can't be validated",)
         if missing
@@ -92,7 +93,7 @@ def _split(classes: list[_Class], folder: Path, val_share: float, seed: int) -> 
     return Data(
         train=SelectedPictures(everything, train),
         val=SelectedPictures(everything, val),
-        description=f"folder {folder.name}: {val_share:.0%} of every class held out (seed {seed})",
+        description=f"folder {printable(folder.name)}: {val_share:.0%} of every class held out (seed {seed})",
         own_split=False,
         warnings=(f"only one picture of {', '.join(single)}: none is held out",) if single else (),
     )
@@ -147,6 +148,10 @@ def _check_names(root: Path, folders: list[str]) -> None:
     for name in folders:
         if name != os.fsencode(name).decode(errors="backslashreplace"):
             raise HalftoneError(f"a class folder in {root} has a name that is not UTF-8 text: rename it")
+        if controls(name):
+            raise HalftoneError(
+                f"the class folder {name!r} in {root} has a control character or a line end in its name: rename it"
+            )
     check_distinct(folders, where=f"the folder {root}")
 
 

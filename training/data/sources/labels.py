@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Iterable
 
 from models.common.errors import HalftoneError
+from models.common.text import controls
 
 
 def folded(name: str) -> str:
@@ -41,7 +42,6 @@ def fault_as_folder(name: str) -> str | None:
         return "it begins with a dot"
     if found := next((mark for mark in "/\\" if mark in name), None):
         return f"it contains {found}"
-    # Control characters, and the separators of lines and paragraphs.
-    if any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in name):
+    if controls(name):
         return "it contains a control character or a line end"
     return None

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from models.common.errors import HalftoneError
+from models.common.text import controls
 
 PREFIX = "torchvision:"
 """Prefix of `--data` for these sets."""
@@ -18,10 +19,17 @@ def cache_folder() -> Path:
 
 
 def class_names(classes: Any) -> tuple[str, ...]:
-    """Return torchvision's classes as labels, which must be valid folder names for samples and exports."""
+    """Return torchvision's classes as labels, which must be valid folder names for samples and exports.
+
+    Raises:
+        HalftoneError: a name contains a control character.
+    """
     # Imagenette has several names for a class.
     names = (label[0] if isinstance(label, tuple) else label for label in classes)
-    return tuple(str(name).replace("/", " or ") for name in names)
+    labels = tuple(str(name).replace("/", " or ") for name in names)
+    if odd := next((label for label in labels if controls(label)), None):
+        raise HalftoneError(f"the class {odd!r} has a control character or a line end in its name: rename it")
+    return labels
 
 
 def construct(name: str, root: Path, arguments: dict[str, Any], *, advice: str) -> Any:
