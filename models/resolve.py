@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from models.bundle.bundle import Bundle
+from models.bundle.bundle import WEIGHTS, Bundle
 from models.bundle.store import has_bundle, open_bundle
 from models.catalog import architecture
 from models.common.errors import HalftoneError
+from models.spec import NAMED_WEIGHTS
 
 
 def open_or_create(model: str, *, weights: str | None) -> Bundle:
@@ -17,7 +18,7 @@ def open_or_create(model: str, *, weights: str | None) -> Bundle:
 
     Raises:
         HalftoneError: `model` is neither a bundle nor an architecture, the weights are not available, or weights are
-            given for a bundle that has its own.
+            given for a bundle that has others.
     """
     if not has_bundle(model):
         network = architecture(model)
@@ -26,9 +27,15 @@ def open_or_create(model: str, *, weights: str | None) -> Bundle:
 
         return create(network, weights or "pretrained")
     bundle = open_bundle(model)
-    if weights is not None:
+    # The same command again, after a kill for example, continues.
+    if weights is not None and not (weights in NAMED_WEIGHTS and _made_with(bundle, weights)):
         raise HalftoneError(
             f"{bundle.folder} already has weights ({bundle.manifest.source}): omit --weights, or remove the folder to "
             "create the bundle again"
         )
     return bundle
+
+
+def _made_with(bundle: Bundle, weights: str) -> bool:
+    record = bundle.manifest.files.get(WEIGHTS)
+    return record is not None and record.made_by.endswith(f" --weights {weights}`")

@@ -117,3 +117,15 @@ def test_a_second_export_of_a_bundle_ends_in_one_line(tmp_path: Path, monkeypatc
     assert "another export of" in second.stderr
     assert "wait until it ends, then repeat the command" in second.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_same_command_continues_but_other_weights_are_refused(artifacts: Path) -> None:
+    environment = os.environ | {"HALFTONE_ARTIFACTS": str(artifacts)}
+    same, other = (
+        run("export", "--model", "efficientnet_lite0", "--weights", weights, env=environment)
+        for weights in ("pretrained", "random")
+    )
+
+    assert (same.returncode, same.stderr) == (0, "")
+    assert other.returncode == 2
+    assert "already has weights" in other.stderr
