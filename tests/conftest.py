@@ -17,6 +17,11 @@ from tests.servers import ROOT, Server, serve
 
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1
 
+if (worker := os.environ.get("PYTEST_XDIST_WORKER", "")) and len(cores := sorted(os.sched_getaffinity(0))) > 1:
+    # A core for each process of pytest-xdist and for all that it starts: threads of two processes would wait for each
+    # other on every core, which takes twice as long.
+    os.sched_setaffinity(0, {cores[int(worker[2:]) % len(cores)]})
+
 if threading.current_thread() is threading.main_thread():
     # A shell starts what runs in the background with SIGINT ignored, and child processes inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)

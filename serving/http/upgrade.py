@@ -1,8 +1,8 @@
 """Offers to speak another protocol on a connection, which are ignored as RFC 9110, section 7.8, allows.
 
 Java's HttpClient offers HTTP/2 (`Upgrade: h2c`) with every plain request. The parser stops after the head of such a
-request, and what follows is in nobody's protocol: uvicorn drops it, so that the request has no body
-(https://github.com/encode/uvicorn/issues/1501). Here the head is parsed again without the offer.
+request, as if the connection spoke another protocol from there on, and uvicorn drops what follows: the request has no
+body (https://github.com/encode/uvicorn/issues/1501). Here the head is parsed again without the offer.
 """
 
 from __future__ import annotations

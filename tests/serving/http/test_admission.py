@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import io
 import json
 import socket
 import time
@@ -37,7 +38,10 @@ def connected(server: Server) -> Iterator[socket.socket]:
 
 
 def answer(connection: socket.socket) -> tuple[int, dict[str, str], bytes]:
+    """Read one response and no byte more: the next one may follow it already."""
+    file = connection.makefile("rb", buffering=0)
     response = http.client.HTTPResponse(connection)
+    response.fp = io.BufferedReader(file, 1)
     response.begin()
     return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
 
@@ -359,6 +363,30 @@ def test_pipelined_requests_are_answered_in_their_order(guarded_server: Server) 
     ]
 
 
+OFFER = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAAAAMAAAAA\r\n"
+CHUNKED = b"%x\r\n%s\r\n%x\r\n%s\r\n0\r\n\r\n" % (9, CAT[:9], len(CAT) - 9, CAT[9:])
+FROM_JAVA = POST.replace(b"Host: a\r\n", b"Host: a\r\n" + OFFER)
+FROM_JAVA_CHUNKED = FROM_JAVA.partition(b"Content-Length")[0] + b"Transfer-Encoding: chunked\r\n\r\n" + CHUNKED
+
+
+@pytest.mark.parametrize("request_", [FROM_JAVA, FROM_JAVA_CHUNKED], ids=["length", "chunked"])
+@pytest.mark.parametrize("piece", [None, 1, 37], ids=["whole", "bytes", "pieces"])
+def test_an_offer_of_http_2_is_ignored(guarded_server: Server, request_: bytes, piece: int | None) -> None:
+    head = request_.index(b"\r\n\r\n") + 20
+    with connected(guarded_server) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for start in range(0, head, piece or head):
+            connection.sendall(request_[start : min(start + (piece or head), head)])
+        connection.sendall(request_[head:])
+        first = answer(connection)
+        connection.sendall(request_ * 2 + GET)
+        rest = [answer(connection) for _ in range(3)]
+
+    assert [status for status, _, _ in [first, *rest]] == [200] * 4
+    assert ["predictions" in json.loads(body) for _, _, body in [first, *rest]] == [True, True, True, False]
+    assert "upgrade" not in first[1]
+
+
 def test_a_client_that_pipelines_and_does_not_read_is_cut(guarded_server: Server) -> None:
     with connected(guarded_server) as connection:
         connection.sendall(GET * MAX_PIPELINED)
@@ -371,7 +399,7 @@ def test_a_client_that_pipelines_and_does_not_read_is_cut(guarded_server: Server
                 pass
 
     assert guarded_server.get("/livez").status_code == 200
-    assert 'code="too_many_pipelined"' in guarded_server.get("/metrics", headers=KEY).text
+    assert 'reason="too_many_pipelined"' in guarded_server.get("/metrics", headers=KEY).text
 
 
 @pytest.mark.parametrize(
