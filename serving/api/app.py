@@ -18,6 +18,7 @@ from serving.api.v2.response import protocol_failure
 from serving.decoding.pool import Decoders
 from serving.http.body import BodyBudget, ClientGoneError, RequestBody, read_body, refusable
 from serving.http.connections import HEALTH
+from serving.http.content_encoding import decode_body
 from serving.http.disconnect import cancel_on_disconnect
 from serving.http.errors import RequestError, bad_parameter, internal, out_of_resources, unauthorized, unavailable
 from serving.http.response import Answer, as_json, failure
@@ -218,6 +219,8 @@ class Api:
         if refusable(scope, settings.max_body):
             self._admit(head)
         body = await read_body(receive, head.content_length, limit=settings.max_body, seconds=settings.body_timeout)
+        if head.content_encoding:
+            body = await decode_body(receive, body, head.content_encoding, limit=settings.max_body)
         return parse_upload(head, body, field)
 
     def _admit(self, head: Head) -> None:
@@ -245,8 +248,7 @@ class Api:
         return as_json({"status": "ready"} | identity(models[0]) | {"models": [model.name for model in models]})
 
     async def _docs(self, scope: Scope, receive: RequestBody) -> Answer:
-        classes = [len(model.manifest.labels) for model in self.models.all()]
-        return as_json(document(self._settings, max(classes, default=None)))
+        return as_json(document(self._settings))
 
     async def _metrics(self, scope: Scope, receive: RequestBody) -> Answer:
         if not self._settings.metrics:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qsl
 
 from models.preprocess.formats import image_format
+from serving.http.base64_images import parse_images
 from serving.http.deadline import HEADER, allowed_seconds
 from serving.http.errors import RequestError, bad_parameter
 from serving.http.multipart import Part, parse_form
@@ -30,6 +31,9 @@ class Head(NamedTuple):
 
     content_length: str | None
     """The Content-Length header, unchecked."""
+
+    content_encoding: str
+    """The Content-Encoding header; empty if the request has none."""
 
     parameters: Mapping[str, str]
     """The parameters of the query by name."""
@@ -71,21 +75,24 @@ def parse_head(scope: Scope, max_seconds: float) -> Head:
         RequestError: 422 if the time-out or a parameter is wrong.
     """
     content_length = content_type = timeout = None
+    content_encoding = ""
     for name, value in scope["headers"]:
         if name == b"content-length":
             content_length = value.decode("latin-1")
         elif name == b"content-type":
             content_type = value.decode("latin-1")
+        elif name == b"content-encoding":
+            content_encoding = value.decode("latin-1")
         elif name == HEADER:
             timeout = value.decode("latin-1")
     seconds = allowed_seconds(timeout, max_seconds)
     query = scope["query_string"]
     parameters = _merged({}, parse_qsl(query.decode("latin-1"), keep_blank_values=True)) if query else {}
-    return Head(content_type or "", content_length, parameters, seconds)
+    return Head(content_type or "", content_length, content_encoding, parameters, seconds)
 
 
 def parse_upload(head: Head, body: bytes, field: str) -> Upload:
-    """Parse the body: a form whose field `field` holds the images, or one image as it is.
+    """Parse the body: a form whose field `field` holds the images, one image as it is, or JSON with base64.
 
     Raises:
         RequestError: 400, 415 or 422, depending on what is wrong with it.
@@ -100,17 +107,17 @@ def parse_top_k(text: str | None, classes: int) -> int:
 
     Args:
         text: the parameter as the client wrote it; None for the default.
-        classes: number of classes of the model.
+        classes: number of classes of the model, which is the most that is returned.
 
     Raises:
-        RequestError: 422 if the text is not a number from 1 to `classes`.
+        RequestError: 422 if the text is not a whole number of at least 1.
     """
     if text is None:
         return min(DEFAULT_TOP_K, classes)
     text = text.strip()
-    if not (text.isascii() and text.isdigit() and len(text) <= 9 and 1 <= int(text) <= classes):
-        raise bad_parameter(f"top_k must be a whole number from 1 to {classes}, not {text[:50]!r}")
-    return int(text)
+    if not (text.isascii() and text.isdigit() and len(text) <= 9 and int(text) >= 1):
+        raise bad_parameter(f"top_k must be a whole number from 1 on, not {text[:50]!r}")
+    return min(int(text), classes)
 
 
 def _model_name(parameters: Mapping[str, str]) -> str | None:
@@ -135,10 +142,9 @@ def _images_and_fields(content_type: str, body: bytes, field: str) -> tuple[list
     """Return the images and the text fields of a form, or the image that the body is."""
     if content_type.lower().startswith("multipart/"):
         parts = parse_form(content_type, body)
-        images = [_image(part) for part in parts if part.name == field]
-        if not images:
-            raise bad_parameter(f"the form has no field `{field}`: send the picture there (curl -F {field}=@photo.jpg)")
-        return images, [(part.name, _text(part)) for part in parts if part.name != field]
+        name = _image_field(parts, field)
+        images = [_image(part) for part in parts if part.name == name]
+        return images, [(part.name, _text(part)) for part in parts if part.name != name]
     # curl labels any body as a web form: the bytes decide, not the label.
     declared = content_type.partition(";")[0].strip().lower()
     if not body:
@@ -147,12 +153,24 @@ def _images_and_fields(content_type: str, body: bytes, field: str) -> tuple[list
         )
     if image_format(body) or not declared or declared == "application/octet-stream" or declared.startswith("image/"):
         return [body], []
+    if declared == "application/json" or declared.endswith("+json"):
+        return parse_images(body, field)
     raise RequestError(
         415,
         "unsupported_media_type",
         f"the body is {declared}, not a picture: send a JPEG, PNG or WebP file as the body, or as the multipart field "
         f"`{field}` (curl -F {field}=@photo.jpg)",
     )
+
+
+def _image_field(parts: Sequence[Part], field: str) -> str:
+    """Return the name of the field with the images: `field`, or the only one that has files."""
+    files = {part.name for part in parts if part.is_file}
+    if any(part.name == field for part in parts):
+        return field
+    if len(files) == 1:
+        return files.pop()
+    raise bad_parameter(f"the form has no field `{field}`: send the picture there (curl -F {field}=@photo.jpg)")
 
 
 def _image(part: Part) -> bytes:

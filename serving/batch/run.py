@@ -49,7 +49,7 @@ def score(
         settings: the service's settings; `model` names the bundle, `threads` are those of all workers together.
         location: folder or URI.
         output: the Parquet file.
-        top_k: classes in each row.
+        top_k: classes in each row; all if the model has fewer.
         workers: number of processes.
         progress: called with the number of finished images and of all images.
 
@@ -91,14 +91,14 @@ def _job(
         settings = replace(settings, variant=earlier.variant)
     loaded = load_fastest(settings.model, settings)
     manifest = loaded.bundle.manifest
-    if not 1 <= top_k <= len(manifest.labels):
-        raise HalftoneError(f"--top-k must be from 1 to the {len(manifest.labels)} classes of the model, not {top_k}")
+    if top_k < 1:
+        raise HalftoneError(f"--top-k must be at least 1, not {top_k}")
     job = Job(
         input=_absolute(pictures.location),
         model=settings.model,
         version=manifest.version,
         variant=loaded.record.variant,
-        top_k=top_k,
+        top_k=min(top_k, len(manifest.labels)),
         max_pixels=settings.max_pixels,
         max_bytes=settings.max_body,
         pictures=earlier.pictures if earlier else 0,

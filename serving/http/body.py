@@ -120,7 +120,7 @@ def exceeds(declared: str | None, limit: int) -> bool:
 async def _read(channel: RequestBody, declared: str | None, limit: int) -> bytes:
     # A refused body is read on for a while and dropped: a client that is still sending would not see the response.
     if exceeds(declared, _DRAIN * limit):
-        raise _too_large(limit)
+        raise too_large(limit)
     chunks: list[bytes] = []
     size, more, refusal = 0, True, None
     while more:
@@ -130,11 +130,11 @@ async def _read(channel: RequestBody, declared: str | None, limit: int) -> bytes
         chunk, more = message.get("body", b""), message.get("more_body", False)
         size += len(chunk)
         if size > _DRAIN * limit:
-            raise _too_large(limit)
+            raise too_large(limit)
         if size > limit:
-            refusal = _too_large(limit)
+            refusal = too_large(limit)
         elif refusal is None and not channel.hold(len(chunk)):
-            refusal = _over_budget()
+            refusal = over_budget()
         if refusal is None:
             chunks.append(chunk)
         else:
@@ -145,11 +145,13 @@ async def _read(channel: RequestBody, declared: str | None, limit: int) -> bytes
     return b"".join(chunks)
 
 
-def _too_large(limit: int) -> RequestError:
+def too_large(limit: int) -> RequestError:
+    """Return the error for a body over the limit, in bytes."""
     message = f"the body is over the limit of {limit / 2**20:g} MiB: send a smaller image, or fewer at once"
     return RequestError(413, "body_too_large", message, _CLOSE)
 
 
-def _over_budget() -> RequestError:
+def over_budget() -> RequestError:
+    """Return the error for a body for which the budget of all bodies has no room now."""
     message = "the bodies of all requests together are too large now: try again in 1 s, or send smaller images"
     return RequestError(429, "too_many_requests", message, {"Retry-After": "1"})

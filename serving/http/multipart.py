@@ -91,13 +91,21 @@ def parse_form(content_type: str, body: bytes) -> list[Part]:
 
     try:
         parser = MultipartParser(boundary, {**collector.callbacks(), "on_end": end})  # type: ignore[arg-type]
-        parser.write(body)
+        parser.write(_without_preamble(body, boundary))
         parser.finalize()
     except FormParserError as error:
         raise _bad_form(str(error)) from None
     if not ended:
         raise _bad_form("it is truncated")
     return collector.parts
+
+
+def _without_preamble(body: bytes, boundary: bytes) -> bytes:
+    """Return the body from its first boundary on: RFC 2046, section 5.1.1, allows text before it."""
+    if body.startswith((b"--" + boundary, b"\r\n--" + boundary)):
+        return body
+    start = body.find(b"\r\n--" + boundary)
+    return body if start < 0 else body[start + 2 :]
 
 
 def _bad_form(reason: str) -> RequestError:

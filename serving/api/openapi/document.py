@@ -24,13 +24,8 @@ _POST = (*EVERYWHERE, "404", "413", "415", "422", "429", "503", "504")
 _KINDS = ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
 
 
-def document(settings: Settings, classes: int | None = None) -> Json:
-    """Return the whole description, with the limits of the running service.
-
-    Args:
-        settings: the service's settings.
-        classes: most classes of a loaded model; None while no model is loaded.
-    """
+def document(settings: Settings) -> Json:
+    """Return the whole description, with the limits of the running service."""
     described: Json = {
         "openapi": "3.1.0",
         "info": {
@@ -41,7 +36,7 @@ def document(settings: Settings, classes: int | None = None) -> Json:
             "Protocol under /v2.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "paths": _paths(settings, classes) | v2.paths(settings),
+        "paths": _paths(settings) | v2.paths(settings),
         "components": {"schemas": _schemas() | v2.schemas()},
     }
     return _with_keys(described, settings) if settings.api_keys else described
@@ -61,10 +56,10 @@ def _with_keys(described: Json, settings: Settings) -> Json:
     return described | {"security": [{"bearer": []}, {"key": []}]}
 
 
-def _paths(settings: Settings, classes: int | None) -> Json:
+def _paths(settings: Settings) -> Json:
     paths = {
-        "/classify": {"post": _classify(settings, classes)},
-        "/classify_batch": {"post": _classify_batch(settings, classes)},
+        "/classify": {"post": _classify(settings)},
+        "/classify_batch": {"post": _classify_batch(settings)},
         "/models": {"get": _get("models", "What is loaded, with its proof of parity.", "Models", ["503"])},
         "/livez": {"get": _get("livez", "The process is alive.", "Status", [], open_to_all=True)},
         "/healthz": {"get": _get("healthz", "The same as /livez.", "Status", [], open_to_all=True)},
@@ -77,16 +72,16 @@ def _paths(settings: Settings, classes: int | None) -> Json:
     return paths
 
 
-def _classify(settings: Settings, classes: int | None) -> Json:
+def _classify(settings: Settings) -> Json:
     summary = f"Classify one picture. {_limits(settings)}"
-    return _upload("classify", summary, "image", BINARY, "Answer", _parameters(settings, classes))
+    return _upload("classify", summary, "image", BINARY, "Answer", _parameters(settings))
 
 
-def _classify_batch(settings: Settings, classes: int | None) -> Json:
+def _classify_batch(settings: Settings) -> Json:
     several = list_of(BINARY, minItems=1, maxItems=settings.max_images)
     summary = f"Classify up to {settings.max_images} pictures; a bad one is an error in its own slot."
     summary = f"{summary} {_limits(settings)}"
-    return _upload("classify_batch", summary, "images", several, "BatchAnswer", _parameters(settings, classes))
+    return _upload("classify_batch", summary, "images", several, "BatchAnswer", _parameters(settings))
 
 
 def _limits(settings: Settings) -> str:
@@ -96,14 +91,13 @@ def _limits(settings: Settings) -> str:
     )
 
 
-def _parameters(settings: Settings, classes: int | None) -> list[Json]:
-    top_k: Json = {"type": "integer", "minimum": 1} | ({"maximum": classes} if classes else {})
+def _parameters(settings: Settings) -> list[Json]:
     return [
         {
             "name": "top_k",
             "in": "query",
-            "description": "Number of classes to return; by default 5, or all if the model has fewer.",
-            "schema": top_k,
+            "description": "Number of classes to return, by default 5; all if the model has fewer.",
+            "schema": {"type": "integer", "minimum": 1},
         },
         {
             "name": "model",
@@ -116,8 +110,11 @@ def _parameters(settings: Settings, classes: int | None) -> list[Json]:
 
 
 def _upload(name: str, summary: str, field: str, schema: Json, answer: str, parameters: list[Json]) -> Json:
+    text: Json = {"type": "string", "contentEncoding": "base64"}
+    in_json = text if field == "image" else list_of(text, minItems=1)
     form = {"type": "object", "properties": {field: schema}, "required": [field], "additionalProperties": False}
     body: Json = {"multipart/form-data": {"schema": form}} | {kind: {"schema": BINARY} for kind in _KINDS}
+    body["application/json"] = {"schema": {"type": "object", "properties": {field: in_json}, "required": [field]}}
     responses = {"200": json_response("the answer", answer)} | errors(_POST)
     return operation(name, summary, responses, parameters=parameters, body=body)
 

@@ -17,6 +17,7 @@ from serving.api.v2.request import InferenceRequest, RequestedOutput, malformed,
 from serving.api.v2.response import HEADER_LENGTH, Output, best_classes, encode
 from serving.api.v2.tensors import images, pixels
 from serving.http.body import RequestBody, read_body, refusable
+from serving.http.content_encoding import decode_body
 from serving.http.deadline import allowed_seconds
 from serving.http.disconnect import cancel_on_disconnect
 from serving.http.errors import RequestError, bad_parameter, unavailable
@@ -110,7 +111,7 @@ class OpenInference:
             model.check_room(seconds)
         body = await self._read(receive, headers)
         request = parse(body, headers.get(HEADER_LENGTH.lower()))
-        requested = _check_outputs(request, len(model.manifest.labels))
+        requested = _check_outputs(request)
         logits = await cancel_on_disconnect(receive, self._logits(model, request, seconds))
         head = {"model_name": model.name, "model_version": model.version}
         if request.id is not None:
@@ -119,9 +120,10 @@ class OpenInference:
 
     async def _read(self, receive: RequestBody, headers: Mapping[str, str]) -> bytes:
         settings = self._settings
-        return await read_body(
+        body = await read_body(
             receive, headers.get("content-length"), limit=settings.max_body, seconds=settings.body_timeout
         )
+        return await decode_body(receive, body, headers.get("content-encoding", ""), limit=settings.max_body)
 
     async def _logits(self, model: ServedModel, request: InferenceRequest, max_seconds: float) -> Logits:
         seconds = min(max_seconds, request.seconds or max_seconds)
@@ -145,9 +147,6 @@ class OpenInference:
 def _check_post(scope: Scope, headers: Mapping[str, str]) -> None:
     if scope["method"] != "POST":
         raise RequestError(405, "method_not_allowed", f"use POST {scope['path'][:200]}", {"Allow": "POST"})
-    encoding = headers.get("content-encoding", "identity")
-    if encoding != "identity":
-        raise RequestError(415, "unsupported_media_type", f"send the body as it is, not as {encoding[:30]!r}")
 
 
 def _check_version(model: ServedModel, version: str) -> None:
@@ -168,15 +167,15 @@ def _rows(results: list[Logits | RequestError]) -> list[Logits]:
     return rows
 
 
-def _check_outputs(request: InferenceRequest, classes: int) -> list[RequestedOutput]:
+def _check_outputs(request: InferenceRequest) -> list[RequestedOutput]:
     """Return the requested outputs; they are checked before anything is computed."""
     outputs = request.outputs or [RequestedOutput(name, request.binary) for name in (LOGITS, PROBABILITIES)]
     names = [output.name for output in outputs]
     if not set(names) <= {LOGITS, PROBABILITIES} or len(set(names)) != len(names):
         raise bad_parameter(f"the outputs are {LOGITS} and {PROBABILITIES}, each at most once, not {str(names)[:200]}")
     for output in outputs:
-        if output.classes is not None and not 1 <= output.classes <= classes:
-            raise bad_parameter(f"classification must be from 1 to {classes}, not {output.classes}")
+        if output.classes is not None and output.classes < 1:
+            raise bad_parameter(f"classification must be a whole number from 1 on, not {output.classes}")
     return outputs
 
 
@@ -189,7 +188,8 @@ def _outputs(model: ServedModel, requested: list[RequestedOutput], logits: Logit
     outputs = []
     for output in requested:
         if output.classes and order is not None:
-            texts, shape = best_classes(values[output.name], order, manifest.labels, output.classes)
+            count = min(output.classes, len(manifest.labels))
+            texts, shape = best_classes(values[output.name], order, manifest.labels, count)
             outputs.append(Output(output.name, texts, shape, output.binary))
         else:
             outputs.append(Output(output.name, values[output.name], logits.shape, output.binary))

@@ -67,9 +67,9 @@ def test_bad_pictures_as_field_and_as_body(server: Server, data: bytes, status: 
     check(server.post("/classify", content=data, headers={"Content-Type": "image/jpeg"}), status, code)
 
 
-@pytest.mark.parametrize("top_k", ["0", "-1", "1001", "many", "", "1.5", "９", "99999999999999999999"])
+@pytest.mark.parametrize("top_k", ["0", "-1", "many", "", "1.5", "９", "99999999999999999999"])
 def test_top_k_out_of_range(server: Server, top_k: str) -> None:
-    check(server.post("/classify", params={"top_k": top_k}, content=CAT), 422, "bad_parameter", "1 to 1000")
+    check(server.post("/classify", params={"top_k": top_k}, content=CAT), 422, "bad_parameter", "1 on")
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_top_k_out_of_range(server: Server, top_k: str) -> None:
     [
         ("?topk=3", {"image": CAT}, "topk"),
         ("?top_k=3&top_k=4", {"image": CAT}, "more than once"),
-        ("", {"picture": CAT}, "`image`"),
+        ("", {"left": CAT, "right": CAT}, "`image`"),
         ("", [("image", CAT), ("image", CAT)], "/classify_batch"),
         ("", {"image": CAT, "other": CAT}, "other"),
     ],
@@ -88,7 +88,7 @@ def test_wrong_parameters_are_named(server: Server, query: str, files: object, w
 
 @pytest.mark.parametrize(
     "content_type",
-    ["application/json", "application/vnd.bentoml+pickle", "application/x-www-form-urlencoded", "text/plain"],
+    ["application/vnd.bentoml+pickle", "application/x-www-form-urlencoded", "text/plain"],
 )
 def test_bodies_that_claim_to_be_no_picture_and_are_none(server: Server, content_type: str) -> None:
     response = server.post("/classify", content=b"image=http://x", headers={"Content-Type": content_type})

@@ -101,7 +101,7 @@ def test_it_names_what_is_missing_if_ray_is_not_installed(tmp_path: Path, monkey
         ("nowhere", 5, "is not a folder"),
         ("empty", 5, "holds no picture"),
         ("what://bucket", 5, "can't be reached"),
-        ("pictures", 1001, "--top-k must be from 1 to the 1000 classes"),
+        ("pictures", 0, "--top-k must be at least 1, not 0"),
     ],
 )
 def test_a_wrong_request_is_refused_and_leaves_nothing(
