@@ -31,6 +31,7 @@ from serving.api.gateway import BENTOML_FOLDERS, BENTOML_PATHS, Gateway
 from serving.api.upload import DEFAULT_TOP_K
 from serving.bento import find_bundles, version
 from serving.http.connections import with_limits
+from serving.http.cors import allow_origins
 from serving.http.json_body import MAX_DIGITS
 from serving.lifecycle.loading import load_model
 from serving.lifecycle.selection import check_bundle
@@ -91,7 +92,8 @@ LOG = RequestLog(SETTINGS.log_format) if SETTINGS.log_requests else None
 def _wrap(app: ASGIApp) -> ASGIApp:
     """Return the application that the server calls: our API around BentoML's application, monitored and traced."""
     routes = Routes([*API.paths, *BENTOML_PATHS], BENTOML_FOLDERS)
-    monitored = Monitor(Gateway(app, API), recorder=API.recorder, routes=routes, log=LOG)
+    inner = allow_origins(Gateway(app, API), SETTINGS.origins)
+    monitored = Monitor(inner, recorder=API.recorder, routes=routes, log=LOG)
     if not SETTINGS.trace_endpoint:
         return monitored
     return traced(monitored, API.recorder, tracer_provider(), share=SETTINGS.trace_sample)

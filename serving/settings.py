@@ -30,6 +30,7 @@ _NO_SETTINGS = {"HALFTONE_ARTIFACTS", VARIABLE}
 """The folder of bundles, which is read before a settings file, and the variable that names this file."""
 
 _MAX_BYTES = 64 * 1024
+_ORIGIN = re.compile(r"https?://[^/\s]+")
 _SECRET = re.compile(r"[!-~]{16,}")
 _NAME = re.compile(rf"{PREFIX}[A-Z][A-Z0-9_]*")
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
@@ -90,6 +91,10 @@ class Settings:
     metrics_open: bool = True
     """Show /metrics without a key; 0: it needs one if there are keys."""
 
+    cors_origins: str = ""
+    """Origins of the pages that may ask from a browser, such as `https://example.org`, separated by commas, or `*`;
+    empty: none but the service's own."""
+
     lame_duck: float = 1.0
     """Seconds after SIGTERM in which /readyz is 503 and requests are still served, so that load balancers can react."""
 
@@ -141,6 +146,8 @@ class Settings:
         names = self.models
         self._check("model", all(names) and len(set(names)) == len(names), "different names separated by commas")
         self._check("lame_duck", 0 <= self.lame_duck < math.inf, "0 or a positive number")
+        origins = "`*` or origins such as https://example.org, separated by commas"
+        self._check("cors_origins", all(each == "*" or _ORIGIN.fullmatch(each) for each in self.origins), origins)
         self._check("shadow", 0 <= self.shadow <= 1, "from 0 to 1")
         self._check("log_format", self.log_format in ("text", "json"), "text or json")
         self._check("trace_sample", 0 <= self.trace_sample <= 1, "from 0 to 1")
@@ -172,6 +179,11 @@ class Settings:
     def keys(self) -> Keys:
         """The API keys; a file of keys is read at every access."""
         return Keys.read(self.api_keys)
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """The origins of `cors_origins`."""
+        return tuple(origin.strip() for origin in self.cors_origins.split(",") if origin.strip())
 
     @property
     def max_body(self) -> int:

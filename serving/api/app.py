@@ -6,9 +6,9 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from serving.api import pages
 from serving.api.admin import Admin
 from serving.api.model_info import description, identity
 from serving.api.openapi.document import document
@@ -43,12 +43,6 @@ logger = logging.getLogger("bentoml.halftone")
 _ADMIN = "/admin/"
 """Prefix of the paths that need the administrator's token instead of an API key."""
 
-# Read once: a request would find that the process can open no further file.
-_PAGE = (files("serving.api") / "page.html").read_bytes()
-_PAGE_POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src blob:; connect-src 'self'"
-)
-
 
 class Api:
     """ASGI application for the service's own paths.
@@ -64,8 +58,7 @@ class Api:
         self.decoders = Decoders(settings.decoder_processes)
         self._body_budget = BodyBudget(settings.max_held)
         self._keys = settings.keys
-        # The page itself holds no data, and has a field for the key.
-        self._public = HEALTH | {"/ui"} | ({"/metrics"} if settings.metrics_open else set())
+        self._public = HEALTH | pages.PATHS | ({"/metrics"} if settings.metrics_open else set())
         self._routes: dict[str, Route] = {
             "/classify": ("POST", self._post_classify),
             "/classify_batch": ("POST", self._post_classify_batch),
@@ -74,9 +67,11 @@ class Api:
             "/healthz": ("GET", self._livez),
             "/readyz": ("GET", self._readyz),
             "/docs.json": ("GET", self._docs),
+            "/openapi.json": ("GET", self._docs),
             "/metrics": ("GET", self._metrics),
-            "/ui": ("GET", self._page),
         }
+        for path in sorted(pages.PATHS):
+            self._routes[path] = ("GET", self._page)
         inference = OpenInference(self.models, settings)
         self._routes["/v2"] = ("GET", inference)
         # Paths that hold names: the longest matching prefix selects the handler, for any method.
@@ -258,7 +253,7 @@ class Api:
         return Answer(await asyncio.to_thread(self.recorder.exposition), media_type=CONTENT_TYPE)
 
     async def _page(self, scope: Scope, receive: RequestBody) -> Answer:
-        return Answer(_PAGE, media_type=b"text/html; charset=utf-8", headers={"Content-Security-Policy": _PAGE_POLICY})
+        return pages.page(scope["path"])
 
     def _ready(self) -> list[ServedModel]:
         """Return all models; raise 503 while one of them is missing."""

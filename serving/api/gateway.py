@@ -14,7 +14,7 @@ from serving.process.bentoml_compat import static_files
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-BENTOML_PATHS = frozenset({"/", "/schema.json"})
+BENTOML_PATHS = frozenset({"/schema.json"})
 _STATIC = "/static_content/"
 BENTOML_FOLDERS = (_STATIC,)
 
@@ -37,10 +37,14 @@ class Gateway:
         """Route one connection; refuse WebSockets."""
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
-        elif scope["type"] != "http" or (self._is_for_bentoml(scope) and self._api.authorized(scope)):
+        elif scope["type"] != "http" or (self._is_for_bentoml(scope) and self._is_allowed(scope)):
             await self._app(scope, receive, send)
         else:
             await self._api(scope, receive, send)
+
+    def _is_allowed(self, scope: Scope) -> bool:
+        # The page that loads these files needs no key.
+        return scope["path"].startswith(_STATIC) or self._api.authorized(scope)
 
     def _is_for_bentoml(self, scope: Scope) -> bool:
         return scope["path"] in self._bentoml_paths and scope["method"] in ("GET", "HEAD")

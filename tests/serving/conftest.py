@@ -46,6 +46,7 @@ def guarded_server(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) ->
     settings = {
         "HALFTONE_API_KEYS": ",".join(KEYS),
         "HALFTONE_METRICS_OPEN": "0",
+        "HALFTONE_CORS_ORIGINS": "https://page.example, https://other.example",
         "HALFTONE_HEADER_TIMEOUT": "0.5",
         "HALFTONE_BODY_TIMEOUT": "2",
         "HALFTONE_CONNECTIONS": "20",

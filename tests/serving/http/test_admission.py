@@ -94,18 +94,20 @@ def test_others_get_401_with_a_challenge(guarded_server: Server, headers: dict[s
         ("/v2/health/live", 200),
         ("/v2/health/ready", 200),
         ("/ui", 200),
+        ("/", 200),
+        ("/docs", 200),
+        ("/static_content/swagger-ui.css", 200),
         ("/metrics", 401),
         ("/models", 401),
         ("/docs.json", 401),
-        ("/", 401),
+        ("/openapi.json", 401),
         ("/schema.json", 401),
-        ("/static_content/index.css", 401),
         ("/v2", 401),
         ("/v2/models/efficientnet_lite0", 401),
         ("/nothing", 401),
     ],
 )
-def test_only_health_and_the_empty_page_need_no_key(guarded_server: Server, path: str, status: int) -> None:
+def test_only_health_and_the_empty_pages_need_no_key(guarded_server: Server, path: str, status: int) -> None:
     assert guarded_server.get(path).status_code == status
 
 
@@ -418,3 +420,36 @@ def test_json_is_parsed_within_one_limit(guarded_server: Server, path: str, body
     response = guarded_server.post(path, content=body, headers=KEY)
 
     assert response.status_code == (400 if status == 200 and path.endswith("infer") else status)
+
+
+ORIGIN = {"Origin": "https://page.example"}
+PREFLIGHT = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type,x-api-key"}
+
+
+def test_pages_of_allowed_origins_may_ask(guarded_server: Server) -> None:
+    asked = guarded_server.request("OPTIONS", "/classify", headers=ORIGIN | PREFLIGHT)
+    assert asked.status_code == 200
+    assert asked.headers["access-control-allow-origin"] == ORIGIN["Origin"]
+    assert "POST" in asked.headers["access-control-allow-methods"]
+    assert {"content-type", "x-api-key"} <= set(asked.headers["access-control-allow-headers"].lower().split(", "))
+
+    for headers, status in ((KEY, 200), ({}, 401)):
+        response = guarded_server.post("/classify", content=CAT, headers=ORIGIN | headers)
+        assert (response.status_code, response.headers["access-control-allow-origin"]) == (status, ORIGIN["Origin"])
+        assert "Retry-After" in response.headers["access-control-expose-headers"]
+
+
+def test_pages_of_other_origins_may_not(guarded_server: Server, server: Server) -> None:
+    other = {"Origin": "https://page.example.evil"}
+
+    assert guarded_server.request("OPTIONS", "/classify", headers=other | PREFLIGHT).status_code == 400
+    assert "access-control-allow-origin" not in guarded_server.get("/livez", headers=other).headers
+    # By default, no page may.
+    assert server.request("OPTIONS", "/classify", headers=ORIGIN | PREFLIGHT).status_code == 405
+    assert "access-control-allow-origin" not in server.get("/livez", headers=ORIGIN).headers
+
+
+@pytest.mark.parametrize("origins", ["page.example", "https://page.example/path", "https://a b", "ftp://x"])
+def test_origins_must_be_origins(origins: str) -> None:
+    with pytest.raises(HalftoneError, match=r"HALFTONE_CORS_ORIGINS must be .* such as https://example.org"):
+        Settings(cors_origins=origins)

@@ -5,6 +5,7 @@ import contextlib
 import http.client
 import json
 import pickle
+import re
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -219,8 +220,25 @@ def test_nothing_else_of_bentoml_can_be_reached(audited: Audited, path: str) -> 
 
 
 def test_files_of_bentomls_page_are_served(audited: Audited) -> None:
-    for path in ("/", "/schema.json", "/static_content/index.css"):
+    for path in ("/schema.json", "/static_content/swagger-ui-bundle.js"):
         assert audited.get(path).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/ui"])
+def test_pages_load_nothing_from_elsewhere_and_work_behind_a_prefix(audited: Audited, path: str) -> None:
+    response = audited.get(path)
+    addresses = re.findall(r"""(?:src|href)="([^"]*)"|(?:fetch|ask)\("([^"]*)\"""", response.text)
+
+    assert "default-src 'none'" in response.headers["content-security-policy"]
+    assert addresses
+    for address in ["".join(each) for each in addresses]:
+        assert not address.startswith(("/", "http:", "https:")), address
+        if not address.startswith("data:") and address != "classify":
+            assert audited.get("/" + address).status_code == 200
+
+
+def test_the_description_is_where_people_look_for_it(audited: Audited) -> None:
+    assert audited.get("/openapi.json").json() == audited.get("/docs.json").json()
 
 
 def test_no_answer_tells_where_the_service_lives(audited: Audited) -> None:
