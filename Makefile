@@ -10,9 +10,8 @@ SAMPLE := training/sample/val/Trouser/00192.png
 VENV := .venv
 BIN  := $(VENV)/bin
 READY := $(VENV)/.ready
-# Half of the time is waiting for servers to start: two files at once, in the order of tests/order.py. With a process on
-# each core already, PyTorch's threads would only wait for each other.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# Half of the time is waiting for servers to start: four files at once, in the order of tests/order.py, each on one core.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
 
 export BENTOML_DO_NOT_TRACK := True
 export PIP_DISABLE_PIP_VERSION_CHECK := 1

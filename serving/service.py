@@ -38,6 +38,7 @@ from serving.lifecycle.selection import check_bundle
 from serving.process import lifeline
 from serving.process.acceptor import ConnectionShare
 from serving.process.bentoml_compat import (
+    ADDRESSES,
     check_supervisor,
     check_worker,
     service_class,
@@ -61,8 +62,7 @@ if TYPE_CHECKING:
 Value = TypeVar("Value")
 
 NAME = "halftone"
-ADDRESSES = "BENTOML_RUNNER_MAP"
-"""Environment variable that `bentoml serve` sets in its workers: name of a service to its URL, as JSON."""
+
 
 logger = logging.getLogger("bentoml.halftone")
 

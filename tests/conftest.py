@@ -17,10 +17,12 @@ from tests.servers import ROOT, Server, serve
 
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1
 
-if (worker := os.environ.get("PYTEST_XDIST_WORKER", "")) and len(cores := sorted(os.sched_getaffinity(0))) > 1:
-    # A core for each process of pytest-xdist and for all that it starts: threads of two processes would wait for each
+CORES = sorted(os.sched_getaffinity(0))
+
+if worker := os.environ.get("PYTEST_XDIST_WORKER", ""):
+    # One core for each process of pytest-xdist and for all that it starts: threads of two processes would wait for each
     # other on every core, which takes twice as long.
-    os.sched_setaffinity(0, {cores[int(worker[2:]) % len(cores)]})
+    os.sched_setaffinity(0, {CORES[int(worker[2:]) % len(CORES)]})
 
 if threading.current_thread() is threading.main_thread():
     # A shell starts what runs in the background with SIGINT ignored, and child processes inherit that.
@@ -63,6 +65,15 @@ def _has_gpu() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+@pytest.fixture
+def every_core() -> Iterator[None]:
+    """All cores, for a test of several processes."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, CORES)
+    yield
+    os.sched_setaffinity(0, before)
 
 
 @pytest.fixture(scope="session")

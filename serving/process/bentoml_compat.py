@@ -115,6 +115,9 @@ _SERVER = Part(
 _SERVER_STATE = Part(UVICORN, "uvicorn.server", "ServerState", ("connections", "default_headers"))
 _CONFIG = Part(UVICORN, "uvicorn.config", "Config", ("http", "http_protocol_class", "backlog", "ssl"))
 
+ADDRESSES = "BENTOML_RUNNER_MAP"
+"""Environment variable that `bentoml serve` sets in its workers: name of a service to its URL, as JSON."""
+
 # Connections: `serving.http.connections` adds limits to this protocol.
 # https://github.com/Kludex/uvicorn/blob/0.54.0/uvicorn/protocols/http/httptools_impl.py
 _HTTPTOOLS = "uvicorn.protocols.http.httptools_impl"

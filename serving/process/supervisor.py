@@ -9,20 +9,22 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import shutil
 import signal
 import sys
 import tempfile
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from circus.exc import ConflictError  # type: ignore[import-untyped]
 
 from models.common.cli import WRONG_REQUEST
 from serving.process import lifeline, worker_table
-from serving.process.bentoml_compat import arbiter_class, is_stopping, use_arbiter
+from serving.process.bentoml_compat import ADDRESSES, arbiter_class, is_stopping, use_arbiter
 from serving.process.signals import READY, SERVICE_STOP, SUCCESSOR, SUPERVISOR
+from serving.settings import Settings
 
 FAILED = 1
 """Exit code if a worker ended before it was ready and did not say why."""
@@ -36,6 +38,16 @@ _LONGEST_PAUSE = 60.0
 _IN_PROCESS = {"endpoint": "inproc://control", "pubsub_endpoint": "inproc://events"}
 """Replaces two TCP ports: every user of the machine could send circus commands there, and another process may take a
 port after BentoML chose it and before circus binds it."""
+
+
+_LARGEST_PORT = 65_535
+_EVERY_ADDRESS = ("0.0.0.0", "::")
+_OPEN = (
+    "anybody who reaches this machine may ask: %s:%d is open to all its networks, and there is no API key; "
+    "`--host 127.0.0.1` keeps it to this machine, HALFTONE_API_KEYS asks for a key"
+)
+
+logger = logging.getLogger("bentoml.halftone")
 
 
 class Supervisor(arbiter_class()):  # type: ignore[misc]
@@ -69,18 +81,32 @@ class Supervisor(arbiter_class()):  # type: ignore[misc]
             watcher.respawn |= _has_others(watcher)
 
     def initialize(self) -> None:
-        """Bind the port; if that fails, print why and exit."""
+        """Bind the port; if that fails, print why and exit. Say so if the whole network may ask."""
         circus = logging.getLogger("circus")
+        if (port := self._port()) > _LARGEST_PORT:
+            self._exit(f"there is no port {port}: name one from 1 to {_LARGEST_PORT} with --port")
         try:
             # circus would log the same error.
             circus.disabled = True
             super().initialize()
             circus.disabled = False
         except OSError as error:
-            print(f"error: {self._bind_error(error)}", file=sys.stderr, flush=True)
-            self.exit_stack.close()
-            # Threads of the message queue would keep the process alive.
-            os._exit(WRONG_REQUEST)
+            self._exit(self._bind_error(error))
+        if not Settings.from_environment().api_keys:
+            for socket in self.sockets.values():
+                if socket.host in _EVERY_ADDRESS:
+                    logger.warning(_OPEN, socket.host, socket.port)
+
+    def _port(self) -> int:
+        """Return the port as it was asked for: the socket has only its last 16 bits."""
+        addresses = [(watcher.env or {}).get(ADDRESSES, "{}") for watcher in self.watchers]
+        return max((int(port) for each in addresses for port in re.findall(r":(\d+)\"", each)), default=0)
+
+    def _exit(self, reason: str) -> NoReturn:
+        print(f"error: {reason}", file=sys.stderr, flush=True)
+        self.exit_stack.close()
+        # Threads of the message queue would keep the process alive.
+        os._exit(WRONG_REQUEST)
 
     def start(self, cb: Callable[[Any], Any] | None = None) -> None:
         """Serve until a signal arrives or the supervisor gives up."""

@@ -66,6 +66,7 @@ def test_a_folder_may_be_named_by_a_path_or_a_uri(settings: Settings, folder: Pa
     assert len(table.column("labels")[0].as_py()) == 2
 
 
+@pytest.mark.usefixtures("every_core")
 def test_processes_that_share_the_cores_do_not_compute_on_the_same_core(settings: Settings) -> None:
     # OpenVINO restricts the calling thread to some cores while it computes.
     runtime = load(open_bundle(MODEL), "openvino-fp32", threads=1)

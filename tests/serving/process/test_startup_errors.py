@@ -2,6 +2,8 @@
 
 import contextlib
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import httpx
@@ -11,7 +13,7 @@ from export.cuda.device import GpuError
 from models.common.errors import HalftoneError
 from serving.process.startup_errors import explain
 from serving.settings import Settings
-from tests.servers import PHOTOS, QUICK, serve, wait_until
+from tests.servers import PHOTOS, QUICK, ROOT, environment, free_port, serve, wait_until
 from tests.serving.process.starts import ended, kill_worker, starting, workers_of
 
 
@@ -33,6 +35,31 @@ def test_the_port_is_taken(artifacts: Path) -> None:
         f"error: can't listen on 127.0.0.1:{port}: the port is taken: stop what listens there, "
         "or choose another one with --port\n"
     )
+
+
+def test_a_port_that_does_not_exist_is_refused(artifacts: Path) -> None:
+    result = ended(artifacts, 99_999)
+
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == "error: there is no port 99999: name one from 1 to 65535 with --port\n"
+
+
+@pytest.mark.parametrize(
+    ("host", "keys", "warned"),
+    [("0.0.0.0", "", True), ("0.0.0.0", "secret-of-sixteen-letters", False), ("127.0.0.1", "", False)],
+)
+def test_a_service_without_a_key_says_that_the_network_may_ask(
+    artifacts: Path, tmp_path: Path, host: str, keys: str, warned: bool
+) -> None:
+    command = [Path(sys.executable).parent / "bentoml", "serve", "--host", host, "--port", str(free_port())]
+    log, settings = tmp_path / "log", environment(artifacts, HALFTONE_API_KEYS=keys, **QUICK)
+    with log.open("wb") as file, subprocess.Popen(command, cwd=ROOT, env=settings, stdout=file, stderr=file) as process:
+        try:
+            assert wait_until(lambda: "Starting production" in log.read_text())
+        finally:
+            process.terminate()
+
+    assert ("is open to all its networks, and there is no API key" in log.read_text()) == warned
 
 
 def test_a_worker_killed_while_it_loads(artifacts: Path) -> None:

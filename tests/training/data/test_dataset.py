@@ -48,6 +48,7 @@ def test_an_item_is_pixels_class_and_index(folder):
     assert (target, index) == (1, 7)
 
 
+@pytest.mark.usefixtures("every_core")
 def test_what_is_seen_depends_on_seed_epoch_and_index_alone(folder):
     pictures = picture_set(folder)
     first = everything(pictures)
@@ -85,6 +86,7 @@ def test_it_can_be_sent_to_another_process(folder):
     assert np.array_equal(pictures.read(0), load_data(str(folder)).train.read(0))
 
 
+@pytest.mark.usefixtures("every_core")
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_broken_picture_is_replaced_by_one_of_its_class_named_and_counted(folder, workers):
     (folder / "train" / "cat" / "002.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import psutil
+import pytest
 
 from tests.servers import ROOT
 
@@ -36,6 +37,7 @@ def holding(how):
     )  # fmt: skip
 
 
+@pytest.mark.usefixtures("every_core")
 def test_loader_processes_do_not_keep_python_from_ending():
     out, err = holding("end").communicate(timeout=120)
     assert (out, err) == ("ready\n", "")
