@@ -55,7 +55,7 @@ def test_a_service_without_a_key_says_that_the_network_may_ask(
     log, settings = tmp_path / "log", environment(artifacts, HALFTONE_API_KEYS=keys, **QUICK)
     with log.open("wb") as file, subprocess.Popen(command, cwd=ROOT, env=settings, stdout=file, stderr=file) as process:
         try:
-            assert wait_until(lambda: "Starting production" in log.read_text())
+            wait_until(lambda: "Starting production" in log.read_text(), "the start")
         finally:
             process.terminate()
 
