@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from models.bundle.bundle import Bundle
-from models.bundle.errors import SymlinkError
+from models.bundle.errors import BundleMissingError, SymlinkError
 from models.bundle.manifest import FILE_NAME
 from models.common.errors import HalftoneError
 from models.common.files import LockedError, check_length, locked
@@ -19,6 +20,7 @@ DEFAULT_MODEL = "efficientnet_lite0"
 MAX_NAME = 200
 """Limit on the characters of a name: file systems allow 255 bytes, also with the endings of temporary folders."""
 
+_MOST_SHOWN = 10
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -93,4 +95,23 @@ def open_bundle(model: str) -> Bundle:
     Raises:
         BundleError: the bundle does not exist or can't be used.
     """
-    return Bundle.open(bundle_folder(model))
+    try:
+        return Bundle.open(bundle_folder(model))
+    except BundleMissingError:
+        raise BundleMissingError(f"there is no bundle {model!r} in {artifacts()}: {_instead(model)}") from None
+
+
+def _instead(model: str) -> str:
+    """Return what to do about a bundle that is not there."""
+    create = (
+        f"create it with `python -m export --model {model}`"
+        if model == DEFAULT_MODEL
+        else "`python -m export --model NAME` creates one for a name that `python -m models` lists"
+    )
+    there = sorted(path.parent.name for path in artifacts().glob(f"*/{FILE_NAME}"))
+    if not there:
+        return f"the folder holds none; {create}, or set HALFTONE_ARTIFACTS to the folder of the bundles"
+    similar = difflib.get_close_matches(model, there, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(similar)}? " if similar else ""
+    more = f" and {len(there) - _MOST_SHOWN} more" if len(there) > _MOST_SHOWN else ""
+    return f"{hint}there is {', '.join(there[:_MOST_SHOWN])}{more}; {create}"

@@ -34,14 +34,20 @@ def test_the_folder_of_bundles_is_artifacts_by_default(value: str | None, monkey
     assert artifacts() == Path("artifacts")
 
 
-def test_a_missing_bundle_names_the_command_that_creates_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_bundle_is_answered_with_what_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HALFTONE_ARTIFACTS", str(tmp_path))
     (tmp_path / "empty").mkdir()
 
-    for name in ("nothing", "empty"):
+    with pytest.raises(BundleMissingError, match="holds none; create it with `python -m export --model efficientnet_l"):
+        open_bundle("efficientnet_lite0")
+    for name in ("clothes", "empty"):
         assert not has_bundle(name)
-        with pytest.raises(BundleMissingError, match=f"`python -m export --model {name}`"):
+        with pytest.raises(BundleMissingError, match=r"holds none; .* that `python -m models` lists, or set HALFTONE_"):
             open_bundle(name)
+    small_bundle(tmp_path / "clothes-v2")
+    small_bundle(tmp_path / "photos")
+    with pytest.raises(BundleMissingError, match=r"did you mean clothes-v2\? there is clothes-v2, photos; "):
+        open_bundle("clothes")
 
 
 def test_a_link_out_of_the_folder_of_bundles_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
