@@ -10,8 +10,8 @@ SAMPLE := training/sample/val/Trouser/00192.png
 VENV := .venv
 BIN  := $(VENV)/bin
 READY := $(VENV)/.ready
-# Half of the time is waiting for servers to start: four files at once, in the order of tests/order.py, each on one core.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
+# Two files at once, in the order of tests/order.py, each on one core.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 export BENTOML_DO_NOT_TRACK := True
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -30,7 +30,7 @@ endif
 help:
 	@echo "make serve      build and prove the default model if need be, then answer on http://$(HOST):$(PORT)"
 	@echo "make demo       train on the sample pictures, export, prove, serve, and classify one picture: 3 minutes"
-	@echo "make test       run the whole test suite: 15 minutes"
+	@echo "make test       run the whole test suite: 11 minutes"
 	@echo "make test-fast  run the files that take a few seconds each: 1 to 2 minutes"
 	@echo "make check      lint, formatting and types"
 	@echo "make bundle     build and prove artifacts/$(MODEL) only"

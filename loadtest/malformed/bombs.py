@@ -17,7 +17,7 @@ from PIL import Image
 _EXIF = b"Exif\0\0"
 _SEGMENT = 65_000
 
-MAX_SIDE, MAX_SCAN_PIXELS, MAX_HEADER_BYTES, MAX_CHUNKS = 65_535, 10**9, 2**23, 10_000
+MAX_SIDE, MAX_HEADER_BYTES, MAX_CHUNKS = 65_535, 2**23, 10_000
 """The ceilings of the service."""
 
 
@@ -114,7 +114,7 @@ def _filled(content: bytes) -> Callable[[Limits], bytes]:
 def _scans(mode: str, **options: object) -> Callable[[Limits], bytes]:
     def file(limits: Limits) -> bytes:
         picture = jpeg(limits.side, limits.side, mode, progressive=True, **options)
-        return with_scans(picture, MAX_SCAN_PIXELS // limits.pixels)
+        return with_scans(picture, {"L": 12, "RGB": 14}[mode])
 
     return file
 

@@ -1,7 +1,8 @@
-"""Hooks of schemathesis for `loadtest.schema`: real images for every field of format "binary"."""
+"""Hooks of schemathesis for `loadtest.schema`: real images for every field of format "binary", or "byte" (base64)."""
 
 from __future__ import annotations
 
+import base64
 import io
 
 import schemathesis
@@ -20,5 +21,6 @@ def _picture(kind: str) -> bytes:
 
 pictures = st.sampled_from([_picture(kind) for kind in KINDS])
 schemathesis.openapi.format("binary", pictures)
+schemathesis.openapi.format("byte", pictures.map(lambda picture: base64.b64encode(picture).decode()))
 for media_type in MEDIA_TYPES:
     schemathesis.openapi.media_type(media_type, pictures)

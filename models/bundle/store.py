@@ -95,10 +95,11 @@ def open_bundle(model: str) -> Bundle:
     Raises:
         BundleError: the bundle does not exist or can't be used.
     """
+    folder = bundle_folder(model)
     try:
-        return Bundle.open(bundle_folder(model))
+        return Bundle.open(folder)
     except BundleMissingError:
-        raise BundleMissingError(f"there is no bundle {model!r} in {artifacts()}: {_instead(model)}") from None
+        raise BundleMissingError(f"there is no bundle {folder}: {_instead(model)}") from None
 
 
 def _instead(model: str) -> str:

@@ -21,8 +21,9 @@ MAX_SIDE = 65_535
 MAX_SCANS = 100
 """Most scans of a JPEG. Programs write 10, at most 20."""
 
-MAX_SCAN_PIXELS = 10**9
-"""Most pixels of a JPEG times its scans: each scan may visit all of them again."""
+MAX_SCAN_PIXELS = 6 * 10**8
+"""Most pixels of a JPEG times its scans: each scan may visit all of them again. As many as libjpeg writes are allowed
+in any case: two, and four for each channel (jpeg_simple_progression in jcparam.c)."""
 
 MAX_HEADER_BYTES = 2**23
 """Most bytes before the pixels: EXIF, XMP, colour profile and the like. A photograph has some 10 kB, a portrait with a
@@ -81,17 +82,18 @@ class BoundedFile(io.BytesIO):
         return super().read(size)
 
 
-def check_scans(data: bytes, pixels: int) -> None:
+def check_scans(data: bytes, pixels: int, channels: int) -> None:
     """Refuse a JPEG with too many scans.
 
     Args:
         data: the whole file.
         pixels: width x height.
+        channels: number of channels.
 
     Raises:
         TooComplexError: there are too many for this size.
     """
-    most = min(MAX_SCANS, MAX_SCAN_PIXELS // max(pixels, 1))
+    most = min(MAX_SCANS, max(2 + 4 * channels, MAX_SCAN_PIXELS // max(pixels, 1)))
     # Counts at least the scans; a thumbnail, or a film after the picture, can have the same two bytes.
     if data.count(_SOS) <= most:
         return

@@ -130,7 +130,7 @@ def _open_jpeg(data: bytes, max_pixels: int) -> Image.Image:
         _check_size(image.size, max_pixels, held, f"a progressive JPEG of {image.layers} channels")
     else:
         _check_size(image.size, max_pixels)
-    check_scans(data, pixels)
+    check_scans(data, pixels, image.layers)
     check_scan_bytes(data, file.tell(), blocks, progressive=progressive)
     return image
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 PARAMETERS = ("top_k", "model")
 DEFAULT_TOP_K = 5
+_MOST_DIGITS = 400
 
 
 class Head(NamedTuple):
@@ -115,7 +116,7 @@ def parse_top_k(text: str | None, classes: int) -> int:
     if text is None:
         return min(DEFAULT_TOP_K, classes)
     text = text.strip()
-    if not (text.isascii() and text.isdigit() and len(text) <= 9 and int(text) >= 1):
+    if not (text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS and int(text) >= 1):
         raise bad_parameter(f"top_k must be a whole number from 1 on, not {text[:50]!r}")
     return min(int(text), classes)
 

@@ -110,11 +110,11 @@ def _parameters(settings: Settings) -> list[Json]:
 
 
 def _upload(name: str, summary: str, field: str, schema: Json, answer: str, parameters: list[Json]) -> Json:
-    text: Json = {"type": "string", "contentEncoding": "base64"}
-    in_json = text if field == "image" else list_of(text, minItems=1)
+    text: Json = {"type": "string", "format": "byte", "contentEncoding": "base64"}
     form = {"type": "object", "properties": {field: schema}, "required": [field], "additionalProperties": False}
     body: Json = {"multipart/form-data": {"schema": form}} | {kind: {"schema": BINARY} for kind in _KINDS}
-    body["application/json"] = {"schema": {"type": "object", "properties": {field: in_json}, "required": [field]}}
+    in_json = form | {"properties": {field: text if field == "image" else list_of(text, minItems=1)}}
+    body["application/json"] = {"schema": in_json}
     responses = {"200": json_response("the answer", answer)} | errors(_POST)
     return operation(name, summary, responses, parameters=parameters, body=body)
 

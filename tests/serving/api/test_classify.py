@@ -190,8 +190,8 @@ def test_the_page_and_the_api_browser_load(server: Server) -> None:
     page = server.get("/ui")
     assert page.headers["content-type"].startswith("text/html")
     assert "default-src 'none'" in page.headers["content-security-policy"]
-    assert "/classify" in page.text
-    assert server.get("/").status_code == 200
+    assert "classify" in page.text
+    assert "docs.json" in server.get("/").text
 
 
 def test_openapi_describes_every_path_and_response(server: Server) -> None:
@@ -205,7 +205,6 @@ def test_openapi_describes_every_path_and_response(server: Server) -> None:
     assert set(document["paths"]) == own | {f"/v2{path}" for path in protocol}
     errors = {"400", "404", "408", "413", "415", "422", "429", "431", "500", "503", "504"}
     assert set(document["paths"]["/classify"]["post"]["responses"]) == {"200", *errors}
-    assert document["paths"]["/classify"]["post"]["parameters"][0]["schema"]["maximum"] == 1000
     text = json.dumps(document)
     names = {part.split('"')[0] for part in text.split('"#/components/schemas/')[1:]}
     assert names <= set(document["components"]["schemas"])

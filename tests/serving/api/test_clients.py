@@ -115,7 +115,7 @@ def test_json_without_a_picture_says_what_is_wanted(server: Server, sent: Any, e
 
 
 def test_more_classes_than_there_are_is_all_of_them(server: Server) -> None:
-    assert len(server.post("/classify", params={"top_k": 10**6}, content=CAT).json()["predictions"]) == 1000
+    assert len(server.post("/classify", params={"top_k": 10**20}, content=CAT).json()["predictions"]) == 1000
     outputs = [{"name": "logits", "parameters": {"classification": 10**6}}]
     answer = server.post("/v2/models/efficientnet_lite0/infer", json=json.loads(V2) | {"outputs": outputs}).json()
     assert (answer["outputs"][0]["shape"], len(answer["outputs"][0]["data"])) == ([1, 1000], 1000)

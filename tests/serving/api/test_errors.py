@@ -67,7 +67,7 @@ def test_bad_pictures_as_field_and_as_body(server: Server, data: bytes, status: 
     check(server.post("/classify", content=data, headers={"Content-Type": "image/jpeg"}), status, code)
 
 
-@pytest.mark.parametrize("top_k", ["0", "-1", "many", "", "1.5", "９", "99999999999999999999"])
+@pytest.mark.parametrize("top_k", ["0", "-1", "many", "", "1.5", "９", "00", "9" * 401])
 def test_top_k_out_of_range(server: Server, top_k: str) -> None:
     check(server.post("/classify", params={"top_k": top_k}, content=CAT), 422, "bad_parameter", "1 on")
 
