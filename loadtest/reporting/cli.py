@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 import os
+import signal
 import sys
 import unicodedata
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
-WRONG_REQUEST, INTERRUPTED = 2, 130
+WRONG_REQUEST, INTERRUPTED, TERMINATED = 2, 130, 143
 
 _MAX_NAME, _MAX_PATH = 255, 4095
 
@@ -27,12 +28,15 @@ class PeerError(CompareError):
 
 
 def run(main: Callable[[Config], int], parse: Callable[[], Config]) -> NoReturn:
-    """Exit with the code that `main` returns; 2 for a wrong request, 130 after Ctrl-C.
+    """Exit with the code that `main` returns; 2 for a wrong request, 130 after Ctrl-C, 143 after SIGTERM.
+
+    In any case the servers that `main` started are stopped first.
 
     Args:
         main: the work.
         parse: reads the command line; may raise CompareError too.
     """
+    signal.signal(signal.SIGTERM, _terminated)
     try:
         config = parse()
         _check_paths(config)
@@ -41,15 +45,22 @@ def run(main: Callable[[Config], int], parse: Callable[[], Config]) -> NoReturn:
         print(f"error: {line(error)}", file=sys.stderr)
         code = WRONG_REQUEST
     except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
+        if error.errno is None or not isinstance(error.filename, str | bytes):
             raise
-        name = line(os.fsdecode(error.filename or "")[:60])
-        print(f"error: a name or path is too long for the file system ({name}…): choose a shorter one", file=sys.stderr)
+        name = os.fsdecode(error.filename)
+        print(
+            f"error: {line(name[:200])}: {error.strerror}: choose another path, or change its rights", file=sys.stderr
+        )
         code = WRONG_REQUEST
     except KeyboardInterrupt:
         print("interrupted: the servers were stopped, and no report was written", file=sys.stderr)
         code = INTERRUPTED
     sys.exit(code)
+
+
+def _terminated(number: int, frame: FrameType | None) -> NoReturn:
+    """End by an exception, so that context managers stop the servers."""
+    sys.exit(TERMINATED)
 
 
 def line(text: object) -> str:

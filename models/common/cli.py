@@ -25,8 +25,8 @@ def run(command: Callable[[Config], int], config_type: type[Config], *, prog: st
     """Parse the command line into `config_type`, run `command` with it and exit with its return value.
 
     Exit codes: 0 done, 1 the work was done and the answer is no, 2 the request was wrong, 130 interrupted.
-    A `HalftoneError`, from the flags' checks or from the command, is printed as one line without a traceback. So are
-    a full disk and a path that is too long.
+    A `HalftoneError`, from the flags' checks or from the command, is printed as one line without a traceback. So is
+    what the operating system refuses: a full disk, a folder that can't be written, a path that is too long.
 
     Args:
         command: takes the parsed configuration, returns the exit code.
@@ -101,11 +101,15 @@ def _paths(config: Any) -> Iterator[tuple[str, Path]]:
 
 
 def _explained(error: OSError) -> str:
-    """Return the message for a system's error that the user can mend; raise any other."""
+    """Return the message for an error of the operating system; raise one that has no number, a library's own."""
+    if error.errno is None:
+        raise error
+    name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        where = f" ({error.filename})" if error.filename else ""
+        where = f" ({name})" if name else ""
         return f"the disk is full{where}: free some space, then repeat the command"
     if error.errno == errno.ENAMETOOLONG:
-        name = os.fsdecode(error.filename or "")
         return f"a name or path is too long for the file system ({name[:60]}…): choose a shorter one"
-    raise error
+    if name:
+        return f"{name}: {error.strerror}: choose another path, or change what is there or its rights"
+    return f"the operating system refused: {error.strerror}"

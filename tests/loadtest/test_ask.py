@@ -2,10 +2,11 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 from tests.commands import run
-from tests.servers import QUICK
+from tests.servers import QUICK, ROOT, alive, children_with, family_of, wait_until
 
 
 def ask(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -41,3 +42,15 @@ def test_another_file_is_refused_with_the_servers_message(artifacts: Path, tmp_p
 
     assert result.returncode == 2
     assert result.stderr.endswith("these 10 bytes are not a picture: send a JPEG, PNG or WebP file\n")
+
+
+def test_its_server_ends_with_a_command_that_is_terminated(artifacts: Path) -> None:
+    command = [sys.executable, "-m", "loadtest.ask", "--image", "export/photos/coffee.jpg"]
+    settings = os.environ | QUICK | {"HALFTONE_ARTIFACTS": str(artifacts)}
+    with subprocess.Popen(command, cwd=ROOT, env=settings, stderr=subprocess.DEVNULL) as process:
+        wait_until(lambda: bool(children_with(process.pid, "_bentoml_impl.worker.service")), "a worker")
+        family = family_of(process.pid)
+        process.terminate()
+
+    assert process.returncode == 143
+    assert alive(family, seconds=20) == []

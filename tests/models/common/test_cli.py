@@ -1,6 +1,7 @@
 """Test the last line and the exit code of a command that fails."""
 
 import errno
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,21 +44,45 @@ def outcome(monkeypatch, error):
             OSError(errno.EDQUOT, "Disk quota exceeded"),
             "error: the disk is full: free some space, then repeat the command\n",
         ),
+        (
+            OSError(errno.EROFS, "Read-only file system", "/somewhere/file"),
+            "error: /somewhere/file: Read-only file system: choose another path, or change what is there or its "
+            "rights\n",
+        ),
+        (OSError(errno.EMFILE, "Too many open files"), "error: the operating system refused: Too many open files\n"),
     ],
 )
-def test_user_errors_and_full_disks_are_one_line(monkeypatch, capsys, error, message):
+def test_errors_that_the_user_can_mend_are_one_line(monkeypatch, capsys, error, message):
     assert outcome(monkeypatch, error) == 2
     assert capsys.readouterr().err == message
 
 
-def test_other_system_errors_are_not_hidden(monkeypatch):
+def test_errors_of_libraries_are_not_hidden(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["command"])
 
     def command(config):
-        raise PermissionError(errno.EACCES, "Permission denied")
+        raise OSError("broken data stream")
 
-    with pytest.raises(PermissionError):
+    with pytest.raises(OSError, match="broken data"):
         run(command, Config, prog="command")
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [
+        ("training", ["--data", "training/sample", "--model", "mobilenetv3_small", "--weights", "random", "--output"]),
+        ("export.explain", ["--model", "efficientnet_lite0", "--image", "export/photos/cat.jpg", "--output"]),
+        ("export.push", ["--model", "efficientnet_lite0", "--to"]),
+    ],
+)
+def test_an_output_that_can_not_be_written_is_one_line(tmp_path, artifacts, module, arguments):
+    (tmp_path / "file").write_text("in the way")
+    environment = os.environ | {"HALFTONE_ARTIFACTS": str(artifacts)}
+
+    result = execute(module, *arguments, tmp_path / "file" / "out", env=environment)
+
+    assert (result.returncode, "Traceback" in result.stderr) == (2, False), result.stderr
+    assert result.stderr.splitlines()[-1].startswith("error: ")
 
 
 @dataclass(frozen=True, kw_only=True)
