@@ -25,6 +25,7 @@ from models.catalog import architecture
 from models.common.cli import ANSWER_IS_NO, DONE, run
 from models.common.host import cores
 from models.common.text import printable
+from models.dataset import check_folder
 from models.resolve import open_or_create
 
 
@@ -50,6 +51,8 @@ def export_all(config: ExportAllConfig) -> int:
     if not has_bundle(config.model):
         # Refused before anything is written.
         architecture(config.model)
+    if config.data is not None:
+        check_folder(config.data)
     with exporting(config.model):
         return _export_all(config)
 
@@ -58,7 +61,7 @@ def _export_all(config: ExportAllConfig) -> int:
     console = Console(stderr=True)
     if not has_bundle(config.model):
         console.print(f"loading the weights of {config.model}")
-    bundle = open_or_create(config.model, weights=config.weights)
+    bundle = open_or_create(config.model, weights=config.weights, data=config.data)
     dropped = drop_damaged(bundle)
     plan = any("tensorrt_rtx" in name for name in dropped)
     make_variants(bundle, data=config.data, int8=config.int8 or INT8 in dropped, plan=plan)

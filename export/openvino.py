@@ -49,7 +49,7 @@ def _main(config: OpenVinoConfig) -> int:
             f"this processor does not support {precision} arithmetic in OpenVINO: use --precision fp32, or run this "
             "command on the machine that serves"
         )
-    bundle = open_or_create(config.model, weights=config.weights)
+    bundle = open_or_create(config.model, weights=config.weights, data=config.data)
     ensure_fp32(bundle)
     if precision == "int8" and not bundle.has(TARGET):
         return export_int8_and_print(bundle, data=config.data, calibrate_on=config.calibrate_on)

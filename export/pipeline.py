@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import Progress
 
+from export.parity.images import shows
 from export.parity.prove import provable_variants, prove_and_print
-from export.parity.record import verdict
+from export.parity.record import current, verdict
 from export.trt.library import installed, library
 from export.trt.profile import Profile
 from export.trt.sidecar import Sidecar, plan_name
@@ -170,9 +171,20 @@ def make_for_gpu(name: str) -> Bundle:
 
 
 def _prove_missing(bundle: Bundle, data: Path | None) -> None:
-    missing = [variant for variant in provable_variants(bundle) if verdict(bundle, variant) is None]
+    missing = [variant for variant in provable_variants(bundle) if not _is_proved(bundle, variant, data)]
     if missing:
         prove_and_print(bundle, missing, data=data)
+
+
+def _is_proved(bundle: Bundle, variant: str, data: Path | None) -> bool:
+    """Return True if the variant has a verdict, on the labelled images of `data` if they are given."""
+    if verdict(bundle, variant) is None:
+        return False
+    if data is None:
+        return True
+    record = current(bundle, variant)
+    count = record.figures["images"] + len(record.data["unreadable"])
+    return shows(data, bundle.manifest, record.data["description"], count)
 
 
 def _build_plan(bundle: Bundle, edition: str, profile: Profile) -> Sidecar:

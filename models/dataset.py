@@ -12,6 +12,12 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 HELD_OUT = ("val", "validation", "test")
 
 
+def check_folder(folder: Path) -> None:
+    """Raise HalftoneError if there is no such folder of labelled images."""
+    if not folder.is_dir():
+        raise HalftoneError(f"--data {folder}: no such folder; it must contain one folder of pictures per class")
+
+
 def held_out_images(folder: Path, manifest: Manifest) -> list[tuple[Path, int]]:
     """List the evaluation images with their class indices, in a stable order.
 
@@ -23,8 +29,7 @@ def held_out_images(folder: Path, manifest: Manifest) -> list[tuple[Path, int]]:
     Raises:
         HalftoneError: the folder does not exist, a class folder matches no label, or there are no images.
     """
-    if not folder.is_dir():
-        raise HalftoneError(f"--data {folder}: no such folder; it must contain one folder of pictures per class")
+    check_folder(folder)
     root = next((folder / name for name in HELD_OUT if (folder / name).is_dir()), folder)
     classes = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     index = _index(manifest)

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from models.bundle.bundle import WEIGHTS, Bundle
 from models.bundle.store import has_bundle, open_bundle
 from models.catalog import architecture
 from models.common.errors import HalftoneError
+from models.dataset import check_folder, held_out_images
 from models.spec import NAMED_WEIGHTS
 
 
-def open_or_create(model: str, *, weights: str | None) -> Bundle:
+def open_or_create(model: str, *, weights: str | None, data: Path | None = None) -> Bundle:
     """Open the bundle `artifacts/MODEL`, or create it from the catalogue architecture of that name.
 
     Args:
         model: name of a bundle, or of an architecture of the catalogue.
         weights: for a new bundle only: `pretrained` (also for None), `random`, or a `.safetensors` file.
+        data: folder of labelled images that the caller will use: refused before minutes of work.
 
     Raises:
-        HalftoneError: `model` is neither a bundle nor an architecture, the weights are not available, or weights are
-            given for a bundle that has others.
+        HalftoneError: `model` is neither a bundle nor an architecture, the weights are not available, weights are
+            given for a bundle that has others, or `data` can't be used for it.
     """
+    if data is not None:
+        check_folder(data)
+    bundle = _open_or_create(model, weights)
+    if data is not None:
+        held_out_images(data, bundle.manifest)
+    return bundle
+
+
+def _open_or_create(model: str, weights: str | None) -> Bundle:
     if not has_bundle(model):
         network = architecture(model)
         # Imported here, as PyTorch takes seconds: neither an existing bundle nor an unknown name needs it.

@@ -49,7 +49,7 @@ class ExportConfig:
 
 
 def _main(config: ExportConfig) -> int:
-    bundle = open_or_create(config.model, weights=config.weights)
+    bundle = open_or_create(config.model, weights=config.weights, data=config.data)
     if config.precision == "int8":
         ensure_fp32(bundle)
         return export_int8_and_print(bundle, data=config.data, calibrate_on=config.calibrate_on)

@@ -78,12 +78,25 @@ def proof_images(manifest: Manifest, data: Path | None) -> ProofImages:
     paths = held_out_images(data, manifest)
     unreadable: list[str] = []
     return ProofImages(
-        description=f"labelled pictures of the folder {printable(data.name)}",
+        description=_description(data),
         count=len(paths),
         labelled=True,
         source=_labelled(paths, manifest.input, unreadable),
         unreadable=unreadable,
     )
+
+
+def shows(data: Path, manifest: Manifest, description: str, count: int) -> bool:
+    """Return True if a proof with this description and number of images, unreadable ones included, was on `data`.
+
+    Raises:
+        HalftoneError: the folder can't be used.
+    """
+    return description == _description(data) and count == len(held_out_images(data, manifest))
+
+
+def _description(data: Path) -> str:
+    return f"labelled pictures of the folder {printable(data.name)}"
 
 
 def sample_crops(spec: InputSpec, per_photo: int = CROPS_PER_PHOTO, *, first: int = 1) -> Iterator[tuple[Pixels, None]]:

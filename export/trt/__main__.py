@@ -75,7 +75,7 @@ def _main(config: TrtConfig) -> int:
     # A wrong edition or GPU is an error before a bundle is created.
     edition = choose(config.runtime)
     capabilities = targets(edition, config.compute_capability)
-    bundle = open_or_create(config.model, weights=config.weights)
+    bundle = open_or_create(config.model, weights=config.weights, data=config.data)
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         sidecar = export_plan(

@@ -9,7 +9,7 @@ import pytest
 from rich.progress import Progress
 
 from export.benchmark.__main__ import benchmark_model, cells
-from export.parity.record import current, proof, record_name, verdict
+from export.parity.record import ParityRecord, current, proof, record_name, verdict
 from export.pipeline import make_variants
 from export.variants import runtime_class
 from models.bundle.bundle import WEIGHTS, Bundle
@@ -69,7 +69,7 @@ def test_a_record_of_another_library_version_is_proved_again(outdated: Bundle, t
     for label, photo in (("espresso", "coffee.jpg"), ("tiger cat", "cat.jpg"), ("missile", "rocket.jpg")):
         (tmp_path / "data" / label).mkdir(parents=True)
         shutil.copy(PHOTOS / photo, tmp_path / "data" / label)
-    others = {name: file for name, file in outdated.manifest.files.items() if name != record_name(VARIANT)}
+    others = {name: file for name, file in outdated.manifest.files.items() if not name.startswith("parity/")}
     assert current(outdated, VARIANT).verdict == "PASSED"
     assert verdict(outdated, VARIANT) is None
 
@@ -80,6 +80,31 @@ def test_a_record_of_another_library_version_is_proved_again(outdated: Bundle, t
     assert record.figures["images"] == 3
     assert verdict(outdated, VARIANT) == "PASSED"
     assert others.items() <= outdated.manifest.files.items()
+
+
+def test_a_proof_is_made_again_on_the_pictures_that_are_asked_for(exported: Exported, tmp_path: Path) -> None:
+    shutil.copytree(exported("vit_ti16", 112).folder, tmp_path / "mine")
+    environment = os.environ | {"HALFTONE_ARTIFACTS": str(tmp_path)}
+    bundle = Bundle.open(tmp_path / "mine")
+    for label in bundle.manifest.labels[:2]:
+        (tmp_path / "data" / label).mkdir(parents=True)
+        shutil.copy(PHOTOS / "cat.jpg", tmp_path / "data" / label)
+
+    def record(*arguments: object) -> ParityRecord:
+        result = run("export", "--model", "mine", *arguments, env=environment)
+        assert result.returncode in (0, 1), result.stderr
+        return current(Bundle.open(bundle.folder), VARIANT)
+
+    first = record()
+    asked = record("--data", tmp_path / "data")
+    assert (first.data["labelled"], asked.data["labelled"]) == (False, True)
+    assert (asked.data["description"], asked.figures["images"]) == ("labelled pictures of the folder data", 2)
+    # Neither the same command nor one without pictures proves it again.
+    assert record("--data", tmp_path / "data") == asked == record()
+
+    wrong = run("export", "--model", "mine", "--data", tmp_path / "nowhere", env=environment)
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr.startswith(f"error: --data {tmp_path}/nowhere: no such folder")
 
 
 def test_the_benchmark_never_prints_a_pass_of_another_library_version(outdated: Bundle) -> None:
