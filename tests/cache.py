@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import os
 import shutil
 import sys
 import tempfile
@@ -59,10 +60,11 @@ def _home() -> Path:
 
 
 def _digest() -> str:
-    """Hash everything that decides what is in a bundle: code, sample pictures, libraries, and how tests make one."""
+    """Hash everything that decides what is in a bundle: code, sample pictures, libraries, how tests make one, cores."""
     files = [ROOT / "constraints.txt", ROOT / "pyproject.toml", *(ROOT / "tests" / "export").glob("*.py")]
     files += (path for package in ("models", "export") for path in (ROOT / package).rglob("*") if path.is_file())
-    digest = hashlib.sha256(sys.version.encode())
+    # Speeds are measured again on another number of cores, which each process of a parallel run has.
+    digest = hashlib.sha256(f"{sys.version} {len(os.sched_getaffinity(0))}".encode())
     for path in sorted(files):
         if "__pycache__" not in path.parts:
             digest.update(f"{path.relative_to(ROOT)}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
