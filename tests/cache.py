@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import os
 import shutil
 import sys
 import tempfile
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from models.common.host import cores
 from tests.servers import ROOT
 
 FOLDER = ROOT / ".pytest_cache"
@@ -64,7 +64,7 @@ def _digest() -> str:
     files = [ROOT / "constraints.txt", ROOT / "pyproject.toml", *(ROOT / "tests" / "export").glob("*.py")]
     files += (path for package in ("models", "export") for path in (ROOT / package).rglob("*") if path.is_file())
     # Speeds are measured again on another number of cores, which each process of a parallel run has.
-    digest = hashlib.sha256(f"{sys.version} {len(os.sched_getaffinity(0))}".encode())
+    digest = hashlib.sha256(f"{sys.version} {cores()}".encode())
     for path in sorted(files):
         if "__pycache__" not in path.parts:
             digest.update(f"{path.relative_to(ROOT)}\0".encode() + hashlib.sha256(path.read_bytes()).digest())

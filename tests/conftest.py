@@ -17,9 +17,9 @@ from tests.servers import ROOT, Server, serve
 
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1
 
-CORES = sorted(os.sched_getaffinity(0))
+CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
-if worker := os.environ.get("PYTEST_XDIST_WORKER", ""):
+if CORES and (worker := os.environ.get("PYTEST_XDIST_WORKER", "")):
     # One core for each process of pytest-xdist and for all that it starts: threads of two processes would wait for each
     # other on every core, which takes twice as long.
     os.sched_setaffinity(0, {CORES[int(worker[2:]) % len(CORES)]})
@@ -70,6 +70,9 @@ def _has_gpu() -> bool:
 @pytest.fixture
 def every_core() -> Iterator[None]:
     """All cores, for a test of several processes."""
+    if not CORES:
+        yield
+        return
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, CORES)
     yield
