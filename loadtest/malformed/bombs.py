@@ -119,11 +119,20 @@ def _scans(mode: str, **options: object) -> Callable[[Limits], bytes]:
     return file
 
 
+def _behind(limits: Limits, filling: bytes) -> bytes:
+    """Return a JPEG with many scans behind many markers, or behind padding that is none."""
+    file = jpeg(64, 64, progressive=True)
+    end = filling * ((limits.size - 10_000) // len(filling)) + b"\0"
+    return file[:-2] + end + b"\xff\xda\0\2" * 1_000 + file[-2:]
+
+
 PICTURES: dict[str, Callable[[Limits], bytes]] = {
     "scans: 1,000": lambda limits: with_scans(jpeg(limits.side, limits.side, "L", progressive=True), 1_000),
     "scans: most, grey": _scans("L"),
     "scans: most, colour": _scans("RGB"),
     "scans: most, fine colour": _scans("RGB", subsampling=0),
+    "scans: behind comments": lambda limits: _behind(limits, b"\xff\xfe\0\2"),
+    "scans: behind padding": lambda limits: _behind(limits, b"\xff" * 4),
     "segments: EXIF": lambda limits: _app1(limits, limits.size),
     "segments: EXIF, most": lambda limits: _app1(limits, MAX_HEADER_BYTES),
     "segments: empty": lambda limits: with_segments(jpeg(64, 64), 0xE4, b"", limits.size),

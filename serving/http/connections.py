@@ -127,6 +127,8 @@ class GuardedConnection(_Protocol):
             # follows it.
             data, self._offered_at = self._plain_head() + data[self._offered_at :], None
             self.parser: Any = type(self.parser)(self)
+            # As uvicorn's.
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
             super().data_received(data)
         if self.transport.is_closing():
             return

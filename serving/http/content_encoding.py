@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import zlib
 
-from serving.http.body import RequestBody, over_budget
+from serving.http.body import RequestBody, over_budget, too_large
 from serving.http.errors import RequestError
 
 SUPPORTED = ("gzip", "deflate")
 _WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 _RAW_DEFLATE = -15
+_MOST_MEMBERS = 16
+"""Most members of a gzip file: what follows a member is copied for the next one."""
 
 
 async def decode_body(channel: RequestBody, body: bytes, encoding: str, *, limit: int) -> bytes:
@@ -58,17 +60,16 @@ def _inflate(body: bytes, name: str, limit: int) -> bytes:
     # By the standard, deflate has zlib's header, and many clients send it without.
     if name == "deflate" and (len(body) < 2 or int.from_bytes(body[:2], "big") % 31 or body[0] & 15 != 8):
         bits = _RAW_DEFLATE
-    parts, size, rest = [], 0, body
+    parts: list[bytes] = []
+    size, rest = 0, body
     while rest:
+        if len(parts) == _MOST_MEMBERS:
+            raise zlib.error(f"it has over {_MOST_MEMBERS} members")
         inflater = zlib.decompressobj(bits)
         parts.append(inflater.decompress(rest, limit - size + 1))
         size += len(parts[-1])
         if size > limit:
-            raise RequestError(
-                413,
-                "body_too_large",
-                f"the decoded body is over the limit of {limit / 2**20:g} MiB: send a smaller image",
-            )
+            raise too_large(limit)
         if not inflater.eof:
             raise zlib.error("it is cut short")
         rest = inflater.unused_data

@@ -67,6 +67,12 @@ def test_too_many_parts_are_refused_with_the_remedy(file: bytes) -> None:
         decode(file)
 
 
+@pytest.mark.parametrize("kind", ["scans: behind comments", "scans: behind padding"])
+def test_scans_are_counted_wherever_they_are(kind: str) -> None:
+    with pytest.raises(TooComplexError, match="scans or 10,000 markers: save it again"):
+        decode(PICTURES[kind](SMALL))
+
+
 def test_as_many_scans_as_are_allowed_change_nothing() -> None:
     file = jpeg(64, 64, progressive=True)
 
