@@ -1,6 +1,6 @@
 """Ceilings on the parts of an image file that take time or memory without adding pixels.
 
-A file of a few kilobytes can otherwise occupy a decoder for minutes: https://bugzilla.redhat.com/show_bug.cgi?id=1344214
+A file of a few kilobytes can otherwise occupy a decoder for minutes (https://bugzilla.redhat.com/show_bug.cgi?id=1344214).
 All of them are far above what cameras and programs write. `python -m loadtest.malformed` measures what the largest
 allowed files cost.
 """

@@ -2,7 +2,7 @@
 
 Java's HttpClient offers HTTP/2 (`Upgrade: h2c`) with every plain request. The parser stops after the head of such a
 request, as if the connection spoke another protocol from there on, and uvicorn drops what follows: the request has no
-body (https://github.com/encode/uvicorn/issues/1501). Here the head is parsed again without the offer.
+body (https://github.com/Kludex/uvicorn/issues/2722). Here the head is parsed again without the offer.
 """
 
 from __future__ import annotations
