@@ -108,7 +108,8 @@ class Growth:
     def figures(self, most: float) -> list[Figure]:
         """Return the figures with their goals; `most`: tolerated growth of memory in MiB."""
         return [
-            Figure("memory growth (MiB)", round(self.memory, 1), f"below {most:g}", self.memory < most),
+            # Plus 0, so that a small decrease isn't -0.0.
+            Figure("memory growth (MiB)", round(self.memory, 1) + 0.0, f"below {most:g}", self.memory < most),
             Figure("growth of open files", self.files, f"at most {FLAT}", self.files <= FLAT),
             Figure("growth of threads", self.threads, f"at most {FLAT}", self.threads <= FLAT),
         ]

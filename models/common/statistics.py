@@ -9,6 +9,10 @@ import numpy.typing as npt
 
 Probabilities = npt.NDArray[np.float64]
 
+_WINDOW = 20
+"""Probabilities of a binomial distribution beyond this many square roots of its trials (40 standard deviations) are too
+small for a float."""
+
 
 def softmax(logits: npt.NDArray[np.floating], temperature: float = 1.0) -> Probabilities:
     """Convert logits (N, C) to probabilities (N, C) that sum to one in every row, in double precision."""
@@ -24,7 +28,8 @@ def rate(successes: int, trials: int) -> dict[str, float]:
     z, share = 1.959964, successes / trials
     centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
     half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials)) / (1 + z * z / trials)
-    return {"value": share, "low": max(0.0, centre - half), "high": min(1.0, centre + half)}
+    low = centre - half if successes else 0.0
+    return {"value": share, "low": max(0.0, low), "high": min(1.0, centre + half) if successes < trials else 1.0}
 
 
 def mcnemar_p(only_reference: int, only_variant: int) -> float:
@@ -34,6 +39,22 @@ def mcnemar_p(only_reference: int, only_variant: int) -> float:
         only_reference: number of images that only the reference classifies correctly.
         only_variant: number of images that only the variant classifies correctly.
     """
-    discordant = only_reference + only_variant
-    tail = sum(math.comb(discordant, k) for k in range(min(only_reference, only_variant) + 1))
-    return min(1.0, float(2 * tail / 2**discordant)) if discordant else 1.0
+    return min(1.0, 2 * sign_test_p(max(only_reference, only_variant), min(only_reference, only_variant)))
+
+
+def sign_test_p(worse: int, better: int) -> float:
+    """Return the exact one-sided p-value of a sign test: P(X >= worse) for X ~ Binomial(worse + better, 1/2).
+
+    Args:
+        worse: number of pairs that speak against the null hypothesis that both signs are equally likely.
+        better: number of pairs with the other sign; ties are in neither.
+    """
+    pairs = worse + better
+    centre = (pairs + 1) // 2
+    if worse < centre:
+        return 1.0 - sign_test_p(better + 1, worse - 1) if worse else 1.0
+    # Probabilities from the centre outwards, relative to that of the centre: their sum makes up for the scale.
+    steps = np.arange(1, min(pairs - centre, _WINDOW * math.isqrt(pairs) + _WINDOW) + 1)
+    half = np.cumprod(np.concatenate(([1.0], (pairs - centre - steps + 1) / (centre + steps))))
+    whole = 2 * half.sum() - (pairs % 2 == 0)
+    return float(half[worse - centre :].sum() / whole)

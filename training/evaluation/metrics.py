@@ -50,7 +50,8 @@ def in_best(probabilities: Probabilities, targets: Targets, k: int) -> npt.NDArr
 def negative_log_likelihood(probabilities: Probabilities, targets: Targets) -> float:
     """Return the mean negative log-probability of the true classes, in nats."""
     true = probabilities[np.arange(len(targets)), targets]
-    return float(-np.log(np.maximum(true, TINY)).mean()) if len(targets) else 0.0
+    # Not below 0: rounding makes a probability of 1 slightly more, and the negative of 0 prints as -0.0000.
+    return max(0.0, float(-np.log(np.maximum(true, TINY)).mean())) if len(targets) else 0.0
 
 
 def confusion(predicted: npt.NDArray[np.int64], targets: Targets, classes: int) -> npt.NDArray[np.int64]:

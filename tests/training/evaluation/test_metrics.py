@@ -39,3 +39,7 @@ def test_ties_count_for_the_lower_index():
 
 def test_a_class_of_probability_zero_has_a_finite_loss():
     assert np.isfinite(negative_log_likelihood(np.array([[1.0, 0.0]]), np.array([1])))
+
+
+def test_the_loss_of_certain_and_right_predictions_prints_without_a_sign():
+    assert f"{negative_log_likelihood(np.array([[1.0, 0.0]]), np.array([0])):.4f}" == "0.0000"
