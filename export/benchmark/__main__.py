@@ -43,8 +43,8 @@ PROG = "python -m export.benchmark"
 BASE = "onnxruntime-fp32"
 
 HEADINGS: Cells = (
-    "model", "variant", "MB", "ms batch 1", "images/s batch 1", "batch 8", "best", "ratio", "accuracy", "agreement",
-    "verdict",
+    "model", "variant", "MB", "ms batch 1", "images/s batch 1", "batch 8", "best", "ratio", "accuracy", "same",
+    "same, decided", "verdict",
 )  # fmt: skip
 
 
@@ -191,14 +191,19 @@ def _cells(row: dict[str, Any]) -> Cells:
 
 def _verdict(parity: dict[str, Any] | None) -> Cells:
     if parity is None:
-        return ("", "", "not proved")
+        return ("", "", "", "not proved")
     figures = parity["figures"]
-    accuracy, agreement = figures.get("accuracy"), figures["top1_agreement"]["value"]
-    # With random weights, no image is decided.
-    if accuracy is None and figures["decided_images"]:
-        agreement = figures["decided_agreement"]["value"]
+    accuracy = figures.get("accuracy")
     verdict = parity["verdict"] if parity["verified_on"] == "runtime" else f"{parity['verdict']} (its graph)"
-    return (f"{accuracy['variant']['value']:.2%}" if accuracy else "no labels", f"{agreement:.2%}", verdict)
+    return (
+        f"{accuracy['variant']['value']:.2%} of {accuracy['images']:,}" if accuracy else "no labels",
+        f"{figures['top1_agreement']['value']:.2%} of {figures['images']:,}",
+        # With random weights, no image is decided.
+        f"{figures['decided_agreement']['value']:.2%} of {figures['decided_images']:,}"
+        if figures["decided_images"]
+        else "none decided",
+        verdict,
+    )
 
 
 def _results(config: BenchmarkConfig, progress: Progress) -> list[dict[str, Any]]:

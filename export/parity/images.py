@@ -1,15 +1,23 @@
-"""Images for a parity proof: a labelled folder, or crops of the sample photographs."""
+"""Images for a parity proof: a labelled folder, or crops of the sample photographs.
+
+A folder of few pictures is judged by crops of them, too: what a variant does to its outputs needs more images than
+small data sets hold, and no label.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.resources import files
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from export.parity.gate import MIN_IMAGES
+from export.parity.metrics import UNLABELLED
 from models.bundle.manifest import Manifest
 from models.common.errors import HalftoneError
 from models.common.text import printable
@@ -24,7 +32,33 @@ PHOTOS = Path(str(files("export") / "photos"))
 CROPS_PER_PHOTO = 40
 MAX_UNREADABLE = 0.01
 
-Batch = tuple[Pixels, npt.NDArray[np.int64] | None]
+Integers = npt.NDArray[np.int64]
+
+
+class ProofImage(NamedTuple):
+    """One image of a proof."""
+
+    pixels: Pixels
+    """uint8 (S, S, 3)."""
+
+    picture: int
+    """Number of the picture that it is, or is a crop of."""
+
+    label: int = UNLABELLED
+    """Class index; `UNLABELLED` for a crop."""
+
+
+class Batch(NamedTuple):
+    """Images of a proof."""
+
+    pixels: Pixels
+    """uint8 (N, S, S, 3)."""
+
+    pictures: Integers
+    """int64 (N,) numbers of the pictures."""
+
+    labels: Integers
+    """int64 (N,) class indices, `UNLABELLED` for none."""
 
 
 @dataclass(kw_only=True)
@@ -35,30 +69,25 @@ class ProofImages:
     """Origin of the images, for the record."""
 
     count: int
-    """Number of images, unreadable ones included."""
+    """Number of images, those of unreadable pictures included."""
 
     labelled: bool
-    """True if the batches carry class indices."""
+    """True if the pictures have class indices."""
 
-    source: Iterator[tuple[Pixels, int | None]]
-    """The images one by one: uint8 (S, S, 3), and the class index or None."""
+    source: Iterator[ProofImage]
+    """The images one by one."""
 
     unreadable: list[str] = field(default_factory=list)
     """Names of files that can't be decoded, added while iterating."""
 
     def batches(self, size: int) -> Iterator[Batch]:
-        """Yield batches of up to `size` images: uint8 (N, S, S, 3), and int64 (N,) classes or None."""
-        pixels: list[Pixels] = []
-        classes: list[int] = []
-        for image, label in self.source:
-            pixels.append(image)
-            if label is not None:
-                classes.append(label)
-            if len(pixels) == size:
-                yield _stack(pixels, classes)
-                pixels, classes = [], []
-        if pixels:
-            yield _stack(pixels, classes)
+        """Yield batches of up to `size` images."""
+        while part := list(islice(self.source, size)):
+            yield Batch(
+                np.stack([image.pixels for image in part]),
+                np.array([image.picture for image in part]),
+                np.array([image.label for image in part]),
+            )
 
 
 def proof_images(manifest: Manifest, data: Path | None) -> ProofImages:
@@ -73,15 +102,15 @@ def proof_images(manifest: Manifest, data: Path | None) -> ProofImages:
             description=f"{CROPS_PER_PHOTO} crops of each of {len(photos)} sample photographs",
             count=CROPS_PER_PHOTO * len(photos),
             labelled=False,
-            source=sample_crops(manifest.input),
+            source=(ProofImage(*crop) for crop in sample_crops(manifest.input)),
         )
     paths = held_out_images(data, manifest)
-    unreadable: list[str] = []
+    crops, unreadable = _crops(len(paths)), list[str]()
     return ProofImages(
         description=_description(data),
-        count=len(paths),
+        count=len(paths) * (1 + crops),
         labelled=True,
-        source=_labelled(paths, manifest.input, unreadable),
+        source=_labelled(paths, manifest.input, unreadable, crops),
         unreadable=unreadable,
     )
 
@@ -92,18 +121,23 @@ def shows(data: Path, manifest: Manifest, description: str, count: int) -> bool:
     Raises:
         HalftoneError: the folder can't be used.
     """
-    return description == _description(data) and count == len(held_out_images(data, manifest))
+    pictures = len(held_out_images(data, manifest))
+    return description == _description(data) and count == pictures * (1 + _crops(pictures))
+
+
+def _crops(pictures: int) -> int:
+    """Return how many crops of each picture make up for few pictures."""
+    return min(CROPS_PER_PHOTO, -(-MIN_IMAGES // pictures) - 1)
 
 
 def _description(data: Path) -> str:
     return f"labelled pictures of the folder {printable(data.name)}"
 
 
-def sample_crops(spec: InputSpec, per_photo: int = CROPS_PER_PHOTO, *, first: int = 1) -> Iterator[tuple[Pixels, None]]:
-    """Yield distinct square windows of the sample photographs, the same on every machine.
+def sample_crops(spec: InputSpec, per_photo: int = CROPS_PER_PHOTO, *, first: int = 1) -> Iterator[tuple[Pixels, int]]:
+    """Yield distinct square windows of the sample photographs, the same on every machine, and each one's photograph.
 
-    Side (40 to 100 % of the short side) and position follow a Halton sequence (bases 2, 3, 5), which covers the
-    range evenly without a random number generator.
+    Neighbours are of different photographs, so that an answer that depends on its batch shows.
 
     Args:
         spec: the model's input.
@@ -111,33 +145,46 @@ def sample_crops(spec: InputSpec, per_photo: int = CROPS_PER_PHOTO, *, first: in
         first: number of the first window. A proof uses windows 1 to `CROPS_PER_PHOTO`; higher numbers give windows
             that no proof uses.
     """
-    for path in sorted(PHOTOS.glob("*.jpg")):
-        photo = decode(path.read_bytes())
-        height, width = photo.shape[:2]
-        for step in range(first, first + per_photo):
-            side = round(min(height, width) * (0.4 + 0.6 * _halton(step, 2)))
-            top = round((height - side) * _halton(step, 3))
-            left = round((width - side) * _halton(step, 5))
-            yield fit(photo[top : top + side, left : left + side], spec), None
+    photos = [decode(path.read_bytes()) for path in sorted(PHOTOS.glob("*.jpg"))]
+    for step in range(first, first + per_photo):
+        for number, photo in enumerate(photos):
+            yield fit(_window(photo, step), spec), number
+
+
+def _window(photo: Pixels, step: int) -> Pixels:
+    """Return a square window; side (40 to 100 % of the short side) and place follow a Halton sequence.
+
+    Its bases 2, 3 and 5 cover the range evenly without a random number generator.
+    """
+    height, width = photo.shape[:2]
+    side = max(1, round(min(height, width) * (0.4 + 0.6 * _halton(step, 2))))
+    top = round((height - side) * _halton(step, 3))
+    left = round((width - side) * _halton(step, 5))
+    return photo[top : top + side, left : left + side]
 
 
 def _labelled(
-    paths: list[tuple[Path, int]], spec: InputSpec, unreadable: list[str]
-) -> Iterator[tuple[Pixels, int | None]]:
-    for path, label in paths:
+    paths: list[tuple[Path, int]], spec: InputSpec, unreadable: list[str], crops: int
+) -> Iterator[ProofImage]:
+    """Yield every picture in an order that mixes the classes, then every picture's first crop, and so on."""
+    readable: list[int] = []
+    for picture in np.random.default_rng(0).permutation(len(paths)).tolist():
+        path, label = paths[picture]
         try:
-            yield load(path.read_bytes(), spec), label
+            image = load(path.read_bytes(), spec)
         except ImageError as error:
             unreadable.append(path.name)
             if len(unreadable) > max(1, MAX_UNREADABLE * len(paths)):
                 raise HalftoneError(
                     f"{len(unreadable)} of the pictures can't be read, over {MAX_UNREADABLE:.0%} of {len(paths)}: "
-                    f"repair or remove {', '.join(unreadable[:5])} ({error})"
+                    f"repair or remove {', '.join(sorted(unreadable)[:5])} ({error})"
                 ) from None
-
-
-def _stack(pixels: list[Pixels], classes: list[int]) -> Batch:
-    return np.stack(pixels), np.array(classes, dtype=np.int64) if classes else None
+        else:
+            readable.append(picture)
+            yield ProofImage(image, picture, label)
+    for step in range(1, crops + 1):
+        for picture in readable:
+            yield ProofImage(fit(_window(decode(paths[picture][0].read_bytes()), step), spec), picture)
 
 
 def _halton(index: int, base: int) -> float:

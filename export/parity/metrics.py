@@ -8,93 +8,74 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from export.parity.clusters import Clusters, clustered_rate, mean_interval
+from export.parity.labelled import Classes, compare_accuracy
+from export.parity.outputs import compare_outputs
 from export.runtime import Logits
-from models.common.statistics import mcnemar_p, rate, softmax
+from models.common.statistics import softmax
 
-Classes = npt.NDArray[np.int64]
+UNLABELLED = -1
+"""Label of an image without one."""
 
 DECIDED_MARGIN = 0.05
 """An image is decided if the reference's two best probabilities differ by more than this."""
 
 
-def compare(reference: Logits, variant: Logits, labels: Classes | None, *, temperature: float = 1.0) -> dict[str, Any]:
+def compare(
+    reference: Logits,
+    variant: Logits,
+    labels: Classes | None,
+    *,
+    pictures: Clusters | None = None,
+    temperature: float = 1.0,
+) -> dict[str, Any]:
     """Compare two sets of logits for the same images.
 
     Args:
         reference: float32 (N, C) of the FP32 reference.
         variant: float32 (N, C) of the variant.
-        labels: int64 (N,) true classes, or None.
+        labels: int64 (N,) true classes, `UNLABELLED` where an image has none; None: no image has one.
+        pictures: int64 (N,) number of the picture that each image is a crop of; None: each image is a picture.
         temperature: divides the logits before the softmax, as in serving.
 
     Returns:
-        JSON-ready figures. Rates are {"value", "low", "high"} with a 95 % Wilson interval; `mean_kl` is
-        KL(reference || variant) in nats; logit differences are in the logits' own unit.
+        JSON-ready figures. Rates are {"value", "low", "high"} with a 95 % Wilson interval, by picture where images are
+        crops; `mean_kl` is KL(reference || variant) in nats; logit differences are in the logits' own unit.
     """
+    if pictures is None:
+        pictures = np.arange(len(reference))
     finite = np.asarray(np.isfinite(variant).all(axis=1))
     # A NaN would spread into every mean: average the other images, and count those left out.
     reference_ok, variant_ok = reference[finite], variant[finite]
     probabilities = softmax(reference_ok, temperature)
     decided = _margin(probabilities) > DECIDED_MARGIN
-    same = reference_ok.argmax(axis=1) == variant_ok.argmax(axis=1)
+    answers = reference_ok.argmax(axis=1)
+    # Images whose variant is not finite disagree, and count as such.
+    same = np.zeros(len(reference), bool)
+    same[finite] = answers == variant_ok.argmax(axis=1)
+    divergence, kept = _kl(reference_ok, variant_ok, temperature), pictures[finite]
+    spread = np.zeros(len(reference))
+    spread[finite] = divergence
     figures: dict[str, Any] = {
         "images": len(reference),
+        "pictures": len(np.unique(pictures)),
         "nan_or_inf": int(len(finite) - finite.sum()),
-        "top1_agreement": rate(int(same.sum()), len(reference)),
+        "top1_agreement": clustered_rate(same, pictures, spread),
         "decided_images": int(decided.sum()),
-        "decided_agreement": rate(int(same[decided].sum()), int(decided.sum())),
+        "decided_classes": len(np.unique(answers[decided])),
+        "decided_agreement": clustered_rate(same[finite][decided], kept[decided], divergence[decided]),
         "top5_overlap": _top5_overlap(reference_ok, variant_ok),
-        "mean_kl": _mean(_kl(reference_ok, variant_ok, temperature)),
+        "mean_kl": _mean(divergence),
+        "mean_kl_interval": mean_interval(divergence, kept),
         "mean_abs_logit_difference": _mean(np.abs(reference_ok - variant_ok)),
         "max_abs_logit_difference": float(np.abs(reference_ok - variant_ok).max(initial=0.0)),
         "logit_correlation": _correlation(reference_ok, variant_ok),
+        # Without a finite image there is nothing to compare, and the gate fails anyway.
+        "outputs": compare_outputs(reference_ok, variant_ok) if len(reference_ok) else None,
     }
-    if labels is not None:
-        figures |= _labelled(reference, variant, labels)
+    if labels is not None and (known := labels != UNLABELLED).any():
+        figures |= compare_accuracy(reference[known], variant[known], labels[known])
     return figures
-
-
-def _labelled(reference: Logits, variant: Logits, labels: Classes) -> dict[str, Any]:
-    right, right_variant = _correct(reference, labels, 1), _correct(variant, labels, 1)
-    count, accuracy = len(labels), float(right.mean())
-    return {
-        "accuracy": {
-            "reference": rate(int(right.sum()), count),
-            "variant": rate(int(right_variant.sum()), count),
-            "difference": float(right_variant.mean() - right.mean()),
-            "ratio": float(right_variant.mean() / accuracy) if accuracy else 0.0,
-            "mcnemar_p": mcnemar_p(int((right & ~right_variant).sum()), int((~right & right_variant).sum())),
-        },
-        "top5_accuracy": {
-            "reference": rate(int(_correct(reference, labels, 5).sum()), count),
-            "variant": rate(int(_correct(variant, labels, 5).sum()), count),
-        },
-        "worst_class_drop": _worst_class_drop(right, right_variant, labels),
-    }
-
-
-def _correct(logits: Logits, labels: Classes, k: int) -> npt.NDArray[np.bool_]:
-    """Return for each image if its true class is among the k best; logits that are not finite are wrong."""
-    true = np.take_along_axis(logits, labels[:, None], axis=1)
-    # Equal logits rank by index, as argmax does: constant logits are not correct for every image.
-    earlier = np.arange(logits.shape[1]) < labels[:, None]
-    rank = ((logits > true) | ((logits == true) & earlier)).sum(axis=1)
-    return np.asarray((rank < k) & np.isfinite(logits).all(axis=1))
-
-
-def _worst_class_drop(
-    right: npt.NDArray[np.bool_], right_variant: npt.NDArray[np.bool_], labels: Classes
-) -> dict[str, float | int]:
-    classes, members = np.unique(labels, return_inverse=True)
-    images = np.bincount(members)
-    before, after = np.bincount(members, right) / images, np.bincount(members, right_variant) / images
-    worst = int(np.argmax(before - after))
-    return {
-        "class_index": int(classes[worst]),
-        "images": int(images[worst]),
-        "reference": float(before[worst]),
-        "variant": float(after[worst]),
-        "drop": float(before[worst] - after[worst]),
-    }
 
 
 def _margin(probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -11,15 +11,15 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 from export.parity.gate import Gate
-from export.parity.images import ProofImages, proof_images
+from export.parity.images import Integers, ProofImages, proof_images
 from export.parity.metrics import compare
 from export.parity.record import ParityRecord, record_name
 from export.runtime import Logits, Pixels, Runtime
@@ -82,10 +82,16 @@ def prove(
     # Before the reference: a variant that is refused is refused before PyTorch takes seconds to load.
     runtimes = {variant: load(bundle, graphs.get(variant, variant), threads=threads) for variant in gates}
     reference = load(bundle, REFERENCE, threads=threads)
-    logits, labels = _run_all({REFERENCE: reference} | runtimes, images, progress)
+    logits, pictures, labels = _run_all({REFERENCE: reference} | runtimes, images, progress)
     records = []
     for variant, gate in gates.items():
-        figures = compare(logits[REFERENCE], logits[variant], labels, temperature=bundle.manifest.temperature)
+        figures = compare(
+            logits[REFERENCE],
+            logits[variant],
+            labels if images.labelled else None,
+            pictures=pictures,
+            temperature=bundle.manifest.temperature,
+        )
         record = _record(bundle, variant, runtimes[variant], reference, images, gate, figures)
         if variant in graphs:
             record = replace(record, verified_on="graph")
@@ -128,12 +134,21 @@ def prove_and_print(
     for record in records:
         for reason in record.reasons:
             print(f"FAILED {record.variant}: {reason}", file=sys.stderr)
+    notes: dict[str, list[str]] = {}
+    for record in records:
+        for note in record.notes:
+            notes.setdefault(note, []).append(record.variant)
+    for note, concerned in notes.items():
+        print(f"{', '.join(concerned)}: {note}", file=sys.stderr)
     return DONE if all(record.verdict == "PASSED" for record in records) else ANSWER_IS_NO
 
 
-def _singly_and_together(runtime: Runtime, pixels: Pixels) -> Logits:
-    """Run the first half of a batch image by image and the rest at once: a runtime may compile the two differently."""
-    half = len(pixels) // 2
+def _singly_and_together(runtime: Runtime, pixels: Pixels, number: int) -> Logits:
+    """Run every other batch at once, and half of the others image by image: a runtime may compile the two differently.
+
+    So each place of a batch is seen, and answers that depend on the neighbours are.
+    """
+    half = 0 if number % 2 else len(pixels) // 2
     parts = [runtime.run(pixels[place : place + 1]) for place in range(half)]
     return np.concatenate([*parts, runtime.run(pixels[half:])])
 
@@ -148,7 +163,7 @@ def _logits(variant: str, runtime: Runtime, pixels: Pixels, number: int) -> Logi
     try:
         if runtime.sizes:
             return _in_batches_of(runtime, pixels, runtime.sizes[number % len(runtime.sizes)])
-        return _singly_and_together(runtime, pixels)
+        return _singly_and_together(runtime, pixels, number)
     except Exception as error:
         # Each runtime raises its own exceptions; their first line says what the graph asked for.
         raise HalftoneError(f"{variant} loads, but can't run: {str(error).partition(chr(10))[0]}") from error
@@ -156,23 +171,25 @@ def _logits(variant: str, runtime: Runtime, pixels: Pixels, number: int) -> Logi
 
 def _run_all(
     runtimes: dict[str, Runtime], images: ProofImages, progress: Progress
-) -> tuple[dict[str, Logits], npt.NDArray[np.int64] | None]:
+) -> tuple[dict[str, Logits], Integers, Integers]:
+    """Return the logits of each variant, the number of each image's picture, and its label."""
     task = progress.add_task(f"comparing {len(runtimes) - 1} variant(s) with the reference", total=images.count)
     parts: dict[str, list[Logits]] = {variant: [] for variant in runtimes}
-    labels: list[npt.NDArray[np.int64]] = []
-    for number, (pixels, classes) in enumerate(images.batches(BATCH)):
+    pictures: list[Integers] = []
+    labels: list[Integers] = []
+    for number, batch in enumerate(images.batches(BATCH)):
         for variant, runtime in runtimes.items():
-            parts[variant].append(_logits(variant, runtime, pixels, number))
-        if classes is not None:
-            labels.append(classes)
-        progress.advance(task, len(pixels))
-    if not all(parts.values()):
+            parts[variant].append(_logits(variant, runtime, batch.pixels, number))
+        pictures.append(batch.pictures)
+        labels.append(batch.labels)
+        progress.advance(task, len(batch.pixels))
+    if not labels:
         raise HalftoneError(
             f"none of the pictures can be read, such as {images.unreadable[0]}: name a folder of JPEG, PNG or WebP "
             "files with --data DIR"
         )
     joined = {variant: np.concatenate(batches) for variant, batches in parts.items()}
-    return joined, np.concatenate(labels) if labels else None
+    return joined, np.concatenate(pictures), np.concatenate(labels)
 
 
 def _record(
@@ -186,11 +203,12 @@ def _record(
 ) -> ParityRecord:
     manifest, (owner, precision) = bundle.manifest, runtime_of(variant)
     source = owner.source(precision)
-    reasons = gate.reasons_to_fail(figures, trained=manifest.trained)
+    reasons = gate.reasons_to_fail(figures, trained=manifest.trained, labels=manifest.labels)
     return ParityRecord(
         variant=variant,
         verdict="FAILED" if reasons else "PASSED",
         reasons=reasons,
+        notes=gate.notes(figures, trained=manifest.trained),
         version=manifest.version,
         weights_sha256=manifest.files[WEIGHTS].sha256,
         source=source,
@@ -206,29 +224,33 @@ def _record(
 
 
 def _table(bundle: Bundle, records: list[ParityRecord]) -> Table:
-    table = Table(title=f"parity of {bundle.name}: {records[0].data['description']}", title_justify="left")
-    for heading in (
-        "variant",
-        "verdict",
-        "images",
-        "top-1 same",
-        "decided same",
-        "mean KL",
-        "max |Δlogit|",
-        "accuracy",
-    ):
+    first = records[0].figures
+    title = (
+        f"parity of {bundle.name} on {records[0].data['description']}: {first['images']:,} images of "
+        f"{first['pictures']:,} pictures; decided on {first['decided_images']:,} of them, "
+        f"{first['decided_classes']:,} of {len(bundle.manifest.labels):,} classes"
+    )
+    table = Table(title=title, title_justify="left")
+    known = records[0].figures.get("accuracy", {}).get("images", 0)
+    accuracy = f"accuracy of {known:,}" if known else "accuracy"
+    for heading in ("variant", "verdict", "decided same (95 %)", "mean KL", "lowest r", "largest shift", accuracy):
         table.add_column(heading, no_wrap=True)
     for record in records:
         figures = record.figures
-        accuracy = figures.get("accuracy")
+        agreement, outputs = figures["decided_agreement"], figures["outputs"]
         table.add_row(
             record.variant if record.verified_on == "runtime" else f"{record.variant} (its graph)",
             record.verdict,
-            str(figures["images"]),
-            f"{figures['top1_agreement']['value']:.2%}",
-            f"{figures['decided_agreement']['value']:.2%} of {figures['decided_images']}",
-            f"{figures['mean_kl']:.2e}",
-            f"{figures['max_abs_logit_difference']:.3g}",
-            f"{accuracy['reference']['value']:.2%} → {accuracy['variant']['value']:.2%}" if accuracy else "no labels",
+            f"{agreement['value']:.2%} ({agreement['low']:.0%} up)" if figures["decided_images"] else "none decided",
+            f"{figures['mean_kl']:.1e}",
+            f"{outputs['lowest_correlation']['value']:.4f}" if outputs else "",
+            f"{outputs['largest_shift']['value']:.1g} SD" if outputs else "",
+            _accuracy(figures.get("accuracy")),
         )
     return table
+
+
+def _accuracy(accuracy: dict[str, Any] | None) -> str:
+    if accuracy is None:
+        return "no labels"
+    return f"{accuracy['reference']['value']:.2%} → {accuracy['variant']['value']:.2%}"

@@ -13,7 +13,9 @@ from models.bundle.errors import BundleError, DamagedError
 from models.common.errors import HalftoneError
 from models.common.strict_json import json_object
 
-SCHEMA = 1
+SCHEMA = 2
+"""Since 2, every output is judged; a proof of schema 1 is made again."""
+
 CPU = "CPU"
 
 Verdict = Literal["PASSED", "FAILED"]
@@ -40,6 +42,9 @@ class ParityRecord:
 
     reasons: list[str]
     """Missed thresholds, each with its figure; empty if the variant passed."""
+
+    notes: list[str]
+    """What the figures can't tell."""
 
     version: str
     """The model's version (`Manifest.version`)."""
@@ -80,7 +85,7 @@ class ParityRecord:
 
     def __post_init__(self) -> None:
         texts = (self.variant, self.version, self.weights_sha256, self.source, self.source_sha256, self.reference)
-        if not all(isinstance(text, str) for text in (*texts, self.date, *self.reasons)):
+        if not all(isinstance(text, str) for text in (*texts, self.date, *self.reasons, *self.notes)):
             raise TypeError("one of its texts is something else")
         if self.verdict not in get_args(Verdict) or (self.verdict == "PASSED" and self.reasons):
             raise ValueError(f"the verdict is {self.verdict!r} for {len(self.reasons)} reasons")
@@ -109,6 +114,8 @@ class ParityRecord:
             if values.get("verdict") == "PASSED":
                 values = json_object(data)
             schema = values.pop("schema", None)
+            if schema == 1:
+                raise ValueError("of an older version, which did not judge every output")
             if type(schema) is not int or schema != SCHEMA:
                 raise ValueError("another schema version")
             return cls(**values)

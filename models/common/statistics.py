@@ -21,7 +21,7 @@ def softmax(logits: npt.NDArray[np.floating], temperature: float = 1.0) -> Proba
     return np.asarray(exponents / exponents.sum(axis=1, keepdims=True))
 
 
-def rate(successes: int, trials: int) -> dict[str, float]:
+def rate(successes: float, trials: float) -> dict[str, float]:
     """Return a proportion with its 95 % interval (Wilson 1927, score interval); from 0 to 1 if there are no trials."""
     if trials == 0:
         return {"value": 0.0, "low": 0.0, "high": 1.0}

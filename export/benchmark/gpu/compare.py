@@ -15,7 +15,7 @@ from export.benchmark.gpu.ceilings import Ceilings
 from export.benchmark.gpu.engines import COMPILED, Engine, Entry, PyTorch, entries
 from export.benchmark.gpu.timing import Timing, timed
 from export.parity.gate import Gate
-from export.parity.images import sample_crops
+from export.parity.images import Integers, sample_crops
 from export.parity.metrics import compare
 from export.runtime import Logits, Pixels
 from models.bundle.bundle import Bundle
@@ -55,15 +55,16 @@ def compare_engines(
         advance: called with a description of the next measurement.
 
     Returns:
-        JSON-ready rows, one per engine: `model`, `trained`, `engine`, and `agreement`, `verdict`, `reasons`,
-        `megabytes` and `batches`. An engine or a batch that can't run has a `reason` instead.
+        JSON-ready rows, one per engine: `model`, `trained`, `engine`, and `agreement` (of all images),
+        `decided_agreement` (None if none is decided), `verdict`, `reasons`, `megabytes` and `batches`. An engine or a
+        batch that can't run has a `reason` instead.
     """
     pairs = [
         (bundle, entry)
         for bundle in bundles
         for entry in entries(bundle, device=device, dtype=dtype, precision=precision)
     ]
-    references: dict[str, tuple[Pixels, Logits]] = {}
+    references: dict[str, tuple[Pixels, Integers, Logits]] = {}
     rows = []
     lost = ""
     _tidy(device)
@@ -94,12 +95,13 @@ def _in_order(pairs: Sequence[tuple[Bundle, Entry]], *, compiled: bool) -> list[
     return sorted(chosen, key=lambda pair: pair[1].name == COMPILED)
 
 
-def _reference(bundle: Bundle, device: str) -> tuple[Pixels, Logits]:
-    """Return crops of the sample photographs, and the network's logits in FP32 on the same device."""
-    pixels = np.stack([picture for picture, _ in sample_crops(bundle.manifest.input)])
+def _reference(bundle: Bundle, device: str) -> tuple[Pixels, Integers, Logits]:
+    """Return crops of the sample photographs, their photographs, and FP32's logits on the same device."""
+    crops = list(sample_crops(bundle.manifest.input))
+    pixels, photographs = np.stack([crop for crop, _ in crops]), np.array([number for _, number in crops])
     # TF32 rounds products to a mantissa of ten bits: that would be no reference.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    return pixels, _logits(PyTorch(bundle, device=device, dtype=torch.float32), pixels)
+    return pixels, photographs, _logits(PyTorch(bundle, device=device, dtype=torch.float32), pixels)
 
 
 def _logits(engine: Engine, pixels: Pixels) -> Logits:
@@ -110,7 +112,7 @@ def _logits(engine: Engine, pixels: Pixels) -> Logits:
 def _measured(
     bundle: Bundle,
     entry: Entry,
-    reference: tuple[Pixels, Logits],
+    reference: tuple[Pixels, Integers, Logits],
     ceilings: Ceilings,
     device: str,
     batches: Sequence[int],
@@ -119,8 +121,10 @@ def _measured(
 ) -> dict[str, Any]:
     before = _free(device)
     engine = entry.load()
-    pixels, expected = reference
-    figures = compare(expected, _logits(engine, pixels), None, temperature=bundle.manifest.temperature)
+    pixels, photographs, expected = reference
+    figures = compare(
+        expected, _logits(engine, pixels), None, pictures=photographs, temperature=bundle.manifest.temperature
+    )
     reasons = Gate.for_precision(entry.precision).reasons_to_fail(figures, trained=bundle.manifest.trained)
     random = np.random.default_rng(0)
     rows = []
@@ -135,7 +139,8 @@ def _measured(
         except Exception as error:
             rows.append({"batch": batch, "reason": _one_line(error)})
     return {
-        "agreement": figures["decided_agreement" if figures["decided_images"] else "top1_agreement"]["value"],
+        "agreement": figures["top1_agreement"]["value"],
+        "decided_agreement": figures["decided_agreement"]["value"] if figures["decided_images"] else None,
         "verdict": "FAILED" if reasons else "PASSED",
         "reasons": reasons,
         "megabytes": (before - _free(device)) / 1e6,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -44,7 +44,7 @@ class Search:
     """uint8 (N, S, S, 3) to evaluate on."""
 
     trained: bool
-    """False for random weights, whose top-1 class means nothing: their logits must correlate instead."""
+    """False for random weights, whose top-1 class means nothing."""
 
     temperature: float
     """Divides the logits before the softmax."""
@@ -69,24 +69,8 @@ class Search:
         half = to_fp16(self.graph, kept | normalisation(self.graph))
         (logits,) = infer(emulate_fp16(half), self.pixels, ["logits"])
         figures = compare(self.reference, logits, None, temperature=self.temperature)
-        reasons = _reasons(figures, Gate.for_precision("fp16"), trained=self.trained)
+        reasons = Gate.for_precision("fp16").reasons_to_fail(figures, trained=self.trained, few=True)
         return self.add(describe_attempt(half, kept, words, evaluated_by="search", reasons=reasons, figures=figures))
-
-
-def _reasons(figures: dict[str, Any], gate: Gate, *, trained: bool) -> list[str]:
-    """Return the thresholds that the figures of a few images miss; the gate itself requires more images."""
-    broken, divergence = figures["nan_or_inf"], figures["mean_kl"]
-    reasons = [f"{broken} of {figures['images']} answers hold NaN or infinity"] if broken else []
-    if divergence > gate.max_mean_kl:
-        reasons.append(f"mean KL divergence {divergence:.4g} is above {gate.max_mean_kl}")
-    # If none of the images is decided, only the divergence evaluates trained weights.
-    if trained and figures["decided_images"]:
-        name, value, least = "decided agreement", figures["decided_agreement"]["value"], gate.min_decided_agreement
-    elif not trained:
-        name, value, least = "correlation of the logits", figures["logit_correlation"], gate.min_correlation
-    else:
-        return reasons
-    return reasons + ([f"{name} {value:.4g} is below {least}"] if value < least else [])
 
 
 def proposals(search: Search) -> Iterator[tuple[set[str], str]]:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from export.parity.images import PHOTOS, proof_images, sample_crops
+from export.parity.metrics import UNLABELLED
 from models.common.errors import HalftoneError
 from models.dataset import held_out_images
 from models.preprocess.transform import load
@@ -17,7 +18,7 @@ SMALL = InputSpec(size=32)
 
 
 def test_the_sample_crops_are_many_distinct_and_the_same_every_time() -> None:
-    crops = [picture.tobytes() for picture, label in sample_crops(SMALL) if label is None]
+    crops = [picture.tobytes() for picture, _ in sample_crops(SMALL)]
 
     assert len(list(PHOTOS.glob("*.jpg"))) >= 6
     assert len(crops) == len(set(crops)) == 320
@@ -37,9 +38,12 @@ def test_batches_hold_every_picture_once(size: int) -> None:
     batches = list(images.batches(size))
 
     assert (images.labelled, images.count) == (False, 320)
-    assert sum(len(pixels) for pixels, _ in batches) == 320
-    assert {len(pixels) for pixels, _ in batches[:-1]} <= {size}
-    assert all(classes is None and pixels.shape[1:] == (8, 8, 3) for pixels, classes in batches)
+    assert sum(len(batch.pixels) for batch in batches) == 320
+    assert {len(batch.pixels) for batch in batches[:-1]} <= {size}
+    assert all((batch.labels == UNLABELLED).all() and batch.pixels.shape[1:] == (8, 8, 3) for batch in batches)
+    photographs = np.concatenate([batch.pictures for batch in batches])
+    assert np.bincount(photographs).tolist() == [40] * 8
+    assert (photographs[1:] != photographs[:-1]).all()
 
 
 @pytest.fixture
@@ -55,23 +59,45 @@ def test_labelled_pictures_keep_their_class(labelled: Path) -> None:
     model = manifest(input=SMALL)
     images = proof_images(model, labelled)
 
-    batches = list(images.batches(2))
+    whole = [image for image in images.source if image.label != UNLABELLED]
 
-    assert (images.labelled, images.count, images.unreadable) == (True, 5, [])
-    assert np.concatenate([classes for _, classes in batches if classes is not None]).tolist() == [0, 0, 0, 1, 1]
-    pictures = np.concatenate([pixels for pixels, _ in batches])
-    for (path, _), pixels in zip(held_out_images(labelled, model), pictures, strict=True):
-        np.testing.assert_array_equal(pixels, load(path.read_bytes(), SMALL))
+    assert (images.labelled, images.unreadable) == (True, [])
+    paths = held_out_images(labelled, model)
+    assert sorted(image.picture for image in whole) == list(range(5))
+    for image in whole:
+        path, label = paths[image.picture]
+        assert image.label == label
+        np.testing.assert_array_equal(image.pixels, load(path.read_bytes(), SMALL))
+
+
+def test_few_pictures_are_made_up_for_by_crops_of_them(labelled: Path) -> None:
+    images = proof_images(manifest(input=SMALL), labelled)
+
+    every = list(images.source)
+
+    assert images.count == len(every) == 5 * 41
+    assert np.bincount([image.picture for image in every]).tolist() == [41] * 5
+    assert len({image.pixels.tobytes() for image in every}) == len(every)
+
+
+def test_enough_pictures_need_no_crops(tmp_path: Path) -> None:
+    (tmp_path / "cat").mkdir()
+    for number in range(256):
+        shutil.copy(PHOTOS / "cat.jpg", tmp_path / "cat" / f"{number}.jpg")
+
+    assert proof_images(manifest(input=SMALL), tmp_path).count == 256
+    (tmp_path / "cat" / "0.jpg").unlink()
+    assert proof_images(manifest(input=SMALL), tmp_path).count == 510
 
 
 def test_one_unreadable_picture_is_left_out_and_named(labelled: Path) -> None:
     (labelled / "cat" / "broken.jpg").write_bytes(b"\xff\xd8\xff")
     images = proof_images(manifest(input=SMALL), labelled)
 
-    batches = list(images.batches(10))
+    every = list(images.source)
 
     assert images.unreadable == ["broken.jpg"]
-    assert [len(pixels) for pixels, _ in batches] == [5]
+    assert len(every) == 5 * 41
 
 
 def test_many_unreadable_pictures_are_refused(labelled: Path) -> None:

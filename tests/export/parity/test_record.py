@@ -45,6 +45,7 @@ def record(bundle: Bundle) -> ParityRecord:
         variant=VARIANT,
         verdict="PASSED",
         reasons=[],
+        notes=[],
         version=bundle.manifest.version,
         weights_sha256=files[WEIGHTS].sha256,
         source=GRAPH,
@@ -66,7 +67,17 @@ def write(bundle: Bundle, changed: ParityRecord | bytes, variant: str = VARIANT)
 
 def test_a_record_reads_back(bundle: Bundle) -> None:
     assert proof(bundle, VARIANT) == current(bundle, VARIANT) == record(bundle)
-    assert json.loads(bundle.read("parity/onnxruntime-fp32.json"))["schema"] == 1
+    assert json.loads(bundle.read("parity/onnxruntime-fp32.json"))["schema"] == 2
+
+
+def test_a_record_of_an_older_version_is_made_again(bundle: Bundle) -> None:
+    older = json.loads(record(bundle).to_json()) | {"schema": 1}
+    del older["notes"]
+    bundle.write(record_name(VARIANT), json.dumps(older).encode(), made_by="an older version")
+
+    with pytest.raises(UnprovenError, match=f"of an older version, which did not judge every output.*{COMMAND}"):
+        proof(bundle, VARIANT)
+    assert valid_record(bundle, VARIANT) is None
 
 
 def test_no_record(bundle: Bundle) -> None:
@@ -171,7 +182,7 @@ def test_the_record_says_everything(default: Bundle) -> None:
         "executed_as": "fp32 on CPU",
     }
     assert record.reference == f"torch-fp32 {runtime_class('torch').version()}"
-    assert record.gate["min_decided_agreement"] == 0.99
+    assert record.gate["min_agreement"] == 0.99
     assert record.host["cores"]
     assert files["parity/onnxruntime-fp32.json"].made_from == {
         GRAPH: files[GRAPH].sha256,
