@@ -37,7 +37,7 @@ class ExportAllConfig:
     """Bundle under artifacts/, or architecture of the catalogue (`python -m models`)."""
 
     weights: str | None = None
-    """For a model without a bundle: `pretrained` (default), `random`, or a .safetensors file."""
+    """For a model without a bundle: `pretrained` (default), `random`, or a .safetensors, .pth or .ckpt file."""
 
     data: Path | None = None
     """Folder of labelled pictures to prove on, one folder per class; default: the sample photographs."""

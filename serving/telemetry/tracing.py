@@ -48,7 +48,7 @@ def check_exporter() -> None:
         HalftoneError: it is not.
     """
     if not _installed():
-        raise HalftoneError("HALFTONE_TRACE_ENDPOINT needs the OTLP exporter: pip install 'halftone[tracing]'")
+        raise HalftoneError("HALFTONE_TRACE_ENDPOINT needs the OTLP exporter: pip install '.[tracing]' in the checkout")
 
 
 def traced(app: ASGIApp, recorder: Recorder, provider: TracerProvider, *, share: float) -> ASGIApp:

@@ -71,7 +71,7 @@ def test_schema_names_the_missing_package_before_a_server_starts(
     code = schema.main(schema.Schema(cases=1))
 
     assert code == 2
-    message = "error: schemathesis is not installed: run `pip install 'halftone[loadtest]'`\n"
+    message = "error: schemathesis is not installed: run `pip install '.[loadtest]'` in the checkout\n"
     assert capsys.readouterr().err == message
 
 
