@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from models.preprocess.errors import ImageError
 from models.preprocess.resample import Pixels
 from training.data.pictures import Pictures
 from training.data.seeds import derived_seed
+from training.data.shared_memory import share_memory
 
 View = Callable[[Pixels, int], Pixels]
 """Converts uint8 (H, W, 3) and a seed to uint8 (S, S, 3)."""
@@ -32,12 +32,6 @@ def listed(names: list[str]) -> str:
 
 class CorruptDataError(HalftoneError):
     """More images are unreadable than allowed."""
-
-
-def _shared(tensor: torch.Tensor) -> torch.Tensor:
-    share: Any = tensor.share_memory_
-    share()
-    return tensor
 
 
 class PictureSet(Dataset[tuple[torch.Tensor, int, int]]):
@@ -60,8 +54,9 @@ class PictureSet(Dataset[tuple[torch.Tensor, int, int]]):
         allowed = int(max_corrupt_share * len(pictures))
         self._allowed = max(1, allowed) if max_corrupt_share else 0
         # In shared memory: running loader processes see the new epoch, and this process the broken images they find.
-        self._epoch = _shared(torch.zeros((), dtype=torch.int64))
-        self._broken = _shared(torch.zeros(len(pictures), dtype=torch.bool))
+        self._epoch, self._broken = torch.zeros((), dtype=torch.int64), torch.zeros(len(pictures), dtype=torch.bool)
+        self.shared = share_memory(self._epoch, self._broken)
+        """False if there is no shared memory: then only this process may read images."""
 
     def __len__(self) -> int:
         return len(self.pictures)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 
 from models.common.errors import HalftoneError
 from models.common.host import cores
 from training.data.dataset import PictureSet
 from training.data.sampling import Plan, PlanSampler, Step, share
+from training.data.shared_memory import ran_out, warn
 
 MOST_WORKERS = 16
 """Enough for a fast GPU with a small network; each process uses several hundred MB."""
@@ -20,6 +22,9 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 """uint8 (N, S, S, 3) and int64 (N,)."""
 
 Loader = DataLoader[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
+
+Order = PlanSampler | list[list[int]]
+"""Keys of each batch."""
 
 
 class TrainingFeed:
@@ -34,14 +39,14 @@ class TrainingFeed:
 
     def __init__(self, pictures: PictureSet, plan: Plan, *, workers: int, pin: bool) -> None:
         self.pictures, self.plan, self.sampler = pictures, plan, PlanSampler()
-        self.loader = _loader(pictures, self.sampler, workers=workers, pin=pin)
+        self.batches = _Batches(pictures, self.sampler, workers=workers, pin=pin)
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[tuple[Step, list[Batch]]]:
         """Yield the steps of an epoch from number `start`, each with the micro-batches of this process."""
         steps = self.plan.epoch(epoch)[start:]
         self.sampler.steps = steps
         self.pictures.set_epoch(epoch)
-        batches = _batches(self.loader)
+        batches = iter(self.batches)
         for step in steps:
             yield step, [next(batches)[:2] for _ in step.parts]
 
@@ -69,11 +74,11 @@ class ValidationFeed:
         pin: bool,
     ) -> None:
         self.pictures = pictures
-        batches = share(len(pictures), batch=batch, rank=rank, world=world)
-        self.loader = _loader(pictures, batches, workers=workers, pin=pin)
+        order = share(len(pictures), batch=batch, rank=rank, world=world)
+        self.batches = _Batches(pictures, order, workers=workers, pin=pin)
 
     def __iter__(self) -> Iterator[Batch]:
-        return ((pixels, targets) for pixels, targets, _ in _batches(self.loader))
+        return ((pixels, targets) for pixels, targets, _ in self.batches)
 
 
 def default_workers(processes: int) -> int:
@@ -81,7 +86,41 @@ def default_workers(processes: int) -> int:
     return max(1, min(MOST_WORKERS, cores() // processes))
 
 
-def _batches(loader: Loader) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+class _Batches:
+    """Batches of a loader, iterable once an epoch; without enough shared memory, this process reads the images.
+
+    Args:
+        pictures: the images.
+        order: the keys of each batch, read again by each iteration.
+        workers: loader processes.
+        pin: put batches into page-locked memory.
+    """
+
+    def __init__(self, pictures: PictureSet, order: Order, *, workers: int, pin: bool) -> None:
+        self.pictures, self.order, self.pin = pictures, order, pin
+        if workers and not pictures.shared:
+            warn()
+            workers = 0
+        self.loader = _loader(pictures, order, workers=workers, pin=pin)
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        done = 0
+        try:
+            for batch in _without_traceback(self.loader):
+                yield batch
+                done += 1
+        except (OSError, RuntimeError) as error:
+            if not self.loader.num_workers or not ran_out(error):
+                raise
+            warn()
+            self.loader = _loader(self.pictures, self.order, workers=0, pin=self.pin)
+        else:
+            return
+        # An item depends on its key alone, so the rest of the epoch is what it would have been.
+        yield from _loader(self.pictures, list(self.order)[done:], workers=0, pin=self.pin)
+
+
+def _without_traceback(loader: Loader) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     """Yield the loader's batches; raise an error of a loader process without that process's traceback."""
     try:
         yield from loader
@@ -91,23 +130,31 @@ def _batches(loader: Loader) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch
         raise type(error)(str(error).rpartition(name)[2].strip()) from None
 
 
-def _loader(
-    pictures: PictureSet,
-    batches: PlanSampler | list[list[int]],
-    *,
-    workers: int,
-    pin: bool,
-) -> Loader:
+def _loader(pictures: PictureSet, order: Order, *, workers: int, pin: bool) -> Loader:
     return DataLoader(
         pictures,  # type: ignore[arg-type]
-        batch_sampler=batches,
+        batch_sampler=order,
         num_workers=workers,
         pin_memory=pin,
         persistent_workers=workers > 0,
         worker_init_fn=_leave_the_group if workers else None,
+        collate_fn=_shared_batch if workers else None,
         # A separate generator: the loader must not draw from the one that dropout uses.
         generator=torch.Generator().manual_seed(0),
     )
+
+
+def _shared_batch(items: list[tuple[torch.Tensor, int, int]]) -> list[torch.Tensor]:
+    """Return a batch in shared memory.
+
+    torch would share the small tensors in a thread of the loader process, whose errors it prints and drops: this
+    process would wait for ever.
+    """
+    batch: list[torch.Tensor] = default_collate(items)
+    for tensor in batch:
+        share: Any = tensor.share_memory_
+        share()
+    return batch
 
 
 def _leave_the_group(worker: int) -> None:

@@ -5,8 +5,15 @@ import sys
 
 import psutil
 import pytest
+import torch
 
+from models.spec import InputSpec
 from tests.servers import ROOT
+from tests.training.memory import crops
+from training.data import shared_memory
+from training.data.augment import EvaluationView
+from training.data.dataset import PictureSet
+from training.data.loader import ValidationFeed
 
 # The loader is still referenced when Python ends, for instance by the traceback of an error.
 HOLDING = """
@@ -20,7 +27,7 @@ from models.spec import InputSpec
 feed = ValidationFeed(
     PictureSet(crops(train=16).train, EvaluationView(InputSpec(size=32)), seed=0), batch=8, workers=2, pin=False
 )
-batches = iter(feed.loader)
+batches = iter(feed.batches.loader)
 list(batches)
 print("ready", flush=True)
 if sys.argv[1] == "wait":
@@ -54,3 +61,47 @@ def test_signals_to_the_group_do_not_reach_loader_processes():
         process.communicate(timeout=60)
     # They end when they notice that the training process has ended.
     assert psutil.wait_procs(loaders, timeout=60)[1] == []
+
+
+@pytest.mark.usefixtures("every_core")
+@pytest.mark.parametrize("from_batch", [0, 3])
+def test_without_enough_shared_memory_the_training_process_reads_the_rest(monkeypatch, capsys, from_batch):
+    shared_memory.warn.cache_clear()
+    parent, share, calls = os.getpid(), torch.Tensor.share_memory_, []
+
+    def too_small(tensor):
+        # Each loader process counts its own: three tensors a batch.
+        if os.getpid() != parent:
+            calls.append(0)
+            if len(calls) > 3 * from_batch:
+                raise RuntimeError(
+                    "unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)"
+                )
+        return share(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", too_small)
+    view = EvaluationView(InputSpec(size=32))
+
+    def epochs(workers):
+        feed = ValidationFeed(PictureSet(crops(train=16).train, view, seed=0), batch=2, workers=workers, pin=False)
+        return [pixels for _ in range(2) for pixels, _ in feed]
+
+    with_workers = epochs(2)
+    assert "--shm-size" in capsys.readouterr().err
+    expected = epochs(0)
+    assert len(with_workers) == len(expected) == 16
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(with_workers, expected, strict=True))
+
+
+def test_without_any_shared_memory_no_loader_process_starts(monkeypatch, capsys):
+    shared_memory.warn.cache_clear()
+
+    def none(tensor):
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", none)
+    pictures = PictureSet(crops(train=16).train, EvaluationView(InputSpec(size=32)), seed=0)
+    feed = ValidationFeed(pictures, batch=8, workers=2, pin=False)
+    assert feed.batches.loader.num_workers == 0
+    assert len(list(feed)) == 2
+    assert capsys.readouterr().err.startswith("warning: the shared memory of ")

@@ -128,6 +128,8 @@ def test_a_step_s_random_numbers_come_from_its_number_and_process():
 
 
 class Numbers(torch.utils.data.Dataset):
+    shared = True
+
     def __len__(self):
         return 20
 
