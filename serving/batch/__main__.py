@@ -26,6 +26,7 @@ from serving.api.upload import DEFAULT_TOP_K
 from serving.settings import Settings
 
 PROG = "python -m serving.batch"
+NAMED = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +61,7 @@ def check_installed() -> None:
     if missing:
         raise HalftoneError(
             f"offline scoring needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not "
-            "installed: `pip install 'halftone[batch]'`, or 'ray[data]' alone"
+            "installed: `pip install '.[batch]'` in the checkout"
         )
 
 
@@ -103,6 +104,9 @@ def _report(result: object, output: Path) -> None:
     print(f"{job.model} {job.version} ({job.variant})")
     for code, count in result.errors.items():
         print(f"  {count} x {code}: see the column `error`")
+    if result.left_out:
+        some = ", ".join(map(printable, result.left_out[:NAMED])) + (", …" if len(result.left_out) > NAMED else "")
+        print(f"  {len(result.left_out)} files are left out because they are no pictures: {some}")
     if result.added:
         print(f"  {result.added} pictures were added after the run started and are not in it: use another output")
 

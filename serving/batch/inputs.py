@@ -5,21 +5,25 @@ pyarrow reads `s3://`, `gs://`, `hdfs://` and `file://`; the fsspec package of t
 
 from __future__ import annotations
 
+import mimetypes
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from pyarrow import ArrowException, fs
 
 from models.common.errors import HalftoneError
+from models.preprocess.formats import image_format, other_format
 
 SUFFIXES = frozenset(
     (".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 )
 """Suffixes of the files to score; a file that is neither JPEG, PNG nor WebP gets a row with that error."""
 
+_HEAD = 32
+
 
 class Pictures:
-    """The files under a folder with the suffix of an image, in any case.
+    """The images under a folder: by the suffix in any case, or by the content of a file without a usual suffix.
 
     Args:
         location: path of a folder, or a URI.
@@ -30,6 +34,8 @@ class Pictures:
 
     def __init__(self, location: str) -> None:
         self.location = location
+        self.left_out: list[str] = []
+        """Names of the files that are no images, hidden ones apart; filled by `names`."""
         try:
             self._files, self._root = _file_system(location)
             kind = self._files.get_file_info(self._root).type
@@ -45,7 +51,8 @@ class Pictures:
             HalftoneError: the folder can't be listed, holds no image, or holds a name that isn't UTF-8.
         """
         try:
-            names = sorted(self._list())
+            files = sorted(self._list())
+            names = [name for name in files if self._is_picture(name)]
         except (OSError, ArrowException) as error:
             raise HalftoneError(f"--input {self.location} can't be listed: {_reason(error)}") from None
         except UnicodeDecodeError as error:
@@ -54,7 +61,9 @@ class Pictures:
             ) from None
         if not names:
             known = " ".join(sorted(SUFFIXES))
-            raise HalftoneError(f"--input {self.location} holds no picture, that is no file that ends in {known}")
+            raise HalftoneError(f"--input {self.location} holds no picture: no file ends in {known} or begins as one")
+        kept = set(names)
+        self.left_out = [name for name in files if name not in kept and not _hidden(name)]
         return names
 
     def read(self, name: str, limit: int) -> bytes:
@@ -70,8 +79,24 @@ class Pictures:
     def _list(self) -> Iterator[str]:
         prefix = f"{self._root}/"
         for info in self._files.get_file_info(fs.FileSelector(self._root, recursive=True)):
-            if info.type == fs.FileType.File and PurePosixPath(info.path).suffix.lower() in SUFFIXES:
+            if info.type == fs.FileType.File:
                 yield info.path.removeprefix(prefix)
+
+    def _is_picture(self, name: str) -> bool:
+        if PurePosixPath(name).suffix.lower() in SUFFIXES:
+            return True
+        # Texts, tables and archives beside the images of a bucket are not worth a request each.
+        if _hidden(name) or not (mimetypes.guess_type(name)[0] or "image/").startswith("image/"):
+            return False
+        try:
+            head = self.read(name, _HEAD)
+        except OSError:
+            return False
+        return image_format(head) is not None or other_format(head) is not None
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in PurePosixPath(name).parts)
 
 
 def _file_system(location: str) -> tuple[fs.FileSystem, str]:

@@ -30,6 +30,9 @@ class Result:
     added: int
     """Images that came into the folder after the job was started; they are not in the output."""
 
+    left_out: list[str]
+    """Names of the files that are no images."""
+
     errors: dict[str, int]
     """Error code to number of rows."""
 
@@ -75,7 +78,15 @@ def score(
         errors = parts.finish(job)
     spent = max(each.ended for each in chunks) - min(each.started for each in chunks) if chunks else 0.0
     seconds = time.monotonic() - start
-    return Result(job=job, kept=kept, added=added, errors=errors, scoring_seconds=spent, seconds=seconds)
+    return Result(
+        job=job,
+        kept=kept,
+        added=added,
+        left_out=pictures.left_out,
+        errors=errors,
+        scoring_seconds=spent,
+        seconds=seconds,
+    )
 
 
 def default_workers() -> int:

@@ -66,6 +66,17 @@ def test_a_folder_may_be_named_by_a_path_or_a_uri(settings: Settings, folder: Pa
     assert len(table.column("labels")[0].as_py()) == 2
 
 
+def test_pictures_are_recognised_by_content_and_other_files_are_counted(settings: Settings, folder: Path) -> None:
+    (folder / "e.notes").write_text("no picture")
+    (folder / "f.txt").write_bytes((PHOTOS / "cat.jpg").read_bytes())
+    (folder / "photo of a cat").write_bytes((PHOTOS / "cat.jpg").read_bytes())
+    (folder / ".hidden").write_text("no picture")
+    pictures = Pictures(str(folder))
+
+    assert pictures.names() == ["a cat.jpg", "b.gif", "c.png", "d.webp", "photo of a cat"]
+    assert pictures.left_out == ["e.notes", "f.txt"]
+
+
 @pytest.mark.usefixtures("every_core")
 def test_processes_that_share_the_cores_do_not_compute_on_the_same_core(settings: Settings) -> None:
     # OpenVINO restricts the calling thread to some cores while it computes.
@@ -92,7 +103,7 @@ def _run_until(runtime: Runtime, stop: threading.Event) -> None:
 def test_it_names_what_is_missing_if_ray_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
 
-    with pytest.raises(HalftoneError, match=r"needs ray, which is not installed.*halftone\[batch\]"):
+    with pytest.raises(HalftoneError, match=r"needs ray, which is not installed.*pip install '\.\[batch\]'"):
         batch(BatchConfig(input=str(tmp_path), output=tmp_path / "rows.parquet"))
 
 
