@@ -184,7 +184,7 @@ def _is_proved(bundle: Bundle, variant: str, data: Path | None) -> bool:
         return True
     record = current(bundle, variant)
     count = record.figures["images"] + len(record.data["unreadable"])
-    return shows(data, bundle.manifest, record.data["description"], count)
+    return shows(data, bundle, record.data["description"], count)
 
 
 def _build_plan(bundle: Bundle, edition: str, profile: Profile) -> Sidecar:

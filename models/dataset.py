@@ -1,15 +1,108 @@
-"""Labelled images on disk, in one folder per class."""
+"""Labelled images on disk, in one folder per class: the names of parts, what is a picture, what a model has seen."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
+
+from models.bundle.bundle import Bundle
 from models.bundle.manifest import Manifest
 from models.common.errors import HalftoneError
+from models.preprocess.formats import image_format, other_format
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
-HELD_OUT = ("val", "validation", "test")
+
+TRAINING_PICTURES = "training_pictures.bin"
+"""The bundle's file of the hashes of its training images."""
+
+Part = Literal["train", "val", "test"]
+
+PART_NAMES: Mapping[Part, frozenset[str]] = {
+    "train": frozenset({"train", "training"}),
+    "val": frozenset({"val", "valid", "validation", "dev"}),
+    "test": frozenset({"test", "testing"}),
+}
+"""Names of the parts of a data set, in lower case; any case is accepted."""
+
+Digests = npt.NDArray[np.uint64]
+
+_HEAD = 32
+
+
+def part_of(name: str) -> Part | None:
+    """Return the part that a name means, in any case; None for another name."""
+    return next((part for part, names in PART_NAMES.items() if name.strip().lower() in names), None)
+
+
+def find_parts(root: Path, names: Iterable[str]) -> dict[Part, str]:
+    """Return the name of each part that is among the names.
+
+    Args:
+        root: where they are, for the message.
+        names: of folders.
+
+    Raises:
+        HalftoneError: two names mean the same part.
+    """
+    found: dict[Part, str] = {}
+    for name in sorted(names):
+        part = part_of(name)
+        if part is not None and found.setdefault(part, name) != name:
+            raise HalftoneError(
+                f"{root} has {found[part]}/ and {name}/, and both mean the {part} part: merge or rename one of them"
+            )
+    return found
+
+
+def folder_parts(folder: Path) -> dict[Part, str]:
+    """Return the name of each sub-folder that is a part: it has the name of one and holds folders itself.
+
+    Raises:
+        HalftoneError: two mean the same part.
+    """
+    entries = folder.iterdir() if folder.is_dir() else ()
+    return find_parts(folder, (path.name for path in entries if part_of(path.name) and _has_folders(path)))
+
+
+def held_out_part(folder: Path) -> Path:
+    """Return the folder of the images to evaluate on: the validation part, else the test or training part, else itself.
+
+    Raises:
+        HalftoneError: two sub-folders mean the same part.
+    """
+    parts = folder_parts(folder)
+    return folder / next((parts[part] for part in ("val", "test", "train") if part in parts), "")
+
+
+def is_picture(path: Path) -> bool:
+    """Return True if the file's name is that of a JPEG, PNG or WebP file, or else its content is one."""
+    return path.suffix.lower() in SUFFIXES or image_format(_head(path)) is not None
+
+
+def kind_of_file(path: Path) -> str:
+    """Return the name of the image format of a file that Halftone does not decode, or `no picture`."""
+    return other_format(_head(path)) or "no picture"
+
+
+def content_digest(content: bytes) -> bytes:
+    """Return the BLAKE2b hash, 8 bytes."""
+    return hashlib.blake2b(content, digest_size=8).digest()
+
+
+def training_digests(bundle: Bundle) -> Digests | None:
+    """Return the hashes of the bundle's training images, ascending; None if the bundle has no record of them.
+
+    Raises:
+        BundleError: the file is listed, but its content has changed.
+    """
+    if not bundle.has(TRAINING_PICTURES):
+        return None
+    return np.frombuffer(bundle.read(TRAINING_PICTURES), dtype="<u8").astype(np.uint64)
 
 
 def check_folder(folder: Path) -> None:
@@ -18,19 +111,42 @@ def check_folder(folder: Path) -> None:
         raise HalftoneError(f"--data {folder}: no such folder; it must contain one folder of pictures per class")
 
 
+def unseen_images(folder: Path, bundle: Bundle) -> tuple[list[tuple[Path, int]], int]:
+    """List the evaluation images that the model was not trained on; return them and the number of the others.
+
+    Args:
+        folder: as for `held_out_images`.
+        bundle: the model. If it has no record of its training images, all are listed.
+
+    Raises:
+        HalftoneError: the folder can't be used, or the model was trained on every image.
+    """
+    pictures, trained = held_out_images(folder, bundle.manifest), training_digests(bundle)
+    if trained is None:
+        return pictures, 0
+    seen = set(trained.tolist())
+    unseen = [(path, label) for path, label in pictures if _digest(path) not in seen]
+    if not unseen:
+        raise HalftoneError(
+            f"{bundle.name} was trained on every one of the {len(pictures)} pictures of --data {folder}: name others, "
+            "such as those that were held out"
+        )
+    return unseen, len(pictures) - len(unseen)
+
+
 def held_out_images(folder: Path, manifest: Manifest) -> list[tuple[Path, int]]:
     """List the evaluation images with their class indices, in a stable order.
 
     Args:
-        folder: contains one folder per class, named by the model's label or label id. If it contains a folder `val`,
-            `validation` or `test`, that one is used instead.
+        folder: contains one folder per class, named by the model's label or label id. If it contains a validation
+            part, a test part or a training part (`PART_NAMES`), the first of these is used instead.
         manifest: of the model to evaluate.
 
     Raises:
         HalftoneError: the folder does not exist, a class folder matches no label, or there are no images.
     """
     check_folder(folder)
-    root = next((folder / name for name in HELD_OUT if (folder / name).is_dir()), folder)
+    root = held_out_part(folder)
     classes = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     index = _index(manifest)
     unknown = [path.name for path in classes if path.name not in index]
@@ -44,13 +160,33 @@ def held_out_images(folder: Path, manifest: Manifest) -> list[tuple[Path, int]]:
         (path, index[folder_.name])
         for folder_ in classes
         for path in sorted(folder_.rglob("*"))
-        if path.suffix.lower() in SUFFIXES and path.is_file()
+        if path.is_file() and is_picture(path)
     ]
     if not pictures:
         raise HalftoneError(
             f"{root} holds no pictures: it must contain one folder of JPEG, PNG or WebP files per class"
         )
     return pictures
+
+
+def _has_folders(folder: Path) -> bool:
+    return folder.is_dir() and any(path.is_dir() and not path.name.startswith(".") for path in folder.iterdir())
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(_HEAD)
+    except OSError:
+        return b""
+
+
+def _digest(path: Path) -> int:
+    """Return the file's hash; 0, which is no hash of the record, if it can't be read."""
+    try:
+        return int.from_bytes(content_digest(path.read_bytes()), "little")
+    except OSError:
+        return 0
 
 
 def _index(manifest: Manifest) -> Mapping[str, int]:

@@ -8,7 +8,7 @@ from models.bundle.bundle import WEIGHTS, Bundle
 from models.bundle.store import has_bundle, open_bundle
 from models.catalog import architecture
 from models.common.errors import HalftoneError
-from models.dataset import check_folder, held_out_images
+from models.dataset import check_folder, unseen_images
 from models.spec import NAMED_WEIGHTS
 
 
@@ -28,7 +28,7 @@ def open_or_create(model: str, *, weights: str | None, data: Path | None = None)
         check_folder(data)
     bundle = _open_or_create(model, weights)
     if data is not None:
-        held_out_images(data, bundle.manifest)
+        unseen_images(data, bundle)
     return bundle
 
 

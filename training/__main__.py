@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 from models.bundle.bundle import Bundle
 from models.common.cli import DONE, INTERRUPTED, run
@@ -26,9 +27,20 @@ def _summary(bundle: Bundle, *, done: bool) -> str:
     metrics = bundle.manifest.training["metrics"]
     what = f"this run is finished, {bundle.folder} has its model" if done else f"wrote {bundle.folder}"
     return printable(
-        f"{what}: val top-1 {metrics['val_top1']:.2%}, calibration error {metrics['ece']:.1%} before "
-        f"and {metrics['ece_calibrated']:.1%} after temperature {bundle.manifest.temperature:.2f}; report: "
-        f"{bundle.folder / 'report' / 'index.html'}"
+        f"{what}: val top-1 {metrics['val_top1']:.2%}{_conditions(metrics)}, calibration error "
+        f"{metrics['ece']:.1%} before and {metrics['ece_calibrated']:.1%} after temperature "
+        f"{bundle.manifest.temperature:.2f}; report: {bundle.folder / 'report' / 'index.html'}"
+    )
+
+
+def _conditions(metrics: dict[str, Any]) -> str:
+    """Return what the accuracy is to be read with; empty for a bundle of an earlier version, which lacks it."""
+    if "val_majority" not in metrics:
+        return ""
+    (low, high), majority = metrics["val_top1_interval"], metrics["val_majority"]
+    return (
+        f" (95 % interval {low:.1%} to {high:.1%}; {metrics['val_pictures']:,} pictures, which also chose the epoch; "
+        f"always answering {majority['label']!r} has {majority['value']:.2%})"
     )
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -32,6 +32,7 @@ from models.common.files import write_atomic
 from models.common.statistics import Probabilities, mcnemar_p
 from models.common.text import printable
 from models.spec import InputSpec
+from training.config.columns import Columns
 from training.data.pictures import Pictures
 from training.data.subsets import SelectedPictures
 from training.evaluation.leakage import Part, check_same_classes, choose_pictures
@@ -57,9 +58,12 @@ class EvaluateConfig:
     data: str
     """As for training: a folder, FILE.csv, or torchvision:NAME, with the model's class names."""
 
+    table: Annotated[Columns, tyro.conf.arg(name="")] = field(default_factory=Columns)
+
     part: Part = "auto"
-    """`val`: the held-out pictures. `all`: every picture. `auto`: `val` if the data has such a part or the model was
-    trained on this very data, else every picture. `val` and `auto` exclude the training pictures of the models."""
+    """`val`: the held-out pictures. `test`: those that training left alone. `all`: every picture. `auto`: `val` if the
+    data has such a part or the model was trained on this very data, else every picture. All but `all` exclude the
+    training pictures of the models."""
 
     output: Path = Path("evaluation.json")
     """JSON file for the metrics."""
@@ -100,16 +104,16 @@ def evaluate(config: EvaluateConfig, progress: Progress) -> dict[str, Any]:
         progress: shows the progress.
 
     Returns:
-        JSON-ready: `data`, `part`, `excluded_training_pictures`, `pictures`, `unreadable`, `models` (name to the result
-        of `classification_metrics`) and, for several models, `ensemble` with the same metrics and a comparison with its
-        best member.
+        JSON-ready: `data`, `part`, `excluded_training_pictures`, `pictures`, `warnings`, `unreadable`, `models` (name
+        to the result of `classification_metrics`) and, for several models, `ensemble` with the same metrics and a
+        comparison with its best member.
 
     Raises:
         HalftoneError: a bundle or the data can't be used, or their classes differ.
     """
     bundles = [open_bundle(name) for name in config.model]
     check_same_classes(bundles)
-    choice = choose_pictures(config.data, config.part, bundles)
+    choice = choose_pictures(config.data, config.part, bundles, config.table)
     pictures = choice.pictures
     by_model, readable = _predict(config, pictures, progress)
     evaluated = SelectedPictures(pictures, np.flatnonzero(readable))
@@ -118,6 +122,7 @@ def evaluate(config: EvaluateConfig, progress: Progress) -> dict[str, Any]:
         "part": choice.description,
         "excluded_training_pictures": choice.excluded,
         "pictures": len(evaluated),
+        "warnings": list(choice.warnings),
         "unreadable": [pictures.name(int(index)) for index in np.flatnonzero(~readable)],
         "models": {
             name: classification_metrics(values, evaluated.targets, evaluated.labels)
@@ -129,7 +134,7 @@ def evaluate(config: EvaluateConfig, progress: Progress) -> dict[str, Any]:
         metrics = classification_metrics(ensemble, evaluated.targets, evaluated.labels)
         result["ensemble"] = metrics | {"against_best_member": _against_best(by_model, ensemble, evaluated.targets)}
     if config.report is not None:
-        _write_report(config.report, config, ensemble, evaluated, bundles[0].manifest.input)
+        _write_report(config.report, config, ensemble, evaluated, bundles[0].manifest.input, choice.description)
     return result
 
 
@@ -178,7 +183,12 @@ def _against_best(
 
 
 def _write_report(
-    folder: Path, config: EvaluateConfig, probabilities: Probabilities, pictures: Pictures, spec: InputSpec
+    folder: Path,
+    config: EvaluateConfig,
+    probabilities: Probabilities,
+    pictures: Pictures,
+    spec: InputSpec,
+    part: str,
 ) -> None:
     from training.report.page import write_report
 
@@ -196,7 +206,7 @@ def _write_report(
         temperature=1.0,
         fitted_here=False,
         title=title,
-        config={"model": title, "data": config.data},
+        config={"model": title, "data": config.data, "part": part},
     )
 
 
@@ -230,12 +240,20 @@ def _hardest(result: dict[str, Any]) -> str:
     )
 
 
+def _majority(result: dict[str, Any]) -> str:
+    majority = next(iter(result["models"].values()))["majority"]
+    return f"always answering {printable(majority['label'])!r} would have a top-1 of {majority['value']:.2%}"
+
+
 def _main(config: EvaluateConfig) -> int:
     with Progress(console=Console(stderr=True), transient=True) as progress:
         result = evaluate(config, progress)
     write_atomic(config.output, (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode())
     Console(width=None if sys.stdout.isatty() else 120).print(_table(result))
     print(_hardest(result))
+    print(_majority(result))
+    for warning in result["warnings"]:
+        print(f"warning: {printable(warning)}", file=sys.stderr)
     if result["unreadable"]:
         print(f"excluded because they can't be read: {printable(', '.join(result['unreadable']))}")
     print(printable(f"wrote {config.output}" + (f" and {config.report / 'index.html'}" if config.report else "")))

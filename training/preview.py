@@ -12,9 +12,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
+import tyro
 from PIL import Image, ImageDraw, ImageFont
 
 from models.catalog import architecture
@@ -26,6 +28,7 @@ from models.preprocess.resample import Pixels
 from models.preprocess.transform import fit
 from models.spec import InputSpec
 from training.config.augment import AugmentConfig
+from training.config.columns import Columns
 from training.config.defaults import input_spec
 from training.config.train import load_recipe
 from training.data.augment import build_augment
@@ -67,6 +70,8 @@ class PreviewConfig:
 
     seed: int = 0
     """Seed of the choice of pictures and of their versions."""
+
+    table: Annotated[Columns, tyro.conf.arg(name="")] = field(default_factory=Columns)
 
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
@@ -135,7 +140,7 @@ def _main(config: PreviewConfig) -> int:
     config = with_recipe(config, sys.argv[1:])
     transfer = load_recipe(config.recipe).transfer
     spec = input_spec(architecture(config.model), replace(transfer, size=config.size or transfer.size))
-    pictures = load_data(config.data).train
+    pictures = load_data(config.data, columns=config.table).train
     pixels = sheet(pictures, config.augment, spec, rows=config.rows, columns=config.columns, seed=config.seed)
     with atomic_path(config.output) as path:
         Image.fromarray(pixels).save(path)

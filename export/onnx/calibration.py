@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from export.parity.images import CROPS_PER_PHOTO, PHOTOS, sample_crops
 from models.common.errors import HalftoneError
-from models.dataset import HELD_OUT, SUFFIXES
+from models.dataset import folder_parts, held_out_part, is_picture
 from models.preprocess.errors import ImageError
 from models.preprocess.resample import Pixels
 from models.preprocess.transform import load
@@ -71,14 +71,14 @@ def calibration_pictures(
 def _folder(data: Path | None, calibrate_on: Path | None) -> Path | None:
     if data is None and calibrate_on is None:
         return None
-    folder = calibrate_on or Path(str(data)) / TRAIN
+    folder = calibrate_on or _training_part(Path(str(data)))
     if not folder.is_dir():
         raise HalftoneError(
             f"{folder}: no such folder, and calibration must not see the pictures that the proof is made on: "
             "name the training pictures with --calibrate-on DIR"
         )
     if data is not None:
-        held_out = next((data / name for name in HELD_OUT if (data / name).is_dir()), data).resolve()
+        held_out = held_out_part(data).resolve()
         ours = folder.resolve()
         # DATA/train lies in DATA, yet apart from DATA/val.
         if held_out == ours or ours in held_out.parents or held_out in ours.parents:
@@ -89,9 +89,13 @@ def _folder(data: Path | None, calibrate_on: Path | None) -> Path | None:
     return folder
 
 
+def _training_part(data: Path) -> Path:
+    return data / folder_parts(data).get("train", TRAIN)
+
+
 def _spread(folder: Path, count: int) -> list[Path]:
     """Return `count` files at even distances in the order of their paths, so that each class gets its share."""
-    files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES and path.is_file()]
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and is_picture(path)]
     return [files[index * len(files) // count] for index in range(count)] if len(files) > count else files
 
 

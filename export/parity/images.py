@@ -18,10 +18,10 @@ import numpy.typing as npt
 
 from export.parity.gate import MIN_IMAGES
 from export.parity.metrics import UNLABELLED
-from models.bundle.manifest import Manifest
+from models.bundle.bundle import Bundle
 from models.common.errors import HalftoneError
 from models.common.text import printable
-from models.dataset import held_out_images
+from models.dataset import unseen_images
 from models.preprocess.decode import decode
 from models.preprocess.errors import ImageError
 from models.preprocess.resample import Pixels
@@ -90,8 +90,8 @@ class ProofImages:
             )
 
 
-def proof_images(manifest: Manifest, data: Path | None) -> ProofImages:
-    """Return the labelled images of `data`, or crops of the sample photographs if it is None.
+def proof_images(bundle: Bundle, data: Path | None) -> ProofImages:
+    """Return the labelled images of `data` that the model was not trained on, or crops of the sample photographs.
 
     Raises:
         HalftoneError: the folder can't be used, or over 1 % of its images can't be read (raised while iterating).
@@ -102,27 +102,27 @@ def proof_images(manifest: Manifest, data: Path | None) -> ProofImages:
             description=f"{CROPS_PER_PHOTO} crops of each of {len(photos)} sample photographs",
             count=CROPS_PER_PHOTO * len(photos),
             labelled=False,
-            source=(ProofImage(*crop) for crop in sample_crops(manifest.input)),
+            source=(ProofImage(*crop) for crop in sample_crops(bundle.manifest.input)),
         )
-    paths = held_out_images(data, manifest)
+    paths, seen = unseen_images(data, bundle)
     crops, unreadable = _crops(len(paths)), list[str]()
     return ProofImages(
-        description=_description(data),
+        description=_description(data, seen),
         count=len(paths) * (1 + crops),
         labelled=True,
-        source=_labelled(paths, manifest.input, unreadable, crops),
+        source=_labelled(paths, bundle.manifest.input, unreadable, crops),
         unreadable=unreadable,
     )
 
 
-def shows(data: Path, manifest: Manifest, description: str, count: int) -> bool:
+def shows(data: Path, bundle: Bundle, description: str, count: int) -> bool:
     """Return True if a proof with this description and number of images, unreadable ones included, was on `data`.
 
     Raises:
         HalftoneError: the folder can't be used.
     """
-    pictures = len(held_out_images(data, manifest))
-    return description == _description(data) and count == pictures * (1 + _crops(pictures))
+    paths, seen = unseen_images(data, bundle)
+    return description == _description(data, seen) and count == len(paths) * (1 + _crops(len(paths)))
 
 
 def _crops(pictures: int) -> int:
@@ -130,8 +130,9 @@ def _crops(pictures: int) -> int:
     return min(CROPS_PER_PHOTO, -(-MIN_IMAGES // pictures) - 1)
 
 
-def _description(data: Path) -> str:
-    return f"labelled pictures of the folder {printable(data.name)}"
+def _description(data: Path, seen: int) -> str:
+    left_out = f" without {seen} that the model was trained on" if seen else ""
+    return f"labelled pictures of the folder {printable(data.name)}{left_out}"
 
 
 def sample_crops(spec: InputSpec, per_photo: int = CROPS_PER_PHOTO, *, first: int = 1) -> Iterator[tuple[Pixels, int]]:

@@ -77,7 +77,7 @@ def prove(
     Raises:
         HalftoneError: a variant can't be loaded, or the images can't be used.
     """
-    images = proof_images(bundle.manifest, data)
+    images = proof_images(bundle, data)
     threads = cores()
     # Before the reference: a variant that is refused is refused before PyTorch takes seconds to load.
     runtimes = {variant: load(bundle, graphs.get(variant, variant), threads=threads) for variant in gates}

@@ -30,7 +30,7 @@ def test_folders_are_named_by_label_or_id(tmp_path: Path) -> None:
     assert listed(tmp_path) == [("dog/a.png", 1), ("dog/b.JPG", 1), ("n01/c.webp", 0), ("n03/deep/er/d.jpeg", 2)]
 
 
-@pytest.mark.parametrize("held_out", ["val", "validation", "test"])
+@pytest.mark.parametrize("held_out", ["val", "validation", "Valid", "dev", "test", "TESTING"])
 def test_the_held_out_part_is_used(tmp_path: Path, held_out: str) -> None:
     tree(tmp_path, "train/cat/a.jpg", f"{held_out}/cat/b.jpg")
 

@@ -38,6 +38,9 @@ class CropPictures:
     def digest(self, index):
         return hashlib.blake2b(self.pixels[index].tobytes(), digest_size=8).digest()
 
+    def size(self, index):
+        return self.pixels[index].nbytes
+
     def fingerprint(self):
         return hashlib.sha256(np.stack(self.pixels).tobytes() + self.targets.tobytes()).hexdigest()
 

@@ -13,6 +13,7 @@ from models.catalog import architecture
 from models.checkpoint import build, load_module, save_weights
 from models.common.errors import HalftoneError
 from models.common.statistics import softmax
+from models.dataset import TRAINING_PICTURES, training_digests
 from models.graph import ServingGraph
 from models.preprocess.transform import fit
 from models.spec import InputSpec
@@ -20,11 +21,13 @@ from tests import commands
 from tests.training.memory import crops
 from tests.training.runs import TINY, run
 from tests.training.samples import class_folders, png
+from training.data.duplicates import digests
 from training.data.load import load_data
 from training.evaluate import EvaluateConfig, evaluate
-from training.evaluation.leakage import FILE, digests, encoded_digests, training_digests
+from training.evaluation.leakage import encoded_digests
 
 SPEC = InputSpec(size=32)
+HELD_OUT = "the pictures that training held out, and that chose its epoch and temperature"
 
 
 def make_bundle(
@@ -39,7 +42,7 @@ def make_bundle(
     with Bundle.creating(folder / name, manifest) as bundle:
         save_weights(bundle, module, made_by="a test")
         if trained_on is not None:
-            bundle.write(FILE, encoded_digests(trained_on), made_by="a test", made_from=[WEIGHTS])
+            bundle.write(TRAINING_PICTURES, encoded_digests(trained_on), made_by="a test", made_from=[WEIGHTS])
     return bundle
 
 
@@ -123,7 +126,7 @@ def training_on(location: Path, **how) -> dict:
 def test_a_model_is_evaluated_on_the_held_out_part_of_its_own_data(artifacts, undivided):
     make_bundle(artifacts, "one", training=training_on(undivided, val_share=0.3, seed=5, limit=None))
     result = evaluated("one", data=undivided)
-    assert (result["pictures"], result["part"]) == (9, "the pictures that training held out")
+    assert (result["pictures"], result["part"]) == (9, HELD_OUT)
 
 
 def test_models_trained_on_different_splits_are_not_compared(artifacts, undivided):
@@ -186,7 +189,7 @@ def test_no_member_of_an_ensemble_is_evaluated_on_its_training_pictures(artifact
     assert twice
     result = evaluated("one", "two", data=undivided)
     assert (result["pictures"], result["excluded_training_pictures"]) == (9 - len(twice), len(twice))
-    assert result["part"].startswith("the pictures that training held out, without")
+    assert result["part"].startswith(f"{HELD_OUT}, without")
 
 
 def test_data_of_training_pictures_only_is_refused(artifacts, undivided, tmp_path):
@@ -205,7 +208,7 @@ def test_training_records_the_hashes_of_its_pictures(tmp_path):
     pictures = crops(train=16, val=8).train
     assert np.array_equal(training_digests(bundle), np.unique(digests(pictures)))
     assert len(training_digests(bundle)) == 16
-    assert list(bundle.manifest.files[FILE].made_from) == [WEIGHTS]
+    assert list(bundle.manifest.files[TRAINING_PICTURES].made_from) == [WEIGHTS]
 
 
 def test_square_brackets_in_the_data_s_name_are_shown(artifacts, photos, tmp_path):
@@ -270,3 +273,28 @@ def test_the_help_names_the_command_for_exported_variants():
     result = commands.run("training.evaluate", "--help")
     assert result.returncode == 0
     assert "python -m export.parity" in " ".join(result.stdout.split())
+
+
+def test_the_test_part_is_evaluated_on_if_asked_for(artifacts, photos):
+    class_folders(photos / "Test", {"cat": 1, "dog": 2}, first_seed=200)
+    (photos / "Test" / "dog" / "seen.png").write_bytes(png(0))
+    make_trained(artifacts, "one", photos)
+    assert evaluated("one", data=photos)["part"] == HELD_OUT
+    result = evaluated("one", data=photos, part="test")
+    assert (result["pictures"], result["excluded_training_pictures"]) == (3, 1)
+    assert result["part"] == "the part test of the data, without 1 training pictures"
+    assert result["models"]["one"]["majority"] == {"label": "dog", "value": pytest.approx(2 / 3)}
+    assert evaluated("one", data=photos, part="all")["pictures"] == 6 + 12 + 4
+    (photos / "val").rename(photos / "extra")
+    with pytest.raises(HalftoneError, match="has no test part beside its training and validation parts"):
+        evaluated("one", data=photos, part="test")
+
+
+def test_what_the_data_s_reader_left_out_is_said(artifacts, photos, tmp_path):
+    make_bundle(artifacts, "one")
+    (photos / "val" / "cat" / "x.gif").write_bytes(b"GIF89a")
+    options = ("--output", tmp_path / "one.json", "--workers", "0")
+    result = commands.run("training.evaluate", "--model", "one", "--data", photos, *options)
+    assert result.returncode == 0, result.stderr
+    assert "warning: 1 files are left out because they are not JPEG, PNG or WebP: val/cat/x.gif (GIF)" in result.stderr
+    assert "always answering 'cat' would have a top-1 of 33.33%" in result.stdout

@@ -123,7 +123,17 @@ def test_a_label_is_escaped_in_every_place(tmp_path, label, escaped):
 
 
 def test_it_shows_figures_mistakes_and_settings(text):
-    for expected in ("86.67%", "settings.deep.er", "temperature", "Worst mistakes", "model resnet18", "3 min"):
+    for expected in (
+        "86.67%",
+        "settings.deep.er",
+        "temperature",
+        "Worst mistakes",
+        "model resnet18",
+        "3 min",
+        "majority baseline",
+        "33.33%",
+        "also chose the epoch",
+    ):
         assert expected in text
 
 

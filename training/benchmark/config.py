@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from models.catalog import architecture
 from models.common.errors import HalftoneError
+from training.config.columns import Columns
 from training.config.defaults import resolve_freeze
 from training.config.recipe import Recipe
 from training.config.train import Device, Running, TrainConfig, choose_recipe, load_recipe
@@ -30,7 +34,7 @@ class BenchmarkConfig:
     """File name in training/recipes/, or `auto`."""
 
     weights: str = "pretrained"
-    """`pretrained`, `random` or a .safetensors file; from random weights every layer is trained."""
+    """`pretrained`, `random`, or a .safetensors, .pth or .ckpt file; from random weights every layer is trained."""
 
     steps: int = 20
     """Batches per round and loop, limited by the data."""
@@ -49,6 +53,8 @@ class BenchmarkConfig:
 
     workers: int | None = None
     """Processes per loop that read and augment pictures; default: one per core, at most 16."""
+
+    table: Annotated[Columns, tyro.conf.arg(name="")] = field(default_factory=Columns)
 
     output: Path | None = None
     """JSON file for the results, in addition to the printed ones."""
@@ -69,7 +75,7 @@ def resolve(config: BenchmarkConfig) -> tuple[TrainConfig, Data]:
     Raises:
         HalftoneError: the data, model or recipe can't be used.
     """
-    data, network = load_data(config.data), architecture(config.model)
+    data, network = load_data(config.data, columns=config.table), architecture(config.model)
     name = choose_recipe(config.recipe, pictures=len(data.train), family=network.family)
     recipe = load_recipe(name)
     # The frozen layers depend on the number of all images, not on that of a round.
@@ -78,6 +84,7 @@ def resolve(config: BenchmarkConfig) -> tuple[TrainConfig, Data]:
     recipe = replace(recipe, batch=config.batch or recipe.batch, transfer=transfer)
     request = TrainConfig(
         data=config.data,
+        table=config.table,
         model=config.model,
         output=Path("benchmark"),
         recipe=name,

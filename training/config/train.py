@@ -18,6 +18,7 @@ import training.recipes
 from models.bundle.store import check_name
 from models.common.cli import parse
 from models.common.errors import HalftoneError
+from training.config.columns import Columns
 from training.config.recipe import Recipe
 
 SMALL = 1000
@@ -59,7 +60,7 @@ class TrainConfig:
     """Train an image classifier on labelled pictures and write a bundle for export and serving."""
 
     data: str = ""
-    """A folder (`train/` and `val/`, or one folder per class), FILE.csv (path,label), or torchvision:NAME."""
+    """A folder (`train/` and `val/`, or one folder per class), FILE.csv or .tsv (path,label), or torchvision:NAME."""
 
     model: str = ""
     """Architecture of the catalogue (`python -m models`)."""
@@ -72,7 +73,7 @@ class TrainConfig:
     general."""
 
     weights: str = "pretrained"
-    """Initial weights: `pretrained`, `random`, or a .safetensors file with any head."""
+    """Initial weights: `pretrained`, `random`, or a .safetensors, .pth or .ckpt file with any head."""
 
     seed: int = 0
     """Seed of the split, the new head, the order and the augmentation."""
@@ -93,6 +94,7 @@ class TrainConfig:
     restart: bool = False
     """Discard an unfinished run of this output and start again."""
 
+    table: Annotated[Columns, tyro.conf.arg(name="")] = field(default_factory=Columns)
     running: Annotated[Running, tyro.conf.arg(name="")] = field(default_factory=Running)
     settings: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=Recipe)
 
@@ -120,6 +122,8 @@ class TrainConfig:
         values: dict[str, Any] = jsonable(asdict(self))
         for name in ("output", "resume", "restart", "running"):
             del values[name]
+        if self.table == Columns():
+            del values["table"]
         return values
 
 

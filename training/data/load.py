@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from models.common.errors import HalftoneError
+from training.config.columns import Columns
 from training.data.pictures import Data, Pictures
-from training.data.sources.csv_table import load_table
+from training.data.sources.csv_table import SUFFIXES, load_table
 from training.data.sources.folder import load_folder
 from training.data.sources.torchvision_download import PREFIX
 from training.data.sources.torchvision_sets import load_torchvision
@@ -15,23 +16,32 @@ from training.data.split import stratified_sample
 from training.data.subsets import SelectedPictures
 
 
-def load_data(location: str, *, val_share: float = 0.2, seed: int = 0, limit: int | None = None) -> Data:
+def load_data(
+    location: str,
+    *,
+    val_share: float = 0.2,
+    seed: int = 0,
+    limit: int | None = None,
+    columns: Columns | None = None,
+) -> Data:
     """Load the training and validation images of a location.
 
     Args:
-        location: a folder with `train/` and `val/` (or `validation/`, `test/`), each with one folder per class; a
-            folder of classes, which is split; a CSV file with the columns `path`, `label` and perhaps `split`; or
+        location: a folder with `train/` and `val/` (or `test/`), each with one folder per class; a folder of classes,
+            which is split; a CSV or TSV file with columns of files, labels and perhaps the split; or
             `torchvision:NAME`, `torchvision:NAME@FOLDER`.
         val_share: share of every class to hold out if the data has no split, in (0, 1).
         seed: of that split and of the choice for `limit`.
         limit: largest number of training images, and of validation images; every class keeps its share.
+        columns: of a table.
 
     Raises:
         HalftoneError: the data or `val_share` can't be used; the message names the cause and the fix.
     """
     if not 0 < val_share < 1:
         raise HalftoneError(f"--val-share must lie between 0 and 1, not {val_share}")
-    data = _load(location, val_share=val_share, seed=seed)
+    columns = columns or Columns()
+    data = _load(location, val_share=val_share, seed=seed, columns=columns)
     if limit is None:
         return data
     if limit < len(data.train.labels):
@@ -41,12 +51,15 @@ def load_data(location: str, *, val_share: float = 0.2, seed: int = 0, limit: in
     return replace(data, train=_at_most(limit, data.train, seed), val=_at_most(limit, data.val, seed))
 
 
-def _load(location: str, *, val_share: float, seed: int) -> Data:
+def _load(location: str, *, val_share: float, seed: int, columns: Columns) -> Data:
+    path = Path(location).expanduser()
+    table = not location.startswith(PREFIX) and path.suffix.lower() in SUFFIXES and not path.is_dir()
+    if columns != Columns() and not table:
+        raise HalftoneError(f"--data {location} is not a .csv or .tsv file, so it has no columns to name: omit them")
     if location.startswith(PREFIX):
         return load_torchvision(location.removeprefix(PREFIX), val_share=val_share, seed=seed)
-    path = Path(location).expanduser()
-    if path.suffix.lower() == ".csv" and not path.is_dir():
-        return load_table(path, val_share=val_share, seed=seed)
+    if table:
+        return load_table(path, val_share=val_share, seed=seed, columns=columns)
     return load_folder(path, val_share=val_share, seed=seed)
 
 

@@ -12,11 +12,20 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from models.dataset import content_digest
 from models.preprocess.decode import decode
 from models.preprocess.errors import BrokenImageError, ImageError
 from models.preprocess.resample import Pixels
 
 Targets = npt.NDArray[np.int64]
+
+
+CHOSEN_ON_TEST = (
+    "there is no validation part, so {test} chooses the epoch and the temperature, and the accuracy on it is too high: "
+    "{fix} to keep {test} for one honest evaluation"
+)
+TEST_LEFT_ALONE = "{test} is left alone; evaluate on it last: `python -m training.evaluate --part test`, same --data"
+"""What the user must know about the test part."""
 
 
 class Pictures(Protocol):
@@ -49,6 +58,9 @@ class Pictures(Protocol):
             models.preprocess.decode.ImageError: the file can't be read at all.
         """
 
+    def size(self, index: int) -> int | None:
+        """Return the number of bytes that `digest` hashes; None if that takes decoding or the file can't be read."""
+
     def fingerprint(self) -> str:
         """Return 64 hexadecimal digits that depend on all names and classes; used for the lineage and for resuming."""
 
@@ -64,6 +76,9 @@ class Data:
 
     description: str
     """Source and split in words."""
+
+    test: Pictures | None = None
+    """Images that training leaves alone, with the same classes; None if the data has no such part."""
 
     own_split: bool
     """True if the data defines the held-out part; otherwise the seed does."""
@@ -130,6 +145,10 @@ class FilePictures:
         """Return the hash of the file's bytes."""
         return content_digest(read_file(self.path(index)))
 
+    def size(self, index: int) -> int | None:
+        """Return the file's size in bytes."""
+        return file_size(self.path(index))
+
     def fingerprint(self) -> str:
         """Return the hash of paths and classes, without the files' content: hashing it would read every file."""
         return fingerprint(self)
@@ -165,6 +184,10 @@ class ArrayPictures:
         """Return the hash of the pixels."""
         return content_digest(self._images[index].tobytes())
 
+    def size(self, index: int) -> int | None:
+        """Return the number of bytes of the pixels."""
+        return int(self._images[index].nbytes)
+
     def fingerprint(self) -> str:
         """Return the hash of names, classes and all pixels."""
         return fingerprint(self, np.ascontiguousarray(self._images))
@@ -182,17 +205,20 @@ def read_file(path: Path) -> bytes:
         raise BrokenImageError(f"the file can't be read ({error.strerror}): put it back or remove it") from None
 
 
+def file_size(path: Path) -> int | None:
+    """Return the size of a file in bytes; None if there is no such file."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
+
+
 def read_named(pictures: Pictures, index: int) -> Pixels:
     """Return `pictures.read(index)`; an error message starts with the image's name."""
     try:
         return pictures.read(index)
     except ImageError as error:
         raise type(error)(f"{pictures.name(index)}: {error}") from None
-
-
-def content_digest(content: bytes) -> bytes:
-    """Return the BLAKE2b hash, 8 bytes."""
-    return hashlib.blake2b(content, digest_size=8).digest()
 
 
 def fingerprint(pictures: Pictures, content: npt.NDArray[np.uint8] | None = None) -> str:

@@ -38,6 +38,10 @@ class SelectedPictures:
         """Return the hash of the image in the whole set."""
         return self._pictures.digest(int(self._chosen[index]))
 
+    def size(self, index: int) -> int | None:
+        """Return the size in the whole set."""
+        return self._pictures.size(int(self._chosen[index]))
+
     def fingerprint(self) -> str:
         """Return the hash of the whole set and the selection."""
         digest = hashlib.sha256(self._pictures.fingerprint().encode())
@@ -75,6 +79,11 @@ class JoinedPictures:
         part, place = self._find(index)
         return part.digest(place)
 
+    def size(self, index: int) -> int | None:
+        """Return the size in the part."""
+        part, place = self._find(index)
+        return part.size(place)
+
     def fingerprint(self) -> str:
         """Return the hash of both parts."""
         return hashlib.sha256((self._first.fingerprint() + self._second.fingerprint()).encode()).hexdigest()
@@ -111,6 +120,10 @@ class RelabelledPictures:
     def digest(self, index: int) -> bytes:
         """Return the hash of the image in the other set."""
         return self._pictures.digest(index)
+
+    def size(self, index: int) -> int | None:
+        """Return the size in the other set."""
+        return self._pictures.size(index)
 
     def fingerprint(self) -> str:
         """Return the hash of names and new classes."""

@@ -7,78 +7,27 @@ The file holds a hash of every training image's content. Names don't identify an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
-from rich.console import Console
-from rich.progress import track
 
 from models.bundle.bundle import Bundle
 from models.common.errors import HalftoneError
-from models.common.host import cores
-from models.preprocess.errors import ImageError
+from models.dataset import training_digests
+from training.config.columns import Columns
+from training.data.duplicates import digests
 from training.data.load import load_data
 from training.data.pictures import Data, Pictures
 from training.data.subsets import JoinedPictures, RelabelledPictures, SelectedPictures
 
-FILE = "training_pictures.bin"
-
-Digests = npt.NDArray[np.uint64]
-Part = Literal["auto", "val", "all"]
-
-# Few enough futures for millions of images, and enough for a smooth progress bar.
-CHUNK = 256
-
-
-def digests(pictures: Pictures) -> Digests:
-    """Return uint64 (N,): every image's hash by `Pictures.digest`; 0 for an image that can't be read.
-
-    Reads every file once, without decoding it.
-    """
-    starts = range(0, len(pictures), CHUNK)
-    hashes = np.zeros(len(pictures), dtype=np.uint64)
-    with ThreadPoolExecutor(cores()) as pool:
-        parts = pool.map(lambda start: _chunk(pictures, start), starts)
-        for start, part in track(
-            zip(starts, parts, strict=True),
-            "hashing the pictures",
-            len(starts),
-            console=Console(stderr=True),
-            transient=True,
-        ):
-            hashes[start : start + len(part)] = part
-    return hashes
+Part = Literal["auto", "val", "test", "all"]
 
 
 def encoded_digests(pictures: Pictures) -> bytes:
     """Return the content of the bundle's file: the sorted hashes of the images, 8 bytes each, little-endian."""
     hashes = np.unique(digests(pictures))
     return hashes[hashes > 0].astype("<u8").tobytes()
-
-
-def training_digests(bundle: Bundle) -> Digests | None:
-    """Return the hashes of the bundle's training images, ascending; None if the bundle has no record of them.
-
-    Raises:
-        BundleError: the file is listed, but its content has changed.
-    """
-    if not bundle.has(FILE):
-        return None
-    return np.frombuffer(bundle.read(FILE), dtype="<u8").astype(np.uint64)
-
-
-def _chunk(pictures: Pictures, start: int) -> list[int]:
-    return [_digest(pictures, index) for index in range(start, min(start + CHUNK, len(pictures)))]
-
-
-def _digest(pictures: Pictures, index: int) -> int:
-    try:
-        return int.from_bytes(pictures.digest(index), "little")
-    except ImageError:
-        return 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +43,11 @@ class Choice:
     excluded: int = 0
     """Number of images left out because a model was trained on them."""
 
+    warnings: tuple[str, ...] = ()
+    """Of the data, for the user."""
 
-def choose_pictures(location: str, part: Part, bundles: Sequence[Bundle]) -> Choice:
+
+def choose_pictures(location: str, part: Part, bundles: Sequence[Bundle], columns: Columns) -> Choice:
     """Choose the images to evaluate on.
 
     A model is evaluated on the images that its training held out, if it was trained on this very data. On other data,
@@ -103,22 +55,27 @@ def choose_pictures(location: str, part: Part, bundles: Sequence[Bundle]) -> Cho
 
     Args:
         location: as for `load_data`.
-        part: the held-out images, all images, or `auto`.
+        part: the held-out images, those that training left alone, all images, or `auto`.
         bundles: the models, which have the same classes.
+        columns: of a table; None in all of them for those of the models' training.
 
     Raises:
         HalftoneError: the data can't be used, has classes that the models don't have, two models were trained on
             different splits of it, or every image is a training image.
     """
-    choice = _choose(location, part, bundles)
+    choice = _choose(location, part, bundles, columns)
     return replace(choice, pictures=_relabelled(choice.pictures, bundles[0]))
 
 
-def _choose(location: str, part: Part, bundles: Sequence[Bundle]) -> Choice:
+def _choose(location: str, part: Part, bundles: Sequence[Bundle], columns: Columns) -> Choice:
+    if columns == Columns():
+        columns = next((chosen for bundle in bundles if (chosen := _columns(bundle)) != columns), columns)
     if part == "all":
-        data = load_data(location)
-        return Choice(pictures=JoinedPictures(data.train, data.val), description="all pictures")
-    trained = [(bundle, _as_trained(location, bundle)) for bundle in bundles]
+        data = load_data(location, columns=columns)
+        return Choice(pictures=_all(data), description="all pictures", warnings=data.warnings)
+    if part == "test":
+        return _without_training_images(_test(load_data(location, columns=columns), location), bundles, location)
+    trained = [(bundle, _as_trained(location, bundle, columns)) for bundle in bundles]
     own = [data for _, data in trained if data is not None]
     if len({data.val.fingerprint() for data in own}) > 1:
         raise HalftoneError(
@@ -128,22 +85,38 @@ def _choose(location: str, part: Part, bundles: Sequence[Bundle]) -> Choice:
         )
     others = [bundle for bundle, data in trained if data is None]
     if own:
-        choice = Choice(pictures=own[0].val, description="the pictures that training held out")
+        description = "the pictures that training held out, and that chose its epoch and temperature"
+        choice = Choice(pictures=own[0].val, description=description, warnings=own[0].warnings)
     else:
-        choice = _choose_other_data(location, part, bundles)
+        choice = _choose_other_data(location, part, bundles, columns)
     return _without_training_images(choice, others, location)
 
 
-def _choose_other_data(location: str, part: Part, bundles: Sequence[Bundle]) -> Choice:
+def _choose_other_data(location: str, part: Part, bundles: Sequence[Bundle], columns: Columns) -> Choice:
     """Choose by the split of the data, or by the split settings of the first trained model."""
     splits = [settings for bundle in bundles if (settings := _settings(bundle, "val_share", "seed"))]
-    data = load_data(location, **(splits[0] if splits else {}))
+    data = load_data(location, columns=columns, **(splits[0] if splits else {}))
+    choice = Choice(pictures=data.val, description="the held-out part of the data", warnings=data.warnings)
     if data.own_split or part == "val":
-        return Choice(pictures=data.val, description="the held-out part of the data")
+        return choice
     if any(_settings(bundle, "val_share") and training_digests(bundle) is None for bundle in bundles):
         # The model may have been trained on most of this data: the part held out by the same split is the best guess.
-        return Choice(pictures=data.val, description="the part that the model's --val-share and --seed hold out")
-    return Choice(pictures=JoinedPictures(data.train, data.val), description="all pictures")
+        return replace(choice, description="the part that the model's --val-share and --seed hold out")
+    return replace(choice, pictures=_all(data), description="all pictures")
+
+
+def _all(data: Data) -> Pictures:
+    both = JoinedPictures(data.train, data.val)
+    return both if data.test is None else JoinedPictures(both, data.test)
+
+
+def _test(data: Data, location: str) -> Choice:
+    if data.test is None:
+        raise HalftoneError(
+            f"--data {location} has no test part beside its training and validation parts, or one of other classes: "
+            "omit --part test, or name the folder of those pictures with --data"
+        )
+    return Choice(pictures=data.test, description="the part test of the data")
 
 
 def _without_training_images(choice: Choice, bundles: Sequence[Bundle], location: str) -> Choice:
@@ -173,13 +146,17 @@ def _settings(bundle: Bundle, *names: str) -> dict[str, Any]:
     return {name: settings[name] for name in names if name in settings}
 
 
-def _as_trained(location: str, bundle: Bundle) -> Data | None:
+def _columns(bundle: Bundle) -> Columns:
+    return Columns(**_settings(bundle, "table").get("table", {}))
+
+
+def _as_trained(location: str, bundle: Bundle, columns: Columns) -> Data | None:
     """Return the data with the split of the bundle's training; None if the bundle was trained on other data."""
     fingerprint = bundle.manifest.training.get("data", {}).get("fingerprint")
     if fingerprint is None:
         return None
     try:
-        data = load_data(location, **_settings(bundle, "val_share", "seed", "limit"))
+        data = load_data(location, columns=columns, **_settings(bundle, "val_share", "seed", "limit"))
     except HalftoneError:
         # The --limit of that training may not suit this data; other errors recur when it is loaded without a limit.
         return None

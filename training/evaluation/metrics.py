@@ -26,7 +26,7 @@ def classification_metrics(probabilities: Probabilities, targets: Targets, label
 
     Returns:
         `images`; `top1` and `top5` as {"value", "low", "high"} with a 95 % Wilson interval; `nll` in nats; `ece`;
-        `macro_f1` over the classes that occur; `classes`: one entry per class, see `per_class`.
+        `majority`, see below; `macro_f1` over the classes that occur; `classes`: one entry per class, see `per_class`.
     """
     classes = per_class(confusion(probabilities.argmax(axis=1), targets, len(labels)), labels)
     seen = [item["f1"] for item in classes if item["images"]]
@@ -34,11 +34,19 @@ def classification_metrics(probabilities: Probabilities, targets: Targets, label
         "images": len(targets),
         "top1": rate(int(in_best(probabilities, targets, 1).sum()), len(targets)),
         "top5": rate(int(in_best(probabilities, targets, 5).sum()), len(targets)),
+        "majority": majority(targets, labels),
         "nll": negative_log_likelihood(probabilities, targets),
         "ece": expected_calibration_error(probabilities, targets),
         "macro_f1": float(np.mean(seen)) if seen else 0.0,
         "classes": classes,
     }
+
+
+def majority(targets: Targets, labels: tuple[str, ...]) -> dict[str, Any]:
+    """Return the accuracy of always answering the most frequent class: its `label`, and its share as `value`."""
+    counts = np.bincount(targets, minlength=len(labels))
+    most = int(counts.argmax())
+    return {"label": labels[most], "value": float(counts[most] / max(1, len(targets)))}
 
 
 def in_best(probabilities: Probabilities, targets: Targets, k: int) -> npt.NDArray[np.bool_]:

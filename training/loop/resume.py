@@ -105,7 +105,9 @@ def _trained(output: Path) -> dict[str, Any] | None:
 
 
 def _load(config: TrainConfig) -> Data:
-    return load_data(config.data, val_share=config.val_share, seed=config.seed, limit=config.limit)
+    return load_data(
+        config.data, val_share=config.val_share, seed=config.seed, limit=config.limit, columns=config.table
+    )
 
 
 def _recorded(config: TrainConfig) -> TrainConfig:
@@ -173,7 +175,7 @@ def _lineage(config: TrainConfig, data: Data) -> dict[str, Any]:
     if config.weights not in NAMED_WEIGHTS:
         path = Path(config.weights)
         if not path.is_file():
-            raise HalftoneError(f"--weights {path}: no such file; name a .safetensors file, `pretrained` or `random`")
+            raise HalftoneError(f"--weights {path}: no such file; name one, or `pretrained` or `random`")
         lineage["weights_sha256"] = sha256_file(path)
     if config.settings.objective.teacher is not None:
         lineage["teacher_version"] = open_bundle(config.settings.objective.teacher).manifest.version

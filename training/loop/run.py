@@ -10,6 +10,7 @@ import torch
 
 from models.bundle.bundle import Bundle
 from models.common.errors import HalftoneError
+from training.data.duplicates import find_duplicates
 from training.loop.build import Parts, build
 from training.loop.checkpoints import RunFolder
 from training.loop.distributed import World, joined
@@ -93,7 +94,8 @@ def _train(request: Request, folder: RunFolder, world: World) -> Bundle | None:
     # Only the main process draws and logs.
     names = config.running.log if world.main else ()
     with Display(steps=steps, done=loop.global_step(), quiet=not world.main) as display, handle_signals() as stop:
-        _announce(display, request, parts, resumed=resumed)
+        if world.main:
+            _announce(display, request, parts, resumed=resumed)
         loggers = open_loggers(
             names, folder=folder.path, name=config.name, config=config.identity(), step=loop.global_step()
         )
@@ -120,7 +122,7 @@ def _announce(display: Display, request: Request, parts: Parts, *, resumed: bool
         f"recipe {config.recipe}: {config.settings.epochs} epochs of {loop.steps_per_epoch} steps, {trained}, {dtype}, "
         f"from {parts.start.source}"
     )
-    for warning in (*data.warnings, *parts.warnings):
+    for warning in (*data.warnings, *find_duplicates(data).warnings(), *parts.warnings):
         display.say(f"warning: {warning}")
     if resumed:
         display.say(f"resuming after {loop.position.epoch} epochs and {loop.position.step} steps")

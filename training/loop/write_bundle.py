@@ -12,14 +12,16 @@ from models.bundle.bundle import WEIGHTS, Bundle
 from models.bundle.card import model_card
 from models.bundle.manifest import Manifest
 from models.checkpoint import save_weights
+from models.common.statistics import rate
+from models.dataset import TRAINING_PICTURES
 from models.spec import Architecture, InputSpec
 from models.weights import Start
 from training.config.train import TrainConfig
 from training.data.pictures import Data
 from training.data.subsets import SelectedPictures
 from training.evaluation.calibration import expected_calibration_error, fit_temperature
-from training.evaluation.leakage import FILE as TRAINING_PICTURES
 from training.evaluation.leakage import encoded_digests
+from training.evaluation.metrics import majority
 from training.loop.learner import Row
 from training.loop.resume import Request
 from training.loop.validate import Predictions, validation_metrics
@@ -76,7 +78,11 @@ def _manifest(request: Request, network: Architecture, spec: InputSpec, outcome:
     config, data = request.config, request.data
     logits, targets = outcome.predictions.logits, outcome.predictions.targets
     temperature = fit_temperature(logits.numpy(), targets.numpy())
+    top1 = rate(int((logits.argmax(dim=1) == targets).sum()), len(targets))
     metrics = validation_metrics(logits, targets) | {
+        "val_pictures": len(targets),
+        "val_top1_interval": [top1["low"], top1["high"]],
+        "val_majority": majority(targets.numpy(), data.train.labels),
         "best_epoch": outcome.best_epoch,
         "ece": _calibration_error(logits, targets, 1.0),
         "ece_calibrated": _calibration_error(logits, targets, temperature),

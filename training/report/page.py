@@ -168,14 +168,20 @@ def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]
 
 
 def _subtitle(config: dict[str, Any], spec: InputSpec) -> str:
-    known = [f"{name} {config[name]}" for name in ("model", "recipe", "data") if config.get(name)]
+    known = [f"{name} {config[name]}" for name in ("model", "recipe", "data", "part") if config.get(name)]
     return " · ".join([*known, f"input {spec.size} x {spec.size}"])
 
 
 def _tiles(report: _Report) -> Iterator[tuple[str, str, str]]:
     """Yield name, value and note of every headline metric."""
     after, top1, top5 = report.after, report.after["top1"], report.after["top5"]
-    yield "top-1 accuracy", f"{top1['value']:.2%}", f"95 % interval {top1['low']:.1%} to {top1['high']:.1%}"
+    yield (
+        "top-1 accuracy",
+        f"{top1['value']:.2%}",
+        f"95 % interval {top1['low']:.1%} to {top1['high']:.1%}, {after['images']:,} pictures",
+    )
+    majority = after["majority"]
+    yield "majority baseline", f"{majority['value']:.2%}", f"by always answering {majority['label']!r}"
     if len(report.matrix) > 5:
         yield "top-5 accuracy", f"{top5['value']:.2%}", f"{top5['low']:.1%} to {top5['high']:.1%}"
     yield "macro F1", f"{after['macro_f1']:.3f}", "mean over the classes"

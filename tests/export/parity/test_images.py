@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.parity.images import PHOTOS, proof_images, sample_crops
+from export.parity.images import PHOTOS, proof_images, sample_crops, shows
 from export.parity.metrics import UNLABELLED
+from models.bundle.bundle import WEIGHTS, Bundle
 from models.common.errors import HalftoneError
-from models.dataset import held_out_images
+from models.dataset import TRAINING_PICTURES, content_digest, held_out_images
 from models.preprocess.transform import load
 from models.spec import InputSpec
-from tests.samples import manifest
+from tests.samples import small_bundle
 
 SMALL = InputSpec(size=32)
 
@@ -31,9 +32,14 @@ def test_every_photograph_has_its_licence() -> None:
     assert all(f"`{photo.name}`" in licences for photo in PHOTOS.glob("*.jpg"))
 
 
+@pytest.fixture
+def model(tmp_path: Path) -> Bundle:
+    return small_bundle(tmp_path / "model", input=SMALL)
+
+
 @pytest.mark.parametrize("size", [1, 7, 320, 400])
-def test_batches_hold_every_picture_once(size: int) -> None:
-    images = proof_images(manifest(input=InputSpec(size=8)), None)
+def test_batches_hold_every_picture_once(tmp_path: Path, size: int) -> None:
+    images = proof_images(small_bundle(tmp_path / "model", input=InputSpec(size=8)), None)
 
     batches = list(images.batches(size))
 
@@ -49,20 +55,19 @@ def test_batches_hold_every_picture_once(size: int) -> None:
 @pytest.fixture
 def labelled(tmp_path: Path) -> Path:
     for label, photos in {"cat": ["cat", "camera", "astronaut"], "dog": ["coffee", "rocket"]}.items():
-        (tmp_path / label).mkdir()
+        (tmp_path / "data" / label).mkdir(parents=True)
         for photo in photos:
-            shutil.copy(PHOTOS / f"{photo}.jpg", tmp_path / label)
-    return tmp_path
+            shutil.copy(PHOTOS / f"{photo}.jpg", tmp_path / "data" / label)
+    return tmp_path / "data"
 
 
-def test_labelled_pictures_keep_their_class(labelled: Path) -> None:
-    model = manifest(input=SMALL)
+def test_labelled_pictures_keep_their_class(labelled: Path, model: Bundle) -> None:
     images = proof_images(model, labelled)
 
     whole = [image for image in images.source if image.label != UNLABELLED]
 
     assert (images.labelled, images.unreadable) == (True, [])
-    paths = held_out_images(labelled, model)
+    paths = held_out_images(labelled, model.manifest)
     assert sorted(image.picture for image in whole) == list(range(5))
     for image in whole:
         path, label = paths[image.picture]
@@ -70,8 +75,8 @@ def test_labelled_pictures_keep_their_class(labelled: Path) -> None:
         np.testing.assert_array_equal(image.pixels, load(path.read_bytes(), SMALL))
 
 
-def test_few_pictures_are_made_up_for_by_crops_of_them(labelled: Path) -> None:
-    images = proof_images(manifest(input=SMALL), labelled)
+def test_few_pictures_are_made_up_for_by_crops_of_them(labelled: Path, model: Bundle) -> None:
+    images = proof_images(model, labelled)
 
     every = list(images.source)
 
@@ -80,19 +85,20 @@ def test_few_pictures_are_made_up_for_by_crops_of_them(labelled: Path) -> None:
     assert len({image.pixels.tobytes() for image in every}) == len(every)
 
 
-def test_enough_pictures_need_no_crops(tmp_path: Path) -> None:
-    (tmp_path / "cat").mkdir()
+def test_enough_pictures_need_no_crops(tmp_path: Path, model: Bundle) -> None:
+    folder = tmp_path / "data" / "cat"
+    folder.mkdir(parents=True)
     for number in range(256):
-        shutil.copy(PHOTOS / "cat.jpg", tmp_path / "cat" / f"{number}.jpg")
+        shutil.copy(PHOTOS / "cat.jpg", folder / f"{number}.jpg")
 
-    assert proof_images(manifest(input=SMALL), tmp_path).count == 256
-    (tmp_path / "cat" / "0.jpg").unlink()
-    assert proof_images(manifest(input=SMALL), tmp_path).count == 510
+    assert proof_images(model, tmp_path / "data").count == 256
+    (folder / "0.jpg").unlink()
+    assert proof_images(model, tmp_path / "data").count == 510
 
 
-def test_one_unreadable_picture_is_left_out_and_named(labelled: Path) -> None:
+def test_one_unreadable_picture_is_left_out_and_named(labelled: Path, model: Bundle) -> None:
     (labelled / "cat" / "broken.jpg").write_bytes(b"\xff\xd8\xff")
-    images = proof_images(manifest(input=SMALL), labelled)
+    images = proof_images(model, labelled)
 
     every = list(images.source)
 
@@ -100,10 +106,35 @@ def test_one_unreadable_picture_is_left_out_and_named(labelled: Path) -> None:
     assert len(every) == 5 * 41
 
 
-def test_many_unreadable_pictures_are_refused(labelled: Path) -> None:
+def test_many_unreadable_pictures_are_refused(labelled: Path, model: Bundle) -> None:
     for name in ("b1.jpg", "b2.png"):
         (labelled / "cat" / name).write_bytes(b"junk")
-    images = proof_images(manifest(input=SMALL), labelled)
+    images = proof_images(model, labelled)
 
     with pytest.raises(HalftoneError, match=r"2 of the pictures can't be read, over 1% of 7: repair or remove b1\.jpg"):
         list(images.batches(10))
+
+
+def trained_on(model: Bundle, files: list[Path]) -> None:
+    hashes = b"".join(sorted(content_digest(file.read_bytes()) for file in files))
+    model.write(TRAINING_PICTURES, hashes, made_by="a test", made_from=[WEIGHTS])
+
+
+def test_pictures_that_the_model_was_trained_on_are_left_out_and_counted(labelled: Path, model: Bundle) -> None:
+    (labelled / "cat" / "cat.jpg").rename(labelled / "cat" / "renamed.jpg")
+    trained_on(model, [labelled / "cat" / "renamed.jpg", PHOTOS / "rocket.jpg"])
+    images = proof_images(model, labelled)
+
+    assert images.count == sum(len(pixels) for pixels, _ in images.batches(10)) == 3
+    assert images.description == "labelled pictures of the folder data without 2 that the model was trained on"
+    assert shows(labelled, model, images.description, 3)
+    assert not shows(labelled, model, "labelled pictures of the folder data", 5)
+
+
+def test_a_folder_of_training_pictures_only_is_refused(labelled: Path, model: Bundle) -> None:
+    trained_on(model, sorted(labelled.rglob("*.jpg")))
+
+    with pytest.raises(
+        HalftoneError, match=r"model was trained on every one of the 5 pictures of --data .*: name others"
+    ):
+        proof_images(model, labelled)

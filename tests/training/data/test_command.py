@@ -12,6 +12,7 @@ from models.spec import InputSpec
 from tests.commands import run
 from tests.training.samples import class_folders, png
 from training.data.__main__ import DataConfig, Findings, check, write_sample
+from training.data.duplicates import Duplicates
 from training.data.load import load_data
 
 
@@ -25,7 +26,7 @@ def test_it_describes_and_checks(tmp_path):
     assert result.returncode == 0, result.stderr
     assert "cat: 8 + 2" in result.stdout
     assert "warning: the classes are uneven" in result.stdout
-    assert "all 12 pictures can be read, and none is in both parts" in result.stdout
+    assert "all 12 pictures can be read, and none is in two parts or under two labels" in result.stdout
 
 
 def test_broken_and_shared_pictures_are_named_with_exit_code_1(tmp_path):
@@ -34,11 +35,30 @@ def test_broken_and_shared_pictures_are_named_with_exit_code_1(tmp_path):
     (tmp_path / "val" / "cat" / "copy.png").write_bytes(png(0))
     (tmp_path / "train" / "dog" / "001.png").write_bytes(b"")
     findings = check(load_data(str(tmp_path)))
-    assert findings.shared == ["cat/copy.png"]
+    assert findings.duplicates.shared == [
+        "training picture cat/000.png ('cat') = validation picture cat/copy.png ('cat')"
+    ]
     assert findings.broken[0].startswith("dog/001.png: the picture is empty")
     result = command("--data", str(tmp_path), "--check")
     assert result.returncode == 1
     assert "cat/copy.png" in result.stdout
+
+
+def test_equal_pictures_are_named_with_both_labels_without_a_check(tmp_path):
+    class_folders(tmp_path / "train", {"cat": 3, "dog": 3})
+    class_folders(tmp_path / "val", {"cat": 1, "dog": 1}, first_seed=20)
+    (tmp_path / "train" / "dog" / "twin.png").write_bytes(png(1))
+    (tmp_path / "train" / "cat" / "again.png").write_bytes(png(2))
+    (tmp_path / "val" / "dog" / "both.png").write_bytes(png(3))
+    twin = "training picture cat/001.png ('cat') = training picture dog/twin.png ('dog')"
+    result = command("--data", str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    assert f"1 times a picture has two labels, one of which is wrong (remove the wrong one): {twin}" in result.stdout
+    assert "1 times a picture is in two parts, which makes the accuracy too high" in result.stdout
+    assert "1 times a picture is repeated within a part" in result.stdout
+    checked = command("--data", str(tmp_path), "--check")
+    assert checked.returncode == 1
+    assert f"1 pictures under two labels; correct or remove one of each pair:\n  {twin}" in checked.stdout
 
 
 def test_a_sample_is_a_smaller_data_set_of_the_same_pixels(tmp_path):
@@ -71,7 +91,7 @@ def test_the_included_sample_is_intact_and_export_finds_its_held_out_pictures():
     data = load_data(str(folder))
     assert np.bincount(data.train.targets).tolist() == [50] * 10
     assert np.bincount(data.val.targets).tolist() == [20] * 10
-    assert check(data) == Findings(broken=[], shared=[])
+    assert check(data) == Findings(broken=[], duplicates=Duplicates(mislabelled=[], shared=[], repeated=[]))
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 2_000_000
     assert "MIT licence" in (folder / "LICENSE.md").read_text()
     manifest = Manifest(

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from models.common.errors import HalftoneError
+from tests.commands import run
 from tests.training.samples import class_folders, picture
+from training.config.columns import Columns
 from training.data.load import load_data
 
 ROWS = "path,label\n" + "".join(f"{name}/{n:03d}.png,{name}\n" for name in ("cat", "dog") for n in range(5))
@@ -116,3 +118,121 @@ def test_unusable_tables(folder, text, message):
 def test_no_such_table(tmp_path):
     with pytest.raises(HalftoneError, match="can't be read"):
         load_data(str(tmp_path / "nowhere.csv"))
+
+
+NAMES = [f"{name}/{n:03d}.png" for name in ("cat", "dog") for n in range(5)]
+
+
+def rows(header: str, line: str) -> str:
+    """A table with a line per picture: `{path}`, `{stem}`, `{label}`, `{row}`, `{part}`, `{truth}`, `{is_cat}`."""
+    values = [
+        {
+            "path": path, "stem": path.removesuffix(".png"), "label": path[:3], "row": row,
+            "part": "valid" if row % 5 == 0 else "training", "truth": row % 5 == 0,
+            "is_cat": int(path[:3] == "cat"), "is_dog": int(path[:3] == "dog"), "back": path.replace("/", "\\"),
+        }
+        for row, path in enumerate(NAMES)
+    ]  # fmt: skip
+    return "\n".join([header, *(line.format(**each) for each in values)]) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("header", "line"),
+    [
+        (",path,label", "{row},{path},{label}"),
+        ("filename,class", "{path},{label}"),
+        ("id,breed", "{stem},{label}"),
+        ("image,cat,dog", "{stem},{is_cat}.0,{is_dog}.0"),
+        ("Unnamed: 0,File Path,Label,width", "{row},{path},{label},12"),
+        ("path,label", "{back},{label}"),
+        ("class id,filepaths,labels", "{is_cat},{path},{label}"),
+    ],
+)
+def test_common_forms_of_tables(folder, header, line):
+    data = load_data(table(folder, rows(header, line)))
+    assert data.train.labels == ("cat", "dog")
+    assert (len(data.train), len(data.val), data.own_split) == (8, 2, False)
+    assert np.array_equal(data.train.read(0), data.train.read(0))
+
+
+@pytest.mark.parametrize(
+    ("header", "line"),
+    [
+        ("path,label,split", "{path},{label},{part}"),
+        ("path,label,is_valid", "{path},{label},{truth}"),
+        ("path,label,Data Set", "{path},{label},{part}"),
+        ("filepaths,labels,anything", "{path},{label},{part}"),
+    ],
+)
+def test_common_forms_of_splits(folder, header, line):
+    data = load_data(table(folder, rows(header, line)))
+    assert data.own_split
+    assert {data.val.name(index) for index in range(len(data.val))} == {"cat/000.png", "dog/000.png"}
+
+
+def test_tabs_and_pictures_in_a_folder_below(folder):
+    class_folders(folder / "images", {"emu": 3, "owl": 3})
+    file = folder / "list.tsv"
+    file.write_text(
+        "id\tlabel, as given\n" + "".join(f"{name}/00{n}\t{name}\n" for name in ("emu", "owl") for n in range(3))
+    )
+    data = load_data(str(file))
+    assert data.val.name(0).startswith("images/emu/")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (rows("path,label,fold", "{path},{label},{row}"), "the column fold with 0, 1, 2, .* does not say which rows"),
+        (rows("path,label,split", "{path},{label},{truth}"), "holds True, which does not say .* rename it to is_valid"),
+        (
+            rows("path,class,target", "{path},{label},{label}"),
+            "class and target could be.*--path-column path --label-column",
+        ),
+        (rows("one,two", "{path},{path}"), "one and two could be that of the pictures' files.*--path-column one"),
+        (rows("a b,kind,more", "{path},{label},x{row}"), '--path-column "a b" --label-column kind'),
+        (rows("path,cat,dog", "{path},1,1"), "row 1 marks 2 of the columns cat, dog"),
+        (rows("path,label,split,set", "{path},{label},{part},{part}"), "split and set, and each looks like the split"),
+        (rows("path,path,label", "{path},{path},{label}"), "has two columns 'path'"),
+    ],
+)
+def test_tables_that_could_be_read_in_two_ways(folder, text, message):
+    with pytest.raises(HalftoneError, match=message):
+        load_data(table(folder, text))
+
+
+def test_the_columns_can_be_named(folder):
+    file = table(folder, rows("a b,kind,more,which", "{path},{label},x{row},{part}"))
+    columns = Columns(path_column="a b", label_column="kind", split_column="which")
+    data = load_data(file, columns=columns)
+    assert (len(data.val), data.own_split) == (2, True)
+    assert data.warnings == ("nothing is taken from the columns more",)
+    result = run("training.data", "--data", file, "--path-column", "a b", "--label-column", "kind")
+    assert result.returncode == 0, result.stderr
+    assert "cat: 4 + 1" in result.stdout
+    with pytest.raises(HalftoneError, match=r"has no column 'nope': it has 'a b', 'kind'"):
+        load_data(file, columns=Columns(label_column="nope"))
+    with pytest.raises(HalftoneError, match=r"not a \.csv or \.tsv file, so it has no columns to name"):
+        load_data(str(folder), columns=columns)
+
+
+def test_repeated_rows_and_unused_columns_are_said(folder):
+    data = load_data(
+        table(
+            folder, "path,label,width\n" + "".join(f"{row},12\n" for row in (ROWS + "cat/000.png,cat").splitlines()[1:])
+        )
+    )
+    assert data.warnings == (
+        "1 rows repeat a picture, such as line 12: it counts once",
+        "nothing is taken from the columns width",
+    )
+
+
+def test_a_test_part_of_a_table(folder):
+    text = rows("path,label,split", "{path},{label},{part}").replace("001.png,cat,training", "001.png,cat,test")
+    data = load_data(table(folder, text))
+    assert (len(data.train), len(data.val), len(data.test)) == (7, 2, 1)
+    assert "the part test is left alone" in data.warnings[0]
+    alone = load_data(table(folder, text.replace("valid", "test")))
+    assert (len(alone.val), alone.test) == (3, None)
+    assert "mark some rows of train as val" in alone.warnings[0]

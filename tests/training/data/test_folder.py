@@ -155,7 +155,7 @@ def test_an_empty_class(tmp_path):
 def test_a_class_of_unread_formats(tmp_path):
     class_folders(tmp_path, {"cat": 3, "emu": 0})
     (tmp_path / "emu" / "a.bmp").write_bytes(b"BM")
-    refused(tmp_path, r"emu has 1 \.bmp files, which are not read: convert")
+    refused(tmp_path, r"emu has 1 BMP files, which are not read: convert")
 
 
 @pytest.mark.parametrize(("one", "other"), [("cat", "Cat"), ("caf\u00e9", "cafe\u0301"), ("cat", "cat ")])
@@ -192,28 +192,76 @@ def test_val_without_train(tmp_path):
     refused(tmp_path, "has val/ but no train/")
 
 
-def test_train_and_a_held_out_folder_of_another_name(tmp_path):
-    class_folders(tmp_path / "train", {"cat": 2, "dog": 2})
-    class_folders(tmp_path / "valid", {"cat": 2, "dog": 2})
-    refused(tmp_path, "train/ and valid/.*rename it to val")
-
-
 @pytest.mark.parametrize(
-    ("train", "val"), [("Train", "Val"), ("Training", "Test"), ("training", "testing"), ("TRAIN", "val")]
+    ("train", "val"),
+    [("train", "valid"), ("Train", "Val"), ("training", "Dev"), ("TRAINING", "VALIDATION"), ("train", "validation")],
 )
-def test_parts_under_other_names_are_not_classes(tmp_path, train, val):
+def test_parts_have_their_usual_names_in_any_case(tmp_path, train, val):
     class_folders(tmp_path / train, {"cat": 2, "dog": 2})
-    class_folders(tmp_path / val, {"cat": 2, "dog": 2})
-    refused(
-        tmp_path, "look like parts of the data.*training part to train and the validation part to val, in lower case"
+    class_folders(tmp_path / val, {"cat": 1, "dog": 1})
+    class_folders(tmp_path / "Testing", {"cat": 3, "dog": 3})
+    data = load(tmp_path)
+    assert (len(data.train), len(data.val), len(data.test)) == (4, 2, 6)
+    assert data.description.endswith(f": {train}/ and {val}/")
+    assert data.warnings == (
+        "Testing/ is left alone; evaluate on it last: `python -m training.evaluate --part test`, same --data",
     )
 
 
-@pytest.mark.parametrize("other", ["Val", "TEST", "Valid", "Train"])
-def test_train_and_a_part_in_capitals(tmp_path, other):
+def test_a_test_part_alone_chooses_the_epoch_and_that_is_said(tmp_path):
     class_folders(tmp_path / "train", {"cat": 2, "dog": 2})
-    class_folders(tmp_path / other, {"cat": 2, "dog": 2})
-    refused(tmp_path, f"train/ and {other}/.*rename it to val")
+    class_folders(tmp_path / "Test", {"cat": 1, "dog": 1})
+    data = load(tmp_path)
+    assert (len(data.val), data.test) == (2, None)
+    assert data.warnings[0].startswith("there is no validation part, so Test/ chooses the epoch and the temperature")
+    assert "move some pictures of train/ to val/" in data.warnings[0]
+
+
+@pytest.mark.parametrize(("one", "other"), [("val", "valid"), ("train", "Training"), ("test", "testing")])
+def test_two_names_of_the_same_part_are_refused(tmp_path, one, other):
+    for name in {"train", "val", one, other}:
+        class_folders(tmp_path / name, {"cat": 2, "dog": 2})
+    refused(tmp_path, "and both mean the (train|val|test) part: merge or rename one of them")
+
+
+def test_a_test_part_without_classes_or_with_others_is_left_alone(tmp_path):
+    for name in ("train", "val"):
+        class_folders(tmp_path / name, {"cat": 2, "dog": 2})
+    class_folders(tmp_path / "test", {"emu": 2})
+    assert "test/ is left alone, and can't be evaluated on: training has no class 'emu'" in load(tmp_path).warnings
+    (tmp_path / "test").rename(tmp_path / "val" / "cat" / "more")
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test" / "1.png").write_bytes(png())
+    assert "test/ has no class folders, so it is ignored" in load(tmp_path).warnings
+    (tmp_path / "unlabelled").mkdir()
+    assert "unlabelled/ is ignored: it is none of the parts train, val and test" in load(tmp_path).warnings
+
+
+def test_a_validation_part_without_classes_is_refused(tmp_path):
+    class_folders(tmp_path / "train", {"cat": 2, "dog": 2})
+    (tmp_path / "valid").mkdir()
+    refused(tmp_path, "valid has no class folders: put its pictures into one folder per class")
+
+
+def test_a_folder_that_may_be_a_part_is_refused(tmp_path):
+    class_folders(tmp_path / "train", {"cat": 2, "dog": 2})
+    class_folders(tmp_path / "holdout", {"cat": 2, "dog": 2})
+    refused(tmp_path, "train/ and holdout/.*rename it to val")
+
+
+def test_pictures_are_recognised_by_content_and_what_is_left_out_is_named(tmp_path):
+    class_folders(tmp_path, {"cat": 2, "dog": 2})
+    for name in ("cat/x.jfif", "cat/no_ending", "dog/wrong.gif"):
+        (tmp_path / name).write_bytes(png(len(name)))
+    for name, start in (("cat/a.gif", b"GIF89a"), ("cat/b.bmp", b"BM"), ("dog/c.avif", b"\0\0\0\x20ftypavif")):
+        (tmp_path / name).write_bytes(start)
+    (tmp_path / "dog" / "notes.txt").write_text("no picture")
+    data = load(tmp_path)
+    assert {"cat/x.jfif", "cat/no_ending", "dog/wrong.gif"} < names(data.train) | names(data.val)
+    assert data.warnings == (
+        "4 files are left out because they are not JPEG, PNG or WebP: cat/a.gif (GIF), cat/b.bmp (BMP), "
+        "dog/c.avif (AVIF), dog/notes.txt (no picture)",
+    )
 
 
 def test_a_class_may_have_the_name_of_a_part(tmp_path):

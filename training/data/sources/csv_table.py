@@ -1,11 +1,11 @@
-"""CSV files of labelled images: columns `path` and `label`, optionally `split` (train or val)."""
+"""Tables of labelled images: CSV or TSV files with a column of files, one of labels, and perhaps one of the split."""
 
 from __future__ import annotations
 
 import csv
 import io
 import os
-from collections.abc import Iterator
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,13 +13,15 @@ import numpy as np
 
 from models.common.errors import HalftoneError
 from models.common.text import printable
-from models.dataset import HELD_OUT
-from training.data.pictures import Data, FilePictures
+from models.dataset import PART_NAMES
+from training.config.columns import Columns
+from training.data.pictures import CHOSEN_ON_TEST, TEST_LEFT_ALONE, Data, FilePictures
+from training.data.sources.columns import Table, read_columns
 from training.data.sources.labels import check_distinct, fault_as_folder
 from training.data.split import stratified_split
 from training.data.subsets import SelectedPictures
 
-COLUMNS = "path,label or path,label,split"
+SUFFIXES = frozenset({".csv", ".tsv"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,21 +32,24 @@ class _Row:
     split: str
 
 
-def load_table(file: Path, *, val_share: float, seed: int) -> Data:
-    """Load the images listed in a CSV file.
+def load_table(file: Path, *, val_share: float, seed: int, columns: Columns) -> Data:
+    """Load the images listed in a CSV or TSV file.
 
-    Paths are relative to the file's folder, or absolute. Every label is a class; classes are sorted by name. The first
-    of `val`, `validation` and `test` that occurs in the column `split` is held out; rows of the other two are ignored.
+    Paths are relative to the file's folder or to a folder in it, or absolute; `\\` may separate them, and the suffix of
+    an image may be missing. Every label is a class; classes are sorted by name. The rows of the validation part are
+    held out, or those of the test part if there is none.
 
     Args:
         file: UTF-8 text with a header line; the separator is a comma, semicolon or tab.
-        val_share: share of every class to hold out if there is no column `split`.
+        val_share: share of every class to hold out if there is no column of the split.
         seed: of that split.
+        columns: the columns that the user names.
 
     Raises:
         HalftoneError: the file can't be used; the message names the line and the fix.
     """
-    rows = _without_repeats(file, _read(file))
+    listed, unused = _read(file, columns)
+    rows = _without_repeats(file, listed)
     labels = tuple(sorted({row.label for row in rows}))
     if len(labels) < 2:
         raise HalftoneError(f"{file} has only one class, {labels[0]!r}: add rows of another label")
@@ -57,60 +62,78 @@ def load_table(file: Path, *, val_share: float, seed: int) -> Data:
         root=file.parent,
         paths=[row.path for row in rows],
     )
-    if not any(row.split for row in rows):
-        train, val = stratified_split(everything, val_share=val_share, seed=seed)
-        split = f"{val_share:.0%} of every class held out (seed {seed})"
-    else:
-        train, val = _by_column(file, rows, everything)
-        split = "split by its column"
+    warnings = _remarks(listed, rows, unused)
+    if any(row.split for row in rows):
+        return _by_column(file, rows, everything, warnings)
+    train, val = stratified_split(everything, val_share=val_share, seed=seed)
     return Data(
         train=SelectedPictures(everything, train),
         val=SelectedPictures(everything, val),
-        description=f"table {printable(file.name)}: {split}",
-        own_split=any(row.split for row in rows),
+        description=f"table {printable(file.name)}: {val_share:.0%} of every class held out (seed {seed})",
+        own_split=False,
+        warnings=warnings,
     )
 
 
-def _read(file: Path) -> list[_Row]:
+def _read(file: Path, columns: Columns) -> tuple[list[_Row], list[str]]:
+    """Return the rows, and the names of the columns that nothing is taken from."""
+    header, table, lines = _table(file)
+    if not lines and not {"path", "label"} <= {name.lower() for name in table}:
+        raise HalftoneError(f"{file} starts with {header[:80]!r}, but its first line must name the columns, path,label")
+    if not lines:
+        raise HalftoneError(f"{file} has a header but no rows: list one picture per line")
+    reading = read_columns(file, table, columns)
+    splits = reading.splits or [""] * len(lines)
+    rows = [
+        _Row(line=line, path=path, label=label, split=split)
+        for line, path, label, split in zip(lines, reading.paths, reading.labels, splits, strict=True)
+    ]
+    for row in rows:
+        _check_row(file, row, split=reading.splits is not None)
+    return rows, reading.unused
+
+
+def _table(file: Path) -> tuple[str, Table, list[int]]:
+    """Return the first line, the columns with their stripped values, and the line that each row ends in."""
     try:
         text = file.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise HalftoneError(f"--data {file} can't be read ({error.strerror}): name a CSV file with {COLUMNS}") from None
+        raise HalftoneError(
+            f"--data {file} can't be read ({error.strerror}): name a CSV file with the columns path,label"
+        ) from None
     except UnicodeDecodeError:
         raise HalftoneError(f"{file} is not UTF-8 text: save it as CSV UTF-8") from None
     # Lines end as in the csv module, not at every line separator of Unicode.
-    head = io.StringIO(text, newline="").readline().rstrip("\r\n")
-    delimiter = next((mark for mark in (",", ";", "\t") if mark in head), ",")
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+    header = io.StringIO(text, newline="").readline().rstrip("\r\n")
+    marks = ("\t", ",", ";") if file.suffix.lower() == ".tsv" else (",", ";", "\t")
+    delimiter = next((mark for mark in marks if mark in header), ",")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
     try:
-        rows = list(_rows(file, head, reader))
+        names, *rows = [[value.strip() for value in row] for row in reader if row] or [[""]]
     except csv.Error as error:
         raise HalftoneError(
-            f"{file}, line {reader.reader.line_num}: this is not CSV ({error}): look for an unmatched quotation "
+            f"{file}, line {reader.line_num}: this is not CSV ({error}): look for an unmatched quotation "
             "mark, here or above"
         ) from None
-    if not rows:
-        raise HalftoneError(f"{file} has a header but no rows: list one picture per line")
-    return rows
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
+        raise HalftoneError(f"{file} has two columns {repeated[0]!r}: rename one")
+    lines = _ends(text, delimiter)
+    values = {name: [row[place] if place < len(row) else "" for row in rows] for place, name in enumerate(names)}
+    return header, values, lines
 
 
-def _rows(file: Path, head: str, reader: csv.DictReader[str]) -> Iterator[_Row]:
-    columns = {str(name).strip().lower(): name for name in reader.fieldnames or ()}
-    if not {"path", "label"} <= columns.keys():
-        raise HalftoneError(f"{file} starts with {head[:80]!r}, but its first line must name the columns, {COLUMNS}")
-    for values in reader:
-        yield _row(file, reader.line_num, values, columns)
+def _ends(text: str, delimiter: str) -> list[int]:
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+    return [reader.line_num for row in reader if row][1:]
 
 
-def _row(file: Path, line: int, values: dict[str, str | None], columns: dict[str, str]) -> _Row:
-    path, label, split = ((values.get(columns.get(name, "")) or "").strip() for name in ("path", "label", "split"))
-    if not path or not label:
-        raise HalftoneError(f"{file}, line {line}: the {'path' if not path else 'label'} is missing")
-    if "\0" in path:
-        raise HalftoneError(f"{file}, line {line}: the path {path!r} contains a zero byte: correct it")
-    if "split" in columns and split.lower() not in ("train", *HELD_OUT):
-        raise HalftoneError(f"{file}, line {line}: the split is {split!r}, but must be train, val or test")
-    return _Row(line=line, path=path, label=label, split=split.lower())
+def _check_row(file: Path, row: _Row, *, split: bool) -> None:
+    if not row.path or not row.label:
+        raise HalftoneError(f"{file}, line {row.line}: the {'path' if not row.path else 'label'} is missing")
+    if "\0" in row.path:
+        raise HalftoneError(f"{file}, line {row.line}: the path {row.path!r} contains a zero byte: correct it")
+    if split and row.split not in PART_NAMES:
+        raise HalftoneError(f"{file}, line {row.line}: the split is {row.split!r}, but must be train, val or test")
 
 
 def _without_repeats(file: Path, rows: list[_Row]) -> list[_Row]:
@@ -131,6 +154,16 @@ def _without_repeats(file: Path, rows: list[_Row]) -> list[_Row]:
     return list(first.values())
 
 
+def _remarks(listed: list[_Row], rows: list[_Row], unused: list[str]) -> tuple[str, ...]:
+    remarks = []
+    if repeats := len(listed) - len(rows):
+        again = next(row for row in listed if row not in rows)
+        remarks.append(f"{repeats} rows repeat a picture, such as line {again.line}: it counts once")
+    if unused:
+        remarks.append(f"nothing is taken from the columns {', '.join(unused)}")
+    return tuple(remarks)
+
+
 def _check_labels(file: Path, rows: list[_Row]) -> None:
     for row in {row.label: row for row in reversed(rows)}.values():
         if fault := fault_as_folder(row.label):
@@ -149,17 +182,28 @@ def _check_files(file: Path, rows: list[_Row]) -> None:
         )
 
 
-def _by_column(
-    file: Path, rows: list[_Row], everything: FilePictures
-) -> tuple[np.ndarray[tuple[int], np.dtype[np.int64]], np.ndarray[tuple[int], np.dtype[np.int64]]]:
+def _by_column(file: Path, rows: list[_Row], everything: FilePictures, warnings: tuple[str, ...]) -> Data:
     splits = np.array([row.split for row in rows])
-    held_out = next((name for name in HELD_OUT if name in splits), None)
+    held_out = next((part for part in ("val", "test") if part in splits), None)
     if held_out is None or "train" not in splits:
-        raise HalftoneError(f"the column split of {file} must mark some rows train and some val")
+        raise HalftoneError(f"the column of the split of {file} must mark some rows train and some val")
     unseen = set(everything.targets[splits == held_out]) - set(everything.targets[splits == "train"])
     if unseen:
         name = everything.labels[min(unseen)]
         raise HalftoneError(
             f"{file} has the class {name!r} in {held_out} but not in train: mark some of its rows train"
         )
-    return np.flatnonzero(splits == "train"), np.flatnonzero(splits == held_out)
+    parts = {part: SelectedPictures(everything, np.flatnonzero(splits == part)) for part in ("train", held_out, "test")}
+    test = parts["test"] if held_out == "val" and "test" in splits else None
+    if held_out == "test":
+        warnings += (CHOSEN_ON_TEST.format(test="the part test", fix="mark some rows of train as val"),)
+    elif test is not None:
+        warnings += (TEST_LEFT_ALONE.format(test="the part test"),)
+    return Data(
+        train=parts["train"],
+        val=parts[held_out],
+        test=test,
+        description=f"table {printable(file.name)}: split by its column",
+        own_split=True,
+        warnings=warnings,
+    )

@@ -4,34 +4,33 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from models.common.errors import HalftoneError
 from models.common.text import controls, printable
-from models.dataset import HELD_OUT, SUFFIXES
-from training.data.pictures import Data, FilePictures
+from models.dataset import Part, find_parts, is_picture, kind_of_file, part_of
+from training.data.pictures import CHOSEN_ON_TEST, TEST_LEFT_ALONE, Data, FilePictures
 from training.data.sources.labels import check_distinct, folded
 from training.data.split import stratified_split
 from training.data.subsets import SelectedPictures
 
-TRAIN = "train"
+FEW = 5
+"""Number of left out files that a warning names."""
 
-# Names of other tools for parts of the data, which must not be mistaken for classes.
-LOOKALIKES = frozenset({"training", "valid", "dev", "testing", "eval", "evaluation", "holdout"})
-PARTS = LOOKALIKES | {TRAIN, *HELD_OUT}
-
-OTHER_PICTURES = frozenset({".bmp", ".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".svg", ".psd"})
+PART_LIKE = frozenset({"eval", "evaluation", "holdout", "held_out", "held-out"})
+"""Names that may mean a part, but not which."""
 
 
 def load_folder(folder: Path, *, val_share: float, seed: int) -> Data:
     """Load the images of a folder.
 
-    Links are followed. Hidden entries and files without the suffix of a JPEG, PNG or WebP file are ignored. The first
-    of `val/`, `validation/` and `test/` that exists is held out; the other two are ignored.
+    Links are followed, and hidden entries are ignored. An image is recognised by its suffix, or else by its content;
+    other files are left out and named in a warning. The validation part is held out (`models.dataset.PART_NAMES`), and
+    without one the test part is; beside a validation part, training leaves the test part alone.
 
     Args:
         folder: the folder.
@@ -43,16 +42,27 @@ def load_folder(folder: Path, *, val_share: float, seed: int) -> Data:
     """
     if not folder.is_dir():
         fault = "is a file" if folder.exists() else "does not exist"
-        raise HalftoneError(f"--data {folder} {fault}: name a folder with one folder of pictures per class, or a .csv")
-    names = {entry.name for entry in _entries(folder) if entry.is_dir()}
-    held_out = next((name for name in HELD_OUT if name in names), None)
-    _check_parts(folder, names, held_out)
-    if TRAIN not in names and held_out is None:
+        raise HalftoneError(
+            f"--data {folder} {fault}: name a folder with one folder of pictures per class, or a .csv or .tsv file"
+        )
+    names = [entry.name for entry in _entries(folder) if entry.is_dir()]
+    parts = find_parts(folder, (name for name in names if part_of(name) and _has_folders(folder / name)))
+    if "train" not in parts:
+        _check_no_parts(folder, names, parts)
         return _split(_read_classes(folder), folder, val_share, seed)
-    train = _read_classes(folder / TRAIN)
+    empty = find_parts(folder, names)
+    if "val" in empty and "val" not in parts:
+        name = empty["val"]
+        raise HalftoneError(f"{folder / name} has no class folders: put its pictures into one folder per class")
+    unused = tuple(_unused(folder, names, parts))
+    train = _read_classes(folder / parts["train"])
+    held_out = parts.get("val") or parts.get("test")
     if held_out is None:
-        return _split(train, folder / TRAIN, val_share, seed)
-    return _two_parts(folder, train, _read_classes(folder / held_out, classes_needed=1), held_out)
+        _check_no_lookalike(folder, names, parts["train"])
+        data = _split(train, folder / parts["train"], val_share, seed)
+    else:
+        data = _divided(folder, train, parts, held_out)
+    return replace(data, warnings=(*data.warnings, *unused))
 
 
 @dataclass(kw_only=True)
@@ -61,29 +71,60 @@ class _Class:
     paths: list[str] = field(default_factory=list)
     """Relative to the folder of classes."""
 
+    others: list[str] = field(default_factory=list)
+    """Files that are left out, likewise."""
 
-def _two_parts(folder: Path, train: list[_Class], val: list[_Class], held_out: str) -> Data:
-    known, found = {item.name for item in train}, {item.name for item in val}
-    unknown = sorted(found - known)
+
+def _divided(folder: Path, train: list[_Class], parts: Mapping[Part, str], held_out: str) -> Data:
+    val = _read_classes(folder / held_out, classes_needed=1)
+    _check_known(folder, train, val, parts["train"], held_out)
+    missing = sorted({item.name for item in train} - {item.name for item in val})
+    warnings = _left_out(train, folder / parts["train"], parts["train"]) + _left_out(val, folder / held_out, held_out)
+    if missing:
+        warnings += (f"{held_out}/ has no pictures of {', '.join(missing)}, so they can't be validated",)
+    test = None
+    if held_out == parts.get("test"):
+        warnings += (
+            CHOSEN_ON_TEST.format(test=f"{held_out}/", fix=f"move some pictures of {parts['train']}/ to val/"),
+        )
+    elif "test" in parts:
+        test, why = _test_part(folder, train, parts["test"])
+        warnings += (why,)
+    return Data(
+        train=_pictures(train, folder / parts["train"]),
+        val=_matching(train, val, folder / held_out),
+        test=test,
+        description=f"folder {printable(folder.name)}: {parts['train']}/ and {held_out}/",
+        own_split=True,
+        warnings=warnings,
+    )
+
+
+def _test_part(folder: Path, train: list[_Class], name: str) -> tuple[FilePictures | None, str]:
+    """Return the test part with a remark for the user; None if its classes are not those of training."""
+    test = _read_classes(folder / name, classes_needed=1)
+    unknown = sorted({item.name for item in test} - {item.name for item in train})
+    if unknown:
+        return None, f"{name}/ is left alone, and can't be evaluated on: training has no class {unknown[0]!r}"
+    return _matching(train, test, folder / name), TEST_LEFT_ALONE.format(test=f"{name}/")
+
+
+def _check_known(folder: Path, train: list[_Class], val: list[_Class], trained: str, held_out: str) -> None:
+    known = {item.name for item in train}
+    unknown = sorted({item.name for item in val} - known)
     if unknown:
         near = [name for name in sorted(known) if folded(name) == folded(unknown[0])]
         hint = f"is it {near[0]!r} in another spelling? " if near else ""
         raise HalftoneError(
-            f"{folder / held_out} has the class {unknown[0]!r}, which {folder / TRAIN} does not have: {hint}use the "
+            f"{folder / held_out} has the class {unknown[0]!r}, which {folder / trained} does not have: {hint}use the "
             "same names for the class folders in both"
         )
-    missing = sorted(known - found)
-    return Data(
-        train=_pictures(train, folder / TRAIN),
-        val=_pictures(
-            [next((v for v in val if v.name == t.name), _Class(name=t.name)) for t in train], folder / held_out
-        ),
-        description=f"folder {printable(folder.name)}: {TRAIN}/ and {held_out}/",
-        own_split=True,
-        warnings=(f"{held_out}/ has no pictures of {', '.join(missing)}, so they can't be validated",)
-        if missing
-        else (),
-    )
+
+
+def _matching(train: list[_Class], part: list[_Class], root: Path) -> FilePictures:
+    """Return the images of a part with the classes of the training part."""
+    by_name = {item.name: item for item in part}
+    return _pictures([by_name.get(item.name, _Class(name=item.name)) for item in train], root)
 
 
 def _split(classes: list[_Class], folder: Path, val_share: float, seed: int) -> Data:
@@ -95,8 +136,29 @@ def _split(classes: list[_Class], folder: Path, val_share: float, seed: int) -> 
         val=SelectedPictures(everything, val),
         description=f"folder {printable(folder.name)}: {val_share:.0%} of every class held out (seed {seed})",
         own_split=False,
-        warnings=(f"only one picture of {', '.join(single)}: none is held out",) if single else (),
+        warnings=(
+            *_left_out(classes, folder, ""),
+            *((f"only one picture of {', '.join(single)}: none is held out",) if single else ()),
+        ),
     )
+
+
+def _left_out(classes: list[_Class], root: Path, below: str) -> tuple[str, ...]:
+    """Return a warning that counts the files that are no images to read, and names the first with their formats."""
+    others = [path for item in classes for path in item.others]
+    if not others:
+        return ()
+    some = ", ".join(f"{PurePosixPath(below, path)} ({kind_of_file(root / path)})" for path in others[:FEW])
+    more = f" and {len(others) - FEW} more" if len(others) > FEW else ""
+    return (f"{len(others)} files are left out because they are not JPEG, PNG or WebP: {some}{more}",)
+
+
+def _unused(folder: Path, names: list[str], parts: Mapping[Part, str]) -> Iterator[str]:
+    for name in sorted(set(names) - set(parts.values())):
+        if part_of(name) == "test" and not _has_folders(folder / name):
+            yield f"{name}/ has no class folders, so it is ignored"
+        elif folded(name) not in PART_LIKE or len(parts) > 1:
+            yield f"{name}/ is ignored: it is none of the parts train, val and test"
 
 
 def _pictures(classes: list[_Class], root: Path) -> FilePictures:
@@ -108,24 +170,19 @@ def _pictures(classes: list[_Class], root: Path) -> FilePictures:
     )
 
 
-def _check_parts(folder: Path, names: set[str], held_out: str | None) -> None:
-    """Refuse parts with unknown names, which would be ignored or mistaken for classes."""
-    parts = sorted(name for name in names if folded(name) in PARTS)
-    if TRAIN in names:
-        if held_out is None and parts != [TRAIN]:
-            other = next(name for name in parts if name != TRAIN)
-            raise HalftoneError(
-                f"{folder} has {TRAIN}/ and {other}/, which is not a name for held-out pictures: rename it to val"
-            )
-    elif parts and len(parts) == len(names) and not set(parts) <= set(HELD_OUT):
+def _check_no_lookalike(folder: Path, names: list[str], trained: str) -> None:
+    """Refuse a folder that may hold the validation part under an unknown name."""
+    if other := next((name for name in names if folded(name) in PART_LIKE), None):
         raise HalftoneError(
-            f"{folder} has {' and '.join(f'{name}/' for name in parts)}, which look like parts of the data rather than "
-            f"classes: rename the training part to {TRAIN} and the validation part to val, in lower case"
+            f"{folder} has {trained}/ and {other}/, which is not a name for held-out pictures: rename it to val"
         )
-    elif held_out is not None:
-        raise HalftoneError(
-            f"{folder} has {held_out}/ but no {TRAIN}/: put the training pictures into {TRAIN}/, by class"
-        )
+
+
+def _check_no_parts(folder: Path, names: list[str], parts: Mapping[Part, str]) -> None:
+    """Refuse held-out parts without a training part: they would be mistaken for classes."""
+    if parts:
+        found = next(iter(parts.values()))
+        raise HalftoneError(f"{folder} has {found}/ but no train/: put the training pictures into train/, by class")
 
 
 def _read_classes(root: Path, *, classes_needed: int = 2) -> list[_Class]:
@@ -134,14 +191,20 @@ def _read_classes(root: Path, *, classes_needed: int = 2) -> list[_Class]:
     if not folders:
         raise HalftoneError(_no_classes(root, entries))
     _check_names(root, folders)
-    classes = [_Class(name=name, paths=sorted(_walk(root, name, seen=()))) for name in folders]
+    classes = [_read_class(root, name) for name in folders]
     for item in classes:
         if not item.paths:
-            raise HalftoneError(_empty_class(root / item.name))
+            raise HalftoneError(_empty_class(root, item))
     if len(classes) < classes_needed:
         inner = " or, if its folders are the classes, name it with --data" if _has_folders(root / folders[0]) else ""
         raise HalftoneError(f"{root} has only one class, {folders[0]!r}: add a folder for each other class{inner}")
     return classes
+
+
+def _read_class(root: Path, name: str) -> _Class:
+    files = sorted(_walk(root, name, seen=()))
+    pictures = [path for path in files if is_picture(root / path)]
+    return _Class(name=name, paths=pictures, others=sorted(set(files) - set(pictures)))
 
 
 def _check_names(root: Path, folders: list[str]) -> None:
@@ -156,7 +219,7 @@ def _check_names(root: Path, folders: list[str]) -> None:
 
 
 def _walk(root: Path, below: str, *, seen: tuple[tuple[int, int], ...]) -> Iterator[str]:
-    """Yield the paths of the images below `root / below`, relative to `root`."""
+    """Yield the paths of the files below `root / below`, relative to `root`."""
     folder = root / below
     status = folder.stat()
     place = (status.st_dev, status.st_ino)
@@ -166,7 +229,7 @@ def _walk(root: Path, below: str, *, seen: tuple[tuple[int, int], ...]) -> Itera
         path = f"{below}/{entry.name}"
         if entry.is_dir():
             yield from _walk(root, path, seen=(*seen, place))
-        elif Path(entry.name).suffix.lower() in SUFFIXES:
+        elif entry.is_file():
             yield path
 
 
@@ -186,7 +249,7 @@ def _has_folders(folder: Path) -> bool:
 
 
 def _no_classes(root: Path, entries: list[os.DirEntry[str]]) -> str:
-    loose = sum(Path(entry.name).suffix.lower() in SUFFIXES for entry in entries)
+    loose = sum(entry.is_file() and is_picture(Path(entry.path)) for entry in entries)
     if loose:
         return (
             f"{root} has {loose} pictures but no class folders: put the pictures into one folder per class, or list "
@@ -195,9 +258,9 @@ def _no_classes(root: Path, entries: list[os.DirEntry[str]]) -> str:
     return f"{root} has no class folders: it must contain one folder of JPEG, PNG or WebP files per class"
 
 
-def _empty_class(folder: Path) -> str:
-    others = Counter(path.suffix.lower() for path in folder.rglob("*") if path.suffix.lower() in OTHER_PICTURES)
-    if others:
-        suffix, count = others.most_common(1)[0]
-        return f"the class folder {folder} has {count} {suffix} files, which are not read: convert them to JPEG or PNG"
-    return f"the class folder {folder} has no pictures: add JPEG, PNG or WebP files, or remove the folder"
+def _empty_class(root: Path, item: _Class) -> str:
+    kinds = Counter(kind for path in item.others if (kind := kind_of_file(root / path)) != "no picture")
+    if kinds:
+        kind, count = kinds.most_common(1)[0]
+        return f"the class folder {root / item.name} has {count} {kind} files, which are not read: convert them to JPEG"
+    return f"the class folder {root / item.name} has no pictures: add JPEG, PNG or WebP files, or remove the folder"

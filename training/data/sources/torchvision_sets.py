@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from models.common.errors import HalftoneError
+from models.dataset import content_digest
 from models.preprocess.decode import decode, upright
 from models.preprocess.errors import BrokenImageError, NotAnImageError, UnsupportedFormatError
 from models.preprocess.resample import Pixels
-from training.data.pictures import ArrayPictures, Data, Names, Pictures, Targets, content_digest, fingerprint, read_file
+from training.data.pictures import ArrayPictures, Data, Names, Pictures, Targets, file_size, fingerprint, read_file
 from training.data.sources.idx import IDX_SETS, load_idx_set
 from training.data.sources.torchvision_download import cache_folder, class_names, construct
 from training.data.split import stratified_split
@@ -160,6 +161,10 @@ class TorchvisionPictures:
         if self._files is not None:
             return content_digest(read_file(Path(self._files[index])))
         return content_digest(self.read(index).tobytes())
+
+    def size(self, index: int) -> int | None:
+        """Return the size of the file if it is known."""
+        return file_size(Path(self._files[index])) if self._files is not None else None
 
     def name(self, index: int) -> str:
         """Return title and number."""
