@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from loadtest.client.load import percentile
+from loadtest.openloop.interval import interval
 from loadtest.openloop.samples import Run, Sample
 
 PERCENTILES = (50.0, 75.0, 90.0, 95.0, 97.5, 99.0, 99.5, 99.9, 100.0)
-_NORMAL_95 = 1.96
 _DRIFT_FACTOR, _DRIFT_SHARE = 1.5, 0.2
 _LATE_SHARE, _LATE_SECONDS, _BUSY = 0.2, 0.002, 0.9
 
@@ -40,8 +40,8 @@ class Level:
     latency_ms: dict[str, float]
     """Latency by percentile, such as `99`."""
 
-    p99_interval_ms: tuple[float, float]
-    """95 % confidence interval of the 99th percentile, from order statistics: it holds for any distribution."""
+    p99_interval_ms: tuple[float, float] | None
+    """95 % confidence interval of the 99th percentile; None: the run is too short for one."""
 
     drift: float
     """Median latency of the second half of the run, divided by that of the first."""
@@ -101,21 +101,6 @@ def level(run: Run, *, offered: float, begin: float, end: float, target_ms: floa
         client_cpu=run.cpu_share,
         client_bound=slow or run.cpu_share > _BUSY or run.unsent > 0,
     )
-
-
-def interval(values: Sequence[float], percent: float) -> tuple[float, float]:
-    """Return the 95 % confidence interval of a percentile, for any distribution.
-
-    The number of values below the true percentile is binomial; its normal approximation gives the ranks (Hahn and
-    Meeker, Statistical Intervals, section 5.2). With too few values for the upper rank, the upper end is infinite.
-    """
-    if not values:
-        return math.nan, math.nan
-    count, share = len(values), percent / 100
-    spread = _NORMAL_95 * math.sqrt(count * share * (1 - share))
-    ordered = [*sorted(values), math.inf]
-    low, high = math.floor(count * share - spread), math.ceil(count * share + spread) + 1
-    return ordered[max(low, 1) - 1], ordered[min(high, count + 1) - 1]
 
 
 def stationarity(latencies: Sequence[float], target_ms: float) -> tuple[float, bool]:

@@ -32,7 +32,7 @@ def draw(levels: Sequence[Level], target_ms: float, prefix: Path) -> list[str]:
         target_ms: target for the 99th percentile in milliseconds.
         prefix: path without suffix.
     """
-    # A rate that missed the target was measured twice: the second measurement counts.
+    # A rate that missed the target, or is the highest, was measured twice: the second measurement counts.
     last = list({level.offered: level for level in levels}.values())
     return [
         _figure(f"{prefix}-rate.png", lambda axes: _rate(axes, last, target_ms)),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from loadtest.openloop.interval import LEAST_INDEPENDENT, SECTIONS
 from loadtest.openloop.level import Level
 from loadtest.openloop.probe import WarmUp
 from loadtest.reporting.tables import finite, markdown_table, plain
@@ -55,7 +56,9 @@ class SweepReport:
         unsteady = f"{sum(not level.steady for level in levels)} of {len(levels)}"
         return [
             "Latency counts from the intended send time; a request that failed or got a wrong class counts as "
-            "infinitely slow. A rate that misses the target is measured a second time.",
+            "infinitely slow. A rate that misses the target is measured a second time, and the highest one that holds "
+            "it is confirmed by a measurement with fresh arrivals.",
+            interval_note(levels),
             f"Warm-up: {', '.join(f'{rate:.0f}' for rate in self.warm_up.rates)} requests/s; {steady}.",
             f"Stationarity: latency grew or fell from one half to the other in {unsteady} measurements.",
             generator_note(levels),
@@ -128,17 +131,35 @@ def _scenario_row(scenario: ClosedScenario) -> list[str]:
 
 
 def _level_row(level: Level, target_ms: float) -> list[str]:
-    low, high = level.p99_interval_ms
     return [
         f"{level.offered:.1f}",
         f"{level.achieved:.1f}",
         *(f"{level.ms(percent):.1f}" for percent in (50, 90, 99)),
-        f"{low:.1f} to {high:.1f}".replace("inf", "∞"),
+        _interval(level.p99_interval_ms),
         f"{level.ms(99.9):.1f}",
         str(level.failed),
         str(level.wrong),
         verdict(level, target_ms),
     ]
+
+
+def _interval(ends: tuple[float, float] | None) -> str:
+    return "too short" if ends is None else f"{ends[0]:.1f} to {ends[1]:.1f}"
+
+
+def interval_note(levels: Sequence[Level]) -> str:
+    """Return the note on the intervals of the 99th percentile."""
+    without = sum(level.p99_interval_ms is None for level in levels)
+    text = (
+        f"The 95 % interval of p99 compares {SECTIONS} sections of a measurement, because requests in a queue wait "
+        "together and are not independent"
+    )
+    if not without:
+        return f"{text}."
+    return (
+        f"{text}. {without} of {len(levels)} measurements are too short for one: they are worth fewer than "
+        f"{LEAST_INDEPENDENT} independent requests, or 1 % of them failed. Measure longer with --seconds."
+    )
 
 
 def generator_note(levels: Sequence[Level]) -> str:

@@ -56,10 +56,11 @@ class ServerScenario:
     """Result of Server: measurements at rising rates."""
 
     levels: Sequence[Level]
-    """Measurements by rate; a rate that missed the target is listed twice, because it was measured again."""
+    """Measurements by rate; a rate that missed the target is listed twice, because it was measured again, and so is the
+    highest rate that held it."""
 
     highest: float
-    """Highest rate that held the target, in requests per second; 0: no rate held it."""
+    """Highest rate that held the target and was confirmed, in requests per second; 0: there was none."""
 
 
 def closed(probe: Probe, subject: Subject, name: str) -> ClosedScenario:
@@ -73,6 +74,9 @@ def closed(probe: Probe, subject: Subject, name: str) -> ClosedScenario:
 def server(measure: Callable[[float], Level], rates: Sequence[float], target_ms: float) -> ServerScenario:
     """Measure rates until one misses the target twice, then refine between that rate and the one before.
 
+    With two chances a rate that is too high holds too often. So the highest one is measured again, with a single
+    chance, then the next lower one that held, until one is confirmed.
+
     Args:
         measure: measures one rate.
         rates: rates in ascending order.
@@ -80,23 +84,28 @@ def server(measure: Callable[[float], Level], rates: Sequence[float], target_ms:
     """
     levels: list[Level] = []
 
-    def holds(rate: float) -> bool:
-        for _ in range(2):
-            levels.append(measure(rate))
-            if levels[-1].holds(PERCENT["Server"], target_ms):
-                return True
-        return False
+    def once(rate: float) -> bool:
+        levels.append(measure(rate))
+        return levels[-1].holds(PERCENT["Server"], target_ms)
 
-    low, high = 0.0, 0.0
+    def holds(rate: float) -> bool:
+        return once(rate) or once(rate)
+
+    held, high = [0.0], 0.0
     for rate in rates:
         if not holds(rate):
             high = rate
             break
-        low = rate
-    for _ in range(_REFINEMENTS if low and high else 0):
-        middle = (low + high) / 2
-        low, high = (middle, high) if holds(middle) else (low, middle)
-    return ServerScenario(levels=sorted(levels, key=lambda level: level.offered), highest=low)
+        held.append(rate)
+    for _ in range(_REFINEMENTS if held[-1] and high else 0):
+        middle = (held[-1] + high) / 2
+        if holds(middle):
+            held.append(middle)
+        else:
+            high = middle
+    while held[-1] and not once(held[-1]):
+        held.pop()
+    return ServerScenario(levels=sorted(levels, key=lambda level: level.offered), highest=held[-1])
 
 
 def rising(capacity: float) -> list[float]:

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 
 from loadtest.openloop.level import Level, level
 from loadtest.openloop.samples import Run, Sample
+from loadtest.sweep.report import interval_note
 from loadtest.sweep.scenarios import rising, server
 from tests.commands import run
 from tests.servers import Server
@@ -30,7 +32,7 @@ def test_one_command_measures_and_reports(server: Server, tmp_path: Path) -> Non
     report = json.loads((tmp_path / "sweep.json").read_text())
     served = server.get("/models").json()["models"][0]
     assert report["server"] == {name: served[key] for name, key in SERVER.items()}
-    assert [level["offered"] for level in report["levels"]] == [10, 30]
+    assert [level["offered"] for level in report["levels"]] == [10, 30, 30]
     assert report["highest_rate"] == 30
     for measured in [*report["levels"], *report["scenarios"].values()]:
         assert measured["requests"] > 0
@@ -91,5 +93,27 @@ def test_the_highest_rate_is_the_last_one_below_the_first_miss(capacity: float, 
         assert limit - found.highest <= 0.026 * capacity
     rates = [each.offered for each in found.levels]
     assert rates == sorted(rates)
-    # A rate that misses the target is measured twice.
-    assert all(rates.count(each.offered) == (1 if each.holds(99, 50) else 2) for each in found.levels)
+    # A rate that misses the target is measured twice, and the highest one again.
+    twice = {each.offered for each in found.levels if not each.holds(99, 50)} | {found.highest}
+    assert all(rates.count(rate) == (2 if rate in twice else 1) for rate in rates)
+
+
+def test_the_highest_rate_has_to_hold_with_fresh_arrivals_or_a_lower_one_does() -> None:
+    def measure(rate: float) -> Level:
+        measured.append(rate)
+        # 300 held by chance, once.
+        return with_latency(rate, 0.01 if rate <= 200 or measured == [100, 200, 300] else 0.1)
+
+    measured: list[float] = []
+    found = server(measure, [100, 200, 300, 400], 50)
+
+    assert found.highest == 200
+    assert measured == [100, 200, 300, 400, 400, 350, 350, 325, 325, 300, 200]
+
+
+def test_the_report_says_where_a_measurement_is_too_short_for_an_interval() -> None:
+    short = with_latency(10, 0.01)
+
+    assert short.p99_interval_ms is None
+    assert "1 of 2 measurements are too short" in interval_note([short, replace(short, p99_interval_ms=(1.0, 2.0))])
+    assert "too short" not in interval_note([replace(short, p99_interval_ms=(1.0, 2.0))])

@@ -1,0 +1,41 @@
+"""95 % confidence intervals from few values: Student's t, and ratios over the rounds of a comparison."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+
+# Two-sided 95 % quantiles for 1 to 30 degrees of freedom.
+_STUDENT_95 = (
+    *(12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281),
+    *(2.2010, 2.1788, 2.1604, 2.1448, 2.1314, 2.1199, 2.1098, 2.1009, 2.0930, 2.0860),
+    *(2.0796, 2.0739, 2.0687, 2.0639, 2.0595, 2.0555, 2.0518, 2.0484, 2.0452, 2.0423),
+)
+
+# Ends of the interval of ratios that have nothing in common; their exponential might overflow.
+_LARGEST = math.log(1e6)
+
+
+def student_95(freedom: int) -> float:
+    """Return the two-sided 95 % quantile of Student's t; above 30 degrees of freedom that of 30, which is larger."""
+    return _STUDENT_95[min(freedom, len(_STUDENT_95)) - 1]
+
+
+def ratio_interval(ratios: Sequence[float]) -> tuple[float, float] | None:
+    """Return the 95 % interval of the mean ratio, by Student's t of the logarithms; None of fewer than two ratios.
+
+    Args:
+        ratios: positive; each of two measurements of the same round, so that the machine's drift cancels out.
+    """
+    if len(ratios) < 2 or min(ratios) <= 0:
+        return None
+    logarithms = [math.log(ratio) for ratio in ratios]
+    half = student_95(len(ratios) - 1) * statistics.stdev(logarithms) / math.sqrt(len(ratios))
+    mean = statistics.fmean(logarithms)
+    return math.exp(max(mean - half, -_LARGEST)), math.exp(min(mean + half, _LARGEST))
+
+
+def tie(interval: tuple[float, float] | None) -> bool:
+    """Return True if the rounds can't tell the two apart: the interval of their ratio contains 1."""
+    return interval is not None and interval[0] <= 1 <= interval[1]
