@@ -17,6 +17,7 @@ from typing import Any
 import tyro
 
 from loadtest.reporting.cli import CompareError, run
+from loadtest.reporting.intervals import tie
 from loadtest.reporting.tables import NOTHING, markdown_table
 
 BEGIN, END = "<!-- performance -->", "<!-- /performance -->"
@@ -134,7 +135,7 @@ def _server(row: Mapping[str, Any], middle: int, ratio: str, width: int) -> list
         *start,
         *(f"{each['rate']['median']:.0f}" for each in row["levels"]),
         _figure(level["p99_ms"]["median"], 0),
-        _figure(level["ratios"][ratio], 2),
+        f"{_figure(level['ratios'][ratio], 2)}{' tie' * tie(level.get('ratio_intervals', {}).get(ratio))}",
         _figure(row["peak_mib"]["median"] if row["peak_mib"] else None, 0),
     ]
 

@@ -26,6 +26,7 @@ from loadtest.client import closed_loop
 from loadtest.client.load import Cell, Load
 from loadtest.reporting.cli import line, run
 from loadtest.reporting.host import hardware, versions
+from loadtest.reporting.intervals import ratio_interval, tie
 from loadtest.servers.halftone import Server, started
 from loadtest.servers.otlp_sink import sink
 from loadtest.servers.peer import INDEX
@@ -123,7 +124,7 @@ def _report(
         "variant": variant,
         "exports": exports,
         "goal": {
-            name: f"{'reached' if holds else 'not reached'}: at least {config.goal:g}"
+            name: f"{'reached' if holds else 'not reached'}: at least {config.goal:g}{_noise(figures[name])}"
             for name, holds in reached.items()
         },
         "clients": config.clients,
@@ -148,11 +149,18 @@ def _comparison(rounds: Sequence[Mapping[str, Measurement]], name: str) -> dict[
     per_cpu = _ratios([(each[name].per_cpu_second, each[WITHOUT].per_cpu_second) for each in rounds])
     return {
         "ratio": round(statistics.median(rates), 4),
+        "interval": [round(end, 4) for end in ratio_interval(rates) or ()] or None,
         "cpu_ratio": round(statistics.median(per_cpu), 4),
         "requests_per_second": round(statistics.median(each[name].cell.rate for each in rounds), 1),
         "ratios": rates,
         "cpu_ratios": per_cpu,
     }
+
+
+def _noise(figures: Mapping[str, Any]) -> str:
+    if not tie(figures["interval"]):
+        return ""
+    return f"; {len(figures['ratios'])} rounds can't tell the cost from the noise"
 
 
 def _ratios(pairs: Sequence[tuple[float, float]]) -> list[float]:

@@ -24,15 +24,25 @@ class Goal:
     figure: float | None
     """Measured value; None: not measured."""
 
+    limit: float
     reached: bool
     speed: bool = True
     """True for a goal of speed, which other load on the machine may spoil; False for one of correctness."""
+
+    interval: tuple[float, float] | None = None
+    """95 % interval of the figure over the rounds; None: there is none."""
 
     def line(self) -> str:
         """Return the goal and its result as a line of text."""
         if self.figure is None:
             return f"not measured: {self.text}"
-        return f"{'reached' if self.reached else 'not reached'}: {self.text}: {self.figure:.4g}"
+        words = f"{'reached' if self.reached else 'not reached'}{self._noise()}"
+        return f"{words}: {self.text}: {self.figure:.4g}"
+
+    def _noise(self) -> str:
+        if self.interval is None or not self.interval[0] <= self.limit <= self.interval[1]:
+            return ""
+        return f", within the noise of the rounds ({self.interval[0]:.2f} to {self.interval[1]:.2f})"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the goal, ready for JSON."""
@@ -60,14 +70,22 @@ def failed(rows: Sequence[Row], evaluated: Sequence[Goal], *, strict: bool) -> b
     return any(not goal.reached and (strict or (not goal.speed and goal.figure is not None)) for goal in evaluated)
 
 
-def _at_least(text: str, figure: float | None, limit: float, *, speed: bool = True) -> Goal:
+def _at_least(
+    text: str,
+    figure: float | None,
+    limit: float,
+    *,
+    speed: bool = True,
+    interval: tuple[float, float] | None = None,
+) -> Goal:
     reached = figure is not None and figure >= limit
-    return Goal(text=f"{text}, at least {limit:g}", figure=figure, reached=reached, speed=speed)
+    text = f"{text}, at least {limit:g}"
+    return Goal(text=text, figure=figure, limit=limit, reached=reached, speed=speed, interval=interval)
 
 
 def _at_most(text: str, figure: float | None, limit: float, *, speed: bool = True) -> Goal:
     reached = figure is not None and figure <= limit
-    return Goal(text=f"{text}, at most {limit:g}", figure=figure, reached=reached, speed=speed)
+    return Goal(text=f"{text}, at most {limit:g}", figure=figure, limit=limit, reached=reached, speed=speed)
 
 
 def _level(row: Row, clients: int) -> Level | None:
@@ -77,7 +95,12 @@ def _level(row: Row, clients: int) -> Level | None:
 def _ratios(row: Row, limits: dict[str, float], clients: Sequence[int]) -> list[Goal]:
     levels = {number: _level(row, number) for number in clients}
     return [
-        _at_least(f"{row.name} {heading} at {number} clients", level.ratios.get(heading) if level else None, limit)
+        _at_least(
+            f"{row.name} {heading} at {number} clients",
+            level.ratios.get(heading) if level else None,
+            limit,
+            interval=level.ratio_intervals.get(heading) if level else None,
+        )
         for heading, limit in limits.items()
         for number, level in levels.items()
     ]

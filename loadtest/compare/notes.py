@@ -26,6 +26,7 @@ def notes(
     return [
         "Rates are medians of the rounds, with the lowest and highest; ratios are taken within a round, for each "
         f"number of clients ({', '.join(map(str, plan.clients))}), and are medians too.",
+        _ties(plan.rounds),
         _bottleneck(results, generator, ceiling),
         f"Right classes: {expected.origin}; {len(plan.pictures)} pictures, {len(expected.undecided)} left out as "
         "undecided.",
@@ -35,6 +36,15 @@ def notes(
         "counts as same top-1 only if every response to it had the right class.",
         "Peak RSS is the sum of the peaks of all processes of a server; shared pages count in each.",
     ]
+
+
+def _ties(rounds: int) -> str:
+    if rounds < 2:
+        return "With one round nothing tells a difference from noise: measure more with --rounds."
+    return (
+        f"A ratio is a tie if its 95 % interval over the {rounds} rounds (Student's t of the logarithms) contains 1: "
+        "these rounds can't tell the two servers apart, more of them with --rounds may."
+    )
 
 
 def _bottleneck(results: Sequence[PeerResult], generator: str, ceiling: float) -> str:

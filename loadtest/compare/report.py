@@ -12,6 +12,7 @@ from rich.table import Table
 
 from loadtest.compare.goals import Goal
 from loadtest.compare.summary import Level, Row, Spread
+from loadtest.reporting.intervals import tie
 from loadtest.reporting.tables import NOTHING, finite, markdown_table, plain
 
 
@@ -102,7 +103,7 @@ def _row(row: Row, clients: Sequence[int], ratios: Sequence[str]) -> list[str]:
         row.engine,
         *(_spread(level.rate) for level in row.levels),
         f"{middle.p50_ms.median:.1f} / {middle.p99_ms.median:.1f}",
-        *(" / ".join(_ratio(level.ratios[heading]) for level in row.levels) for heading in ratios),
+        *(" / ".join(_ratio(level, heading) for level in row.levels) for heading in ratios),
         f"{row.same} of {row.pictures} pictures",
         str(_sum(row.levels, "errors")),
         NOTHING if row.peak_mib is None else f"{row.peak_mib.median:.0f}",
@@ -123,5 +124,8 @@ def _spread(value: Spread) -> str:
     return f"{value.median:.{digits}f} ({value.low:.{digits}f}–{value.high:.{digits}f})"
 
 
-def _ratio(value: float | None) -> str:
-    return NOTHING if value is None else f"{value:.2f}"
+def _ratio(level: Level, heading: str) -> str:
+    value = level.ratios[heading]
+    if value is None:
+        return NOTHING
+    return f"{value:.2f} tie" if tie(level.ratio_intervals[heading]) else f"{value:.2f}"

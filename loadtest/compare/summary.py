@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from loadtest.compare.rounds import PeerResult
+from loadtest.reporting.intervals import ratio_interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,9 @@ class Level:
     wrong: int
     ratios: Mapping[str, float | None]
     """Heading of a reference to rate / reference's rate: median over the rounds, each ratio taken within a round."""
+
+    ratio_intervals: Mapping[str, tuple[float, float] | None]
+    """Heading of a reference to the 95 % interval of the ratio over the rounds; None of a single round."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +108,10 @@ def _union(result: PeerResult, name: str) -> set[int]:
 def _level(result: PeerResult, clients: int, results: Sequence[PeerResult], references: References) -> Level:
     cells = [cells[clients] for cells in result.cells]
     rates = [cell.rate for cell in cells]
+    ratios = {
+        heading: _ratios(rates, _best(results, names(result.peer.name), clients))
+        for heading, names in references.items()
+    }
     return Level(
         clients=clients,
         rate=Spread.of(rates),
@@ -112,10 +120,8 @@ def _level(result: PeerResult, clients: int, results: Sequence[PeerResult], refe
         requests=sum(cell.requests for cell in cells),
         errors=sum(cell.errors for cell in cells),
         wrong=sum(cell.wrong for cell in cells),
-        ratios={
-            heading: _ratio(rates, _best(results, names(result.peer.name), clients))
-            for heading, names in references.items()
-        },
+        ratios={heading: statistics.median(each) if each else None for heading, each in ratios.items()},
+        ratio_intervals={heading: ratio_interval(each) for heading, each in ratios.items()},
     )
 
 
@@ -128,6 +134,5 @@ def _best(results: Sequence[PeerResult], names: Sequence[str], clients: int) -> 
     return max(filter(None, named), key=statistics.median, default=[])
 
 
-def _ratio(rates: Sequence[float], references: Sequence[float]) -> float | None:
-    ratios = [rate / other for rate, other in zip(rates, references, strict=False) if other > 0]
-    return statistics.median(ratios) if ratios else None
+def _ratios(rates: Sequence[float], references: Sequence[float]) -> list[float]:
+    return [rate / other for rate, other in zip(rates, references, strict=False) if other > 0]

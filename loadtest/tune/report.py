@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from loadtest.reporting.intervals import ratio_interval, tie
 from loadtest.reporting.tables import NOTHING, finite, markdown_table
 from loadtest.tune.capacity import TOLERANCE, CapacityPlan
 from loadtest.tune.search import Measurement, Trial
@@ -56,10 +57,16 @@ class TuningReport:
     def _gain(self) -> str:
         best, untuned = self.trials[0], self.untuned.rate
         times = f"{best.rate / untuned:.2f} times as many" if untuned else "the untuned service held no rate"
+        if best.setting != UNTUNED and tie(self._gain_interval()):
+            times += f", a tie: the {len(best.thorough)} rounds can't tell the two apart, more with --rounds may"
         return (
             f"Chosen: {best.setting}, with {best.rate:.1f} requests/s; untuned {untuned:.1f} requests/s in the "
             f"same rounds: {times}."
         )
+
+    def _gain_interval(self) -> tuple[float, float] | None:
+        pairs = zip(self.trials[0].thorough, self.untuned.thorough, strict=False)
+        return ratio_interval([best.rate / untuned.rate for best, untuned in pairs if untuned.rate])
 
     def markdown(self) -> str:
         """Return the whole report."""

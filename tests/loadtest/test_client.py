@@ -5,9 +5,11 @@ import json
 import math
 import statistics
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -16,8 +18,10 @@ from loadtest import overload
 from loadtest.client.encoding import Wire, request
 from loadtest.client.load import Cell, Load, Tally, class_index, percentile
 from loadtest.compare.goals import failed, goals
+from loadtest.compare.report import Report
 from loadtest.compare.rounds import PeerResult
 from loadtest.compare.summary import rows
+from loadtest.reporting.intervals import ratio_interval
 from loadtest.servers.catalogue import batching_baselines, batching_peers, chosen
 from loadtest.servers.peer import INDEX, V2_CLASS, V2_INDEX, Peer
 
@@ -177,6 +181,48 @@ def test_goals_are_of_our_rows_and_a_wrong_answer_fails_where_slowness_does_not(
     assert failed(slow, goals("batching", slow), strict=True)
     assert failed(wrong, goals("batching", wrong), strict=False)
     assert failed(broken, goals("batching", broken), strict=False)
+
+
+def ratio_cell(own: list[float], other: list[float]) -> tuple[str, str]:
+    """Return the cell of a ratio, and the line of a goal that it is at least 0.95."""
+    table = rows([measured("v-auto", own), measured("v-off", other)], [8], "", {BETTER: lambda _: ["v-off"]})
+    facts = {"clients": [8]}
+    report = Report(
+        title="", date=datetime.now(UTC), command="", rows=table, ratios=[BETTER], notes=[], goals=[], facts=facts
+    )
+    cells = report.markdown().splitlines()[6].split(" | ")
+    goal = next(goal for goal in goals("batching", [replace(table[0], ours=True)]) if "at 8 clients" in goal.text)
+    return cells[4], goal.line()
+
+
+BETTER = "× better of off and on"
+
+
+def test_a_tie_within_the_noise_is_called_a_tie() -> None:
+    noise, line = ratio_cell([102.0, 100.0], [100.0, 100.0])
+    clear, clear_line = ratio_cell([202.0, 200.0], [100.0, 100.0])
+    once, once_line = ratio_cell([102.0], [100.0])
+
+    assert (noise, clear, once) == ("1.01 tie", "2.01", "1.02")
+    # Ten ratios of 1.01 are more than noise, though the difference is small.
+    assert ratio_cell([101.0, 101.2] * 5, [100.0] * 10)[0] == "1.01"
+    assert line.startswith("reached, within the noise of the rounds (0.89 to 1.15): ")
+    assert clear_line.startswith("reached: ")
+    assert once_line.startswith("reached: ")
+
+
+@given(st.lists(st.floats(0.01, 100), min_size=2, max_size=20))
+def test_the_interval_of_a_ratio_is_scipys_and_that_of_the_inverse_is_the_inverse(ratios: list[float]) -> None:
+    logarithms = np.log(ratios)
+    mean, error = logarithms.mean(), logarithms.std(ddof=1) / math.sqrt(len(ratios))
+    half = scipy.stats.t.ppf(0.975, len(ratios) - 1) * error
+    limits = np.exp(np.clip([mean - half, mean + half], -math.log(1e6), math.log(1e6)))
+
+    found = ratio_interval(ratios)
+
+    assert found == pytest.approx(tuple(limits), rel=1e-3)
+    inverse = ratio_interval([1 / ratio for ratio in ratios])
+    assert inverse == pytest.approx((1 / found[1], 1 / found[0]), rel=1e-6)
 
 
 rates = st.lists(st.integers(1, 1000).map(float), min_size=2, max_size=2)

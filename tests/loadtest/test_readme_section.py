@@ -99,6 +99,16 @@ def test_the_newest_reports_go_between_the_marks_and_nothing_else_changes(folder
     assert readme(folder, "--check").returncode == 0
 
 
+def test_a_tie_is_called_a_tie(folder: Path) -> None:
+    report = compared(101)
+    report["rows"][0]["levels"][0]["ratio_intervals"] = {"× FastAPI": [0.9, 1.1]}
+    (folder / "2026-01-05-compare.json").write_text(json.dumps(report))
+
+    assert readme(folder).returncode == 0
+
+    assert "| Halftone | e | 101 | 101 | 1.01 tie | 101 |" in (folder / "README.md").read_text()
+
+
 def test_a_dated_folder_may_hold_the_reports_of_a_day(folder: Path) -> None:
     (folder / "2026-01-05-serving").mkdir()
     (folder / "2026-01-05-serving" / "compare.json").write_text(json.dumps(compared(333)))

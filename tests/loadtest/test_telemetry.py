@@ -24,6 +24,7 @@ def test_every_server_is_compared_with_the_one_without_telemetry_of_the_same_rou
     assert report["traced"]["cpu_ratios"] == [0.45, 0.9]
     assert report[WITHOUT]["ratio"] == 1.0
     assert report["errors"] == 2
+    assert report["traced"]["interval"] == [0.9, 0.9]
 
 
 def test_the_receiver_of_traces_counts_exports() -> None:

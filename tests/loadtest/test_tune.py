@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 
 from loadtest.reporting.cli import PeerError
 from loadtest.tune.capacity import CapacityPlan
-from loadtest.tune.search import Measurement, search
+from loadtest.tune.report import TuningReport
+from loadtest.tune.search import Measurement, Trial, search
 from loadtest.tune.setting import UNTUNED, Setting
 from serving.settings import Settings
 from tests.commands import run
@@ -120,6 +122,27 @@ def test_the_best_trial_of_the_rounds_is_never_slower_than_the_untuned_service(
         best = max(proven) * max(1, more_workers, fewer_threads) * max(1, batches)
         assert trials[0].rate == pytest.approx(max(best, untuned))
     assert all(trial.reason == "refused" for trial in trials if trial.setting.variant == "a")
+
+
+@pytest.mark.parametrize(("best", "tie"), [([102.0, 100.0], True), ([202.0, 200.0], False)])
+def test_a_gain_within_the_noise_is_called_a_tie(best: list[float], tie: bool) -> None:
+    report = TuningReport(
+        date=datetime.now(UTC),
+        command="",
+        model="m",
+        target_ms=50,
+        verdicts={},
+        trials=[
+            Trial(setting=Setting(variant="v"), thorough=[measurement(rate) for rate in best]),
+            Trial(setting=UNTUNED, thorough=[measurement(100), measurement(100)]),
+        ],
+        plan=CapacityPlan(rate=101, confirmed=101, utilisation=0.8, cores=2, peak_mib=100),
+        traffic=(),
+        hardware={},
+        versions={},
+    )
+
+    assert ("a tie: the 2 rounds can't tell the two apart" in report.markdown()) == tie
 
 
 @settings(deadline=None)
