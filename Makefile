@@ -16,14 +16,6 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist load
 export BENTOML_DO_NOT_TRACK := True
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-# BentoML keeps a folder in HOME, and fails with a traceback where it can't write to it.
-ifeq ($(BENTOML_HOME),)
-ifneq ($(shell folder="$$HOME/bentoml"; test -e "$$folder" || folder="$$HOME"; \
-	test -d "$$folder" && test -w "$$folder" && echo usable),usable)
-export BENTOML_HOME := $(CURDIR)/$(VENV)/bentoml
-endif
-endif
-
 .DEFAULT_GOAL := help
 .PHONY: help setup bundle serve demo test test-fast check
 
@@ -50,16 +42,14 @@ bundle: setup
 	@$(BIN)/python -m export --model $(MODEL)
 
 serve: bundle
-	@test -z "$$BENTOML_HOME" || { mkdir -p "$$BENTOML_HOME" && test -w "$$BENTOML_HOME"; } 2>/dev/null || \
-		{ echo "error: can't write to $$BENTOML_HOME: set BENTOML_HOME to a folder that can be written" >&2; exit 2; }
-	@HALFTONE_MODEL=$(MODEL) exec $(BIN)/bentoml serve --host $(HOST) --port $(PORT)
+	@HALFTONE_MODEL=$(MODEL) exec $(BIN)/halftone serve --host $(HOST) --port $(PORT)
 
 # What is done already is kept: an interrupted demonstration goes on, a finished one only asks again.
 demo: setup
 	@test -e $(ARTIFACTS)/demo/manifest.json || $(BIN)/python -m training --data training/sample --model efficientnet_lite0 \
 		--recipe quick --output $(ARTIFACTS)/demo
 	@$(BIN)/python -m export --model demo --data training/sample
-	@HALFTONE_MODEL=demo $(BIN)/python -m loadtest.ask --image $(SAMPLE)
+	@HALFTONE_MODEL=demo $(BIN)/halftone ask --image $(SAMPLE)
 	@echo "training report: $(ARTIFACTS)/demo/report/index.html (rm -r $(ARTIFACTS)/demo starts anew)"
 
 test: setup

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import yaml
 
-from tests.servers import PHOTOS, QUICK, ROOT, serve
+from halftone import COMMANDS
+from tests.servers import PHOTOS, QUICK, ROOT, environment, serve
 
 PACKAGES = {"models", "training", "export", "serving", "loadtest"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -116,17 +117,50 @@ def test_a_wheel_serves_from_another_folder(artifacts: Path, tmp_path: Path) -> 
     subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", tmp_path, source], check=True)
     (wheel,) = tmp_path.glob("*.whl")
     subprocess.run([*pip, "install", "--no-deps", "--target", site, wheel], check=True)
-    command = [str(Path(sys.executable).parent / "bentoml"), "serve", "serving.service:HalftoneService"]
-    command += ["--host", "127.0.0.1", "--port", "{port}"]
+    # A package with the name of one of ours lies in the current folder, and there is no home that can be written.
+    here, home = tmp_path / "elsewhere", tmp_path / "home"
+    home.touch()
+    for package in PACKAGES:
+        (here / package).mkdir(parents=True)
+        (here / package / "__init__.py").write_text("raise ImportError('not ours')\n")
+    command = [str(site / "bin" / "halftone"), "serve", "--port", "{port}"]
+    variables = {"PYTHONPATH": str(site), "HOME": str(home), "BENTOML_HOME": "", **QUICK}
+    linked = here / "artifacts"
+    linked.symlink_to(artifacts)
 
-    with serve(artifacts, tmp_path / "log", command, cwd=tmp_path, PYTHONPATH=str(site), **QUICK) as server:
+    with serve(None, tmp_path / "log", command, cwd=here, **variables) as server:
         answer = server.post("/classify", files={"image": (PHOTOS / "cat.jpg").read_bytes()})
         page = server.get("/ui")
+        log = server.log.read_text()
 
+    assert f"bundles: {linked}\n" in log
     assert "cat" in answer.json()["predictions"][0]["label"]
     assert page.text.startswith("<!doctype html>")
     assert page.text.endswith(MARK)
     shipped = set(zipfile.ZipFile(wheel).namelist())
     assert {"loadtest/client/wrk.lua", "export/photos/cat.jpg"} <= shipped
     assert [name for name in shipped if name.startswith("training/report/") and name.endswith(".html")] != []
-    assert {name.partition("/")[0] for name in shipped if not name.startswith("halftone-")} == PACKAGES
+    assert {name.partition("/")[0] for name in shipped if not name.startswith("halftone-")} == {
+        *PACKAGES,
+        "halftone.py",
+    }
+    for name, code, out, err in (
+        ("models", 0, "efficientnet_lite0", f"artifacts: {linked}"),
+        ("--help", 0, f"artifacts: {linked}", ""),
+        ("model", 2, "", "error: there is no command 'model': choose one of serve, train,"),
+    ):
+        result = subprocess.run(
+            [command[0], name],
+            cwd=here,
+            env=environment(None, **variables),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (result.returncode, out in result.stdout, err in result.stderr) == (code, True, True), result
+
+
+def test_every_command_of_the_console_script_is_one_of_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text()
+
+    assert [module for module in COMMANDS.values() if f"`python -m {module}" not in readme] == []

@@ -103,7 +103,7 @@ class Server(ServerProcess):
 def started(**settings: str) -> Iterator[Server]:
     """Start a server with this process's environment and these variables; stop it at the end."""
     port = free_port()
-    command = [str(Path(sys.executable).parent / "bentoml"), "serve", "--host", "127.0.0.1", "--port", str(port)]
+    command = [sys.executable, "-m", "halftone", "serve", "--host", "127.0.0.1", "--port", str(port)]
     environment = os.environ | {"BENTOML_DO_NOT_TRACK": "True"} | settings
     with server_process(command, environment, port) as server:
         yield Server(process=server.process, port=port, log=server.log)
