@@ -22,7 +22,7 @@ os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 
 import bentoml
 
-from models.bundle.store import open_bundle
+from models.bundle.store import artifacts, open_bundle
 from models.common.cli import WRONG_REQUEST
 from models.common.errors import HalftoneError
 from models.common.text import line
@@ -53,7 +53,7 @@ from serving.process.worker_table import FOLDER, WorkerSlot, attach
 from serving.settings import Settings
 from serving.telemetry.library_warnings import log_warnings
 from serving.telemetry.middleware import Monitor, Routes
-from serving.telemetry.request_log import RequestLog, configure
+from serving.telemetry.request_log import RequestLog, configure, report
 from serving.telemetry.tracing import check_exporter, traced, tracing_options
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _or_exit(work: Callable[[], Value]) -> Value:
 
 
 def _exit(error: HalftoneError) -> NoReturn:
-    print(f"error: {line(error)}", file=sys.stderr)
+    report("error", line(error))
     sys.exit(WRONG_REQUEST)
 
 
@@ -158,6 +158,7 @@ class HalftoneService:
     @staticmethod
     def verify() -> None:
         """Refuse to start with unproven bundles: one line, before any worker is started. Called in the supervisor."""
+        configure(SETTINGS.log_format)
         _or_exit(check_supervisor)
         _or_exit(lambda: check_open_files(SETTINGS.connections, _OTHERS))
         # Imported here: no worker needs circus.
@@ -168,6 +169,7 @@ class HalftoneService:
             _or_exit(lambda name=name: check_bundle(name, open_bundle(name), SETTINGS))  # type: ignore[misc]
         if SETTINGS.trace_endpoint:
             _or_exit(check_exporter)
+        logger.info("bundles: %s", artifacts().absolute())
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def stop(self) -> None:

@@ -98,9 +98,10 @@ def _report(result: object, output: Path) -> None:
     assert isinstance(result, Result)
     job = result.job
     new = job.pictures - result.kept
-    rate = f", {new / result.scoring_seconds:.0f} images/s" if result.scoring_seconds else ""
-    now = f"{new} now in {result.seconds:.1f} s{rate}"
-    print(f"{job.pictures} pictures in {printable(output)}: {now}, {result.kept} before")
+    spent = result.scoring_seconds
+    rate = f" in {spent:.3f} s, {new / spent:.1f} images/s" if spent else ""
+    print(f"{job.pictures} pictures in {printable(output)}: {new} now{rate}, {result.kept} before")
+    print(f"{result.seconds:.1f} s with choosing the variant, starting the workers and merging their parts")
     print(f"{job.model} {job.version} ({job.variant})")
     for code, count in result.errors.items():
         print(f"  {count} x {code}: see the column `error`")

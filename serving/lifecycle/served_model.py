@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -17,8 +18,9 @@ from models.bundle.manifest import Manifest
 from models.preprocess import transform
 from models.preprocess.errors import ImageError
 from models.spec import InputSpec
-from serving.batching.batcher import Batcher
+from serving.batching.batcher import Batcher, Many
 from serving.batching.cost_model import BatchSizes
+from serving.batching.items import Step
 from serving.decoding.pool import LoadPixels
 from serving.http.errors import RequestError, from_image_error, internal, out_of_resources
 from serving.lifecycle.predictions import Prediction, top_predictions
@@ -82,6 +84,7 @@ class ServedModel:
         self.capacity = capacity
         self._decode = partial(_decode, load_pixels=load_pixels, spec=manifest.input, max_pixels=max_pixels)
         self._telemetry = recorder.model(name, self.version, self.variant)
+        self.totals = self._telemetry.totals
         self._batcher = Batcher(
             self._run,
             sizes=sizes,
@@ -141,9 +144,7 @@ class ServedModel:
             RequestError: 429 if the queue has no room for all, 503 while stopping, 504 if the time is up.
         """
         finish = top_predictions(self.manifest, top_k)
-        trace = self._telemetry.begin(len(images))
-        results = await self._batcher.submit(images, seconds=seconds, prepare=self._decode, finish=finish, trace=trace)
-        return [_result_or_request_error(result) for result in results]
+        return await self._submit(images, seconds, prepare=self._decode, finish=finish)
 
     async def logits_of_pixels(self, pixels: Pixels, *, seconds: float) -> Logits:
         """Run the model on decoded images.
@@ -158,9 +159,7 @@ class ServedModel:
         Raises:
             RequestError: as `classify`; 500 if the model failed on one of them.
         """
-        trace = self._telemetry.begin(len(pixels))
-        results = await self._batcher.submit(pixels, seconds=seconds, trace=trace)
-        rows = [_result_or_request_error(result) for result in results]
+        rows = await self._submit(pixels, seconds)
         for row in rows:
             if isinstance(row, RequestError):
                 raise row
@@ -179,8 +178,18 @@ class ServedModel:
         Raises:
             RequestError: as `classify`.
         """
-        trace = self._telemetry.begin(len(images))
-        results = await self._batcher.submit(images, seconds=seconds, prepare=self._decode, trace=trace)
+        return await self._submit(images, seconds, prepare=self._decode)
+
+    async def _submit(
+        self, values: Many, seconds: float, *, prepare: Step | None = None, finish: Step | None = None
+    ) -> list[Any]:
+        """Return the result of each value or its RequestError, and record the request."""
+        trace, start, success = self._telemetry.begin(len(values)), time.monotonic(), False
+        try:
+            results = await self._batcher.submit(values, seconds=seconds, prepare=prepare, finish=finish, trace=trace)
+            success = not all(isinstance(result, Exception) for result in results)
+        finally:
+            self._telemetry.ended(time.monotonic() - start, success=success)
         return [_result_or_request_error(result) for result in results]
 
     def close(self) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import resource
-import sys
 
 from models.common.errors import HalftoneError
+from serving.telemetry.request_log import report
 
 LEAST_CONNECTIONS = 16
 """Connections that must fit; with fewer the service does not start."""
@@ -51,11 +51,10 @@ def check_open_files(connections: int, others: int = 0) -> None:
             f"a process may open only {most} files, and {least} connections need {_needed(least, others)}: allow "
             f"{needed} for HALFTONE_CONNECTIONS={connections} with `ulimit -n {needed}`"
         )
-    print(
-        f"warning: a process may open only {most} files, so {fitting} connections may be open instead of "
+    report(
+        "warning",
+        f"a process may open only {most} files, so {fitting} connections may be open instead of "
         f"HALFTONE_CONNECTIONS={connections}: allow {needed} files with `ulimit -n {needed}`",
-        file=sys.stderr,
-        flush=True,
     )
 
 

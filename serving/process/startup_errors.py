@@ -13,6 +13,7 @@ from models.common.cli import WRONG_REQUEST
 from models.common.errors import HalftoneError
 from models.common.text import line
 from serving.process.signals import is_successor
+from serving.telemetry.request_log import report
 
 CRASHED = 1
 
@@ -38,7 +39,7 @@ def end_worker(name: str, error: Exception) -> NoReturn:
     if not isinstance(error, HalftoneError) and not is_memory(error):
         logger.error("can't serve %s", name, exc_info=error)
     _flush()
-    print(f"error: can't serve {name}: {line(explain(error))}", file=sys.stderr, flush=True)
+    report("error", f"can't serve {name}: {line(explain(error))}")
     passes = isinstance(error, GpuLostError) or (is_successor() and is_memory(error))
     os._exit(CRASHED if passes else WRONG_REQUEST)
 

@@ -25,6 +25,7 @@ from serving.process import lifeline, worker_table
 from serving.process.bentoml_compat import ADDRESSES, arbiter_class, is_stopping, use_arbiter
 from serving.process.signals import READY, SERVICE_STOP, SUCCESSOR, SUPERVISOR
 from serving.settings import Settings
+from serving.telemetry.request_log import report
 
 FAILED = 1
 """Exit code if a worker ended before it was ready and did not say why."""
@@ -103,7 +104,7 @@ class Supervisor(arbiter_class()):  # type: ignore[misc]
         return max((int(port) for each in addresses for port in re.findall(r":(\d+)\"", each)), default=0)
 
     def _exit(self, reason: str) -> NoReturn:
-        print(f"error: {reason}", file=sys.stderr, flush=True)
+        report("error", reason)
         self.exit_stack.close()
         # Threads of the message queue would keep the process alive.
         os._exit(WRONG_REQUEST)
@@ -164,19 +165,19 @@ class Supervisor(arbiter_class()):  # type: ignore[misc]
         elif exit_code == WRONG_REQUEST:
             self._give_up(exit_code)
         elif self._deaths > (MOST_DEATHS if self._was_ready else 0):
-            print(f"error: the worker {_ended(exit_code)} before it was ready{_hint(exit_code)}", file=sys.stderr)
+            report("error", f"the worker {_ended(exit_code)} before it was ready{_hint(exit_code)}")
             self._give_up(FAILED)
         elif watcher.respawn:
-            print(f"warning: the worker {_ended(exit_code)}: another one is started", file=sys.stderr, flush=True)
+            report("warning", f"the worker {_ended(exit_code)}: another one is started")
         else:
-            print(f"error: the worker {_ended(exit_code)}", file=sys.stderr)
+            report("error", f"the worker {_ended(exit_code)}")
             self._give_up(FAILED)
 
     def _replace(self, watcher: Any, exit_code: int) -> None:
         """Start another worker while others serve: at once, or after a pause if the last ones could not start."""
         pause = min(_LONGEST_PAUSE, 2.0 ** min(self._deaths, MOST_DEATHS * 2)) if self._deaths else 0.0
         when = f" in {pause:g} s" if pause else ""
-        print(f"warning: a worker {_ended(exit_code)}: another one is started{when}", file=sys.stderr, flush=True)
+        report("warning", f"a worker {_ended(exit_code)}: another one is started{when}")
         if pause:
             watcher.respawn = False
             self.loop.call_later(pause, self._retry, watcher)

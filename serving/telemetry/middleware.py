@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 OTHER = "other"
 
-_V2 = ("/v2", "/v2/health/live", "/v2/health/ready", "/v2/repository/index")
-_V2_MODEL = ("", "/infer", "/ready")
+_V2 = ("/v2", "/v2/health/live", "/v2/health/ready", "/v2/repository/index", "/v2/models/stats")
+_V2_MODEL = ("", "/config", "/infer", "/ready", "/stats")
 _MODELS = "/v2/models/"
 _ADMIN_MODELS = "/admin/models"
 _ADMIN_ACTIONS = ("load", "rollback")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from serving.telemetry import catalogue
+from serving.telemetry.inference_totals import InferenceTotals
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.request_context import current
 from serving.telemetry.shadow_metrics import ComparisonRecorder
@@ -126,6 +127,7 @@ class ModelRecorder:
         self._model = model
         self._variant = variant
         self._labels = (model, variant)
+        self.totals = InferenceTotals()
 
     def begin(self, items: int) -> Parent | None:
         """Record that the current request passes `items` images to the model; to be called in the request's own task.
@@ -139,15 +141,22 @@ class ModelRecorder:
         spans = self._recorder.spans
         return spans.parent() if spans else None
 
+    def ended(self, seconds: float, *, success: bool) -> None:
+        """Record that the model is done with a request, which had a result for at least one image or failed."""
+        self.totals.ended(seconds, success=success)
+
     def waited(self, seconds: float, trace: Parent | None, total: float | None) -> None:
         """Record that an image leaves a queue now; `total` is its time in all queues if this is the last one."""
-        if total is not None and self._metrics:
-            self._metrics.observe(catalogue.QUEUE_WAIT_SECONDS, self._labels, total)
+        if total is not None:
+            self.totals.waited(total)
+            if self._metrics:
+                self._metrics.observe(catalogue.QUEUE_WAIT_SECONDS, self._labels, total)
         if trace is not None:
             self._span("queue", seconds, trace, 1)
 
     def prepared(self, seconds: float, trace: Parent | None) -> None:
         """Record that an image was decoded."""
+        self.totals.decoded(seconds)
         if self._metrics:
             self._metrics.observe(catalogue.DECODE_SECONDS, self._labels, seconds)
         if trace is not None:
@@ -155,6 +164,7 @@ class ModelRecorder:
 
     def ran(self, seconds: float, traces: Sequence[Parent | None]) -> None:
         """Record that the model ran a batch; each traced request in it gets one span."""
+        self.totals.ran(seconds, len(traces))
         if self._metrics:
             self._metrics.observe(catalogue.INFER_SECONDS, self._labels, seconds)
             self._metrics.observe(catalogue.BATCH_ITEMS, self._labels, len(traces))

@@ -22,6 +22,7 @@ MOST_WAITING = 20_000
 """Requests that may wait for their line; if the reader of the log is slower, lines are dropped and counted."""
 
 _INTERVAL = 0.1
+_LOGGERS = (None, "bentoml", "circus", "uvicorn.error")
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -94,6 +95,14 @@ class RequestLog:
             self._dropped += len(lines)
 
 
+def report(level: Literal["error", "warning"], message: str) -> None:
+    """Print one line for the operator on the standard error stream: `LEVEL: message`, or JSON if the log is JSON."""
+    text = f"{level}: {message}"
+    if any(isinstance(handler.formatter, JsonFormatter) for handler in logging.getLogger("bentoml").handlers):
+        text = _encode({"time": _utc(time.time()), "event": "log", "level": level, "message": message})
+    print(text, file=sys.stderr, flush=True)
+
+
 class JsonFormatter(logging.Formatter):
     """Formats the records of `logging` as one line of JSON each, so that the whole log has one form."""
 
@@ -114,7 +123,7 @@ class JsonFormatter(logging.Formatter):
 def configure(form: str) -> None:
     """Set the form of the log handlers that BentoML has set up."""
     if form == "json":
-        for name in (None, "bentoml", "uvicorn.error"):
+        for name in _LOGGERS:
             for handler in logging.getLogger(name).handlers:
                 handler.setFormatter(JsonFormatter())
 

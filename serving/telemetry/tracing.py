@@ -48,7 +48,7 @@ def check_exporter() -> None:
         HalftoneError: it is not.
     """
     if not _installed():
-        raise HalftoneError("HALFTONE_TRACE_ENDPOINT needs the OTLP exporter: pip install '.[tracing]' in the checkout")
+        raise HalftoneError("HALFTONE_TRACE_ENDPOINT needs the OTLP exporter: `pip install '.[tracing]'`")
 
 
 def traced(app: ASGIApp, recorder: Recorder, provider: TracerProvider, *, share: float) -> ASGIApp:
@@ -70,8 +70,14 @@ def traced(app: ASGIApp, recorder: Recorder, provider: TracerProvider, *, share:
     return Sampled(app, spanned, share=share)
 
 
+_UNTRACED = frozenset({"/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})
+"""Paths that machines ask for every few seconds: their spans would be most of all spans, and tell nothing."""
+
+
 class Sampled:
     """ASGI application that routes sampled requests through the tracing middleware, and the others around it.
+
+    Health checks and scrapes are never sampled.
 
     OpenTelemetry calls its own samplers after the middleware's work: a request that they leave out costs half of what a
     traced one does. Here it costs next to nothing.
@@ -89,7 +95,8 @@ class Sampled:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Route one connection."""
-        app = self._spanned if scope["type"] == "http" and self._sampled(scope["headers"]) else self._app
+        sampled = scope["type"] == "http" and scope["path"] not in _UNTRACED and self._sampled(scope["headers"])
+        app = self._spanned if sampled else self._app
         await app(scope, receive, send)
 
     def _sampled(self, headers: list[tuple[bytes, bytes]]) -> bool:

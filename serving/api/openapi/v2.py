@@ -44,6 +44,7 @@ def paths(settings: Settings) -> Json:
         "/v2/health/live": {"get": _get("v2_live", live, "Live", [], open_to_all=True)},
         "/v2/health/ready": {"get": _get("v2_ready", ready, "ReadyState", ["503"], open_to_all=True)},
         "/v2/repository/index": {"post": _index()},
+        "/v2/models/stats": {"get": _get("v2_stats", "What the models have done.", "Statistics", [])},
         **_model("/v2/models/{name}", "v2_model", [name]),
         **_model("/v2/models/{name}/versions/{version}", "v2_version", [name, version]),
     }
@@ -54,6 +55,12 @@ def _model(path: str, prefix: str, parameters: list[Json]) -> Json:
     return {
         path: {"get": _get(prefix, "The model's tensors.", "ModelMetadata", further, parameters)},
         f"{path}/ready": {"get": _get(f"{prefix}_ready", "The model is ready.", "ModelReady", further, parameters)},
+        f"{path}/config": {
+            "get": _get(f"{prefix}_config", "Triton's model configuration.", "ModelConfig", further, parameters)
+        },
+        f"{path}/stats": {
+            "get": _get(f"{prefix}_stats", "What the model has done.", "Statistics", further, parameters)
+        },
         f"{path}/infer": {"post": _infer(f"{prefix}_infer", parameters)},
     }
 
@@ -121,10 +128,38 @@ def schemas() -> Json:
         "ModelMetadata": object_of(
             name=TEXT, versions=list_of(TEXT), platform=TEXT, inputs=list_of(tensor), outputs=list_of(tensor)
         ),
+        "ModelConfig": _config(),
+        "Statistics": object_of(model_stats=list_of(_statistics())),
         "Index": list_of(index),
         "InferenceRequest": _request(),
         "InferenceResponse": response | {"properties": response["properties"] | {"id": TEXT}},
     }
+
+
+def _config() -> Json:
+    tensor = object_of(name=TEXT, data_type=TEXT, dims=list_of(_INTEGER))
+    config = object_of(
+        name=TEXT, platform=TEXT, backend=TEXT, max_batch_size=_INTEGER, input=list_of(tensor), output=list_of(tensor)
+    )
+    settings = ("version_policy", "dynamic_batching", "model_transaction_policy")
+    config["properties"] |= {name: {"type": "object"} for name in settings}
+    return config
+
+
+def _statistics() -> Json:
+    duration = object_of(count=_INTEGER, ns=_INTEGER)
+    steps = {f"compute_{step}": duration for step in ("input", "infer", "output")}
+    others = {name: duration for name in ("success", "fail", "queue", "cache_hit", "cache_miss")}
+    return object_of(
+        name=TEXT,
+        version=TEXT,
+        last_inference=_INTEGER,
+        inference_count=_INTEGER,
+        execution_count=_INTEGER,
+        inference_stats=object_of(**others, **steps),
+        batch_stats=list_of(object_of(batch_size=_INTEGER, **steps)),
+        memory_usage={"type": "array"},
+    )
 
 
 def _request() -> Json:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from serving.bento import version
 from serving.lifecycle.registry import Registry
 from serving.lifecycle.served_model import ServedModel
+from serving.telemetry.inference_totals import Duration, Totals
 
 PIXELS, IMAGE = "pixels", "image"
 LOGITS, PROBABILITIES = "logits", "probabilities"
@@ -29,6 +31,66 @@ def model_tensors(model: ServedModel) -> dict[str, Any]:
     }
 
 
+def config(model: ServedModel, most: int) -> dict[str, Any]:
+    """Return a model's configuration in Triton's terms, whose dimensions leave out the number of images.
+
+    Args:
+        model: the model.
+        most: images in one request.
+    """
+    size, classes = model.manifest.input.size, len(model.manifest.labels)
+    return {
+        "name": model.name,
+        "platform": f"halftone_{model.variant}",
+        "backend": "halftone",
+        "version_policy": {"latest": {"num_versions": 1}},
+        "max_batch_size": most,
+        # Optional, as a request sends one of the two.
+        "input": [
+            _configured(PIXELS, "TYPE_UINT8", size, size, 3) | {"format": "FORMAT_NHWC", "optional": True},
+            _configured(IMAGE, "TYPE_STRING", 1) | {"format": "FORMAT_NONE", "optional": True},
+        ],
+        "output": [_configured(name, "TYPE_FP32", classes) for name in (LOGITS, PROBABILITIES)],
+        "dynamic_batching": {},
+        "model_transaction_policy": {"decoupled": False},
+    }
+
+
+def statistics(models: Iterable[ServedModel]) -> dict[str, Any]:
+    """Return what the models have done in this process since they were loaded, in Triton's terms."""
+    return {"model_stats": [_statistics(model, model.totals.read()) for model in models]}
+
+
+def _statistics(model: ServedModel, totals: Totals) -> dict[str, Any]:
+    none = _duration(Duration())
+    return {
+        "name": model.name,
+        "version": model.version,
+        "last_inference": round(totals.last * 1000),
+        "inference_count": totals.infer.count,
+        "execution_count": sum(runs.count for runs in totals.runs.values()),
+        "inference_stats": {
+            "success": _duration(totals.success),
+            "fail": _duration(totals.fail),
+            "queue": _duration(totals.queue),
+            "compute_input": _duration(totals.decode),
+            "compute_infer": _duration(totals.infer),
+            "compute_output": none,
+            "cache_hit": none,
+            "cache_miss": none,
+        },
+        "batch_stats": [
+            {"batch_size": size, "compute_input": none, "compute_infer": _duration(runs), "compute_output": none}
+            for size, runs in sorted(totals.runs.items())
+        ],
+        "memory_usage": [],
+    }
+
+
+def _duration(duration: Duration) -> dict[str, int]:
+    return {"count": duration.count, "ns": duration.nanoseconds}
+
+
 def index(models: Registry, *, only_ready: bool) -> list[dict[str, str]]:
     """Return the models with their state in Triton's terms."""
     loaded = {
@@ -37,6 +99,10 @@ def index(models: Registry, *, only_ready: bool) -> list[dict[str, str]]:
     if only_ready:
         return list(loaded.values())
     return [loaded.get(name, {"name": name, "state": "LOADING", "reason": "being loaded"}) for name in models.names]
+
+
+def _configured(name: str, datatype: str, *dims: int) -> dict[str, Any]:
+    return {"name": name, "data_type": datatype, "dims": [*dims]}
 
 
 def _tensor(name: str, datatype: str, *shape: int) -> dict[str, Any]:

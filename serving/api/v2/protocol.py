@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("bentoml.halftone")
 
 _PATHS = (
-    "/v2, /v2/health/live, /v2/health/ready, /v2/repository/index, "
-    "/v2/models/NAME[/versions/VERSION] and the same with /ready or /infer"
+    "/v2, /v2/health/live, /v2/health/ready, /v2/repository/index, /v2/models/stats, "
+    "/v2/models/NAME[/versions/VERSION] and the same with /ready, /infer, /config or /stats"
 )
 
 
@@ -58,12 +58,8 @@ class OpenInference:
             ClientGoneError: the client left.
         """
         match scope["path"].split("/")[2:]:
-            case []:
-                return _get(scope, metadata.server())
-            case ["health", "live"]:
-                return _get(scope, {"live": True})
-            case ["health", "ready"]:
-                return _get(scope, self._ready())
+            case [] | ["health", _] | ["models", "stats"] as parts:
+                return _get(scope, self._state(parts))
             case ["repository", "index"]:
                 return await self._index(scope, receive)
             case ["models", name, "versions", version, *rest]:
@@ -81,11 +77,28 @@ class OpenInference:
                 return _get(scope, metadata.model_tensors(model))
             case ["ready"]:
                 return _get(scope, {"name": model.name, "ready": True})
+            case ["config"]:
+                return _get(scope, metadata.config(model, self._settings.max_images))
+            case ["stats"]:
+                return _get(scope, metadata.statistics([model]))
             case ["infer"]:
                 return await self._infer(model, scope, receive)
         raise _not_found()
 
-    def _ready(self) -> dict[str, bool]:
+    def _state(self, parts: list[str]) -> dict[str, object]:
+        """Return what the server says of itself and of all models."""
+        match parts:
+            case []:
+                return metadata.server()
+            case ["health", "live"]:
+                return {"live": True}
+            case ["health", "ready"]:
+                return self._ready()
+            case ["models", "stats"]:
+                return metadata.statistics(self._models.all())
+        raise _not_found()
+
+    def _ready(self) -> dict[str, object]:
         if not self._models.ready:
             raise unavailable("not_ready", "the models are being loaded, or the service is stopping", retry_after=2)
         return {"ready": True}

@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.http as triton
+from google.protobuf.json_format import ParseDict
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+from tritonclient.grpc.service_pb2 import ModelStatisticsResponse
 from tritonclient.utils import InferenceServerException
 
 from export.variants import load
@@ -84,6 +87,50 @@ def test_health_and_metadata(client: triton.InferenceServerClient, bundle: Bundl
     ]
     index = client.get_model_repository_index()
     assert index == [{"name": MODEL, "version": version, "state": "READY", "reason": ""}]
+
+
+def test_configuration(client: triton.InferenceServerClient, bundle: Bundle) -> None:
+    config = client.get_model_config(MODEL)
+
+    assert config == client.get_model_config(MODEL, bundle.manifest.version)
+    assert (config["name"], config["backend"], config["max_batch_size"]) == (MODEL, "halftone", 64)
+    tensors = [*config["input"], *config["output"]]
+    assert [(each["name"], each["data_type"], each["dims"]) for each in tensors] == [
+        ("pixels", "TYPE_UINT8", [224, 224, 3]),
+        ("image", "TYPE_STRING", [1]),
+        ("logits", "TYPE_FP32", [1000]),
+        ("probabilities", "TYPE_FP32", [1000]),
+    ]
+    # Nothing but what is in Triton's own message, or this raises.
+    ParseDict(config, ModelConfig())
+
+
+def test_statistics_count_what_was_done(client: triton.InferenceServerClient, bundle: Bundle) -> None:
+    def read() -> dict[str, Any]:
+        (model,) = client.get_inference_statistics(MODEL)["model_stats"]
+        return dict(model)
+
+    before = read()
+    client.infer(MODEL, [image_input(FILES)])
+    with pytest.raises(InferenceServerException):
+        client.infer(MODEL, [image_input([b"no picture"])])
+    after = read()
+
+    assert (after["name"], after["version"]) == (MODEL, bundle.manifest.version)
+    assert after["inference_count"] - before["inference_count"] == 3
+    assert 1 <= after["execution_count"] - before["execution_count"] <= 3
+    assert after["last_inference"] > before["last_inference"]
+    steps = {"success": 1, "fail": 1, "queue": 3, "compute_input": 4, "compute_infer": 3}
+    for name, count in steps.items():
+        old, new = before["inference_stats"][name], after["inference_stats"][name]
+        assert new["count"] - old["count"] == count, name
+        assert new["ns"] > old["ns"], name
+    runs = sum(each["batch_size"] * each["compute_infer"]["count"] for each in after["batch_stats"])
+    assert runs == after["inference_count"]
+    assert client.get_inference_statistics(MODEL, bundle.manifest.version)["model_stats"] == [after]
+    assert client.get_inference_statistics()["model_stats"] == [after]
+    # Nothing but what is in Triton's own message, or this raises.
+    ParseDict({"model_stats": [after]}, ModelStatisticsResponse())
 
 
 @pytest.mark.parametrize("binary_output", [True, False])
@@ -191,7 +238,8 @@ def test_errors_reach_the_client(client: triton.InferenceServerClient, pixels: n
     [
         ("GET", "/v2/nothing", b"", 404, "/v2/models/NAME"),
         ("GET", "/v2/", b"", 404, "nothing"),
-        ("GET", f"/v2/models/{MODEL}/config", b"", 404, "nothing"),
+        ("GET", f"/v2/models/{MODEL}/trace/setting", b"", 404, "nothing"),
+        ("POST", f"/v2/models/{MODEL}/config", b"", 405, "GET"),
         ("POST", "/v2/health/live", b"", 405, "GET"),
         ("GET", f"/v2/models/{MODEL}/infer", b"", 405, "POST"),
         ("POST", f"/v2/models/{MODEL}/infer", b"", 400, "JSON"),

@@ -148,7 +148,7 @@ def test_a_traced_request_does_not_pass_the_timers_of_bentoml(artifacts: Path) -
     assert result.stdout.split()[-4:] == ["Sampled", "OpenTelemetryMiddleware", "Monitor", "Gateway"]
 
 
-async def traced_way(share: float, headers: list[tuple[bytes, bytes]]) -> bool:
+async def traced_way(share: float, headers: list[tuple[bytes, bytes]], path: str = "/classify") -> bool:
     """Return True if a request with these headers is traced."""
     ways: list[bool] = []
 
@@ -161,7 +161,9 @@ async def traced_way(share: float, headers: list[tuple[bytes, bytes]]) -> bool:
     async def unused(message: object = None) -> dict[str, object]:
         raise AssertionError(message)
 
-    await Sampled(way(False), way(True), share=share)({"type": "http", "headers": headers}, unused, unused)
+    await Sampled(way(False), way(True), share=share)(
+        {"type": "http", "path": path, "headers": headers}, unused, unused
+    )
     (found,) = ways
     return found
 
@@ -180,6 +182,31 @@ def test_the_clients_traceparent_decides(share: float, flags: int, trace: int) -
 @pytest.mark.parametrize("share", [0, 1])
 def test_without_a_valid_one_the_share_decides(share: int, headers: list[tuple[bytes, bytes]]) -> None:
     assert asyncio.run(traced_way(share, headers)) == bool(share)
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"])
+def test_health_checks_and_scrapes_are_never_traced(path: str) -> None:
+    header = f"00-{TRACE}-{CLIENT}-01".encode()
+
+    assert not asyncio.run(traced_way(1, [(b"traceparent", header)], path))
+
+
+def test_a_json_log_is_json_from_its_first_line(traced: Server) -> None:
+    lines = [json.loads(line) for line in traced.log.read_text().splitlines()]
+
+    assert lines[0]["message"].startswith("bundles: /")
+    assert any(line.get("message", "").startswith("Starting production HTTP") for line in lines)
+
+
+def test_a_json_log_has_the_errors_of_the_start_too(tmp_path: Path) -> None:
+    settings = environment(tmp_path, HALFTONE_MODEL="nope", HALFTONE_LOG_FORMAT="json")
+    command = [sys.executable, "-m", "bentoml", "serve"]
+
+    result = subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True, check=False)
+
+    assert result.returncode == 2
+    (line,) = map(json.loads, (result.stdout + result.stderr).splitlines())
+    assert (line["level"], line["message"].startswith("there is no bundle")) == ("error", True)
 
 
 def test_a_json_log_names_the_trace(traced: Server) -> None:
