@@ -22,7 +22,7 @@ os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 
 import bentoml
 
-from models.bundle.store import artifacts, open_bundle
+from models.bundle.store import open_bundle
 from models.common.cli import WRONG_REQUEST
 from models.common.errors import HalftoneError
 from models.common.text import line
@@ -169,7 +169,6 @@ class HalftoneService:
             _or_exit(lambda name=name: check_bundle(name, open_bundle(name), SETTINGS))  # type: ignore[misc]
         if SETTINGS.trace_endpoint:
             _or_exit(check_exporter)
-        logger.info("bundles: %s", artifacts().absolute())
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def stop(self) -> None:

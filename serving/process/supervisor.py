@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 
 from circus.exc import ConflictError  # type: ignore[import-untyped]
 
+from models.bundle.store import artifacts
 from models.common.cli import WRONG_REQUEST
 from serving.process import lifeline, worker_table
 from serving.process.bentoml_compat import ADDRESSES, arbiter_class, is_stopping, use_arbiter
@@ -82,7 +83,7 @@ class Supervisor(arbiter_class()):  # type: ignore[misc]
             watcher.respawn |= _has_others(watcher)
 
     def initialize(self) -> None:
-        """Bind the port; if that fails, print why and exit. Say so if the whole network may ask."""
+        """Bind the port; if that fails, print why and exit. Log the bundles' folder, and if the network may ask."""
         circus = logging.getLogger("circus")
         if (port := self._port()) > _LARGEST_PORT:
             self._exit(f"there is no port {port}: name one from 1 to {_LARGEST_PORT} with --port")
@@ -93,6 +94,7 @@ class Supervisor(arbiter_class()):  # type: ignore[misc]
             circus.disabled = False
         except OSError as error:
             self._exit(self._bind_error(error))
+        logger.info("bundles: %s", artifacts().absolute())
         if not Settings.from_environment().api_keys:
             for socket in self.sockets.values():
                 if socket.host in _EVERY_ADDRESS:

@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+import re
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from PIL import Image
 from tests.servers import PHOTOS, ROOT, Server, environment, wait_until
 
 COUNT = 160
+RATE = re.compile(r"(\d+) now in ([\d.]+) s, ([\d.]+) images/s")
 DAMAGED_EVERY = 20
 RAY_SECONDS = 180
 """Ray and the workers start in 10 s on an idle machine."""
@@ -155,6 +157,9 @@ def test_holding_processes_survives_one_that_has_ended() -> None:
 def test_a_killed_run_is_resumed_and_holds_every_picture_once(interrupted: Interrupted) -> None:
     rows = pq.read_table(interrupted.output)
     kept = int(interrupted.second.stdout.partition(" before")[0].rpartition(" ")[2])
+    count, seconds, rate = map(float, RATE.findall(interrupted.second.stdout)[0])
+    assert count + kept == COUNT
+    assert rate == pytest.approx(count / seconds, rel=0.05)
 
     assert interrupted.second.returncode == 0, interrupted.second.stderr
     assert 0 < kept < COUNT
