@@ -1,6 +1,6 @@
 """Images for a parity proof: a labelled folder, or crops of the sample photographs.
 
-A folder of few pictures is judged by crops of them, too: what a variant does to its outputs needs more images than
+Few pictures are evaluated together with crops of them: what a variant does to its outputs needs more images than
 small data sets hold, and no label.
 """
 

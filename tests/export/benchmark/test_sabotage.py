@@ -4,12 +4,12 @@ import numpy as np
 import onnx
 import pytest
 
+from export.benchmark.power import FIRST_UNSEEN, SOURCE, Examination, Row, crops
+from export.benchmark.sabotage import GRAPHS, LOGITS
 from export.onnx.fp16.ranges import infer
 from export.parity.gate import Gate
 from export.parity.images import CROPS_PER_PHOTO
 from export.parity.metrics import compare
-from export.parity.power import FIRST_UNSEEN, SOURCE, Examination, Row, crops
-from export.parity.sabotage import GRAPHS, LOGITS
 from export.runtime import Logits
 from export.variants import load
 from models.bundle.bundle import Bundle
@@ -58,7 +58,7 @@ def judged(row: Row) -> None:
     assert row.verdict == "FAILED" or row.lost < 0.01, row
 
 
-# One strength of each on a quarter of the crops: the table of `export.parity.power` has them all.
+# One strength of each on a quarter of the crops: the table of `export.benchmark.power` has them all.
 @pytest.mark.parametrize("kind", GRAPHS)
 def test_damaged_weights(exam: Examination, graph: onnx.ModelProto, pixels: Pair, kind: str) -> None:
     (damage, strengths), few = GRAPHS[kind], 80

@@ -1,6 +1,6 @@
-"""`python -m export.parity.power --model NAME`: damage that the parity gate notices, and how often by chance.
+"""`python -m export.benchmark.power --model NAME`: damage that the parity gate notices, and how often by chance.
 
-Damages of known kind and strength (`export.parity.sabotage`) are judged as a proof judges: on the same crops, by the
+Damages of known kind and strength (`export.benchmark.sabotage`) are judged as a proof judges: on the same crops, by the
 same gate. Next to the verdict stands what the damage costs on windows that no proof uses, and the share of resamples of
 the photographs in which it passes. Rows without damage show false alarms. About ten minutes for EfficientNet-Lite0 on
 two cores.
@@ -18,13 +18,13 @@ import numpy as np
 import onnx
 from rich.console import Console
 
+from export.benchmark.sabotage import GRAPHS, LOGITS
 from export.benchmark.tables import Cells, as_markdown
 from export.onnx.fp16.ranges import infer
 from export.parity.gate import Gate
 from export.parity.images import CROPS_PER_PHOTO, Integers, sample_crops
 from export.parity.metrics import compare
 from export.parity.prove import provable_variants
-from export.parity.sabotage import GRAPHS, LOGITS
 from export.runtime import Logits, Pixels
 from export.variants import load
 from models.bundle.bundle import Bundle
@@ -222,4 +222,4 @@ def _main(config: PowerConfig) -> int:
 
 
 if __name__ == "__main__":
-    run(_main, PowerConfig, prog="python -m export.parity.power")
+    run(_main, PowerConfig, prog="python -m export.benchmark.power")
