@@ -124,8 +124,8 @@ class Gate:
         if figures.get("classes", {}).get("too_few"):
             classes = figures["classes"]
             notes.append(
-                f"{classes['too_few']} of {classes['tested']} classes have too few pictures for a test of their own: the "
-                f"reference must be right on {classes['least_right']} of each"
+                f"{classes['too_few']} of {classes['tested']} classes have too few pictures for a test of their own: "
+                f"the reference must be right on {classes['least_right']} of each"
             )
         return notes
 
