@@ -20,9 +20,10 @@ from export.parity.record import verdict
 from export.pipeline import INT8, drop_damaged, finish_repair, make_variants
 from export.variants import load
 from models.bundle.bundle import Bundle
+from models.bundle.commands import serve_command
 from models.bundle.store import exporting, has_bundle
 from models.catalog import architecture
-from models.common.cli import ANSWER_IS_NO, DONE, run
+from models.common.cli import ANSWER_IS_NO, DONE, JsonOutput, publish, run
 from models.common.host import cores
 from models.common.text import printable
 from models.dataset import check_folder
@@ -30,7 +31,7 @@ from models.resolve import open_or_create
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportAllConfig:
+class ExportAllConfig(JsonOutput):
     """Export a model to every form that this machine can serve, prove each one and measure its speed."""
 
     model: str
@@ -67,9 +68,12 @@ def _export_all(config: ExportAllConfig) -> int:
     make_variants(bundle, data=config.data, int8=config.int8 or INT8 in dropped, plan=plan)
     proven = [variant for variant in provable_variants(bundle) if verdict(bundle, variant) == "PASSED"]
     rates = _rates(bundle, proven, console)
-    best = max(rates, key=lambda variant: rates[variant], default="none")
+    best = max(rates, key=lambda variant: rates[variant], default=None)
     finish_repair(bundle, dropped)
-    print(f"{printable(bundle.folder)} holds {', '.join(proven) or 'nothing'} proven; fastest here: {best}")
+    publish({"bundle": str(bundle.folder), "proven": proven, "images_per_second": rates, "fastest": best})
+    print(f"{printable(bundle.folder)} holds {', '.join(proven) or 'nothing'} proven; fastest here: {best or 'none'}")
+    if proven:
+        print(f"serve it with `{serve_command(bundle)}`")
     return DONE if proven else ANSWER_IS_NO
 
 
@@ -83,4 +87,4 @@ def _rates(bundle: Bundle, variants: list[str], console: Console) -> dict[str, f
 
 
 if __name__ == "__main__":
-    run(export_all, ExportAllConfig, prog="python -m export")
+    run(export_all, ExportAllConfig, prog="python -m export", example="--model photos --data photos")

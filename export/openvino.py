@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from export.onnx.export import ensure_fp32
-from export.onnx.int8 import TARGET, export_int8_and_print
 from export.parity.prove import prove_and_print
 from export.variants import runtime_of
 from models.common.cli import run
@@ -50,6 +48,10 @@ def _main(config: OpenVinoConfig) -> int:
             "command on the machine that serves"
         )
     bundle = open_or_create(config.model, weights=config.weights, data=config.data)
+    # Imported here: they need packages that help and requests that are refused do without.
+    from export.onnx.export import ensure_fp32
+    from export.onnx.int8 import TARGET, export_int8_and_print
+
     ensure_fp32(bundle)
     if precision == "int8" and not bundle.has(TARGET):
         return export_int8_and_print(bundle, data=config.data, calibrate_on=config.calibrate_on)
@@ -57,4 +59,9 @@ def _main(config: OpenVinoConfig) -> int:
 
 
 if __name__ == "__main__":
-    run(_main, OpenVinoConfig, prog="python -m export.openvino")
+    run(
+        _main,
+        OpenVinoConfig,
+        prog="python -m export.openvino",
+        example="--model photos --precision bf16 --data photos",
+    )

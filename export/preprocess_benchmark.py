@@ -52,12 +52,18 @@ class PreprocessBenchmark:
     output: Path | None = None
     """JSON file for the figures, in addition to the table that is printed."""
 
+    def __post_init__(self) -> None:
+        if not 1 <= self.size <= 4096:
+            raise HalftoneError(f"--size must be from 1 to 4096 pixels, not {self.size}")
+        if self.seconds <= 0:
+            raise HalftoneError(f"--seconds must be positive, not {self.seconds}")
+
 
 def main(config: PreprocessBenchmark) -> int:
     """Measure and print the figures; return the exit code."""
     pictures = samples() if config.data is None else [path.read_bytes() for path in sorted(config.data.glob("*.jp*g"))]
-    if not pictures or config.seconds <= 0:
-        raise HalftoneError(f"--data {config.data} must hold .jpg files, --seconds must be positive")
+    if not pictures:
+        raise HalftoneError(f"--data {config.data} must hold .jpg files")
     report = measure(pictures, InputSpec(size=config.size), config.seconds)
     for name, value in report.items():
         if name != "steps":
@@ -141,4 +147,9 @@ def versions() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    run(main, PreprocessBenchmark, prog="python -m export.preprocess_benchmark")
+    run(
+        main,
+        PreprocessBenchmark,
+        prog="python -m export.preprocess_benchmark",
+        example="--seconds 10 --output preprocess.json",
+    )

@@ -71,4 +71,4 @@ def _main(config: PullConfig) -> int:
 
 
 if __name__ == "__main__":
-    run(_main, PullConfig, prog="python -m export.pull")
+    run(_main, PullConfig, prog="python -m export.pull", example="--from published/photos --name photos2")

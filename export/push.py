@@ -12,6 +12,7 @@ from pathlib import Path
 
 from models.bundle.store import open_bundle
 from models.common.cli import DONE, run
+from models.common.files import check_writable
 from models.common.text import printable
 
 STORE = "bentoml"
@@ -29,6 +30,8 @@ class PushConfig:
 
 
 def _main(config: PushConfig) -> int:
+    if config.to != STORE:
+        check_writable(Path(config.to), "--to")
     bundle = open_bundle(config.model)
     # Imported here: one loads torch, the other BentoML.
     if config.to == STORE:
@@ -49,4 +52,4 @@ def _main(config: PushConfig) -> int:
 
 
 if __name__ == "__main__":
-    run(_main, PushConfig, prog="python -m export.push")
+    run(_main, PushConfig, prog="python -m export.push", example="--model photos --to published/photos")

@@ -9,6 +9,7 @@ import export.runtimes
 from export.runtime import Runtime
 from models.bundle.bundle import Bundle
 from models.common.errors import HalftoneError
+from models.common.extras import install
 
 REFERENCE = "torch-fp32"
 
@@ -45,7 +46,7 @@ def runtime_class(name: str) -> type[Runtime]:
     except ModuleNotFoundError as error:
         raise HalftoneError(
             f"the runtime {name} needs the package {error.name}, which is not installed: "
-            f"`pip install {error.name}`, or choose a variant of another runtime"
+            f"{install(error)}, or choose a variant of another runtime"
         ) from None
     return runtime
 

@@ -17,15 +17,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import tyro
-
-from loadtest.reporting.cli import CompareError, run
+from loadtest.reporting.cli import JsonOutput, check_least, check_picture, publish, run
 from loadtest.servers.halftone import Server, started
 from loadtest.servers.process import process_tree, resident_mib, unshared_mib
 
 
 @dataclass(frozen=True, kw_only=True)
-class ColdStart:
+class ColdStart(JsonOutput):
     """Measure the cold start and the resident memory of the service."""
 
     image: Path = Path("export/photos/cat.jpg")
@@ -40,11 +38,14 @@ class ColdStart:
     output: Path | None = None
     """File for the figures as JSON, in addition to the printed table."""
 
+    def __post_init__(self) -> None:
+        check_least(self, 1, "rounds")
+        check_least(self, 0, "requests")
+        check_picture(self.image, "--image")
+
 
 def main(config: ColdStart) -> int:
     """Measure, print the figures, write them to `output`, and return the exit code."""
-    if not config.image.is_file() or config.rounds < 1 or config.requests < 0:
-        raise CompareError(f"--image {config.image} must be a picture, --rounds at least 1")
     picture = config.image.read_bytes()
     rounds = [_round(picture, config.requests) for _ in range(config.rounds)]
     report = {
@@ -55,6 +56,7 @@ def main(config: ColdStart) -> int:
         "variant": rounds[0].pop("variant"),
         **{name: _summary([float(each[name]) for each in rounds]) for name in rounds[0]},
     }
+    publish(report)
     for name, value in report.items():
         print(f"{name:<28}{value}")
     if config.output is not None:
@@ -92,4 +94,4 @@ def _cpu() -> str:
 
 
 if __name__ == "__main__":
-    run(main, lambda: tyro.cli(ColdStart, prog="python -m loadtest.coldstart"))
+    run(main, ColdStart, prog="python -m loadtest.coldstart", example="--rounds 3")

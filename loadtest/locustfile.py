@@ -113,6 +113,9 @@ def read_photos(environment: Environment, **_: Any) -> None:
     options = environment.parsed_options
     if options is None:
         return
+    if not options.host and (options.headless or options.autostart):
+        print("error: name the server with --host, such as --host http://127.0.0.1:3000", file=sys.stderr)
+        sys.exit(2)
     PICTURES = PictureSet(Path(options.images))
     if not PICTURES.photos:
         print(f"error: --images {options.images} holds no JPEG, PNG or WebP picture", file=sys.stderr)

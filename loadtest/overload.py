@@ -25,14 +25,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tyro
 from PIL import Image
 
 from loadtest.client.blocking import fetch
 from loadtest.client.flood import Clients, Reply
 from loadtest.client.http1 import get, post
 from loadtest.client.load import percentile
-from loadtest.reporting.cli import line, run
+from loadtest.reporting.cli import JsonOutput, check_least, check_picture, check_positive, run
 from loadtest.reporting.figures import Figure, Findings
 from loadtest.reporting.host import usable_cores
 from loadtest.servers.halftone import Server, started
@@ -50,7 +49,7 @@ QUIET = {"HALFTONE_LOG_REQUESTS": "0"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Overload:
+class Overload(JsonOutput):
     """Overload the service, disconnect clients and keep slow connections open."""
 
     photo: Path = Path("export/photos/cat.jpg")
@@ -74,12 +73,14 @@ class Overload:
     output: Path | None = None
     """Path without suffix for the figures as .json and .md, in addition to the printed ones."""
 
+    def __post_init__(self) -> None:
+        check_positive(self, "seconds", "deadline")
+        check_least(self, 1, "width", "leavers", "slow")
+        check_picture(self.photo, "--photo")
+
 
 def main(config: Overload) -> int:
     """Measure and report; return the exit code."""
-    if not config.photo.is_file() or min(config.width, config.seconds, config.leavers, config.slow) <= 0:
-        print(f"error: --photo {line(config.photo)} must be a picture, the numbers positive", file=sys.stderr)
-        return 2
     small = config.photo.read_bytes()
     large = _enlarged(config.photo, config.width)
     figures: list[Figure] = []
@@ -259,4 +260,4 @@ def _enlarged(photo: Path, width: int) -> bytes:
 
 
 if __name__ == "__main__":
-    run(main, lambda: tyro.cli(Overload, prog="python -m loadtest.overload"))
+    run(main, Overload, prog="python -m loadtest.overload", example="--seconds 30")

@@ -14,9 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tyro
-
-from loadtest.reporting.cli import CompareError, run
+from loadtest.reporting.cli import CompareError, JsonOutput, publish, run
 from loadtest.reporting.intervals import tie
 from loadtest.reporting.tables import NOTHING, markdown_table
 
@@ -28,7 +26,7 @@ Report = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(JsonOutput):
     """Write the README's performance section."""
 
     readme: Path = Path("README.md")
@@ -54,6 +52,7 @@ def main(config: Config) -> int:
         )
     figures = section(config.reports, config.readme.parent)
     updated = f"{text[: found.start()]}{BEGIN}\n{figures}{END}{text[found.end() :]}"
+    publish({"file": str(config.readme), "up_to_date": updated == text, "written": not config.check})
     if config.check:
         same = updated == text
         print("up to date" if same else f"{config.readme} is older than the reports: run `python -m loadtest.readme`")
@@ -178,4 +177,4 @@ _WRITERS: dict[str, Callable[[Report], Sequence[str]]] = {
 
 
 if __name__ == "__main__":
-    run(main, lambda: tyro.cli(Config, prog="python -m loadtest.readme"))
+    run(main, Config, prog="python -m loadtest.readme", example="--check")

@@ -12,18 +12,15 @@ import os
 import random
 import signal
 import statistics
-import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import tyro
-
 from loadtest.client.blocking import status_of
 from loadtest.client.http1 import post
 from loadtest.client.threaded import ThreadedClients
-from loadtest.reporting.cli import line, run
+from loadtest.reporting.cli import JsonOutput, check_least, check_picture, run
 from loadtest.reporting.figures import Figure, Findings
 from loadtest.servers.halftone import Server, started
 
@@ -35,7 +32,7 @@ _POLL = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
-class Restarts:
+class Restarts(JsonOutput):
     """Stop and kill the service under load."""
 
     image: Path = Path("export/photos/cat.jpg")
@@ -58,6 +55,11 @@ class Restarts:
 
     output: Path | None = None
     """Path without suffix for the figures as .json and .md, in addition to the printed ones."""
+
+    def __post_init__(self) -> None:
+        check_least(self, 0, "sigterm", "sigkill", "lame_duck")
+        check_least(self, 2, "clients")
+        check_picture(self.image, "--image")
 
 
 @dataclass
@@ -94,10 +96,6 @@ class Kills:
 
 def main(config: Restarts) -> int:
     """Measure and report; return the exit code."""
-    if not config.image.is_file() or config.sigterm < 0 or config.sigkill < 0 or config.clients < 2:
-        limits = "--clients at least 2, --sigterm and --sigkill at least 0"
-        print(f"error: --image {line(config.image)} must be a picture, {limits}", file=sys.stderr)
-        return 2
     body = config.image.read_bytes()
     requests = [post("/classify", body, keep_alive=keep) for keep in (True, False)]
     moments = random.Random(config.seed)
@@ -204,4 +202,4 @@ def _kill_figures(kills: Kills, config: Restarts) -> list[Figure]:
 
 
 if __name__ == "__main__":
-    run(main, lambda: tyro.cli(Restarts, prog="python -m loadtest.restarts"))
+    run(main, Restarts, prog="python -m loadtest.restarts", example="--sigterm 10 --sigkill 2")

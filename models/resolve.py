@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from models.bundle.bundle import WEIGHTS, Bundle
-from models.bundle.store import has_bundle, open_bundle
+from models.bundle.store import bundle_folder, has_bundle, open_bundle
 from models.catalog import architecture
 from models.common.errors import HalftoneError
+from models.common.files import check_writable
 from models.dataset import check_folder, unseen_images
 from models.spec import NAMED_WEIGHTS
 
@@ -35,6 +36,7 @@ def open_or_create(model: str, *, weights: str | None, data: Path | None = None)
 def _open_or_create(model: str, weights: str | None) -> Bundle:
     if not has_bundle(model):
         network = architecture(model)
+        check_writable(bundle_folder(model), "the bundle")
         # Imported here, as PyTorch takes seconds: neither an existing bundle nor an unknown name needs it.
         from models.checkpoint import create
 

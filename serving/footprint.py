@@ -6,7 +6,6 @@ turn, and adds up the installed files of each. Takes some seconds.
 
 from __future__ import annotations
 
-import json
 import re
 import tomllib
 from collections.abc import Iterable, Iterator
@@ -18,21 +17,18 @@ from packaging.requirements import Requirement
 from rich.console import Console
 from rich.table import Table
 
-from models.common.cli import DONE, run
+from models.common.cli import DONE, JsonOutput, publish, run
 from models.common.errors import HalftoneError
 
 PROJECT = Path(__file__).parents[1] / "pyproject.toml"
 
 
 @dataclass(frozen=True, kw_only=True)
-class FootprintConfig:
+class FootprintConfig(JsonOutput):
     """Sizes of the libraries that serving needs, as installed here."""
 
     top: int = 12
     """Number of libraries to list, largest first; the sum is of all."""
-
-    json: bool = False
-    """Print every library's bytes as JSON instead of a table."""
 
     def __post_init__(self) -> None:
         if self.top < 1:
@@ -94,9 +90,7 @@ def main(config: FootprintConfig) -> int:
     requirements = tomllib.loads(PROJECT.read_text())["project"]["dependencies"]
     libraries = needed(requirements)
     sizes = {name: size(library) for name, library in sorted(libraries.items())}
-    if config.json:
-        print(json.dumps(sizes, indent=1))
-        return DONE
+    publish(sizes)
     table = Table("library", "version", "MiB")
     largest = sorted(sizes, key=lambda name: -sizes[name])
     for name in largest[: config.top]:
@@ -109,4 +103,4 @@ def main(config: FootprintConfig) -> int:
 
 
 if __name__ == "__main__":
-    run(main, FootprintConfig, prog="python -m serving.footprint")
+    run(main, FootprintConfig, prog="python -m serving.footprint", example="--top 20")

@@ -36,6 +36,7 @@ def test_every_requirement_is_pinned() -> None:
 
 
 CAME_WITH = {
+    "huggingface_hub": "timm downloads its weights with it",
     "cv2": "albumentations brings one of OpenCV's four packages, which exclude each other",
 }
 """Imported without being declared, and why."""

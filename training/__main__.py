@@ -16,21 +16,24 @@ import sys
 from typing import Any
 
 from models.bundle.bundle import Bundle
+from models.bundle.commands import export_command
 from models.common.cli import DONE, INTERRUPTED, run
 from models.common.text import printable
-from training.config.train import TrainConfig
+from training.config.train import TrainConfig, for_help
 from training.loop.resume import PROG, complete, main_process, nothing_left, resolve
 from training.loop.signals import StoppedError
 
 
 def _summary(bundle: Bundle, *, done: bool) -> str:
-    metrics = bundle.manifest.training["metrics"]
+    training = bundle.manifest.training
+    metrics, following = training["metrics"], export_command(bundle.folder, training["config"]["data"])
     what = f"this run is finished, {bundle.folder} has its model" if done else f"wrote {bundle.folder}"
-    return printable(
+    summary = (
         f"{what}: val top-1 {metrics['val_top1']:.2%}{_conditions(metrics)}, calibration error "
         f"{metrics['ece']:.1%} before and {metrics['ece_calibrated']:.1%} after temperature "
         f"{bundle.manifest.temperature:.2f}; report: {bundle.folder / 'report' / 'index.html'}"
     )
+    return f"{printable(summary)}\nexport and prove it with `{printable(following)}`"
 
 
 def _conditions(metrics: dict[str, Any]) -> str:
@@ -69,4 +72,10 @@ def _main(config: TrainConfig) -> int:
 
 
 if __name__ == "__main__":
-    run(_main, TrainConfig, prog=PROG)
+    run(
+        _main,
+        TrainConfig,
+        prog=PROG,
+        example="--data photos --model efficientnet_lite0 --output artifacts/photos",
+        defaults=for_help,
+    )

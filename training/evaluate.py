@@ -12,6 +12,7 @@ efficientnet_lite0 take about 20 s on two cores.
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +27,7 @@ from rich.table import Table
 from rich.text import Text
 
 from models.bundle.store import open_bundle
-from models.common.cli import DONE, run
+from models.common.cli import DONE, JsonOutput, publish, run
 from models.common.errors import HalftoneError
 from models.common.files import write_atomic
 from models.common.statistics import Probabilities, mcnemar_p
@@ -46,7 +47,7 @@ HARDEST = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
+class EvaluateConfig(JsonOutput):
     """Evaluate the FP32 checkpoints of bundles on labelled pictures.
 
     `python -m export.parity --model NAME --variant V --data DIR` evaluates exported variants.
@@ -88,6 +89,8 @@ class EvaluateConfig:
             raise HalftoneError(f"--model is missing: name a bundle, as in `{PROG} --model photos --data photos`")
         if len(set(self.model)) != len(self.model):
             raise HalftoneError("the same --model is given twice: an ensemble needs different ones")
+        if self.output.is_dir():
+            raise HalftoneError(f"--output {self.output} is a folder: name a file, such as evaluation.json")
         if self.batch < 1:
             raise HalftoneError(f"--batch must be 1 or more, not {self.batch}")
         if self.workers is not None and self.workers < 0:
@@ -143,21 +146,26 @@ def _predict(
 ) -> tuple[dict[str, Probabilities], npt.NDArray[np.bool_]]:
     """Return every model's probabilities for the readable images, and bool (N,): True for a readable image."""
     # Importing PyTorch takes seconds: requests that can be refused without it are refused first.
+    from training.data.dataset import CorruptDataError
     from training.data.loader import default_workers
     from training.evaluation.predict import probabilities
 
     by_model, readable = {}, np.ones(len(pictures), dtype=bool)
-    for name in config.model:
-        by_model[name], readable_here = probabilities(
-            open_bundle(name),
-            pictures,
-            batch=config.batch,
-            workers=default_workers(1) if config.workers is None else config.workers,
-            device=_device(config.device),
-            max_corrupt_share=config.max_corrupt_share,
-            progress=progress,
-        )
-        readable &= readable_here
+    try:
+        for name in config.model:
+            by_model[name], readable_here = probabilities(
+                open_bundle(name),
+                pictures,
+                batch=config.batch,
+                workers=default_workers(1) if config.workers is None else config.workers,
+                device=_device(config.device),
+                max_corrupt_share=config.max_corrupt_share,
+                progress=progress,
+            )
+            readable &= readable_here
+    except CorruptDataError as error:
+        check = f"python -m training.data --data {shlex.quote(config.data)} --check"
+        raise HalftoneError(f"{error}; `{check}` lists all of them at once") from None
     return {name: values[readable] for name, values in by_model.items()}, readable
 
 
@@ -246,8 +254,11 @@ def _majority(result: dict[str, Any]) -> str:
 
 
 def _main(config: EvaluateConfig) -> int:
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    # A progress bar that is piped into a file would leave an empty line there.
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         result = evaluate(config, progress)
+    publish(result)
     write_atomic(config.output, (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode())
     Console(width=None if sys.stdout.isatty() else 120).print(_table(result))
     print(_hardest(result))
@@ -261,4 +272,4 @@ def _main(config: EvaluateConfig) -> int:
 
 
 if __name__ == "__main__":
-    run(_main, EvaluateConfig, prog=PROG)
+    run(_main, EvaluateConfig, prog=PROG, example="--model photos --data photos")

@@ -149,4 +149,4 @@ def _main(config: PreviewConfig) -> int:
 
 
 if __name__ == "__main__":
-    run(_main, PreviewConfig, prog=PROG)
+    run(_main, PreviewConfig, prog=PROG, example="--data photos --recipe general --output sheet.png")

@@ -34,7 +34,7 @@ from export.pipeline import make_for_gpu, make_variants, open_or_random
 from export.variants import runtime_of
 from models.bundle.bundle import Bundle
 from models.bundle.store import open_bundle
-from models.common.cli import DONE, run
+from models.common.cli import DONE, JsonOutput, publish, run
 from models.common.errors import HalftoneError
 from models.common.files import write_atomic
 from models.common.host import host
@@ -49,7 +49,7 @@ HEADINGS: Cells = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchmarkConfig:
+class BenchmarkConfig(JsonOutput):
     """Time every variant of models on this machine, next to the figures of their parity records."""
 
     model: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
@@ -79,7 +79,7 @@ class BenchmarkConfig:
     seconds: float = 0.5
     """Duration of a measurement: one batch size in one turn."""
 
-    format: Literal["table", "markdown", "json"] = "table"
+    format: Literal["table", "markdown"] = "table"
     """Format of the output."""
 
     output: Path | None = None
@@ -90,6 +90,8 @@ class BenchmarkConfig:
             raise HalftoneError(f"name models, as in `{PROG} --model efficientnet_lite0`, or give --all-families alone")
         if self.rounds < 1 or not 0 < self.seconds <= 60:
             raise HalftoneError("--rounds must be 1 or more, and --seconds between 0 and 60")
+        if self.minutes <= 0:
+            raise HalftoneError(f"--minutes must be positive, not {self.minutes}")
         if self.device == "cuda" and (self.all_families or self.data):
             raise HalftoneError("--device cuda takes --model and --make, not --all-families or --data: omit those")
         if self.output is not None and self.output.suffix not in (".md", ".json"):
@@ -267,17 +269,14 @@ def _main(config: BenchmarkConfig) -> int:
             found = _results(config, progress)
             headings, lines = HEADINGS, [line for result in found for line in cells(result)]
     about = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "host": host()} | extra
-    texts = {
-        "table": as_text(headings, lines, about),
-        "markdown": as_markdown(headings, lines, about),
-        "json": json.dumps(about | {"results": found}, indent=1, ensure_ascii=False),
-    }
-    print(texts[config.format])
+    document, markdown = about | {"results": found}, as_markdown(headings, lines, about)
+    publish(document)
+    print(markdown if config.format == "markdown" else as_text(headings, lines, about))
     if config.output is not None:
-        chosen = "markdown" if config.output.suffix == ".md" else "json"
-        write_atomic(config.output, (texts[chosen] + "\n").encode())
+        text = markdown if config.output.suffix == ".md" else json.dumps(document, indent=1, ensure_ascii=False)
+        write_atomic(config.output, f"{text}\n".encode())
     return DONE
 
 
 if __name__ == "__main__":
-    run(_main, BenchmarkConfig, prog=PROG)
+    run(_main, BenchmarkConfig, prog=PROG, example="--model efficientnet_lite0 --output variants.md")

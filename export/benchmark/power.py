@@ -8,7 +8,6 @@ two cores.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -29,7 +28,8 @@ from export.runtime import Logits, Pixels
 from export.variants import load
 from models.bundle.bundle import Bundle
 from models.bundle.store import open_bundle
-from models.common.cli import DONE, run
+from models.common.cli import DONE, JsonOutput, publish, run
+from models.common.errors import HalftoneError
 from models.common.host import cores, host
 
 SOURCE = "model.fp32.onnx"
@@ -193,7 +193,7 @@ def _logits(bundle: Bundle, variant: str, *images: Images) -> tuple[Logits, Logi
 
 
 @dataclass(frozen=True, kw_only=True)
-class PowerConfig:
+class PowerConfig(JsonOutput):
     """Show which damage to a model the parity gate notices."""
 
     model: str
@@ -202,8 +202,9 @@ class PowerConfig:
     resamples: int = RESAMPLES
     """Resamples of the photographs for each damage, four times as many for honest variants; 0: none."""
 
-    format: str = "markdown"
-    """`markdown` or `json`."""
+    def __post_init__(self) -> None:
+        if self.resamples < 0:
+            raise HalftoneError(f"--resamples must be 0 or more, not {self.resamples}")
 
 
 def _main(config: PowerConfig) -> int:
@@ -214,12 +215,10 @@ def _main(config: PowerConfig) -> int:
         console.print(f"{row.verdict}: {row.kind} {row.strength:g} to {row.precision}", markup=False)
     about: dict[str, Any] = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "host": host()}
     about["note"] = f"{bundle.name}, {len(bundle.manifest.labels):,} classes"
-    if config.format == "json":
-        print(json.dumps(about | {"rows": [asdict(row) for row in rows]}, indent=1, ensure_ascii=False))
-    else:
-        print(as_markdown(HEADINGS, [row.cells() for row in rows], about))
+    print(as_markdown(HEADINGS, [row.cells() for row in rows], about))
+    publish(about | {"rows": [asdict(row) for row in rows]})
     return DONE
 
 
 if __name__ == "__main__":
-    run(_main, PowerConfig, prog="python -m export.benchmark.power")
+    run(_main, PowerConfig, prog="python -m export.benchmark.power", example="--model photos --resamples 0")

@@ -20,7 +20,7 @@ from models.bundle.manifest import Manifest
 from models.bundle.store import open_bundle
 from models.common.cli import DONE, run
 from models.common.errors import HalftoneError
-from models.common.files import write_atomic
+from models.common.files import check_writable, write_atomic
 from models.common.statistics import softmax
 from models.common.text import printable
 from models.preprocess.errors import ImageError
@@ -79,6 +79,7 @@ def _main(config: ExplainConfig) -> int:
     bundle = open_bundle(config.model)
     index = None if config.class_ is None else class_index(bundle.manifest, config.class_)
     picture = _picture(config.image, bundle.manifest)
+    check_writable(config.target, "--output")
     data, summary = _explained(bundle, picture, index, config.top_k)
     write_atomic(config.target, data)
     print(f"{summary}\nwrote {printable(config.target)}")
@@ -115,4 +116,9 @@ def _explained(bundle: Bundle, picture: Pixels, index: int | None, top_k: int) -
 
 
 if __name__ == "__main__":
-    run(_main, ExplainConfig, prog="python -m export.explain")
+    run(
+        _main,
+        ExplainConfig,
+        prog="python -m export.explain",
+        example="--model efficientnet_lite0 --image export/photos/cat.jpg --output cat.png",
+    )

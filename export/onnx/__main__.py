@@ -13,10 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from export.onnx.export import ensure_fp32, export_onnx
-from export.onnx.fp16.repair import repair_and_print
-from export.onnx.int8 import export_int8_and_print
-from export.parity.prove import prove_and_print
 from models.common.cli import DONE, run
 from models.common.text import printable
 from models.resolve import open_or_create
@@ -50,6 +46,13 @@ class ExportConfig:
 
 def _main(config: ExportConfig) -> int:
     bundle = open_or_create(config.model, weights=config.weights, data=config.data)
+    # Imported here: they need packages that help and requests that are refused do without. Also, with this file run by
+    # its path, the module `export` is the neighbour of that name until `run` has refused it.
+    from export.onnx.export import ensure_fp32, export_onnx
+    from export.onnx.fp16.repair import repair_and_print
+    from export.onnx.int8 import export_int8_and_print
+    from export.parity.prove import prove_and_print
+
     if config.precision == "int8":
         ensure_fp32(bundle)
         return export_int8_and_print(bundle, data=config.data, calibrate_on=config.calibrate_on)
@@ -65,4 +68,4 @@ def _main(config: ExportConfig) -> int:
 
 
 if __name__ == "__main__":
-    run(_main, ExportConfig, prog="python -m export.onnx")
+    run(_main, ExportConfig, prog="python -m export.onnx", example="--model photos --precision fp16 --data photos")

@@ -7,18 +7,20 @@ of the sample photographs on two cores.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from export.parity.gate import Gate
 from export.parity.prove import provable_variants, prove_and_print
+from export.parity.record import current
 from models.bundle.store import open_bundle
-from models.common.cli import run
+from models.common.cli import JsonOutput, publish, run
 from models.common.errors import HalftoneError
 
 
 @dataclass(frozen=True, kw_only=True)
-class ParityConfig:
+class ParityConfig(JsonOutput):
     """Prove variants of a bundle against the FP32 reference."""
 
     model: str
@@ -42,6 +44,15 @@ class ParityConfig:
     accuracy_margin: float | None = None
     """With labels: share of the pictures that the accuracy may lose and still be proven as good; default 0.01."""
 
+    def __post_init__(self) -> None:
+        for name, most in (("accuracy_margin", 1.0), ("min_agreement", 1.0), ("max_mean_kl", math.inf)):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= most:
+                wanted = "lie in [0, 1]" if most == 1 else "be 0 or more"
+                raise HalftoneError(f"--{name.replace('_', '-')} must {wanted}, not {value}")
+        if self.min_images is not None and self.min_images < 1:
+            raise HalftoneError(f"--min-images must be 1 or more, not {self.min_images}")
+
 
 def gate_for(variant: str, config: ParityConfig) -> Gate:
     """Return the default gate of the variant's precision with the thresholds that the user set."""
@@ -59,8 +70,15 @@ def _main(config: ParityConfig) -> int:
             f"{bundle.folder} has nothing to prove yet: export it with `python -m export --model {config.model}`"
         )
     gates = {variant: gate_for(variant, config) for variant in variants}
-    return prove_and_print(bundle, variants, data=config.data, gates=gates)
+    code = prove_and_print(bundle, variants, data=config.data, gates=gates)
+    publish({variant: asdict(current(bundle, variant)) for variant in variants})
+    return code
 
 
 if __name__ == "__main__":
-    run(_main, ParityConfig, prog="python -m export.parity")
+    run(
+        _main,
+        ParityConfig,
+        prog="python -m export.parity",
+        example="--model photos --variant openvino-bf16 --data photos",
+    )

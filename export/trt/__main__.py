@@ -97,4 +97,4 @@ def _main(config: TrtConfig) -> int:
 
 
 if __name__ == "__main__":
-    run(_main, TrtConfig, prog="python -m export.trt")
+    run(_main, TrtConfig, prog="python -m export.trt", example="--model photos --precision fp16 --runtime tensorrt_rtx")

@@ -11,6 +11,7 @@ The report goes to loadtest/reports/DATE-compare.md and .json; a peer that can't
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
@@ -21,7 +22,6 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import tyro
 from rich.console import Console
 
 from loadtest.client import closed_loop, wrk
@@ -32,7 +32,7 @@ from loadtest.compare.notes import notes
 from loadtest.compare.reference import Reference, from_file, from_service, service_responses
 from loadtest.compare.rounds import ComparisonPlan, Generator, PeerResult, load_of, measure
 from loadtest.compare.study import Study, batching, noop, servers
-from loadtest.reporting.cli import CompareError, run
+from loadtest.reporting.cli import CompareError, JsonOutput, check_writable, publish, run
 from loadtest.reporting.host import hardware, versions
 from loadtest.servers import environments
 from loadtest.servers.catalogue import BARE
@@ -45,7 +45,7 @@ _PIPE_WIDTH = 220
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compare:
+class Compare(JsonOutput):
     """Benchmark our service against other servers.
 
     Raises:
@@ -134,6 +134,8 @@ def main(config: Compare) -> int:
     console = Console(stderr=True)
     study = config.study()
     date = datetime.now(UTC)
+    output = config.output or Path("loadtest/reports") / f"{date:%Y-%m-%d}-{study.name}"
+    check_writable(output, "--output")
     if config.model:
         os.environ["HALFTONE_MODEL"] = config.model
     if config.variant:
@@ -144,7 +146,7 @@ def main(config: Compare) -> int:
     ceiling = _ceiling(plan)
     results = measure(plan)
     result = _report(study, plan, reference, results, ceiling, date)
-    _write(result, config.output or Path("loadtest/reports") / f"{date:%Y-%m-%d}-{study.name}", console)
+    _write(result, output, console)
     return ANSWER_IS_NO if failed(result.rows, result.goals, strict=config.strict) else DONE
 
 
@@ -235,6 +237,7 @@ def _name(generate: Generator) -> str:
 
 def _write(result: report.Report, path: Path, console: Console) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    publish(json.loads(result.to_json()))
     for suffix, text in ((".json", result.to_json()), (".md", result.markdown())):
         Path(f"{path}{suffix}").write_text(text)
     # A file or pipe gets the table without line breaks in its rows.
@@ -245,4 +248,4 @@ def _write(result: report.Report, path: Path, console: Console) -> None:
 
 
 if __name__ == "__main__":
-    run(main, lambda: tyro.cli(Compare, prog="python -m loadtest.compare"))
+    run(main, Compare, prog="python -m loadtest.compare", example="--peers fastapi,bentoml --rounds 2")

@@ -12,7 +12,6 @@ goal is missed.
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -22,14 +21,12 @@ from pathlib import Path
 from threading import local
 from typing import Any
 
-import tyro
-
 from loadtest.client.blocking import SyncClient
 from loadtest.client.http1 import encode_request
 from loadtest.malformed.attack import Cost, attack, usual_seconds
 from loadtest.malformed.bombs import Limits
 from loadtest.malformed.mutations import malformed_files, valid_files
-from loadtest.reporting.cli import line, run
+from loadtest.reporting.cli import CompareError, JsonOutput, check_least, check_picture, run
 from loadtest.reporting.figures import Figure, Findings
 from loadtest.servers.halftone import Server, started
 from loadtest.servers.process import process_tree, resident_mib
@@ -42,7 +39,7 @@ MAX_SECONDS, MAX_MIB = 2.0, 500
 
 
 @dataclass(frozen=True, kw_only=True)
-class Malformed:
+class Malformed(JsonOutput):
     """Post malformed picture files."""
 
     count: int = 5000
@@ -65,6 +62,13 @@ class Malformed:
 
     output: Path | None = None
     """Path without suffix for the figures as .json and .md, in addition to the printed ones."""
+
+    def __post_init__(self) -> None:
+        check_least(self, 1, "count")
+        check_least(self, 0, "rounds")
+        if not 0.01 <= self.bomb_megapixels <= 49:
+            raise CompareError(f"--bomb-megapixels must be 0.01 to 49, not {self.bomb_megapixels}")
+        check_picture(self.photo, "--photo")
 
 
 @dataclass(frozen=True)
@@ -111,10 +115,6 @@ class Client:
 
 def main(config: Malformed) -> int:
     """Measure and report; return the exit code."""
-    if not config.photo.is_file() or config.count < 1 or config.rounds < 0 or not 0.01 <= config.bomb_megapixels <= 49:
-        wanted = f"--photo {line(config.photo)} must be a picture, --count 1 or more, --bomb-megapixels 0.01 to 49"
-        print(f"error: {wanted}", file=sys.stderr)
-        return 2
     valid, bases = config.photo.read_bytes(), valid_files(config.photo)
     with started(HALFTONE_LOG_REQUESTS="0") as server:
         variant = server.first_answer(valid)["variant"]
@@ -205,4 +205,4 @@ def _resident_mib(server: Server) -> float:
 
 
 if __name__ == "__main__":
-    run(main, lambda: tyro.cli(Malformed, prog="python -m loadtest.malformed"))
+    run(main, Malformed, prog="python -m loadtest.malformed", example="--count 1000")

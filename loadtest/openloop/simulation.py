@@ -14,8 +14,6 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import tyro
-
 from loadtest.client.load import percentile
 from loadtest.openloop.interval import interval
 from loadtest.openloop.level import stationarity
@@ -157,4 +155,4 @@ def _share(wait: float, utilisation: float) -> float:
 
 
 if __name__ == "__main__":
-    run(main, lambda: tyro.cli(Simulation, prog="python -m loadtest.openloop.simulation"))
+    run(main, Simulation, prog="python -m loadtest.openloop.simulation", example="--seeds 50")

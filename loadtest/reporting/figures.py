@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from loadtest.reporting.cli import publish
 from loadtest.reporting.host import hardware, versions
 from loadtest.reporting.tables import finite, markdown_table
 
@@ -52,12 +53,13 @@ class Findings:
         return int(not self.figures or not all(figure.holds for figure in self.figures))
 
     def report(self, output: Path | None) -> int:
-        """Print the figures, write `output`.json and `output`.md if `output` is given, and return the exit code."""
+        """Print and publish the figures, write `output`.json and .md if `output` is given; return the exit code."""
         text = self._markdown()
+        values = asdict(self) | {"met": not self.exit_code} | self._machine()
+        publish(values)
         print(text, end="")
         if output is not None:
             output.parent.mkdir(parents=True, exist_ok=True)
-            values = asdict(self) | {"met": not self.exit_code} | self._machine()
             output.with_suffix(".json").write_text(json.dumps(finite(values), indent=1, default=str) + "\n")
             output.with_suffix(".md").write_text(text)
         return self.exit_code

@@ -18,9 +18,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-import tyro
-
-from loadtest.reporting.cli import run
+from loadtest.reporting.cli import CompareError, JsonOutput, check_least, run
 from loadtest.reporting.figures import Figure, Findings
 from loadtest.servers.halftone import started
 
@@ -44,7 +42,7 @@ checks.positive_data_acceptance.enabled = false
 
 
 @dataclass(frozen=True, kw_only=True)
-class Schema:
+class Schema(JsonOutput):
     """Test the service against its OpenAPI description with schemathesis."""
 
     cases: int = 20_000
@@ -56,16 +54,17 @@ class Schema:
     output: Path | None = None
     """Path without suffix for the figures as .json and .md, in addition to the printed ones."""
 
+    def __post_init__(self) -> None:
+        check_least(self, 1, "cases")
+
 
 def main(config: Schema) -> int:
     """Measure and report; return the exit code."""
-    if config.cases < 1:
-        print("error: --cases must be 1 or more", file=sys.stderr)
-        return 2
     tool = shutil.which("schemathesis", path=str(Path(sys.executable).parent))
     if tool is None:
-        print("error: schemathesis is not installed: run `pip install '.[loadtest]'` in the checkout", file=sys.stderr)
-        return 2
+        raise CompareError(
+            "schemathesis is not installed: run `pip install '.[loadtest]'` in the folder of Halftone's pyproject.toml"
+        )
     sent = failures = runs = 0
     with started(HALFTONE_LOG_REQUESTS="0") as server, tempfile.TemporaryDirectory() as folder:
         server.wait_until_ready()
@@ -103,4 +102,4 @@ def _cases(text: str) -> int:
 
 
 if __name__ == "__main__":
-    run(main, lambda: tyro.cli(Schema, prog="python -m loadtest.schema"))
+    run(main, Schema, prog="python -m loadtest.schema", example="--cases 2000")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import json
 import os
 import re
@@ -15,10 +16,12 @@ import psutil
 
 from loadtest.client.blocking import fetch, status_of
 from loadtest.client.http1 import get, post
-from loadtest.reporting.cli import PeerError
+from loadtest.reporting.cli import PeerError, publish
 from loadtest.servers.process import NotReadyError, ServerProcess, free_port, process_tree, server_process
 
 Result = TypeVar("Result")
+
+DEFAULT_MODEL = "efficientnet_lite0"
 
 _REQUEST_SECONDS = 10
 _WORKER_MODULE = "_bentoml_impl.worker"
@@ -95,8 +98,22 @@ class Server(ServerProcess):
         try:
             return self.wait_until(attempt)
         except PeerError:
+            publish({"error": "the server does not serve", "log": self.last_lines()})
             print("error: the server does not serve; its log ends:", *self.last_lines(), sep="\n  ", file=sys.stderr)
             sys.exit(1)
+
+
+def no_bundle(model: str, artifacts: Path) -> str:
+    """Return what to do about a bundle that is not in the folder of bundles."""
+    missing = f"there is no bundle {artifacts / model}"
+    if model == DEFAULT_MODEL:
+        return f"{missing}: make it with `python -m export --model {model}`"
+    there = sorted(path.parent.name for path in artifacts.glob("*/manifest.json"))
+    similar = difflib.get_close_matches(model, there, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(similar)}? " if similar else ""
+    others = f"there is {', '.join(there)}; " if there else ""
+    create = "`python -m export --model NAME` makes one for a name that `python -m models` lists"
+    return f"{missing}: {hint}{others}{create}"
 
 
 @contextlib.contextmanager

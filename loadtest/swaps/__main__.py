@@ -15,11 +15,9 @@ from dataclasses import dataclass
 from itertools import cycle, zip_longest
 from pathlib import Path
 
-import tyro
-
-from loadtest.reporting.cli import CompareError, run
+from loadtest.reporting.cli import CompareError, JsonOutput, check_least, check_picture, run
 from loadtest.reporting.figures import Figure, Findings
-from loadtest.servers.halftone import RefusedError, Server, started
+from loadtest.servers.halftone import RefusedError, Server, no_bundle, started
 from loadtest.servers.process import process_tree, resident_mib
 from loadtest.swaps.bundles import BAD, Bundle
 from loadtest.swaps.checks import check_samples, latency, load_times
@@ -28,7 +26,7 @@ from loadtest.swaps.operator import Operator, UnexpectedError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Swaps:
+class Swaps(JsonOutput):
     """Hot-swap a model under load."""
 
     swaps: int = 100
@@ -55,23 +53,19 @@ class Swaps:
     output: Path | None = None
     """Path without suffix for the figures as .json and .md, in addition to the printed ones."""
 
+    def __post_init__(self) -> None:
+        check_least(self, 1, "clients")
+        check_least(self, 0, "bad", "rollbacks")
+        if self.bad + self.rollbacks >= self.swaps:
+            raise CompareError(f"--swaps must be more than --bad and --rollbacks together, not {self.swaps}")
+        check_picture(self.image, "--image")
+
 
 def main(config: Swaps) -> int:
     """Measure and report; return the exit code."""
-    problem = _problem(config)
-    if problem:
-        raise CompareError(problem)
-    return measure(config).report(config.output)
-
-
-def _problem(config: Swaps) -> str:
     if not (config.artifacts / config.model / "manifest.json").is_file():
-        return f"there is no bundle {config.artifacts / config.model}: make it with `python -m export`"
-    if not config.image.is_file():
-        return f"--image {config.image}: no such file"
-    if config.clients < 1 or min(config.bad, config.rollbacks) < 0 or config.bad + config.rollbacks >= config.swaps:
-        return "--swaps must be more than --bad and --rollbacks together, and --clients 1 or more"
-    return ""
+        raise CompareError(f"--model {config.model}: {no_bundle(config.model, config.artifacts)}")
+    return measure(config).report(config.output)
 
 
 def swap_sequence(swaps: int, bad: int, rollbacks: int) -> list[str]:
@@ -149,4 +143,4 @@ def _main(config: Swaps) -> int:
 
 
 if __name__ == "__main__":
-    run(_main, lambda: tyro.cli(Swaps, prog="python -m loadtest.swaps"))
+    run(_main, Swaps, prog="python -m loadtest.swaps", example="--model photos --swaps 40")

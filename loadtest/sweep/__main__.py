@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import shlex
 import sys
@@ -21,7 +22,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import tyro
 from rich.console import Console
 
 from loadtest.client.pictures import VIEWS, prepared
@@ -29,7 +29,7 @@ from loadtest.openloop.level import Level
 from loadtest.openloop.probe import WARM_UP_CLIENTS, Probe
 from loadtest.openloop.process import Generator
 from loadtest.openloop.target import Subject, address, meet
-from loadtest.reporting.cli import CompareError, run
+from loadtest.reporting.cli import CompareError, JsonOutput, check_writable, publish, run
 from loadtest.reporting.host import hardware, versions
 from loadtest.servers.catalogue import ours
 from loadtest.servers.peer import running
@@ -41,7 +41,7 @@ MAX_RATE, MAX_SECONDS, MAX_RATES = 20_000, 600, 50
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(JsonOutput):
     """Measure latency at rising rates.
 
     Raises:
@@ -99,11 +99,13 @@ def main(config: Config) -> int:
     if config.plots:
         plots.check_installed()
     date = datetime.now(UTC)
+    output = config.output or Path("loadtest/reports") / f"{date:%Y-%m-%d}-sweep"
+    check_writable(output, "--output")
     pictures = prepared(config.images, VIEWS)
     with _server(config, pictures) as url, Generator() as generator:
         probe = Probe(generator=generator, seconds=config.seconds, target_ms=config.p99_ms)
         report = _measure(config, meet(url, pictures), probe, date)
-    _write(config, report, config.output or Path("loadtest/reports") / f"{date:%Y-%m-%d}-sweep")
+    _write(config, report, output)
     return DONE if report.load.highest else ANSWER_IS_NO
 
 
@@ -154,6 +156,7 @@ def _write(config: Config, report: SweepReport, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if config.plots:
         report = dataclasses.replace(report, plots=plots.draw(report.load.levels, config.p99_ms, path))
+    publish(json.loads(report.to_json()))
     for suffix, text in ((".json", report.to_json()), (".md", report.markdown())):
         Path(f"{path}{suffix}").write_text(text)
     print(report.markdown())
@@ -161,4 +164,4 @@ def _write(config: Config, report: SweepReport, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    run(main, lambda: tyro.cli(Config, prog="python -m loadtest.sweep"))
+    run(main, Config, prog="python -m loadtest.sweep", example="--url http://127.0.0.1:3000 --p99-ms 50")

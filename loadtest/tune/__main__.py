@@ -12,6 +12,7 @@ About 15 minutes on two cores, which should be idle otherwise. The report goes t
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import shlex
@@ -22,13 +23,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import tyro
 from rich.console import Console
 
 from loadtest.client.pictures import VIEWS, prepared
 from loadtest.openloop.probe import Probe
 from loadtest.openloop.process import Generator
-from loadtest.reporting.cli import CompareError, run
+from loadtest.reporting.cli import CompareError, JsonOutput, check_writable, publish, run
 from loadtest.reporting.host import hardware, usable_cores, versions
 from loadtest.tune.capacity import CapacityPlan
 from loadtest.tune.report import TuningReport, settings_text
@@ -44,7 +44,7 @@ _COARSE_SHARE, _MIN_SECONDS = 0.4, 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(JsonOutput):
     """Find the setting that holds the highest rate within a latency target.
 
     Raises:
@@ -118,6 +118,10 @@ def _check(holds: bool, message: str) -> None:
 def main(config: Config) -> int:
     """Search, write and print the report; return the exit code."""
     date, known = datetime.now(UTC), verdicts(config.model)
+    path = config.settings or artifacts() / f"{config.model}.env"
+    output = config.output or Path("loadtest/reports") / f"{date:%Y-%m-%d}-tune"
+    check_writable(path, "--settings")
+    check_writable(output, "--output")
     os.environ["HALFTONE_MODEL"] = config.model
     with Generator() as generator:
         runner = _runner(config, generator)
@@ -125,7 +129,6 @@ def main(config: Config) -> int:
         best = trials[0]
         if not best.rate:
             return _target_missed(config, trials)
-        path = config.settings or artifacts() / f"{config.model}.env"
         _write(path, settings_text(config.model, best, target_ms=config.p99_ms, date=date, hardware=hardware()))
         name = f"second run, {path.name}"
         second = [runner.measure_server(file_environment(path), name, True) for _ in range(config.rounds)]
@@ -141,7 +144,7 @@ def main(config: Config) -> int:
         hardware=hardware(),
         versions=versions([])["here"],
     )
-    _write_report(report, config.output or Path("loadtest/reports") / f"{date:%Y-%m-%d}-tune")
+    _write_report(report, output)
     print(f"written: {path}; use it: HALFTONE_SETTINGS={path} bentoml serve")
     return DONE if report.plan.holds else ANSWER_IS_NO
 
@@ -182,6 +185,7 @@ def _plan(config: Config, best: Trial, second: list[Measurement]) -> CapacityPla
 
 
 def _target_missed(config: Config, trials: list[Trial]) -> int:
+    publish({"chosen": None, "trials": [trial.to_dict() for trial in trials]})
     print(f"no setting held p99 within {config.p99_ms:g} ms; no settings file was written", file=sys.stderr)
     for trial in trials:
         print(f"  {trial.setting}: {trial.reason or 'every rate missed the target'}", file=sys.stderr)
@@ -189,6 +193,7 @@ def _target_missed(config: Config, trials: list[Trial]) -> int:
 
 
 def _write_report(report: TuningReport, path: Path) -> None:
+    publish(json.loads(report.to_json()))
     for suffix, text in ((".json", report.to_json()), (".md", report.markdown())):
         _write(Path(f"{path}{suffix}"), text)
     print(report.markdown())
@@ -203,4 +208,4 @@ def _write(path: Path, text: str) -> None:
 
 
 if __name__ == "__main__":
-    run(main, lambda: tyro.cli(Config, prog="python -m loadtest.tune"))
+    run(main, Config, prog="python -m loadtest.tune", example="--model photos --p99-ms 50")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loadtest.reporting.cli import CompareError
+from loadtest.servers.halftone import no_bundle
 
 PASSED = "PASSED"
 _REFERENCE = "torch-fp32"
@@ -92,8 +93,8 @@ def verdicts(model: str) -> Mapping[str, str]:
             except (OSError, ValueError, KeyError, TypeError):
                 found[path.stem] = "unreadable"
     if PASSED not in found.values():
-        raise CompareError(
-            f"--model {model}: there is no proven variant in {folder}: run `python -m export --model {model}`, or name "
-            "the folder of bundles with HALFTONE_ARTIFACTS"
-        )
+        instead = f"there is no proven variant in {folder}: run `python -m export --model {model}`"
+        if not (artifacts() / model / "manifest.json").exists():
+            instead = no_bundle(model, artifacts())
+        raise CompareError(f"--model {model}: {instead}, or name the folder of bundles with HALFTONE_ARTIFACTS")
     return found

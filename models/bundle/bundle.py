@@ -289,6 +289,9 @@ class Bundle:
             return f"`python -m export.parity --model {model} --variant {PurePosixPath(name).stem}`"
         if name.endswith(".onnx"):
             return f"`python -m export.onnx --model {model} --precision {name.split('.')[-2]}`"
+        if name.startswith("engines/"):
+            runtime, _, precision = PurePosixPath(name).stem.rpartition("-")
+            return f"`python -m export.trt --model {model} --precision {precision} --runtime {runtime}`"
         return f"`python -m export --model {model}`"
 
 

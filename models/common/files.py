@@ -15,6 +15,7 @@ import re
 import secrets
 import shutil
 import stat
+import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
@@ -49,6 +50,29 @@ def check_length(path: Path, what: str) -> None:
             f"{what}: {str(path)[:60]}… is too long for a file system, which takes names of {_MAX_NAME} bytes and "
             f"paths of {_MAX_PATH}: choose a shorter one"
         )
+
+
+def check_writable(path: Path, what: str) -> None:
+    """Refuse a file or folder that can't be written, before the work whose result it is for.
+
+    Args:
+        path: the path; it and its folders need not exist.
+        what: gave it, for the message, such as `--output`.
+
+    Raises:
+        HalftoneError: its nearest existing parent is no folder, or nothing can be written there.
+    """
+    # Not Path.exists, which raises for a folder that can't be searched.
+    parent = next(each for each in path.absolute().parents if os.path.exists(each))
+    try:
+        with tempfile.TemporaryFile(dir=parent):
+            pass
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise HalftoneError(
+            f"{what} {path}: {parent} can't be written ({error.strerror}): choose another place, or change its rights"
+        ) from None
 
 
 def sha256(data: bytes | memoryview) -> str:

@@ -51,6 +51,8 @@ class BatchConfig:
     def __post_init__(self) -> None:
         if self.output.suffix != ".parquet":
             raise HalftoneError(f"--output {self.output} must end in .parquet")
+        if self.top_k < 1:
+            raise HalftoneError(f"--top-k must be at least 1, not {self.top_k}")
         if self.workers < 0:
             raise HalftoneError(f"--workers must be 0 or more, not {self.workers}")
 
@@ -113,4 +115,4 @@ def _report(result: object, output: Path) -> None:
 
 
 if __name__ == "__main__":
-    run(batch, BatchConfig, prog=PROG)
+    run(batch, BatchConfig, prog=PROG, example="--input photos --output predictions.parquet --model photos")

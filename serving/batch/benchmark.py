@@ -159,4 +159,4 @@ def _cells(name: str, turns: list[dict[str, float]], ratio: float) -> Cells:
 
 
 if __name__ == "__main__":
-    run(benchmark, BenchmarkConfig, prog=PROG)
+    run(benchmark, BenchmarkConfig, prog=PROG, example="--model photos --input photos")

@@ -142,4 +142,4 @@ def _rows(count: int, ways: dict[str, list[Turn]]) -> list[Cells]:
 
 
 if __name__ == "__main__":
-    run(benchmark, DecodingBenchmark, prog=PROG)
+    run(benchmark, DecodingBenchmark, prog=PROG, example="--threads 1 2 --output decoding.md")

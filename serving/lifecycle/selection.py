@@ -38,7 +38,10 @@ def check_bundle(
     if settings.shadow:
         check_reference(bundle, settings.variant)
     if settings.variant:
-        runtime_of(settings.variant)
+        kind, precision = runtime_of(settings.variant)
+        if kind.source(precision) not in bundle.manifest.files:
+            # Raises: a proof can't be made without the file, so the message names the command that makes that.
+            bundle.locate(kind.source(precision))
         _check_proof(bundle, settings.variant)
         return [settings.variant]
     reasons: list[str] = []

@@ -122,4 +122,4 @@ def _conditions() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run(profile, ProfileConfig, prog="python -m serving.profile")
+    run(profile, ProfileConfig, prog="python -m serving.profile", example="--model photos --requests 500")

@@ -1,6 +1,8 @@
 """The export pipeline keeps what is valid, and proves again what serving would refuse."""
 
+import json
 import os
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -59,9 +61,14 @@ def test_a_second_export_changes_nothing(default: Bundle) -> None:
     before = (default.folder / "manifest.json").read_bytes()
     environment = os.environ | {"HALFTONE_ARTIFACTS": str(default.folder.parent)}
 
-    result = run("export", "--model", default.manifest.name, env=environment)
+    result = run("export", "--model", default.manifest.name, "--json", env=environment)
+    document = json.loads(result.stdout)
+    summary, following = result.stderr.splitlines()
 
-    assert (result.returncode, result.stderr) == (0, "")
+    assert result.returncode == 0
+    assert set(document["images_per_second"]) == set(document["proven"]) >= {"onnxruntime-fp32", "openvino-fp32"}
+    assert summary.endswith(f"proven; fastest here: {document['fastest']}")
+    assert re.fullmatch(r"serve it with `HALFTONE_ARTIFACTS=\S+ HALFTONE_MODEL=\S+ bentoml serve`", following)
     assert (default.folder / "manifest.json").read_bytes() == before
 
 

@@ -1,9 +1,13 @@
 """`python -m loadtest.ask`: predictions of a bundle, and wrong requests."""
 
+import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from tests.commands import run
 from tests.servers import QUICK, ROOT, alive, children_with, family_of, wait_until
@@ -19,6 +23,13 @@ def test_the_bundle_classifies_a_picture(artifacts: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert "efficientnet_lite0" in result.stdout
     assert "espresso" in result.stdout or "cup" in result.stdout
+
+
+def test_json_is_the_response_and_nothing_else(artifacts: Path) -> None:
+    result = ask("--image", "export/photos/coffee.jpg", "--json", HALFTONE_ARTIFACTS=str(artifacts))
+
+    assert json.loads(result.stdout)["model"] == "efficientnet_lite0"
+    assert len(result.stderr.splitlines()) == 6
 
 
 def test_a_missing_picture_is_a_wrong_request() -> None:
@@ -44,13 +55,21 @@ def test_another_file_is_refused_with_the_servers_message(artifacts: Path, tmp_p
     assert result.stderr.endswith("these 10 bytes are not a picture: send a JPEG, PNG or WebP file\n")
 
 
-def test_its_server_ends_with_a_command_that_is_terminated(artifacts: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [
+        (signal.SIGTERM, 143, ""),
+        (signal.SIGINT, 130, "interrupted: the servers were stopped, and no report was written\n"),
+    ],
+)
+def test_its_server_ends_with_a_command_that_is_stopped(artifacts: Path, number: int, code: int, said: str) -> None:
     command = [sys.executable, "-m", "loadtest.ask", "--image", "export/photos/coffee.jpg"]
     settings = os.environ | QUICK | {"HALFTONE_ARTIFACTS": str(artifacts)}
-    with subprocess.Popen(command, cwd=ROOT, env=settings, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(command, cwd=ROOT, env=settings, stderr=subprocess.PIPE, text=True) as process:
         wait_until(lambda: bool(children_with(process.pid, "_bentoml_impl.worker.service")), "a worker")
         family = family_of(process.pid)
-        process.terminate()
+        process.send_signal(number)
+        _, error = process.communicate()
 
-    assert process.returncode == 143
+    assert (process.returncode, error) == (code, said)
     assert alive(family, seconds=20) == []

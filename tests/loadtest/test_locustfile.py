@@ -56,6 +56,14 @@ def test_responses_of_the_wrong_form_are_failures_despite_status_200() -> None:
     assert all(row["num_failures"] == row["num_requests"] for row in rows)
 
 
+def test_a_run_without_a_server_names_the_flag() -> None:
+    result = locust("")
+
+    assert result.returncode == 2
+    assert "error: name the server with --host, such as --host http://127.0.0.1:3000" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

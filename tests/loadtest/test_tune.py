@@ -53,7 +53,7 @@ def test_one_command_tunes_plans_and_checks_itself(artifacts: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--model", "no_such"], "python -m export --model no_such"),
+        (["--model", "no_such"], "there is no bundle artifacts/no_such: `python -m export --model NAME` makes one"),
         (["--model", "a,b"], "one bundle"),
         (["--p99-ms", "0"], "--p99-ms must be"),
         (["--workers", "257"], "--workers must be 1 to 256"),

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -243,10 +244,16 @@ def test_listing_does_not_import_torch() -> None:
     assert subprocess.run([sys.executable, "-c", script], stdout=subprocess.DEVNULL, check=False).returncode == 0
 
 
-def test_json_holds_every_field_exactly(capsys: pytest.CaptureFixture[str]) -> None:
-    assert list_models(ListModels(format="json")) == 0
+def listed(*flags: str) -> list[dict[str, Any]]:
+    """Return what `--json` prints."""
+    result = run("models", *flags, "--json")
+    assert result.returncode == 0
+    rows: list[dict[str, Any]] = json.loads(result.stdout)
+    return rows
 
-    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+
+def test_json_holds_every_field_exactly() -> None:
+    rows = {row["name"]: row for row in listed()}
     lite0 = architecture("efficientnet_lite0")
     assert sorted(rows) == sorted(catalogue())
     assert rows[lite0.name]["macs"] == lite0.macs
@@ -274,15 +281,11 @@ def test_markdown_is_one_table_with_a_footnote(capsys: pytest.CaptureFixture[str
         ("top1", ["mobilenetv3_large", "mobilenetv1", "mobilenetv2", "mobilenetv3_small"]),
     ],
 )
-def test_rows_are_sorted(sort: SortKey, expected: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    list_models(ListModels(family="mobilenet", sort=sort, format="json"))
-
-    names = [row["name"] for row in json.loads(capsys.readouterr().out)]
+def test_rows_are_sorted(sort: SortKey, expected: list[str]) -> None:
+    names = [row["name"] for row in listed("--family", "mobilenet", "--sort", sort)]
     assert [name for name in names if name in expected] == expected
 
 
-def test_names_sort_by_their_numbers(capsys: pytest.CaptureFixture[str]) -> None:
-    list_models(ListModels(family="resnet", format="json"))
-
-    names = [row["name"] for row in json.loads(capsys.readouterr().out)]
+def test_names_sort_by_their_numbers() -> None:
+    names = [row["name"] for row in listed("--family", "resnet")]
     assert [name for name in names if name in PROMISED["resnet"]] == PROMISED["resnet"]

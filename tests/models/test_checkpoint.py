@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 import yaml
 
+from models import hub
 from models.bundle.bundle import WEIGHTS, Bundle
 from models.bundle.errors import FileMissingError
 from models.catalog import architecture
@@ -165,10 +166,46 @@ def test_an_unreachable_hub_names_every_alternative(empty: Path, tmp_path: Path)
 
     assert (result.returncode, result.stdout) == (2, "")
     assert "Traceback" not in result.stderr
-    assert "error: the pretrained weights of resnet18 come from the model hub, which can't be reached" in result.stderr
-    for alternative in ("--weights FILE.safetensors", "--weights random", "python -m training --model resnet18"):
+    assert "error: the pretrained weights of resnet18 come from the model hub https://" in result.stderr
+    for alternative in ("--weights FILE.safetensors", "--weights random", "HF_ENDPOINT", "--model efficientnet_lite0"):
         assert alternative in result.stderr
     assert not empty.exists()
+
+
+def test_an_unreachable_hub_is_asked_once(
+    empty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    requests: list[str] = []
+
+    class Session:
+        def head(self, address: str, timeout: float) -> None:
+            requests.append(address)
+            raise ConnectionError("no route")
+
+    monkeypatch.setattr(hub, "get_session", Session)
+    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path))
+
+    with pytest.raises(HalftoneError, match=r"did not give them \(ConnectionError\)"):
+        open_or_create("resnet18", weights=None)
+
+    assert requests == [hub.constants.ENDPOINT]
+    assert capsys.readouterr().err == ""
+
+
+def test_weights_of_an_earlier_download_need_no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = architecture(SMALL)
+    module = build(network, classes=1000)
+    cache = tmp_path / f"models--timm--{network.timm_name}"
+    (cache / "snapshots" / "1").mkdir(parents=True)
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text("1")
+    safetensors.torch.save_file(module.state_dict(), cache / "snapshots" / "1" / hub.FILE)
+    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(hub, "get_session", pytest.fail)
+
+    loaded = hub.pretrained(network).state_dict()
+
+    assert all(torch.equal(value, loaded[name]) for name, value in module.state_dict().items())
 
 
 def test_an_architecture_without_the_embedded_package(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:

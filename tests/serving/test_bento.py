@@ -17,6 +17,16 @@ from tests.test_packaging import PROJECT, canonical
 
 BENTOML = str(Path(sys.executable).parent / "bentoml")
 MARK = "<!-- from the Bento -->"
+UNWANTED = (
+    ".photos.training/run.json",
+    ".photos.training/last-00001-000000007/weights.safetensors",
+    ".photos.lock",
+    "efficientnet_lite0/report/index.html",
+    "efficientnet_lite0/report/mistakes/1.png",
+    "efficientnet_lite0/training_pictures.bin",
+    "efficientnet_lite0/.model.fp32.0123abcd.onnx",
+)
+"""Files that training and a killed export leave next to the bundles."""
 
 
 def environment() -> dict[str, str]:
@@ -35,6 +45,9 @@ def bento(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, context)
     shutil.copytree(artifacts, context / "artifacts")
+    for unwanted in UNWANTED:
+        (context / "artifacts" / unwanted).parent.mkdir(parents=True, exist_ok=True)
+        (context / "artifacts" / unwanted).write_text("not for serving")
     options = yaml.safe_load((ROOT / "bentofile.yaml").read_text())
     # Locking queries a package index for the newest versions, which a test must not depend on.
     options["python"]["lock_packages"] = False
@@ -84,6 +97,13 @@ def test_it_holds_what_serving_needs_and_nothing_else(bento: Path) -> None:
         "export",
         "serving",
     }
+
+
+def test_it_packs_of_the_bundles_only_what_serves(bento: Path, artifacts: Path) -> None:
+    def files(folder: Path) -> set[str]:
+        return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+    assert files(bento / "src" / "artifacts") == files(artifacts)
 
 
 def test_its_environment_has_no_training_library(bento: Path) -> None:

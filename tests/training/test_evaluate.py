@@ -261,11 +261,12 @@ def test_the_command_writes_json_and_a_report(artifacts, photos, tmp_path):
     make_bundle(artifacts, "one", seed=1)
     make_bundle(artifacts, "two", seed=2)
     output, report = tmp_path / "both.json", tmp_path / "report"
-    options = ("--data", photos, "--output", output, "--report", report, "--workers", "0")
+    options = ("--data", photos, "--output", output, "--report", report, "--workers", "0", "--json")
     result = commands.run("training.evaluate", "--model", "one", "--model", "two", *options)
     assert result.returncode == 0, result.stderr
-    assert "ensemble" in result.stdout
-    assert set(json.loads(output.read_text())["models"]) == {"one", "two"}
+    assert "ensemble" in result.stderr
+    assert json.loads(result.stdout) == json.loads(output.read_text())
+    assert set(json.loads(result.stdout)["models"]) == {"one", "two"}
     assert "one + two" in (report / "index.html").read_text()
 
 

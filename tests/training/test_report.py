@@ -55,6 +55,7 @@ def report(folder: Path, *, count: int = 30, labels: tuple[str, ...] = LABELS, e
             "data": "x&y",
             "settings": {"epochs": epochs, "deep": {"er": 1}},
         },
+        following="python -m export --model 'a<b>'",
     )
     assert path == folder / "index.html"
     return path.read_text(encoding="utf-8")
@@ -135,6 +136,10 @@ def test_it_shows_figures_mistakes_and_settings(text):
         "also chose the epoch",
     ):
         assert expected in text
+
+
+def test_it_shows_the_next_command(text):
+    assert "<code>python -m export --model &#39;a&lt;b&gt;&#39;</code>" in text
 
 
 def test_an_unreadable_mistake_is_left_out(text):

@@ -63,4 +63,9 @@ def main(config: BenchmarkConfig) -> int:
 
 
 if __name__ == "__main__":
-    run(main, BenchmarkConfig, prog="python -m training.benchmark")
+    run(
+        main,
+        BenchmarkConfig,
+        prog="python -m training.benchmark",
+        example="--data photos --model resnet18 --weights random --steps 50 --output loop.json",
+    )

@@ -65,6 +65,8 @@ class BenchmarkConfig:
                 raise HalftoneError(f"--{name} must be 1 or more, not {value}")
         if self.batch is not None and (self.batch < 2 or self.batch % 2):
             raise HalftoneError(f"--batch must be an even number from 2, not {self.batch}")
+        if self.size is not None and not 16 <= self.size <= 4096:
+            raise HalftoneError(f"--size must be from 16 to 4096 pixels, not {self.size}")
         if self.workers is not None and self.workers < 0:
             raise HalftoneError(f"--workers must be 0 or more, not {self.workers}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import importlib
 import pkgutil
@@ -70,7 +71,7 @@ class TrainConfig:
 
     recipe: str = "auto"
     """File name in training/recipes/. `auto`: small below 1,000 training pictures, else vit for transformers, else
-    general."""
+    general. This page shows the defaults of the recipe that is given with --help; of small for `auto`."""
 
     weights: str = "pretrained"
     """Initial weights: `pretrained`, `random`, or a .safetensors, .pth or .ckpt file with any head."""
@@ -111,6 +112,10 @@ class TrainConfig:
             raise HalftoneError(f"--max-corrupt-share must lie in [0, 1], not {self.max_corrupt_share}")
         if self.seed < 0:
             raise HalftoneError(f"--seed must be 0 or more, not {self.seed}")
+        if not 0 < self.val_share < 1:
+            raise HalftoneError(f"--val-share must lie between 0 and 1, not {self.val_share}")
+        if self.limit is not None and self.limit < 1:
+            raise HalftoneError(f"--limit must be 1 or more, not {self.limit}")
 
     @property
     def name(self) -> str:
@@ -170,6 +175,28 @@ def with_recipe(config: TrainConfig, name: str, arguments: Sequence[str], *, pro
     """
     default = replace(config, settings=load_recipe(name))
     return replace(parse(TrainConfig, args=arguments, default=default, prog=prog), recipe=name)
+
+
+def for_help(arguments: Sequence[str]) -> TrainConfig | None:
+    """Return the defaults that `--help` shows: those of the recipe that the command line names, or of `small`.
+
+    Args:
+        arguments: the command line.
+
+    Returns:
+        None if no help is requested, and the defaults without a recipe apply until the recipe is known.
+    """
+    if not {"-h", "--help"} & set(arguments):
+        return None
+    recipe = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    recipe.add_argument("--recipe", default="auto")
+    name = recipe.parse_known_args(arguments)[0].recipe
+    settings = load_recipe("small" if name == "auto" else name)
+    shown = TrainConfig(data="DIR", model="NAME", output=Path("NAME"), recipe=name, settings=settings)
+    # Assigned past the checks: these have no default.
+    for required in ("data", "model", "output"):
+        object.__setattr__(shown, required, tyro.MISSING)
+    return shown
 
 
 def jsonable(value: Any) -> Any:

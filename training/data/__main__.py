@@ -33,7 +33,6 @@ from training.data.pictures import Data, Pictures, read_named
 from training.data.split import first_of_every_class
 
 PROG = "python -m training.data"
-LISTED = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,9 +154,7 @@ def _report(findings: Findings, data: Data) -> int:
     ):
         if names:
             print(f"{len(names)} {title}:")
-            print("\n".join(f"  {printable(name)}" for name in names[:LISTED]))
-            if len(names) > LISTED:
-                print(f"  and {len(names) - LISTED} more")
+            print("\n".join(f"  {printable(name)}" for name in names))
     if findings.broken or findings.duplicates.mislabelled or findings.duplicates.shared:
         return ANSWER_IS_NO
     count = sum(map(len, parts(data).values()))
@@ -177,4 +174,4 @@ def _main(config: DataConfig) -> int:
 
 
 if __name__ == "__main__":
-    run(_main, DataConfig, prog=PROG)
+    run(_main, DataConfig, prog=PROG, example="--data photos --check")

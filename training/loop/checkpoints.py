@@ -22,8 +22,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import safetensors
-
 from models.common.errors import HalftoneError
 from models.common.files import write_atomic
 
@@ -82,6 +80,10 @@ class RunFolder:
         identity: dict[str, Any] = json.loads(path.read_text())
         return identity
 
+    def has_checkpoint(self) -> bool:
+        """Return True if there is a checkpoint to resume from."""
+        return any(self.path.glob("last-*"))
+
     def begin(self, identity: dict[str, Any]) -> None:
         """Record settings and lineage of a new run."""
         write_atomic(self.path / RUN, (json.dumps(identity, indent=1) + "\n").encode())
@@ -92,6 +94,17 @@ class RunFolder:
         for entry in sorted(self.path.iterdir(), key=lambda entry: entry.name != RUN):
             if entry.name != LOCK:
                 _remove(entry)
+
+    def abandon(self) -> None:
+        """Remove what is there of a run that has no checkpoint; call it with the lock."""
+        if self.has_checkpoint():
+            return
+        if self.identity() is not None:
+            self.discard()
+        (self.path / LOCK).unlink(missing_ok=True)
+        # The curves of a finished run may be there.
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
 
     def finish(self) -> None:
         """Remove the files that only a resumed run needs; the curves stay."""
@@ -169,6 +182,8 @@ class RunFolder:
 
     @contextlib.contextmanager
     def _writing(self, name: str) -> Iterator[Path]:
+        from safetensors import SafetensorError
+
         target, temporary = self.path / name, self.path / f".{name}"
         _remove(temporary)
         try:
@@ -179,7 +194,7 @@ class RunFolder:
             _remove(target)
             temporary.rename(target)
             _flush(self.path)
-        except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+        except (OSError, RuntimeError, SafetensorError) as error:
             full = _is_full(self.path, error)
             _remove(temporary)
             kept = sorted(path.name for path in self.path.glob("last-*"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +12,7 @@ import torch
 
 from models.bundle.bundle import Bundle
 from models.common.errors import HalftoneError
+from training.data.dataset import CorruptDataError
 from training.data.duplicates import find_duplicates
 from training.loop.build import Parts, build
 from training.loop.checkpoints import RunFolder
@@ -41,13 +44,28 @@ def train(request: Request) -> Bundle | None:
 
         def prepare() -> None:
             lock.enter_context(folder.locked())
+            lock.enter_context(_no_trace(folder))
             _prepare(request, folder)
 
         world.first(prepare)
-        bundle = _train(request, folder, world)
+        try:
+            bundle = _train(request, folder, world)
+        except CorruptDataError as error:
+            check = f"python -m training.data --data {shlex.quote(request.config.data)} --check"
+            raise HalftoneError(f"{error}; `{check}` lists all of them at once") from None
         if world.main:
             folder.finish()
         return bundle
+
+
+@contextlib.contextmanager
+def _no_trace(folder: RunFolder) -> Iterator[None]:
+    """Leave nothing of a run that ends without a checkpoint, so that the corrected command can start."""
+    try:
+        yield
+    except BaseException:
+        folder.abandon()
+        raise
 
 
 def _prepare(request: Request, folder: RunFolder) -> None:
@@ -63,7 +81,7 @@ def _prepare(request: Request, folder: RunFolder) -> None:
         folder.discard()
     identity = request.identity
     unfinished = folder.identity()
-    if unfinished is None:
+    if unfinished is None or not folder.has_checkpoint():
         folder.discard()
         folder.begin(identity)
     elif unfinished != identity:

@@ -10,6 +10,7 @@ import torch
 
 from models.bundle.bundle import WEIGHTS, Bundle
 from models.bundle.card import model_card
+from models.bundle.commands import export_command
 from models.bundle.manifest import Manifest
 from models.checkpoint import save_weights
 from models.common.statistics import rate
@@ -126,6 +127,7 @@ def _add_report(bundle: Bundle, config: TrainConfig, data: Data, outcome: Outcom
             temperature=bundle.manifest.temperature,
             title=config.name,
             config=config.identity(),
+            following=export_command(config.output, config.data),
         )
         for path in sorted(Path(folder).rglob("*")):
             if path.is_file():

@@ -45,6 +45,7 @@ def write_report(
     title: str,
     config: dict[str, Any],
     fitted_here: bool = True,
+    following: str = "",
 ) -> Path:
     """Write `index.html`, its drawings also as separate PNG files, and `metrics.json`.
 
@@ -60,6 +61,7 @@ def write_report(
         temperature: divisor of the logits.
         title: the model's name.
         config: the settings of the run.
+        following: command to run next; none is shown if it is empty.
         fitted_here: True if the temperature was fitted on these images; False if the logits are calibrated already.
 
     Returns:
@@ -80,7 +82,7 @@ def write_report(
     for name, png in drawings.items():
         write_atomic(folder / f"{name}.png", png)
     write_atomic(folder / METRICS, _metrics(report))
-    write_atomic(folder / INDEX, _page(report, drawings, labels, config, spec).encode())
+    write_atomic(folder / INDEX, _page(report, drawings, labels, config, spec, following).encode())
     return folder / INDEX
 
 
@@ -126,7 +128,12 @@ def _metrics(report: _Report) -> bytes:
 
 
 def _page(
-    report: _Report, drawings: dict[str, bytes], labels: tuple[str, ...], config: dict[str, Any], spec: InputSpec
+    report: _Report,
+    drawings: dict[str, bytes],
+    labels: tuple[str, ...],
+    config: dict[str, Any],
+    spec: InputSpec,
+    following: str,
 ) -> str:
     # Autoescape: class names, file names and settings may contain markup.
     environment = Environment(
@@ -147,6 +154,7 @@ def _page(
         fitted_here=report.fitted_here,
         mistakes=report.mistakes,
         settings=_flat(config),
+        following=following,
     )
 
 

@@ -21,10 +21,12 @@ def result(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
     output = tmp_path_factory.mktemp("benchmark") / "variants.json"
     done = benchmark(
         artifacts, "--model", "efficientnet_lite0", "--rounds", "1", "--seconds", "0.05", "--output", str(output),
+        "--json",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "onnxruntime-fp32" in done.stdout
-    return json.loads(output.read_text())
+    assert "onnxruntime-fp32" in done.stderr
+    assert json.loads(done.stdout) == json.loads(output.read_text())
+    return json.loads(done.stdout)
 
 
 def test_every_variant_is_timed_and_has_its_verdict(result: dict) -> None:

@@ -166,10 +166,10 @@ def test_the_command_line_overrides_the_gate_and_the_record_keeps_it(copied: Bun
     change_graph(copied, [32, 3, 3, 3], lambda kernel: (1 - 0.1) * kernel + 0.1 * kernel[:, ::-1])
     arguments = ("--variant", VARIANT, "--data", str(pictures))
 
-    strict = command(copied, *arguments)
+    strict = command(copied, *arguments, "--json")
     assert (strict.returncode, "Traceback" in strict.stderr) == (1, False), strict.stderr
     assert f"FAILED {VARIANT}: mean KL divergence" in strict.stderr
-    assert "FAILED" in strict.stdout
+    assert json.loads(strict.stdout)[VARIANT]["verdict"] == "FAILED"
 
     changed = command(copied, *arguments, "--max-mean-kl", "1", "--min-agreement", "0.1", "--accuracy-margin", "0.3")
     record = json.loads((copied.folder / "parity" / f"{VARIANT}.json").read_text())
@@ -241,9 +241,9 @@ def test_a_bundle_without_exports_has_nothing_to_prove(copied: Bundle) -> None:
         (NAME, ["--variant", "onnxruntime-fp99"], "choose from"),
         (NAME, ["--variant", "abacus-fp32"], "not a variant"),
         (NAME, ["--data", "/no/such/folder"], "no such folder"),
-        (NAME, ["--variant", VARIANT, "--min-agreement", "1.5"], "error: the gate's "),
-        (NAME, ["--variant", VARIANT, "--min-images", "0"], "error: the gate's "),
-        (NAME, ["--variant", VARIANT, "--max-mean-kl", "-1"], "error: the gate's "),
+        (NAME, ["--variant", VARIANT, "--min-agreement", "1.5"], "--min-agreement must lie in [0, 1]"),
+        (NAME, ["--variant", VARIANT, "--min-images", "0"], "--min-images must be 1 or more"),
+        (NAME, ["--variant", VARIANT, "--max-mean-kl", "-1"], "--max-mean-kl must be 0 or more"),
     ],
 )
 def test_wrong_requests_are_one_line_and_exit_code_2(

@@ -28,7 +28,7 @@ def outcome(monkeypatch, error):
 
     monkeypatch.setattr(sys, "argv", ["command"])
     with pytest.raises(SystemExit) as caught:
-        run(command, Config, prog="command")
+        run(command, Config, prog="command", example="--number 2")
     return caught.value.code
 
 
@@ -64,7 +64,7 @@ def test_errors_of_libraries_are_not_hidden(monkeypatch):
         raise OSError("broken data stream")
 
     with pytest.raises(OSError, match="broken data"):
-        run(command, Config, prog="command")
+        run(command, Config, prog="command", example="--number 2")
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ class Checked:
 def test_flags_that_a_check_refuses_are_one_line(monkeypatch, capsys, flags, line):
     monkeypatch.setattr(sys, "argv", ["command", *flags])
     with pytest.raises(SystemExit) as caught:
-        run(pytest.fail, Checked, prog="command")
+        run(pytest.fail, Checked, prog="command", example="--number 2")
     error = capsys.readouterr().err
     assert (caught.value.code, error.count("\n")) == (2, 1)
     assert error.startswith(line)
@@ -121,7 +121,7 @@ def test_flags_that_a_check_refuses_are_one_line(monkeypatch, capsys, flags, lin
 def test_an_unknown_flag_is_still_explained(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["command", "--numbr", "1"])
     with pytest.raises(SystemExit) as caught:
-        run(pytest.fail, Checked, prog="command")
+        run(pytest.fail, Checked, prog="command", example="--number 2")
     assert caught.value.code == 2
     assert "--number" in capsys.readouterr().err
 

@@ -9,10 +9,13 @@ import pytest
 
 from export.runtime import Pixels
 from models.bundle.bundle import Bundle
+from models.bundle.errors import FileMissingError
 from models.bundle.manifest import Manifest
 from models.bundle.store import DEFAULT_MODEL
 from models.common.errors import HalftoneError
 from serving.lifecycle.loading import check_first_answer
+from serving.lifecycle.selection import check_bundle
+from serving.settings import Settings
 from tests.serving.stand_in import StandIn
 
 
@@ -25,6 +28,23 @@ class Broken(StandIn):
 
     def _infer(self, pixels: Pixels) -> npt.NDArray[np.floating]:
         return np.full((len(pixels), self.classes), self._logit, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("variant", "command"),
+    [
+        ("tensorrt-fp16", "export.trt --model efficientnet_lite0 --precision fp16 --runtime tensorrt"),
+        ("tensorrt_rtx-fp32", "export.trt --model efficientnet_lite0 --precision fp32 --runtime tensorrt_rtx"),
+        ("onnxruntime-int8", "export.onnx --model efficientnet_lite0 --precision int8"),
+    ],
+)
+def test_a_variant_without_its_file_names_the_command_that_makes_it(
+    artifacts: Path, variant: str, command: str
+) -> None:
+    bundle, settings = Bundle.open(artifacts / DEFAULT_MODEL), Settings.from_environment({"HALFTONE_VARIANT": variant})
+
+    with pytest.raises(FileMissingError, match=f": make it with `python -m {command}`$"):
+        check_bundle(DEFAULT_MODEL, bundle, settings)
 
 
 @pytest.fixture(scope="module")

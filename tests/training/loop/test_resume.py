@@ -191,7 +191,7 @@ def test_a_command_killed_after_its_last_line_is_finished(tmp_path):
         result = commands.run("training", *again)
         assert result.returncode == 0, result.stderr
         assert result.stdout.startswith(f"this run is finished, {output} has its model: val top-1 ")
-        assert result.stdout.count("\n") == 1
+        assert len(result.stdout.splitlines()) == 2
 
 
 def test_only_the_main_process_of_several_refuses_the_output_and_records_the_lineage(tmp_path, monkeypatch):
@@ -334,6 +334,22 @@ def test_best_weights_of_a_later_epoch_do_not_replace_the_best_ones(tmp_path):
     folder.save_last("00002-000000001", state, {}, best_epoch=2)
     assert sorted(path.name for path in folder.path.iterdir()) == ["best-00002", "last-00002-000000001"]
     assert torch.equal(folder.load_best(2)["weight"], state["weight"])
+
+
+def test_a_run_that_is_refused_leaves_nothing_in_the_way_of_the_corrected_one(tmp_path, whole):
+    broken = crops(train=48, broken=(5, 6, 7))
+    with pytest.raises(HalftoneError) as caught:
+        run(tmp_path / "photos", data=broken)
+    assert str(caught.value).endswith("; `python -m training.data --data crops --check` lists all of them at once")
+    assert list(tmp_path.iterdir()) == []
+    assert_equal(run(tmp_path / "photos"), whole)
+
+
+def test_a_run_killed_before_its_first_checkpoint_is_no_obstacle(tmp_path, whole):
+    folder = RunFolder(tmp_path / "photos")
+    folder.path.mkdir()
+    folder.begin({"config": "other settings"})
+    assert_equal(run(tmp_path / "photos"), whole)
 
 
 def test_settings_can_not_be_changed_by_resuming(tmp_path):

@@ -1,0 +1,141 @@
+"""Wrong command lines for every command, generated from its own flags."""
+
+import ast
+import importlib
+import types
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from tests.servers import ROOT
+
+PACKAGES = ("models", "training", "export", "serving", "loadtest")
+MISSING_INPUT = "nowhere.jpg"
+
+# Each command line ends as a wrong request whatever its other flags are: nothing is trained, exported or started.
+BASES: dict[str, tuple[str, ...]] = {
+    "export": ("--model", "no-such"),
+    "export.benchmark": ("--model", "no-such"),
+    "export.explain": ("--model", "no-such", "--image", MISSING_INPUT),
+    "export.onnx": ("--model", "no-such"),
+    "export.openvino": ("--model", "no-such"),
+    "export.parity": ("--model", "no-such"),
+    "export.preprocess_benchmark": ("--data", MISSING_INPUT),
+    "export.pull": ("--from", MISSING_INPUT, "--name", "new"),
+    "export.push": ("--model", "no-such", "--to", "new"),
+    "export.trt": ("--model", "no-such"),
+    "loadtest.ask": ("--image", MISSING_INPUT),
+    "loadtest.coldstart": ("--image", MISSING_INPUT),
+    "loadtest.compare": ("--images", MISSING_INPUT),
+    "loadtest.malformed": ("--photo", MISSING_INPUT),
+    "loadtest.overload": ("--photo", MISSING_INPUT),
+    "loadtest.readme": ("--readme", MISSING_INPUT),
+    "loadtest.restarts": ("--image", MISSING_INPUT),
+    "loadtest.schema": ("--cases", "0"),
+    "loadtest.soak": ("--clients", "0"),
+    "loadtest.swaps": ("--image", MISSING_INPUT),
+    "loadtest.sweep": ("--images", MISSING_INPUT),
+    "loadtest.telemetry": ("--image", MISSING_INPUT),
+    "loadtest.tune": ("--model", "no-such"),
+    "models": ("--family", "no-such"),
+    "serving.batch": ("--input", MISSING_INPUT, "--output", "new.parquet", "--model", "no-such"),
+    "serving.batch.benchmark": ("--input", MISSING_INPUT, "--model", "no-such"),
+    "serving.decoding.benchmark": ("--rounds", "0"),
+    "serving.footprint": ("--top", "0"),
+    "serving.profile": ("--image", MISSING_INPUT),
+    "training": ("--data", MISSING_INPUT, "--model", "no-such", "--output", "new"),
+    "training.benchmark": ("--data", MISSING_INPUT, "--model", "no-such"),
+    "training.data": ("--data", MISSING_INPUT),
+    "training.evaluate": ("--data", MISSING_INPUT, "--model", "no-such"),
+    "training.preview": ("--data", MISSING_INPUT, "--output", "new.png"),
+}
+
+OUTPUTS = {"--output", "--report", "--settings", "--to"}
+
+ANY_NUMBER = {"--seed"}
+"""Flags of numbers of which every one means something."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flag:
+    """A flag of a command, and what it takes."""
+
+    name: str
+    kind: Any
+    """`int`, `float`, `str`, `Path`, `bool` or a Literal."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """A module that is run as `python -m MODULE`."""
+
+    config: type
+    example: str
+    """Flags in its help."""
+
+
+@cache
+def commands() -> dict[str, Command]:
+    """Return every command by the name of its module: what calls `run` at its end."""
+    found = {}
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            end = ast.parse(path.read_text()).body[-1:]
+            for node in ast.walk(end[0]) if end and isinstance(end[0], ast.If) else ():
+                match node:
+                    case ast.Call(func=ast.Name(id="run"), args=[_, ast.Name(id=config)], keywords=keywords):
+                        given = {each.arg: each.value for each in keywords}
+                        name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+                        found[name.removesuffix(".__main__")] = Command(
+                            config=getattr(importlib.import_module(name), config),
+                            example=ast.literal_eval(given["example"]),
+                        )
+    return found
+
+
+def flags(config: type, prefix: str = "") -> Iterator[Flag]:
+    """Yield the flags of a configuration, those of its parts included."""
+    hints = typing.get_type_hints(config, include_extras=True)
+    for field in fields(config):
+        hint, name = hints[field.name], field.name.strip("_").replace("_", "-")
+        flat = False
+        if typing.get_origin(hint) is typing.Annotated:
+            hint, *extras = typing.get_args(hint)
+            flat = any(getattr(extra, "name", None) == "" for extra in extras)
+        if is_dataclass(hint):
+            yield from flags(hint, prefix if flat else f"{prefix}{name}.")
+        else:
+            yield Flag(name=f"--{prefix}{name}", kind=_scalar(hint))
+
+
+def _scalar(hint: Any) -> Any:
+    """Return the type of a single value of a hint such as `tuple[int, ...] | None`."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        hint = next(each for each in typing.get_args(hint) if each is not types.NoneType)
+    return typing.get_args(hint)[0] if typing.get_origin(hint) is tuple else hint
+
+
+def wrong_values(flag: Flag, unwritable: Path) -> Iterator[tuple[str, bool]]:
+    """Yield wrong values of a flag, and whether the message has to name the flag.
+
+    Args:
+        flag: the flag.
+        unwritable: a path at which nothing can be written.
+    """
+    if flag.kind in (int, float):
+        yield "many", True
+        yield "nan", True
+        if flag.name not in ANY_NUMBER:
+            yield "-1", True
+    elif flag.name in OUTPUTS:
+        yield str(unwritable), False
+    elif flag.kind is Path:
+        yield MISSING_INPUT, False
+    elif typing.get_origin(flag.kind) is Literal:
+        yield "no-such", True
+    elif flag.kind is str:
+        yield "no-such/thing", False
+        yield "", False
