@@ -19,6 +19,7 @@ MISSING_INPUT = "nowhere.jpg"
 BASES: dict[str, tuple[str, ...]] = {
     "export": ("--model", "no-such"),
     "export.benchmark": ("--model", "no-such"),
+    "export.benchmark.power": ("--model", "no-such"),
     "export.explain": ("--model", "no-such", "--image", MISSING_INPUT),
     "export.onnx": ("--model", "no-such"),
     "export.openvino": ("--model", "no-such"),
@@ -31,6 +32,7 @@ BASES: dict[str, tuple[str, ...]] = {
     "loadtest.coldstart": ("--image", MISSING_INPUT),
     "loadtest.compare": ("--images", MISSING_INPUT),
     "loadtest.malformed": ("--photo", MISSING_INPUT),
+    "loadtest.openloop.simulation": ("--seeds", "0"),
     "loadtest.overload": ("--photo", MISSING_INPUT),
     "loadtest.readme": ("--readme", MISSING_INPUT),
     "loadtest.restarts": ("--image", MISSING_INPUT),

@@ -19,7 +19,7 @@ from loadtest.openloop.interval import interval
 from loadtest.openloop.level import stationarity
 from loadtest.openloop.load import poisson
 from loadtest.openloop.rate_search import highest_rate
-from loadtest.reporting.cli import CompareError, run
+from loadtest.reporting.cli import CompareError, JsonOutput, publish, run
 from loadtest.reporting.tables import NOTHING, markdown_table
 
 SERVICE_MS = 2.0
@@ -34,7 +34,7 @@ _HIGHEST, _LONGEST_WAIT = 0.95, 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Simulation:
+class Simulation(JsonOutput):
     """Simulate the queue."""
 
     seeds: int = 200
@@ -79,7 +79,14 @@ def main(config: Simulation) -> int:
     for target, seconds in itertools.product(TARGETS_MS, _SEARCH_SECONDS):
         far = [search_error(target, seconds, seed) for seed in range(max(1, config.seeds // 4))]
         errors.append([f"{target:g}", f"{seconds:g}", f"{statistics.fmean(far):+.1%}", f"{statistics.pstdev(far):.1%}"])
-    print("\n".join(markdown_table(["p99 ≤ ms", "seconds", "mean error of the rate", "SD"], errors, texts=0)))
+    searched = ["p99 ≤ ms", "seconds", "mean error of the rate", "SD"]
+    print("\n".join(markdown_table(searched, errors, texts=0)))
+    publish(
+        {
+            "coverage": [dict(zip(header, row, strict=True)) for row in table],
+            "search": [dict(zip(searched, row, strict=True)) for row in errors],
+        }
+    )
     return int(not holds)
 
 
