@@ -48,7 +48,7 @@ def compare(
     # A NaN would spread into every mean: average the other images, and count those left out.
     reference_ok, variant_ok = reference[finite], variant[finite]
     probabilities = softmax(reference_ok, temperature)
-    decided = _margin(probabilities) > DECIDED_MARGIN
+    decided = is_decided(probabilities)
     answers = reference_ok.argmax(axis=1)
     # Images whose variant is not finite disagree, and count as such.
     same = np.zeros(len(reference), bool)
@@ -78,11 +78,16 @@ def compare(
     return figures
 
 
-def _margin(probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def is_decided(probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Return bool (N,): True if the two best probabilities differ by more than `DECIDED_MARGIN`.
+
+    Args:
+        probabilities: float64 (N, C) of the reference, at the model's temperature.
+    """
     if probabilities.shape[1] < 2:
-        return np.ones(len(probabilities))
+        return np.ones(len(probabilities), bool)
     best = np.partition(probabilities, -2, axis=1)[:, -2:]
-    return np.asarray(best[:, 1] - best[:, 0])
+    return np.asarray(best[:, 1] - best[:, 0] > DECIDED_MARGIN)
 
 
 def _kl(reference: Logits, variant: Logits, temperature: float) -> npt.NDArray[np.float64]:

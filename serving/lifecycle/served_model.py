@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from export.cuda.device import GpuLostError
+from export.parity.gate import Gate
 from export.parity.record import ParityRecord
 from export.runtime import Logits, Pixels, Runtime
 from models.bundle.manifest import Manifest
@@ -103,7 +104,9 @@ class ServedModel:
                 share=shadow,
                 idle=recorder.idle,
                 temperature=manifest.temperature,
-                recorder=recorder.comparison(name, self.variant),
+                recorder=recorder.comparison(
+                    name, self.variant, min_agreement=Gate.for_precision(runtime.precision).min_agreement
+                ),
             )
 
     def announce(self) -> None:

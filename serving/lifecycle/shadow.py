@@ -1,7 +1,8 @@
 """Shadow parity: the FP32 reference classifies a share of the live images again while the service is idle.
 
-The proof of a variant holds for the images of the proof; the shadow shows if it also holds for live images. Off by
-default (HALFTONE_SHADOW=0). If it is on, each image costs one random number, and a sampled image also a copy.
+The proof of a variant holds for the images of the proof; the shadow shows if it also holds for live images. As in the
+proof, images on which the reference is undecided count apart. Off by default (HALFTONE_SHADOW=0). If it is on, each
+image costs one random number, and a sampled image also a copy.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from export.parity.metrics import is_decided
 from export.parity.record import UnprovenError, check_runtime, proof
 from export.runtime import Logits, Pixels, Runtime
 from export.variants import load
 from models.bundle.bundle import Bundle
 from models.common.errors import HalftoneError
-from serving.telemetry.shadow_metrics import ComparisonRecorder
+from models.common.statistics import softmax
+from serving.telemetry.shadow_metrics import Comparison, ComparisonRecorder
 
 logger = logging.getLogger("bentoml.halftone")
 
@@ -184,11 +187,15 @@ class Shadow:
         if not (np.isfinite(sample.logits).all() and np.isfinite(reference).all()):
             self.recorder.ended("disagree")
             return
-        exponents = np.exp((sample.logits - sample.logits.max()) / self._temperature)
         self.recorder.compared(
-            agree=bool(sample.logits.argmax() == reference.argmax()),
+            self._result(sample.logits, reference),
             delta=float(np.abs(sample.logits - reference).max()),
             mean=float(sample.pixels.mean()),
             variance=float(sample.pixels.var()),
-            confidence=float(exponents.max() / exponents.sum()),
+            confidence=float(softmax(sample.logits[np.newaxis], self._temperature).max()),
         )
+
+    def _result(self, logits: Logits, reference: Logits) -> Comparison:
+        if not is_decided(softmax(reference[np.newaxis], self._temperature)).all():
+            return "undecided"
+        return "agree" if logits.argmax() == reference.argmax() else "disagree"

@@ -93,7 +93,13 @@ SHADOW_TOTAL = Metric(
     name="halftone_shadow_total",
     kind="counter",
     labels=("model", "variant", "result"),
-    help="Sampled images by result of the FP32 reference: agree, disagree, dropped (no idle time) or failed.",
+    help="Sampled images by result of the FP32 reference: agree, disagree, undecided, dropped (no idle time), failed.",
+)
+SHADOW_MIN_AGREEMENT = Metric(
+    name="halftone_shadow_min_agreement",
+    kind="gauge",
+    labels=("model", "variant"),
+    help="Share of agree among agree and disagree that the parity gate wants of the served precision.",
 )
 SHADOW_LOGIT_DELTA = Metric(
     name="halftone_shadow_logit_delta",
@@ -126,6 +132,7 @@ METRICS = (
     MODEL_INFO,
     SWAPS_TOTAL,
     SHADOW_TOTAL,
+    SHADOW_MIN_AGREEMENT,
     SHADOW_LOGIT_DELTA,
     INPUT_RECENT,
     INPUT_DRIFT,

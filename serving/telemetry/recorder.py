@@ -56,9 +56,9 @@ class Recorder:
         """Return a recorder for a loaded model."""
         return ModelRecorder(self, name, variant)
 
-    def comparison(self, name: str, variant: str) -> ComparisonRecorder:
+    def comparison(self, name: str, variant: str, *, min_agreement: float) -> ComparisonRecorder:
         """Return a recorder for the comparison of a loaded model with the FP32 reference."""
-        return ComparisonRecorder(self.metrics, name, variant)
+        return ComparisonRecorder(self.metrics, name, variant, min_agreement=min_agreement)
 
     def serving(self, name: str, version: str, variant: str, queue: Queue) -> None:
         """Record that a model serves requests from now on; scrapes read the length of its queue from any thread."""

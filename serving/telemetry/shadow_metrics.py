@@ -10,6 +10,9 @@ from typing import Literal
 from serving.telemetry import catalogue
 from serving.telemetry.metrics import Metrics
 
+Comparison = Literal["agree", "disagree", "undecided"]
+"""Result of a run of the reference; `undecided`: it is not decided itself, so that its class says nothing."""
+
 MEASURES = ("mean", "variance", "confidence")
 
 WINDOW = 100
@@ -25,16 +28,19 @@ class ComparisonRecorder:
         metrics: receives them; None: nothing is recorded.
         model: name of the model.
         variant: the served variant.
+        min_agreement: share of the decided images on which the gate wants the variant to agree, 0 to 1.
     """
 
-    def __init__(self, metrics: Metrics | None, model: str, variant: str) -> None:
+    def __init__(self, metrics: Metrics | None, model: str, variant: str, *, min_agreement: float) -> None:
         self._metrics = metrics
         self._labels = (model, variant)
+        self._min_agreement = min_agreement
         self._drifts = {measure: Drift() for measure in MEASURES}
 
     def announce(self) -> None:
         """Show the gauges."""
         if self._metrics:
+            self._metrics.set(catalogue.SHADOW_MIN_AGREEMENT, self._labels, lambda: self._min_agreement)
             for measure, drift in self._drifts.items():
                 labels = (*self._labels, measure)
                 self._metrics.set(catalogue.INPUT_RECENT, labels, lambda drift=drift: drift.recent)  # type: ignore[misc]
@@ -43,26 +49,27 @@ class ComparisonRecorder:
     def withdraw(self) -> None:
         """Remove the gauges."""
         if self._metrics:
+            self._metrics.unset(catalogue.SHADOW_MIN_AGREEMENT, self._labels)
             for measure in MEASURES:
                 self._metrics.unset(catalogue.INPUT_RECENT, (*self._labels, measure))
                 self._metrics.unset(catalogue.INPUT_DRIFT, (*self._labels, measure))
 
-    def ended(self, result: Literal["agree", "disagree", "dropped", "failed"]) -> None:
+    def ended(self, result: Comparison | Literal["dropped", "failed"]) -> None:
         """Record the result for a sampled image."""
         if self._metrics:
             self._metrics.count(catalogue.SHADOW_TOTAL, (*self._labels, result))
 
-    def compared(self, *, agree: bool, delta: float, mean: float, variance: float, confidence: float) -> None:
+    def compared(self, result: Comparison, *, delta: float, mean: float, variance: float, confidence: float) -> None:
         """Record a run of the reference.
 
         Args:
-            agree: True if both have the same class first.
+            result: `agree` if both have the same class first.
             delta: largest difference of a logit.
             mean: mean of the image's pixels, 0 to 255.
             variance: variance of the image's pixels.
             confidence: highest probability of the served variant, 0 to 1.
         """
-        self.ended("agree" if agree else "disagree")
+        self.ended(result)
         for measure, value in zip(MEASURES, (mean, variance, confidence), strict=True):
             self._drifts[measure].add(value)
         if self._metrics:

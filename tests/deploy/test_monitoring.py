@@ -12,6 +12,7 @@ import yaml
 from compose_spec import PyCompose
 from prometheus_client.parser import text_string_to_metric_families
 
+from serving.telemetry.recorder import Recorder
 from tests.servers import PHOTOS, ROOT, Server
 
 DEPLOY = ROOT / "deploy"
@@ -62,24 +63,40 @@ def _children(node: Any) -> list[Any]:
     return [child for child in found if child is not None]
 
 
-@pytest.fixture(scope="module")
-def exposed(server: Server) -> dict[str, set[str]]:
-    """Metric name to its label names, from a server that has answered and refused."""
-    server.post("/classify", content=(PHOTOS / "cat.jpg").read_bytes())
-    server.post("/classify", content=b"no picture")
+def labels_by_name(exposition: str) -> dict[str, set[str]]:
+    """Metric name to its label names."""
     found: dict[str, set[str]] = {}
-    for family in text_string_to_metric_families(server.get("/metrics").text):
+    for family in text_string_to_metric_families(exposition):
         for sample in family.samples:
             found.setdefault(sample.name, set()).update(sample.labels)
     return found
 
 
+@pytest.fixture(scope="module")
+def exposed(server: Server) -> dict[str, set[str]]:
+    """Metrics of a server that has answered and refused."""
+    server.post("/classify", content=(PHOTOS / "cat.jpg").read_bytes())
+    server.post("/classify", content=b"no picture")
+    return labels_by_name(server.get("/metrics").text)
+
+
+def of_the_shadow() -> dict[str, set[str]]:
+    """Metrics that a server with HALFTONE_SHADOW has as well."""
+    recorder = Recorder()
+    comparison = recorder.comparison("m", "v", min_agreement=0.99)
+    comparison.announce()
+    comparison.compared("agree", delta=0, mean=0, variance=0, confidence=1)
+    assert recorder.metrics
+    return labels_by_name(recorder.metrics.exposition().decode())
+
+
 def test_every_query_asks_for_metrics_and_labels_that_are_there(exposed: dict[str, set[str]]) -> None:
+    known = of_the_shadow() | exposed
     asked = [(query, name, labels) for query in queries() for name, labels in selectors(promql_parser.parse(query))]
     unknown = [
         (query, name, labels)
         for query, name, labels in asked
-        if name not in OF_PROMETHEUS and (name not in exposed or labels - exposed[name] - ADDED_BY_PROMETHEUS)
+        if name not in OF_PROMETHEUS and (name not in known or labels - known[name] - ADDED_BY_PROMETHEUS)
     ]
 
     assert len(asked) >= len(queries()) > 20
@@ -109,6 +126,21 @@ def test_the_dashboard_is_what_grafana_loads() -> None:
         assert len({target["refId"] for target in panel["targets"]}) == len(panel["targets"])
         used = set(re.findall(r"\$\{?([a-z]\w*)", json.dumps(panel)))
         assert used <= variables
+
+
+def test_the_alarm_on_a_variant_compares_decided_pictures_with_the_limit_of_its_gate() -> None:
+    (expression,) = [
+        rule["expr"]
+        for group in RULES["groups"]
+        for rule in group["rules"]
+        if rule["alert"] == "HalftoneVariantDisagrees"
+    ]
+    names = [name for name, _ in selectors(promql_parser.parse(expression))]
+    shown = (ROOT / "docs" / "observability.md").read_text()
+
+    assert names == [*["halftone_shadow_total"] * 2, "halftone_shadow_min_agreement", "halftone_shadow_total"]
+    assert set(re.findall(r'result=~?"([a-z|]+)"', expression)) == {"agree", "agree|disagree"}
+    assert " ".join(expression.split()) in " ".join(shown.split())
 
 
 def test_no_two_panels_lie_on_the_same_place() -> None:

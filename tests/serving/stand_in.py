@@ -65,7 +65,14 @@ class StandIn(Runtime):
 
 
 def stand_in_model(
-    artifacts: Path, name: str, runtime: Runtime, *, batch: int = 1, threads: int = 2, recorder: Recorder | None = None
+    artifacts: Path,
+    name: str,
+    runtime: Runtime,
+    *,
+    batch: int = 1,
+    threads: int = 2,
+    recorder: Recorder | None = None,
+    reference: Runtime | None = None,
 ) -> ServedModel:
     """Return a model with the default bundle's labels and proof in front of another runtime."""
     bundle = Bundle.open(artifacts / "efficientnet_lite0")
@@ -80,4 +87,5 @@ def stand_in_model(
         capacity=100,
         max_pixels=MAX_PIXELS,
         recorder=recorder or Recorder(),
+        reference=reference,
     )

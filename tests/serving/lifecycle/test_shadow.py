@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from PIL import Image
 
+from export.runtime import Pixels
 from models.bundle.bundle import Bundle
 from serving.lifecycle.shadow import MOST_WAITING, Shadow
 from serving.settings import Settings
@@ -60,7 +62,7 @@ def test_a_sound_variant_agrees_and_drift_of_the_pictures_shows(artifacts: Path,
     Image.new("RGB", (300, 300)).save(black, "PNG")
     with serve(artifacts, tmp_path / "log", HALFTONE_SHADOW="1", **QUICK) as server:
         number = send(server, photos())
-        assert compared(server, number) == {"agree": number}
+        assert compared(server, number) == {"agree": number - 2, "undecided": 2}
         for pictures in (photos()[:4] * 12, photos()[4:] * 12, [black.getvalue()] * (WINDOW // 2)):
             number += send(server, pictures)
             compared(server, number)
@@ -81,7 +83,7 @@ def test_a_wrong_variant_with_a_forged_proof_is_found(copy: Path, tmp_path: Path
         copy, tmp_path / "log", HALFTONE_SHADOW="1", HALFTONE_BATCH="8", HALFTONE_VARIANT="onnxruntime-fp16"
     ) as server:
         number = send(server, photos())
-        assert compared(server, number) == {"disagree": number}
+        assert compared(server, number) == {"disagree": number - 2, "undecided": 2}
 
 
 def test_without_the_setting_there_are_no_metrics_of_it(server: Server) -> None:
@@ -107,7 +109,7 @@ def test_a_share_is_from_0_to_1(share: str) -> None:
 def test_it_runs_only_while_idle_and_drops_what_has_no_room() -> None:
     idle = threading.Event()
     reference, metrics = StandIn(), Metrics()
-    recorder = ComparisonRecorder(metrics, "m", "v")
+    recorder = ComparisonRecorder(metrics, "m", "v", min_agreement=0.99)
     shadow = Shadow(reference, share=1, idle=idle.is_set, temperature=1.0, recorder=recorder)
     picture = np.zeros((224, 224, 3), np.uint8)
     logits = np.eye(1, 1000, dtype=np.float32)
@@ -125,7 +127,7 @@ def test_it_runs_only_while_idle_and_drops_what_has_no_room() -> None:
 
 def test_logits_that_are_not_finite_disagree_and_the_thread_survives() -> None:
     metrics = Metrics()
-    recorder = ComparisonRecorder(metrics, "m", "v")
+    recorder = ComparisonRecorder(metrics, "m", "v", min_agreement=0.99)
     shadow = Shadow(StandIn(), share=1, idle=lambda: True, temperature=1.0, recorder=recorder)
     picture, nothing = np.zeros((224, 224, 3), np.uint8), np.full((1, 1000), np.nan, np.float32)
 
@@ -139,10 +141,72 @@ def test_logits_that_are_not_finite_disagree_and_the_thread_survives() -> None:
     assert counts(metrics.exposition().decode()) == {"agree": 1, "disagree": 2 * WINDOW - 1}
 
 
+class Fixed(StandIn):
+    """Reference that gives class 0 and class 1 these logits, and all others none."""
+
+    def __init__(self, first: float, second: float) -> None:
+        super().__init__()
+        self.pair = first, second
+
+    def _infer(self, pixels: Pixels) -> npt.NDArray[np.floating]:
+        logits = np.full((len(pixels), self.classes), -99, np.float32)
+        logits[:, :2] = self.pair
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("pair", "temperature", "result"),
+    [
+        # Probabilities of 0.53 and 0.47, then 0.52 and 0.48.
+        ((0.12, 0.0), 1.0, "agree"),
+        ((0.0, 0.12), 1.0, "disagree"),
+        ((0.08, 0.0), 1.0, "undecided"),
+        ((0.0, 0.08), 1.0, "undecided"),
+        # The temperature decides, as in the proof.
+        ((0.12, 0.0), 2.0, "undecided"),
+        ((0.08, 0.0), 0.5, "agree"),
+    ],
+)
+def test_pictures_on_which_the_reference_is_undecided_count_apart(
+    pair: tuple[float, float], temperature: float, result: str
+) -> None:
+    metrics = Metrics()
+    recorder = ComparisonRecorder(metrics, "m", "v", min_agreement=0.99)
+    shadow = Shadow(Fixed(*pair), share=1, idle=lambda: True, temperature=temperature, recorder=recorder)
+
+    shadow.offer([np.zeros((224, 224, 3), np.uint8)], np.eye(1, 1000, dtype=np.float32))
+    wait_until(lambda: bool(counts(metrics.exposition().decode())), "a comparison")
+    shadow.close()
+
+    assert counts(metrics.exposition().decode()) == {result: 1}
+
+
+@pytest.mark.parametrize(
+    ("precision", "limit"), [("fp32", "0.99"), ("fp16", "0.99"), ("bf16", "0.98"), ("int8", "0.96")]
+)
+def test_the_limit_of_the_alarm_is_that_of_the_served_precision_s_gate(
+    artifacts: Path, precision: str, limit: str
+) -> None:
+    served, recorder = StandIn(), Recorder()
+    served.precision = precision
+    model = stand_in_model(artifacts, "a", served, recorder=recorder, reference=StandIn())
+    assert recorder.metrics
+
+    model.announce()
+    shown = re.findall(
+        r"^halftone_shadow_min_agreement\{.*\} (\S+)$", recorder.metrics.exposition().decode(), re.MULTILINE
+    )
+    model.withdraw()
+    model.close()
+
+    assert shown == [limit]
+    assert "halftone_shadow_min_agreement{" not in recorder.metrics.exposition().decode()
+
+
 def test_waiting_samples_are_dropped_when_the_model_is_replaced() -> None:
     idle = threading.Event()
     reference = StandIn()
-    recorder = ComparisonRecorder(Metrics(), "m", "v")
+    recorder = ComparisonRecorder(Metrics(), "m", "v", min_agreement=0.99)
     shadow = Shadow(reference, share=1, idle=idle.is_set, temperature=1.0, recorder=recorder)
     for _ in range(10):
         shadow.offer([np.zeros((224, 224, 3), np.uint8)], np.eye(1, 1000, dtype=np.float32))
