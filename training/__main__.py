@@ -20,6 +20,7 @@ from models.bundle.commands import export_command
 from models.common.cli import DONE, INTERRUPTED, run
 from models.common.text import printable
 from training.config.train import TrainConfig, for_help
+from training.evaluation.temperature import Calibration
 from training.loop.resume import PROG, complete, main_process, nothing_left, resolve
 from training.loop.signals import StoppedError
 
@@ -29,9 +30,8 @@ def _summary(bundle: Bundle, *, done: bool) -> str:
     metrics, following = training["metrics"], export_command(bundle.folder, training["config"]["data"])
     what = f"this run is finished, {bundle.folder} has its model" if done else f"wrote {bundle.folder}"
     summary = (
-        f"{what}: val top-1 {metrics['val_top1']:.2%}{_conditions(metrics)}, calibration error "
-        f"{metrics['ece']:.1%} before and {metrics['ece_calibrated']:.1%} after temperature "
-        f"{bundle.manifest.temperature:.2f}; report: {bundle.folder / 'report' / 'index.html'}"
+        f"{what}: val top-1 {metrics['val_top1']:.2%}{_conditions(metrics)}{_confidence(metrics)}; report: "
+        f"{bundle.folder / 'report' / 'index.html'}"
     )
     return f"{printable(summary)}\nexport and prove it with `{printable(following)}`"
 
@@ -42,9 +42,25 @@ def _conditions(metrics: dict[str, Any]) -> str:
         return ""
     (low, high), majority = metrics["val_top1_interval"], metrics["val_majority"]
     return (
-        f" (95 % interval {low:.1%} to {high:.1%}; {metrics['val_pictures']:,} pictures, which also chose the epoch; "
-        f"always answering {majority['label']!r} has {majority['value']:.2%})"
+        f" (95 % interval {low:.1%} to {high:.1%}; {metrics['val_pictures']:,} pictures, which chose the epoch, "
+        f"so it flatters; always answering {majority['label']!r} has {majority['value']:.2%})"
     )
+
+
+def _confidence(metrics: dict[str, Any]) -> str:
+    """Return the gain of the temperature, and from how many images it is; empty for a bundle of an earlier version."""
+    if "temperature" not in metrics:
+        return ""
+    fit = metrics["temperature"]
+    calibration = Calibration(fitted=fit["fitted"], pictures=fit["pictures"], p=fit["p"])
+    before = (
+        f"NLL {metrics['nll']:.3f}, calibration error {metrics['ece']:.1%} ({metrics['ece_by_chance']:.1%} by chance)"
+    )
+    after = (
+        f", with it {metrics['nll_calibrated']:.3f} and {metrics['ece_calibrated']:.1%} "
+        f"({metrics['ece_calibrated_by_chance']:.1%} by chance)"
+    )
+    return f"; {before}; {calibration}" + (after if calibration.kept else "")
 
 
 def _main(config: TrainConfig) -> int:

@@ -137,7 +137,8 @@ def evaluate(config: EvaluateConfig, progress: Progress) -> dict[str, Any]:
         metrics = classification_metrics(ensemble, evaluated.targets, evaluated.labels)
         result["ensemble"] = metrics | {"against_best_member": _against_best(by_model, ensemble, evaluated.targets)}
     if config.report is not None:
-        _write_report(config.report, config, ensemble, evaluated, bundles[0].manifest.input, choice.description)
+        spec = bundles[0].manifest.input
+        _write_report(config.report, config, ensemble, evaluated, spec, choice.description, choice.chose_the_epoch)
     return result
 
 
@@ -197,10 +198,10 @@ def _write_report(
     pictures: Pictures,
     spec: InputSpec,
     part: str,
+    chosen_here: bool,
 ) -> None:
     from training.report.page import write_report
 
-    # The probabilities are calibrated already, so their logits need no temperature.
     logits = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny)).astype(np.float32)
     title = " + ".join(config.model)
     write_report(
@@ -211,8 +212,8 @@ def _write_report(
         labels=pictures.labels,
         pictures=pictures,
         spec=spec,
-        temperature=1.0,
-        fitted_here=False,
+        calibration=None,
+        chosen_here=chosen_here,
         title=title,
         config={"model": title, "data": config.data, "part": part},
     )
@@ -222,7 +223,7 @@ def _table(result: dict[str, Any]) -> Table:
     title = f"{result['data']}: {result['pictures']:,} pictures, {result['part']}"
     # As text: rich would interpret square brackets in the data's name as markup.
     table = Table(title=Text(printable(title)), title_justify="left")
-    for heading in ("model", "top-1", "95 % interval", "top-5", "macro F1", "NLL", "ECE"):
+    for heading in ("model", "top-1", "95 % interval", "top-5", "macro F1", "NLL", "ECE", "by chance"):
         table.add_column(heading, no_wrap=heading != "model")
     rows = result["models"] | ({"ensemble": result["ensemble"]} if "ensemble" in result else {})
     for name, metrics in rows.items():
@@ -235,6 +236,7 @@ def _table(result: dict[str, Any]) -> Table:
             f"{metrics['macro_f1']:.3f}",
             f"{metrics['nll']:.4f}",
             f"{metrics['ece']:.2%}",
+            f"{metrics['ece_by_chance']:.2%}",
         )
     return table
 
@@ -244,8 +246,13 @@ def _hardest(result: dict[str, Any]) -> str:
     metrics = result.get("ensemble") or next(iter(result["models"].values()))
     seen = sorted((entry for entry in metrics["classes"] if entry["images"]), key=lambda entry: entry["f1"])
     return "hardest classes: " + ", ".join(
-        f"{printable(entry['label'])} (F1 {entry['f1']:.3f})" for entry in seen[:HARDEST]
+        f"{printable(entry['label'])} (F1 {entry['f1']:.3f} of {_pictures(entry['images'])})"
+        for entry in seen[:HARDEST]
     )
+
+
+def _pictures(count: int) -> str:
+    return "1 picture" if count == 1 else f"{count:,} pictures"
 
 
 def _majority(result: dict[str, Any]) -> str:

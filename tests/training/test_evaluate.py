@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -265,9 +266,25 @@ def test_the_command_writes_json_and_a_report(artifacts, photos, tmp_path):
     result = commands.run("training.evaluate", "--model", "one", "--model", "two", *options)
     assert result.returncode == 0, result.stderr
     assert "ensemble" in result.stderr
+    assert re.search(r"hardest classes: (\w+ \(F1 \d\.\d{3} of 4 pictures\)(, )?){3}\n", result.stderr)
+    assert "by chance" in result.stderr
+    assert "chose the epoch" not in result.stderr
     assert json.loads(result.stdout) == json.loads(output.read_text())
     assert set(json.loads(result.stdout)["models"]) == {"one", "two"}
     assert "one + two" in (report / "index.html").read_text()
+
+
+def test_the_accuracy_on_pictures_that_chose_the_epoch_is_said_to_flatter(artifacts, photos, tmp_path):
+    make_trained(artifacts, "one", photos)
+    options = ("--data", photos, "--output", tmp_path / "one.json", "--report", tmp_path, "--workers", "0")
+    result = commands.run("training.evaluate", "--model", "one", *options)
+    assert result.returncode == 0, result.stderr
+    assert (
+        "warning: these pictures chose the epoch and the temperature, so the figures are a little too" in result.stderr
+    )
+    page = (tmp_path / "index.html").read_text()
+    assert "also chose the epoch and the temperature" in page
+    assert "nothing was fitted" not in page
 
 
 def test_the_help_names_the_command_for_exported_variants():

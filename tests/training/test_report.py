@@ -13,6 +13,7 @@ from models.preprocess.errors import BrokenImageError
 from models.spec import InputSpec
 from tests.training.samples import picture
 from training.data.pictures import ArrayPictures
+from training.evaluation.temperature import Calibration
 from training.report.page import write_report
 
 NASTY = "<script>alert('x')</script>"
@@ -28,7 +29,19 @@ class Partly(ArrayPictures):
         return super().read(index)
 
 
-def report(folder: Path, *, count: int = 30, labels: tuple[str, ...] = LABELS, epochs: int = 3, wrong: int = 4) -> str:
+KEPT = Calibration(fitted=0.7, pictures=30, p=0.001)
+
+
+def report(
+    folder: Path,
+    *,
+    count: int = 30,
+    labels: tuple[str, ...] = LABELS,
+    epochs: int = 3,
+    wrong: int = 4,
+    calibration: Calibration | None = KEPT,
+    chosen_here: bool = True,
+) -> str:
     targets = np.arange(count, dtype=np.int64) % len(labels)
     logits = np.random.default_rng(0).normal(0, 0.3, (count, len(labels))).astype(np.float32)
     logits[np.arange(count), targets] += 3
@@ -47,7 +60,8 @@ def report(folder: Path, *, count: int = 30, labels: tuple[str, ...] = LABELS, e
         labels=labels,
         pictures=Partly(labels=labels, targets=targets, images=images, title="picture <b>"),
         spec=InputSpec(size=16),
-        temperature=0.7,
+        calibration=calibration,
+        chosen_here=chosen_here,
         title=f"model {NASTY}",
         config={
             "model": "resnet18",
@@ -140,6 +154,29 @@ def test_it_shows_figures_mistakes_and_settings(text):
 
 def test_it_shows_the_next_command(text):
     assert "<code>python -m export --model &#39;a&lt;b&gt;&#39;</code>" in text
+
+
+def test_the_calibration_error_is_shown_beside_what_chance_makes(folder, text):
+    metrics = json.loads((folder / "metrics.json").read_text())["after_calibration"]
+    assert 0 < metrics["ece_by_chance"] < 0.2
+    assert f"{metrics['ece_by_chance']:.2%} by chance alone; " in text
+    assert "Served with temperature 0.7, fitted on 30 held-out pictures (p = 0.001): these pictures" in text
+
+
+def test_a_temperature_that_was_not_kept_is_named(tmp_path):
+    text = report(tmp_path, calibration=Calibration(fitted=1.08, pictures=28, p=0.4))
+    assert "temperature 1: one of 1.08, fitted on 28 held-out pictures (p = 0.4), would gain no more than noise" in text
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["temperature"] == 1
+    assert metrics["before_calibration"] == metrics["after_calibration"]
+
+
+@pytest.mark.parametrize("chosen_here", [True, False])
+def test_of_calibrated_predictions_only_what_is_known_is_said(tmp_path, chosen_here):
+    text = report(tmp_path, calibration=None, chosen_here=chosen_here)
+    assert ("also chose the epoch and the temperature" in text) == chosen_here
+    assert "of calibrated predictions" in text
+    assert "fitted on" not in text
 
 
 def test_an_unreadable_mistake_is_left_out(text):

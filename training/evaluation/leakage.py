@@ -23,6 +23,11 @@ from training.data.subsets import JoinedPictures, RelabelledPictures, SelectedPi
 
 Part = Literal["auto", "val", "test", "all"]
 
+CHOSEN_HERE = (
+    "these pictures chose the epoch and the temperature, so the figures are a little too good: for honest ones, name "
+    "pictures that took no part in training with --data, or --part test if the data has one"
+)
+
 
 def encoded_digests(pictures: Pictures) -> bytes:
     """Return the content of the bundle's file: the sorted hashes of the images, 8 bytes each, little-endian."""
@@ -43,8 +48,11 @@ class Choice:
     excluded: int = 0
     """Number of images left out because a model was trained on them."""
 
+    chose_the_epoch: bool = False
+    """True if the training of a model chose its epoch and temperature by these images."""
+
     warnings: tuple[str, ...] = ()
-    """Of the data, for the user."""
+    """For the user."""
 
 
 def choose_pictures(location: str, part: Part, bundles: Sequence[Bundle], columns: Columns) -> Choice:
@@ -86,7 +94,8 @@ def _choose(location: str, part: Part, bundles: Sequence[Bundle], columns: Colum
     others = [bundle for bundle, data in trained if data is None]
     if own:
         description = "the pictures that training held out, and that chose its epoch and temperature"
-        choice = Choice(pictures=own[0].val, description=description, warnings=own[0].warnings)
+        warnings = (*own[0].warnings, CHOSEN_HERE)
+        choice = Choice(pictures=own[0].val, description=description, chose_the_epoch=True, warnings=warnings)
     else:
         choice = _choose_other_data(location, part, bundles, columns)
     return _without_training_images(choice, others, location)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.common.statistics import rate
-from training.evaluation.calibration import expected_calibration_error
+from training.evaluation.calibration import error_by_chance, expected_calibration_error
 
 Probabilities = npt.NDArray[np.float64]
 Targets = npt.NDArray[np.int64]
@@ -25,8 +25,9 @@ def classification_metrics(probabilities: Probabilities, targets: Targets, label
         labels: C class names.
 
     Returns:
-        `images`; `top1` and `top5` as {"value", "low", "high"} with a 95 % Wilson interval; `nll` in nats; `ece`;
-        `majority`, see below; `macro_f1` over the classes that occur; `classes`: one entry per class, see `per_class`.
+        `images`; `top1` and `top5` as {"value", "low", "high"} with a 95 % Wilson interval; `nll` in nats; `ece`
+        and `ece_by_chance`, see `error_by_chance`; `majority`, see below; `macro_f1` over the classes that occur;
+        `classes`: one entry per class, see `per_class`.
     """
     classes = per_class(confusion(probabilities.argmax(axis=1), targets, len(labels)), labels)
     seen = [item["f1"] for item in classes if item["images"]]
@@ -37,6 +38,7 @@ def classification_metrics(probabilities: Probabilities, targets: Targets, label
         "majority": majority(targets, labels),
         "nll": negative_log_likelihood(probabilities, targets),
         "ece": expected_calibration_error(probabilities, targets),
+        "ece_by_chance": error_by_chance(probabilities),
         "macro_f1": float(np.mean(seen)) if seen else 0.0,
         "classes": classes,
     }
@@ -58,8 +60,8 @@ def in_best(probabilities: Probabilities, targets: Targets, k: int) -> npt.NDArr
 def negative_log_likelihood(probabilities: Probabilities, targets: Targets) -> float:
     """Return the mean negative log-probability of the true classes, in nats."""
     true = probabilities[np.arange(len(targets)), targets]
-    # Not below 0: rounding makes a probability of 1 slightly more, and the negative of 0 prints as -0.0000.
-    return max(0.0, float(-np.log(np.maximum(true, TINY)).mean())) if len(targets) else 0.0
+    # Not below 0: rounding makes a probability of 1 slightly more, and the negative of 0 prints as -0.0000. NaN stays.
+    return abs(float(-np.log(np.maximum(true, TINY)).mean())) if len(targets) else 0.0
 
 
 def confusion(predicted: npt.NDArray[np.int64], targets: Targets, classes: int) -> npt.NDArray[np.int64]:

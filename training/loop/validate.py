@@ -72,7 +72,8 @@ def validation_metrics(logits: torch.Tensor, targets: torch.Tensor) -> dict[str,
     ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices
     hits = ranked == targets[:, None]
     return {
-        "val_loss": float(cross_entropy(logits, targets)),
+        # The loss of certain and right predictions is -0.
+        "val_loss": abs(float(cross_entropy(logits, targets))),
         "val_top1": float(hits[:, 0].double().mean()),
         "val_top5": float(hits.any(dim=1).double().mean()),
     }

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-
-import torch
 
 from models.bundle.bundle import WEIGHTS, Bundle
 from models.bundle.card import model_card
 from models.bundle.commands import export_command
 from models.bundle.manifest import Manifest
 from models.checkpoint import save_weights
-from models.common.statistics import rate
+from models.common.statistics import rate, softmax
 from models.dataset import TRAINING_PICTURES
 from models.spec import Architecture, InputSpec
 from models.weights import Start
 from training.config.train import TrainConfig
 from training.data.pictures import Data
 from training.data.subsets import SelectedPictures
-from training.evaluation.calibration import expected_calibration_error, fit_temperature
+from training.evaluation.calibration import error_by_chance, expected_calibration_error
 from training.evaluation.leakage import encoded_digests
-from training.evaluation.metrics import majority
+from training.evaluation.metrics import majority, negative_log_likelihood
+from training.evaluation.temperature import Calibration, calibrate
 from training.loop.learner import Row
 from training.loop.resume import Request
 from training.loop.validate import Predictions, validation_metrics
@@ -62,7 +61,8 @@ def write_bundle(request: Request, network: Architecture, spec: InputSpec, outco
         BundleError: the output folder is not empty.
     """
     config, data = request.config, request.data
-    manifest = _manifest(request, network, spec, outcome)
+    calibration = calibrate(outcome.predictions.logits.numpy(), outcome.predictions.targets.numpy())
+    manifest = _manifest(request, network, spec, outcome, calibration)
     command = (
         f"`python -m training --data {config.data} --model {config.model} --recipe {config.recipe} --output "
         f"{config.output}`, with the settings in the manifest's training.config"
@@ -70,23 +70,25 @@ def write_bundle(request: Request, network: Architecture, spec: InputSpec, outco
     with Bundle.creating(config.output, manifest) as bundle:
         save_weights(bundle, outcome.start.module, made_by=command)
         bundle.write(TRAINING_PICTURES, encoded_digests(data.train), made_by=command, made_from=[WEIGHTS])
-        _add_report(bundle, config, data, outcome, command)
+        _add_report(bundle, config, data, outcome, calibration, command)
         bundle.write("README.md", model_card(bundle.manifest, network), made_by=command, made_from=[WEIGHTS])
     return bundle
 
 
-def _manifest(request: Request, network: Architecture, spec: InputSpec, outcome: Outcome) -> Manifest:
+def _manifest(
+    request: Request, network: Architecture, spec: InputSpec, outcome: Outcome, calibration: Calibration
+) -> Manifest:
     config, data = request.config, request.data
     logits, targets = outcome.predictions.logits, outcome.predictions.targets
-    temperature = fit_temperature(logits.numpy(), targets.numpy())
     top1 = rate(int((logits.argmax(dim=1) == targets).sum()), len(targets))
     metrics = validation_metrics(logits, targets) | {
         "val_pictures": len(targets),
         "val_top1_interval": [top1["low"], top1["high"]],
         "val_majority": majority(targets.numpy(), data.train.labels),
         "best_epoch": outcome.best_epoch,
-        "ece": _calibration_error(logits, targets, 1.0),
-        "ece_calibrated": _calibration_error(logits, targets, temperature),
+        "temperature": asdict(calibration) | {"kept": calibration.kept},
+        **_confidence(outcome.predictions, 1.0, ""),
+        **_confidence(outcome.predictions, calibration.temperature, "_calibrated"),
     }
     return Manifest(
         name=config.name,
@@ -104,16 +106,23 @@ def _manifest(request: Request, network: Architecture, spec: InputSpec, outcome:
             "metrics": metrics,
             "history": outcome.history,
         },
-        temperature=temperature,
+        temperature=calibration.temperature,
     )
 
 
-def _calibration_error(logits: torch.Tensor, targets: torch.Tensor, temperature: float) -> float:
-    probabilities = torch.softmax(logits / temperature, dim=1)
-    return float(expected_calibration_error(probabilities.numpy(), targets.numpy()))
+def _confidence(predictions: Predictions, temperature: float, suffix: str) -> dict[str, float]:
+    """Return the loss, the calibration error and its part that chance alone makes, at a temperature."""
+    probabilities, targets = softmax(predictions.logits.numpy(), temperature), predictions.targets.numpy()
+    return {
+        f"nll{suffix}": negative_log_likelihood(probabilities, targets),
+        f"ece{suffix}": expected_calibration_error(probabilities, targets),
+        f"ece{suffix}_by_chance": error_by_chance(probabilities),
+    }
 
 
-def _add_report(bundle: Bundle, config: TrainConfig, data: Data, outcome: Outcome, command: str) -> None:
+def _add_report(
+    bundle: Bundle, config: TrainConfig, data: Data, outcome: Outcome, calibration: Calibration, command: str
+) -> None:
     # In the bundle's temporary folder: after a kill, it is removed with it.
     with tempfile.TemporaryDirectory(dir=bundle.folder) as folder:
         write_report(
@@ -124,7 +133,7 @@ def _add_report(bundle: Bundle, config: TrainConfig, data: Data, outcome: Outcom
             labels=data.train.labels,
             pictures=SelectedPictures(data.val, outcome.predictions.pictures),
             spec=bundle.manifest.input,
-            temperature=bundle.manifest.temperature,
+            calibration=calibration,
             title=config.name,
             config=config.identity(),
             following=export_command(config.output, config.data),

@@ -23,6 +23,7 @@ from models.spec import InputSpec
 from training.data.pictures import Pictures
 from training.evaluation.calibration import reliability
 from training.evaluation.metrics import classification_metrics, confusion
+from training.evaluation.temperature import Calibration
 from training.report import figures
 from training.report.mistakes import Mistake, worst_mistakes
 
@@ -41,10 +42,10 @@ def write_report(
     labels: tuple[str, ...],
     pictures: Pictures,
     spec: InputSpec,
-    temperature: float,
+    calibration: Calibration | None,
     title: str,
     config: dict[str, Any],
-    fitted_here: bool = True,
+    chosen_here: bool = True,
     following: str = "",
 ) -> Path:
     """Write `index.html`, its drawings also as separate PNG files, and `metrics.json`.
@@ -58,21 +59,23 @@ def write_report(
         labels: C class names.
         pictures: the N validation images.
         spec: the network's input.
-        temperature: divisor of the logits.
+        calibration: temperature that was fitted on these images; None if the logits are calibrated already.
         title: the model's name.
         config: the settings of the run.
         following: command to run next; none is shown if it is empty.
-        fitted_here: True if the temperature was fitted on these images; False if the logits are calibrated already.
+        chosen_here: True if these images chose the epoch and the temperature.
 
     Returns:
         The page's path.
     """
+    temperature = calibration.temperature if calibration else 1.0
     before, after = softmax(logits), softmax(logits, temperature)
     report = _Report(
         title=title,
         history=history,
         temperature=temperature,
-        fitted_here=fitted_here,
+        calibration=calibration,
+        chosen_here=chosen_here,
         matrix=confusion(logits.argmax(axis=1), targets, len(labels)),
         before=classification_metrics(before, targets, labels),
         after=classification_metrics(after, targets, labels),
@@ -91,7 +94,8 @@ class _Report:
     title: str
     history: list[dict[str, float]]
     temperature: float
-    fitted_here: bool
+    calibration: Calibration | None
+    chosen_here: bool
     matrix: npt.NDArray[np.int64]
     before: dict[str, Any]
     after: dict[str, Any]
@@ -151,7 +155,10 @@ def _page(
         drawings=drawings,
         classes=sorted(report.after["classes"], key=lambda entry: (not entry["images"], entry["f1"])),
         confusions=_confusions(report.matrix, labels),
-        fitted_here=report.fitted_here,
+        calibration=report.calibration,
+        chosen_here=report.chosen_here,
+        error=report.after["ece"],
+        by_chance=report.after["ece_by_chance"],
         mistakes=report.mistakes,
         settings=_flat(config),
         following=following,
@@ -193,12 +200,22 @@ def _tiles(report: _Report) -> Iterator[tuple[str, str, str]]:
     if len(report.matrix) > 5:
         yield "top-5 accuracy", f"{top5['value']:.2%}", f"{top5['low']:.1%} to {top5['high']:.1%}"
     yield "macro F1", f"{after['macro_f1']:.3f}", "mean over the classes"
-    note = f"{report.before['ece']:.2%} before the temperature of {report.temperature:.3g}"
-    yield "calibration error", f"{after['ece']:.2%}", note if report.fitted_here else "of calibrated predictions"
+    before = report.before
+    chance = f"{after['ece_by_chance']:.2%} by chance alone"
+    yield "NLL", f"{after['nll']:.4f}", _change(report, f"{before['nll']:.4f}")
+    yield "calibration error", f"{after['ece']:.2%}", chance + "; " + _change(report, f"{before['ece']:.2%}")
     yield "validation pictures", f"{after['images']:,}", f"{len(report.matrix)} classes"
     seconds = sum(row.get("seconds", 0.0) for row in report.history)
     if seconds:
         yield "training time", _duration(seconds), f"{len(report.history)} epochs"
+
+
+def _change(report: _Report, before: str) -> str:
+    if report.calibration is None:
+        return "of calibrated predictions"
+    return (
+        f"{before} before the temperature of {report.temperature:.3g}" if report.calibration.kept else "temperature 1"
+    )
 
 
 def _confusions(matrix: npt.NDArray[np.int64], labels: tuple[str, ...]) -> Iterator[tuple[str, str, int, float]]:

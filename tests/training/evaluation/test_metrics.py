@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
+import torch
 
 from training.evaluation.metrics import classification_metrics, confusion, in_best, negative_log_likelihood, per_class
+from training.loop.validate import validation_metrics
 
 LABELS = ("cat", "dog", "emu")
 PROBABILITIES = np.array(
@@ -41,5 +43,11 @@ def test_a_class_of_probability_zero_has_a_finite_loss():
     assert np.isfinite(negative_log_likelihood(np.array([[1.0, 0.0]]), np.array([1])))
 
 
+def test_the_loss_of_probabilities_that_are_no_number_is_none():
+    assert np.isnan(negative_log_likelihood(np.array([[np.nan, np.nan]]), np.array([0])))
+
+
 def test_the_loss_of_certain_and_right_predictions_prints_without_a_sign():
     assert f"{negative_log_likelihood(np.array([[1.0, 0.0]]), np.array([0])):.4f}" == "0.0000"
+    certain = validation_metrics(torch.tensor([[200.0, 0.0]]), torch.tensor([0]))
+    assert f"{certain['val_loss']:.4f}" == "0.0000"

@@ -1,5 +1,6 @@
 import contextlib
 import os
+import re
 import resource
 import shutil
 import signal
@@ -192,6 +193,10 @@ def test_a_command_killed_after_its_last_line_is_finished(tmp_path):
         assert result.returncode == 0, result.stderr
         assert result.stdout.startswith(f"this run is finished, {output} has its model: val top-1 ")
         assert len(result.stdout.splitlines()) == 2
+        assert "16 pictures, which chose the epoch, so it flatters; always answering" in result.stdout
+        assert re.search(
+            r"calibration error \S+% \(\S+% by chance\); temperature .*fitted on 16 held-out", result.stdout
+        )
 
 
 def test_only_the_main_process_of_several_refuses_the_output_and_records_the_lineage(tmp_path, monkeypatch):
