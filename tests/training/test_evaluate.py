@@ -308,6 +308,58 @@ def test_the_test_part_is_evaluated_on_if_asked_for(artifacts, photos):
         evaluated("one", data=photos, part="test")
 
 
+@pytest.mark.parametrize("part", ["auto", "val", "all"])
+def test_a_folder_with_only_a_validation_part_is_evaluated_on(artifacts, tmp_path, part):
+    make_bundle(artifacts, "one")
+    class_folders(tmp_path / "new" / "val", {"cat": 1, "dog": 3})
+    result = evaluated("one", data=tmp_path / "new", part=part)
+    assert [entry["images"] for entry in result["models"]["one"]["classes"]] == [1, 3, 0]
+
+
+def test_a_folder_with_only_held_out_parts(artifacts, tmp_path):
+    make_bundle(artifacts, "one")
+    class_folders(tmp_path / "new" / "Test", {"dog": 2, "emu": 3})
+    for part in ("auto", "test", "all"):
+        assert evaluated("one", data=tmp_path / "new", part=part)["pictures"] == 5
+    with pytest.raises(HalftoneError, match="has no validation part, and can't be split into one: omit --part val"):
+        evaluated("one", data=tmp_path / "new", part="val")
+
+    class_folders(tmp_path / "new" / "valid", {"cat": 4}, first_seed=50)
+    counts = {part: evaluated("one", data=tmp_path / "new", part=part)["pictures"] for part in ("auto", "test", "all")}
+    assert counts == {"auto": 4, "test": 5, "all": 9}
+
+    class_folders(tmp_path / "new" / "cat", {"inner": 1})
+    with pytest.raises(HalftoneError, match=r"new has Test/ but no train/: name \S+Test with --data to evaluate on it"):
+        evaluated("one", data=tmp_path / "new")
+
+
+@pytest.mark.parametrize("how", [{}, {"val_share": 0.3, "seed": 5, "limit": None}])
+def test_one_picture_of_each_class_is_evaluated_on(artifacts, tmp_path, undivided, how):
+    make_bundle(artifacts, "one", training=training_on(undivided, **how) if how else None)
+    data = class_folders(tmp_path / "single", {"cat": 1, "dog": 1, "emu": 1})
+    for part in ("auto", "all"):
+        result = evaluated("one", data=data, part=part)
+        assert (result["pictures"], result["warnings"]) == (3, [])
+        assert result["part"].startswith("all pictures")
+    with pytest.raises(HalftoneError, match="omit --part val"):
+        evaluated("one", data=data, part="val")
+
+    table = tmp_path / "single.csv"
+    table.write_text("path,label\n" + "".join(f"single/{name}/000.png,{name}\n" for name in ("cat", "dog", "emu")))
+    assert evaluated("one", data=table)["pictures"] == 3
+
+
+def test_figures_of_one_picture_have_no_minus_before_a_zero(artifacts, tmp_path):
+    make_bundle(artifacts, "one", temperature=0.001)
+    data = class_folders(tmp_path / "single", {"cat": 1, "dog": 1, "emu": 1})
+    options = ("--output", tmp_path / "one.json", "--report", tmp_path / "r", "--workers", "0")
+    result = commands.run("training.evaluate", "--model", "one", "--data", data, *options)
+    assert result.returncode == 0, result.stderr
+    texts = result.stdout, (tmp_path / "one.json").read_text(), (tmp_path / "r" / "metrics.json").read_text()
+    assert not any(re.search(r"(?<![\w.])-0(\.0+)?(?![\d.e])", text) for text in texts)
+    assert re.search(r"\(F1 \d\.\d{3} of 1 picture\)", result.stdout)
+
+
 def test_what_the_data_s_reader_left_out_is_said(artifacts, photos, tmp_path):
     make_bundle(artifacts, "one")
     (photos / "val" / "cat" / "x.gif").write_bytes(b"GIF89a")

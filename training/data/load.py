@@ -23,6 +23,7 @@ def load_data(
     seed: int = 0,
     limit: int | None = None,
     columns: Columns | None = None,
+    for_training: bool = True,
 ) -> Data:
     """Load the training and validation images of a location.
 
@@ -34,6 +35,8 @@ def load_data(
         seed: of that split and of the choice for `limit`.
         limit: largest number of training images, and of validation images; every class keeps its share.
         columns: of a table.
+        for_training: False for an evaluation, which needs neither a training part nor two images of a class; without
+            them the parts may be empty.
 
     Raises:
         HalftoneError: the data or `val_share` can't be used; the message names the cause and the fix.
@@ -41,7 +44,7 @@ def load_data(
     if not 0 < val_share < 1:
         raise HalftoneError(f"--val-share must lie between 0 and 1, not {val_share}")
     columns = columns or Columns()
-    data = _load(location, val_share=val_share, seed=seed, columns=columns)
+    data = _load(location, val_share=val_share, seed=seed, columns=columns, for_training=for_training)
     if limit is None:
         return data
     if limit < len(data.train.labels):
@@ -51,7 +54,7 @@ def load_data(
     return replace(data, train=_at_most(limit, data.train, seed), val=_at_most(limit, data.val, seed))
 
 
-def _load(location: str, *, val_share: float, seed: int, columns: Columns) -> Data:
+def _load(location: str, *, val_share: float, seed: int, columns: Columns, for_training: bool) -> Data:
     path = Path(location).expanduser()
     table = not location.startswith(PREFIX) and path.suffix.lower() in SUFFIXES and not path.is_dir()
     if columns != Columns() and not table:
@@ -59,8 +62,8 @@ def _load(location: str, *, val_share: float, seed: int, columns: Columns) -> Da
     if location.startswith(PREFIX):
         return load_torchvision(location.removeprefix(PREFIX), val_share=val_share, seed=seed)
     if table:
-        return load_table(path, val_share=val_share, seed=seed, columns=columns)
-    return load_folder(path, val_share=val_share, seed=seed)
+        return load_table(path, val_share=val_share, seed=seed, columns=columns, for_training=for_training)
+    return load_folder(path, val_share=val_share, seed=seed, for_training=for_training)
 
 
 def _at_most(limit: int, pictures: Pictures, seed: int) -> Pictures:

@@ -17,7 +17,9 @@ from training.data.pictures import Pictures
 Indices = npt.NDArray[np.int64]
 
 
-def stratified_split(pictures: Pictures, *, val_share: float, seed: int) -> tuple[Indices, Indices]:
+def stratified_split(
+    pictures: Pictures, *, val_share: float, seed: int, for_training: bool = True
+) -> tuple[Indices, Indices]:
     """Return the indices of the training and of the validation images, ascending; together every image once.
 
     Validation gets `val_share` of every class, rounded, but at least one image and never all of them. A class of a
@@ -27,16 +29,17 @@ def stratified_split(pictures: Pictures, *, val_share: float, seed: int) -> tupl
         pictures: the whole set.
         val_share: in (0, 1).
         seed: another seed makes another split.
+        for_training: False if the validation part may be empty.
 
     Raises:
-        HalftoneError: no class has two images.
+        HalftoneError: no class has two images, and the split is for training.
     """
     ranks = _ranks(pictures, seed)
     counts = np.bincount(pictures.targets, minlength=len(pictures.labels))
     held_out = np.clip(np.rint(counts * val_share), 1, np.maximum(counts - 1, 0)).astype(np.int64)
     held_out[counts < 2] = 0
     chosen = ranks < held_out[pictures.targets]
-    if not chosen.any():
+    if for_training and not chosen.any():
         raise HalftoneError("no class has two pictures, so none can be held out for validation: add pictures")
     return np.flatnonzero(~chosen), np.flatnonzero(chosen)
 

@@ -79,10 +79,12 @@ def _choose(location: str, part: Part, bundles: Sequence[Bundle], columns: Colum
     if columns == Columns():
         columns = next((chosen for bundle in bundles if (chosen := _columns(bundle)) != columns), columns)
     if part == "all":
-        data = load_data(location, columns=columns)
+        data = load_data(location, columns=columns, for_training=False)
         return Choice(pictures=_all(data), description="all pictures", warnings=data.warnings)
     if part == "test":
-        return _without_training_images(_test(load_data(location, columns=columns), location), bundles, location)
+        return _without_training_images(
+            _test(load_data(location, columns=columns, for_training=False), location), bundles, location
+        )
     trained = [(bundle, _as_trained(location, bundle, columns)) for bundle in bundles]
     own = [data for _, data in trained if data is not None]
     if len({data.val.fingerprint() for data in own}) > 1:
@@ -104,11 +106,18 @@ def _choose(location: str, part: Part, bundles: Sequence[Bundle], columns: Colum
 def _choose_other_data(location: str, part: Part, bundles: Sequence[Bundle], columns: Columns) -> Choice:
     """Choose by the split of the data, or by the split settings of the first trained model."""
     splits = [settings for bundle in bundles if (settings := _settings(bundle, "val_share", "seed"))]
-    data = load_data(location, columns=columns, **(splits[0] if splits else {}))
+    data = load_data(location, columns=columns, for_training=False, **(splits[0] if splits else {}))
+    if part == "val" and not len(data.val):
+        raise HalftoneError(
+            f"--data {location} has no validation part, and can't be split into one: omit --part val to evaluate on "
+            "the pictures that are there"
+        )
+    if data.own_split and not len(data.val):
+        return _test(data, location)
     choice = Choice(pictures=data.val, description="the held-out part of the data", warnings=data.warnings)
     if data.own_split or part == "val":
         return choice
-    if any(_settings(bundle, "val_share") and training_digests(bundle) is None for bundle in bundles):
+    if len(data.val) and any(_settings(bundle, "val_share") and training_digests(bundle) is None for bundle in bundles):
         # The model may have been trained on most of this data: the part held out by the same split is the best guess.
         return replace(choice, description="the part that the model's --val-share and --seed hold out")
     return replace(choice, pictures=_all(data), description="all pictures")

@@ -32,7 +32,7 @@ class _Row:
     split: str
 
 
-def load_table(file: Path, *, val_share: float, seed: int, columns: Columns) -> Data:
+def load_table(file: Path, *, val_share: float, seed: int, columns: Columns, for_training: bool = True) -> Data:
     """Load the images listed in a CSV or TSV file.
 
     Paths are relative to the file's folder or to a folder in it, or absolute; `\\` may separate them, and the suffix of
@@ -44,6 +44,7 @@ def load_table(file: Path, *, val_share: float, seed: int, columns: Columns) -> 
         val_share: share of every class to hold out if there is no column of the split.
         seed: of that split.
         columns: the columns that the user names.
+        for_training: as for `load_data`.
 
     Raises:
         HalftoneError: the file can't be used; the message names the line and the fix.
@@ -65,7 +66,7 @@ def load_table(file: Path, *, val_share: float, seed: int, columns: Columns) -> 
     warnings = _remarks(listed, rows, unused)
     if any(row.split for row in rows):
         return _by_column(file, rows, everything, warnings)
-    train, val = stratified_split(everything, val_share=val_share, seed=seed)
+    train, val = stratified_split(everything, val_share=val_share, seed=seed, for_training=for_training)
     return Data(
         train=SelectedPictures(everything, train),
         val=SelectedPictures(everything, val),

@@ -25,7 +25,7 @@ PART_LIKE = frozenset({"eval", "evaluation", "holdout", "held_out", "held-out"})
 """Names that may mean a part, but not which."""
 
 
-def load_folder(folder: Path, *, val_share: float, seed: int) -> Data:
+def load_folder(folder: Path, *, val_share: float, seed: int, for_training: bool = True) -> Data:
     """Load the images of a folder.
 
     Links are followed, and hidden entries are ignored. An image is recognised by its suffix, or else by its content;
@@ -36,6 +36,7 @@ def load_folder(folder: Path, *, val_share: float, seed: int) -> Data:
         folder: the folder.
         val_share: share of every class to hold out if there is no held-out folder.
         seed: of that split.
+        for_training: as for `load_data`.
 
     Raises:
         HalftoneError: the folder can't be used; the message names the cause and the fix.
@@ -48,8 +49,10 @@ def load_folder(folder: Path, *, val_share: float, seed: int) -> Data:
     names = [entry.name for entry in _entries(folder) if entry.is_dir()]
     parts = find_parts(folder, (name for name in names if part_of(name) and _has_folders(folder / name)))
     if "train" not in parts:
-        _check_no_parts(folder, names, parts)
-        return _split(_read_classes(folder), folder, val_share, seed)
+        if parts and not for_training and all(part_of(name) for name in names):
+            return _held_out(folder, parts)
+        _check_no_parts(folder, parts, for_training=for_training)
+        return _split(_read_classes(folder), folder, val_share, seed, for_training=for_training)
     empty = find_parts(folder, names)
     if "val" in empty and "val" not in parts:
         name = empty["val"]
@@ -59,7 +62,7 @@ def load_folder(folder: Path, *, val_share: float, seed: int) -> Data:
     held_out = parts.get("val") or parts.get("test")
     if held_out is None:
         _check_no_lookalike(folder, names, parts["train"])
-        data = _split(train, folder / parts["train"], val_share, seed)
+        data = _split(train, folder / parts["train"], val_share, seed, for_training=for_training)
     else:
         data = _divided(folder, train, parts, held_out)
     return replace(data, warnings=(*data.warnings, *unused))
@@ -100,6 +103,23 @@ def _divided(folder: Path, train: list[_Class], parts: Mapping[Part, str], held_
     )
 
 
+def _held_out(folder: Path, parts: Mapping[Part, str]) -> Data:
+    """Return the validation and test parts of a folder without a training part."""
+    read = {part: _read_classes(folder / name, classes_needed=1) for part, name in parts.items()}
+    by_name = {item.name: item for classes in read.values() for item in classes}
+    classes = [by_name[name] for name in sorted(by_name)]
+    pictures = {part: _matching(classes, found, folder / parts[part]) for part, found in read.items()}
+    nothing = SelectedPictures(next(iter(pictures.values())), np.empty(0, dtype=np.int64))
+    return Data(
+        train=nothing,
+        val=pictures.get("val", nothing),
+        test=pictures.get("test"),
+        description=f"folder {printable(folder.name)}: {' and '.join(f'{name}/' for name in parts.values())}",
+        own_split=True,
+        warnings=tuple(text for part, name in parts.items() for text in _left_out(read[part], folder / name, name)),
+    )
+
+
 def _test_part(folder: Path, train: list[_Class], name: str) -> tuple[FilePictures | None, str]:
     """Return the test part with a remark for the user; None if its classes are not those of training."""
     test = _read_classes(folder / name, classes_needed=1)
@@ -127,9 +147,9 @@ def _matching(train: list[_Class], part: list[_Class], root: Path) -> FilePictur
     return _pictures([by_name.get(item.name, _Class(name=item.name)) for item in train], root)
 
 
-def _split(classes: list[_Class], folder: Path, val_share: float, seed: int) -> Data:
+def _split(classes: list[_Class], folder: Path, val_share: float, seed: int, *, for_training: bool) -> Data:
     everything = _pictures(classes, folder)
-    train, val = stratified_split(everything, val_share=val_share, seed=seed)
+    train, val = stratified_split(everything, val_share=val_share, seed=seed, for_training=for_training)
     single = [item.name for item in classes if len(item.paths) == 1]
     return Data(
         train=SelectedPictures(everything, train),
@@ -138,7 +158,7 @@ def _split(classes: list[_Class], folder: Path, val_share: float, seed: int) -> 
         own_split=False,
         warnings=(
             *_left_out(classes, folder, ""),
-            *((f"only one picture of {', '.join(single)}: none is held out",) if single else ()),
+            *((f"only one picture of {', '.join(single)}: none is held out",) if single and for_training else ()),
         ),
     )
 
@@ -178,11 +198,14 @@ def _check_no_lookalike(folder: Path, names: list[str], trained: str) -> None:
         )
 
 
-def _check_no_parts(folder: Path, names: list[str], parts: Mapping[Part, str]) -> None:
+def _check_no_parts(folder: Path, parts: Mapping[Part, str], *, for_training: bool) -> None:
     """Refuse held-out parts without a training part: they would be mistaken for classes."""
     if parts:
         found = next(iter(parts.values()))
-        raise HalftoneError(f"{folder} has {found}/ but no train/: put the training pictures into train/, by class")
+        fix = "put the training pictures into train/, by class"
+        if not for_training:
+            fix = f"name {folder / found} with --data to evaluate on it, or {fix}"
+        raise HalftoneError(f"{folder} has {found}/ but no train/: {fix}")
 
 
 def _read_classes(root: Path, *, classes_needed: int = 2) -> list[_Class]:
