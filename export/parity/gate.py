@@ -205,7 +205,8 @@ class Gate:
 
 
 def _signed(share: float) -> str:
-    return f"{100 * share:+.2f}"
+    # Adding zero turns -0 into 0.
+    return f"{round(100 * share, 2) + 0.0:+.2f}"
 
 
 def _name(index: int, labels: Sequence[str]) -> str:
