@@ -91,7 +91,7 @@ class Gate:
 
         Args:
             figures: of the comparison.
-            trained: False for random weights, which are decided on no image: only their outputs are judged.
+            trained: False for random weights, which are decided on no image: their logits must correlate instead.
             labels: names of the classes, for the words.
             few: True for a look at a few images, which may be fewer than a proof needs.
         """
@@ -99,8 +99,12 @@ class Gate:
         if not few:
             reasons.append(self._images(figures))
         if figures["outputs"] is not None:
-            reasons += [self._kl(figures), *self._outputs(figures["outputs"], labels)]
-            reasons += [self._decided(figures, few=few)] if trained else []
+            reasons += [self._kl(figures), _exchanged(figures["outputs"], labels)]
+            if trained:
+                reasons += [*self._outputs(figures["outputs"], labels), self._decided(figures, few=few)]
+            else:
+                # The logits of random weights hardly differ between images, so that rounding is a large part of that.
+                reasons.append(self._correlated(figures))
         if "accuracy" in figures:
             reasons += [self._accuracy(figures), *self._classes(figures, labels)]
         return [reason for reason in reasons if reason]
@@ -118,7 +122,7 @@ class Gate:
         """Return what the figures can't tell, in words."""
         notes = []
         if not trained:
-            notes.append("the weights are random: no answer was compared, only every output")
+            notes.append("the weights are random: no answer was compared, only the logits")
         if self.outcome(figures) == "too few to tell":
             notes.append(self._too_few(figures))
         if figures.get("classes", {}).get("too_few"):
@@ -155,10 +159,6 @@ class Gate:
     def _outputs(self, outputs: dict[str, Any], labels: Sequence[str]) -> list[str]:
         reasons = []
         lowest, largest = outputs["lowest_correlation"], outputs["largest_shift"]
-        if outputs["exchanged"]:
-            first = outputs["exchanges"][0]
-            names = f"{_name(first['class_index'], labels)} answers as {_name(first['is_rather'], labels)}"
-            reasons.append(f"{outputs['exchanged']} classes are exchanged, such as {names}")
         if not lowest["value"] >= self.min_correlation:
             reasons.append(
                 f"correlation {lowest['value']:.4f} of the output of {_name(lowest['class_index'], labels)} is below "
@@ -172,6 +172,14 @@ class Gate:
         if not abs(outputs["scale"] - 1) <= self.max_scaling:
             reasons.append(f"the outputs are scaled by {outputs['scale']:.4g}, more than {self.max_scaling:g} from 1")
         return reasons
+
+    def _correlated(self, figures: dict[str, Any]) -> str:
+        value = figures["logit_correlation"]
+        return (
+            ""
+            if value >= self.min_correlation
+            else (f"correlation {value:.4f} of all logits is below {self.min_correlation:g}")
+        )
 
     def _decided(self, figures: dict[str, Any], *, few: bool) -> str:
         if few and not figures["decided_images"]:
@@ -202,6 +210,14 @@ class Gate:
             for each in figures["classes"]["worse"]
             if each["reference"] - each["variant"] > self.accuracy_margin
         ][:5]
+
+
+def _exchanged(outputs: dict[str, Any], labels: Sequence[str]) -> str:
+    if not outputs["exchanged"]:
+        return ""
+    first = outputs["exchanges"][0]
+    names = f"{_name(first['class_index'], labels)} answers as {_name(first['is_rather'], labels)}"
+    return f"{outputs['exchanged']} classes are exchanged, such as {names}"
 
 
 def _signed(share: float) -> str:

@@ -25,6 +25,7 @@ GOOD: dict[str, Any] = {
     "decided_images": MIN_DECIDED,
     "decided_agreement": {"value": 0.99},
     "mean_kl": 0.001,
+    "logit_correlation": 0.99,
     "outputs": OUTPUTS,
 }
 NAMES = ("cat", "dog", "hen", "cow", "owl")
@@ -140,14 +141,16 @@ def test_classes_with_too_few_pictures_are_said() -> None:
     assert note.endswith("the reference must be right on 9 of each")
 
 
-def test_random_weights_are_judged_by_their_outputs_and_said_to_be() -> None:
+def test_random_weights_are_compared_by_their_logits_and_said_to_be() -> None:
     undecided = GOOD | {"decided_images": 0, "decided_agreement": {"value": 0.0}}
 
     assert reasons(undecided, trained=False) == []
-    assert reasons(undecided | {"outputs": OUTPUTS | {"scale": 2.0}}, trained=False) != []
-    assert Gate().notes(undecided, trained=False) == [
-        "the weights are random: no answer was compared, only every output"
+    assert reasons(undecided | {"logit_correlation": 0.98}, trained=False) == [
+        "correlation 0.9800 of all logits is below 0.99"
     ]
+    exchanged = {"outputs": OUTPUTS | {"exchanged": 2, "exchanges": [{"class_index": 0, "is_rather": 2}]}}
+    assert reasons(undecided | exchanged, trained=False) == ["2 classes are exchanged, such as 'cat' answers as 'hen'"]
+    assert Gate().notes(undecided, trained=False) == ["the weights are random: no answer was compared, only the logits"]
 
 
 def test_a_look_at_a_few_images_has_the_same_limits_but_for_their_number() -> None:
