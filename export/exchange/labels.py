@@ -27,10 +27,12 @@ def class_names(
         origin: path of the configuration, for messages.
 
     Raises:
-        HalftoneError: there are no names, or their number is not that of the outputs.
+        HalftoneError: there are no names, their number is not that of the outputs, or the file has names of the
+            configuration in another order.
     """
     count = config.get("num_classes", settings.get("num_classes"))
-    names = _from_file(file) if file else _listed(config.get("label_names") or settings.get("label_names"), origin)
+    own = _listed(config.get("label_names") or settings.get("label_names"), origin)
+    names = _from_file(file) if file else own
     if not names and count == IMAGENET_CLASSES:
         return imagenet_labels(), imagenet_ids()
     if not names:
@@ -44,9 +46,23 @@ def class_names(
         )
     if len(names) != count:
         raise HalftoneError(f"{file or origin} has {len(names)} class names for {count} outputs: give {count} names")
-    if ids is not None or file:
-        return names, tuple(ids or ())
-    return _described(names, config.get("label_descriptions") or settings.get("label_descriptions"))
+    described = _described(own, config.get("label_descriptions") or settings.get("label_descriptions"))
+    if file:
+        _check_order(file, names, (own, described[0]), origin)
+    return (names, tuple(ids or ())) if ids is not None or file else described
+
+
+def _check_order(file: Path, names: Names, sources: tuple[Names, ...], origin: Path) -> None:
+    """Refuse names of the weights' source at other outputs than there; other names, such as translations, are fine."""
+    for source in (each for each in sources if len(each) == len(names)):
+        places = {name.casefold(): index for index, name in enumerate(source)}
+        for index, name in enumerate(names):
+            place = places.get(name.casefold(), index)
+            if place != index and source[index].casefold() != name.casefold():
+                raise HalftoneError(
+                    f"--labels {file} names output {index} {name!r}, and {origin} has {name!r} at output {place} and "
+                    f"{source[index]!r} here: omit --labels, or put the file's lines in the order of {origin.name}"
+                )
 
 
 def _listed(values: Any, origin: Path) -> Names:

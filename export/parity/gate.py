@@ -16,6 +16,12 @@ MIN_IMAGES = 256
 MIN_DECIDED = 64
 """Lowest number of decided images; the agreement on fewer says nothing."""
 
+MIN_RENAMING_GAIN = 0.3
+"""Accuracy that other names for the reference's answers gain; from here on, its labels are in the wrong order."""
+
+MAX_RENAMING_P = 0.001
+"""Largest p-value of that gain."""
+
 Outcome = Literal["proven", "refuted", "too few to tell"]
 
 _LIMITS: dict[str, dict[str, float]] = {
@@ -106,7 +112,7 @@ class Gate:
                 # The logits of random weights hardly differ between images, so that rounding is a large part of that.
                 reasons.append(self._correlated(figures))
         if "accuracy" in figures:
-            reasons += [self._accuracy(figures), *self._classes(figures, labels)]
+            reasons += [_renaming(figures, labels), self._accuracy(figures), *self._classes(figures, labels)]
         return [reason for reason in reasons if reason]
 
     def outcome(self, figures: dict[str, Any]) -> Outcome | None:
@@ -227,6 +233,23 @@ def _signed(share: float) -> str:
 
 def _name(index: int, labels: Sequence[str]) -> str:
     return repr(labels[index]) if index < len(labels) else f"class {index}"
+
+
+def _renaming(figures: dict[str, Any], labels: Sequence[str]) -> str:
+    found = figures.get("renaming")
+    if not found or found["gain"] < MIN_RENAMING_GAIN or found["p"] > MAX_RENAMING_P:
+        return ""
+    examples = ", ".join(
+        f"{each['answered']} of {each['images']} pictures of {_name(each['class_index'], labels)} "
+        f"{_name(each['answered_as'], labels)}"
+        for each in found["examples"][:3]
+    )
+    return (
+        f"the reference answers {found['classes']} classes by other names ({examples}), and {100 * found['gain']:.0f} "
+        "points more would be right under the folders' names: the bundle's list of labels is in another order than its "
+        "weights' outputs. Make the bundle again with the labels in the order of the outputs (--labels FILE of "
+        "`python -m export.pull`), or rename the folders if they are wrong"
+    )
 
 
 def _none_broken(figures: dict[str, Any]) -> str:

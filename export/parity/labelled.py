@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from export.parity.renaming import find_renaming
 from export.runtime import Logits
 from models.common.statistics import mcnemar_p, rate, sign_test_p
 
@@ -33,7 +34,7 @@ def compare_accuracy(reference: Logits, variant: Logits, labels: Classes) -> dic
 
     Returns:
         `accuracy` of both with the interval of their `difference`, `top5_accuracy`, and `classes`: those that are worse
-        beyond chance, and those with too few pictures to tell.
+        beyond chance, and those with too few pictures to tell; `renaming` of the reference's answers, None without one.
     """
     right, right_variant = _correct(reference, labels, 1), _correct(variant, labels, 1)
     count, worse, better = len(labels), int((right & ~right_variant).sum()), int((~right & right_variant).sum())
@@ -52,6 +53,7 @@ def compare_accuracy(reference: Logits, variant: Logits, labels: Classes) -> dic
             "variant": rate(int(_correct(variant, labels, 5).sum()), count),
         },
         "classes": _classes(right, right_variant, labels),
+        "renaming": find_renaming(reference.argmax(axis=1), labels),
     }
 
 

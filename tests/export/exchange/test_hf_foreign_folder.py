@@ -112,6 +112,18 @@ def test_names_from_a_file(saved: Path, home: Path, tmp_path: Path) -> None:
     assert pull_folder(saved, home / "pulled", tmp_path / "names.txt").manifest.labels == ("rot", "grün", "blau")
 
 
+def test_names_from_a_file_are_compared_with_those_of_the_folder(saved: Path, home: Path, tmp_path: Path) -> None:
+    assert NAMES == ["ant", "bee", "cow"]
+    names = tmp_path / "names.txt"
+    for wrong in ("bee\nant\ncow\n", "Fliege\nAnt\nKuh\n"):
+        names.write_text(wrong)
+        refused(saved, home, r"names\.txt names output \d '.*' at output \d and .*omit --labels, or put", names)
+
+    names.write_text("Ant\nBiene\nKuh\n")
+
+    assert pull_folder(saved, home / "pulled", names).manifest.labels == ("Ant", "Biene", "Kuh")
+
+
 def test_half_precision_weights_become_single(network: torch.nn.Module, saved: Path, home: Path) -> None:
     halves = {name: t.half() if t.is_floating_point() else t for name, t in network.state_dict().items()}
     safetensors.torch.save_file(halves, saved / "model.safetensors")
