@@ -3,14 +3,15 @@
 `python -m export.onnx --model NAME --precision int8` and `python -m export.openvino --model NAME --precision int8`
 call it. NNCF (https://github.com/openvinotoolkit/nncf) quantises weights per channel and activations per tensor to
 8 bits by QuantizeLinear/DequantizeLinear pairs, and corrects the biases (Finkelstein et al. 2019). First and last layer
-stay FP32: they cost EfficientNet-Lite0 most of its lost accuracy. If that is not enough, the next attempt also keeps
-layers that are known to lose accuracy in FP32. About two minutes for EfficientNet-Lite0 on two cores.
+stay FP32: they cost EfficientNet-Lite0 most of its lost accuracy. If that is not enough, the next attempts also keep
+layers in FP32 that are known to lose accuracy, then those that are measured to (`export.onnx.sensitivity`). About two
+minutes for EfficientNet-Lite0 on two cores.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ from rich.progress import Progress
 
 from export.onnx.attempts import Attempt, describe_proof, save_attempts
 from export.onnx.calibration import CalibrationPictures, calibration_pictures
-from export.onnx.metadata import WEIGHTED, describe, layers
+from export.onnx.metadata import describe
 from export.onnx.quiet import suppress_output
+from export.onnx.sensitivity import candidates, most_disturbing
 from export.parity.gate import Gate
 from export.parity.prove import prove
 from export.variants import runtime_class
@@ -35,6 +37,8 @@ from models.common.text import printable
 
 SOURCE, TARGET = "model.fp32.onnx", "model.int8.onnx"
 CALIBRATION_PICTURES = 120
+MEASURED_PICTURES = 8
+"""Images to order the layers by the noise of their quantisation on."""
 TRANSFORMERS = frozenset({"vit", "deit", "swin", "pvt"})
 
 
@@ -61,10 +65,12 @@ def export_int8(
     pictures = calibration_pictures(bundle.manifest.input, data, calibrate_on, count=CALIBRATION_PICTURES)
     transformer = architecture(bundle.manifest.architecture).family in TRANSFORMERS
     attempts: list[Attempt] = []
-    for words, kept in _candidates(graph):
-        quantised = quantise(graph, pictures.pixels, kept, transformer=transformer)
-        _write(bundle, quantised)
-        attempts.append(describe_proof(quantised, kept, words, _prove(bundle, data)))
+    made: list[onnx.ModelProto] = []
+    for words, kept in candidates(graph, lambda: most_disturbing(graph, made[0], pictures.pixels[:MEASURED_PICTURES])):
+        # The first graph stays, to be measured: it has the most nodes in INT8.
+        made[1:] = [quantise(graph, pictures.pixels, kept, transformer=transformer)]
+        _write(bundle, made[-1])
+        attempts.append(describe_proof(made[-1], kept, words, _prove(bundle, data)))
         report(attempts[-1])
         if attempts[-1].verdict == "PASSED":
             break
@@ -159,26 +165,6 @@ def int8_variants() -> list[str]:
             if runtime_class(name).supported("int8"):
                 found.append(f"{name}-int8")
     return found
-
-
-def _candidates(graph: onnx.ModelProto) -> Iterator[tuple[str, list[str]]]:
-    """Yield sets of nodes to keep in FP32, in words and by name, each larger than the one before."""
-    weighted = [layer[0] for layer in layers(graph)]
-    ends = [weighted[0], weighted[-1]]
-    yield "the first and the last layer", ends
-    groups = {
-        node.name: attribute.i
-        for node in graph.graph.node
-        for attribute in node.attribute
-        if node.op_type == "Conv" and attribute.name == "group"
-    }
-    depthwise = [name for name, group in groups.items() if group > 1]
-    products = [node.name for node in graph.graph.node if node.op_type in WEIGHTED and node.name not in weighted]
-    fragile = [name for name in depthwise + products if name not in ends]
-    if fragile:
-        yield "the first and the last layer, depthwise convolutions and attention's products", ends + fragile
-    quarter = weighted[: len(weighted) // 4 + 1] + weighted[-1:]
-    yield "the first quarter of the layers, the last one, and those", list(dict.fromkeys(quarter + fragile))
 
 
 def _write(bundle: Bundle, quantised: onnx.ModelProto) -> None:
