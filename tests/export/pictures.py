@@ -9,9 +9,10 @@ from PIL import Image
 from export.parity.images import sample_crops
 from export.variants import load
 from models.bundle.bundle import Bundle
+from models.bundle.store import bundle_folder
 from models.checkpoint import load_module, save_weights
 from models.preprocess.transform import load as load_picture
-from models.resolve import open_or_create
+from tests.export.trained import trained_bundle
 
 PER_PHOTO = 2
 
@@ -32,12 +33,12 @@ def labelled_pictures(bundle: Bundle, folder: Path) -> Path:
     return folder
 
 
-def overflowing(name: str) -> Bundle:
+def overflowing(name: str, size: int) -> Bundle:
     """A new bundle whose network computes beyond FP16's range at one place, and divides it away at the next.
 
     In FP32 it answers as the network with its first random weights does.
     """
-    bundle = open_or_create(name, weights="random")
+    bundle = trained_bundle(bundle_folder(name), name, size, trained=False)
     module = load_module(bundle)
     with torch.no_grad():
         if name == "resnet18":

@@ -14,8 +14,8 @@ from models.spec import InputSpec
 LABELS = ("straße", "cat", "猫", 'a "quoted" dog', "T-shirt/top")
 
 
-def trained_bundle(folder: Path, network: str = "mobilenetv3_small", size: int = 64) -> Bundle:
-    """Return a bundle like a trained one, with random weights whose logits differ by several units."""
+def trained_bundle(folder: Path, network: str = "mobilenetv3_small", size: int = 64, *, trained: bool = True) -> Bundle:
+    """Return a bundle like a trained one, with random weights whose logits differ by several units if `trained`."""
     torch.manual_seed(3)
     entry = architecture(network)
     manifest = Manifest(
@@ -26,7 +26,7 @@ def trained_bundle(folder: Path, network: str = "mobilenetv3_small", size: int =
         ),
         labels=LABELS,
         label_ids=tuple(f"n{index}" for index in range(len(LABELS))),
-        trained=True,
+        trained=trained,
         source="trained on a test",
         license="bsd-3-clause",
         training={"config": {"epochs": 3, "mixup": None}, "metrics": {"accuracy": 0.9123456789012345}},
@@ -34,7 +34,8 @@ def trained_bundle(folder: Path, network: str = "mobilenetv3_small", size: int =
     )
     module = build(entry, classes=len(LABELS))
     fit_input_size(module, entry, size)
-    _spread(module, entry.head, size)
+    if trained:
+        _spread(module, entry.head, size)
     with Bundle.creating(folder, manifest) as bundle:
         save_weights(bundle, module, made_by="`python -m training`")
         bundle.write("README.md", model_card(bundle.manifest, entry), made_by="`python -m training`")

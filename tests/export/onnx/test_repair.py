@@ -45,7 +45,7 @@ def refused(folder: Path) -> Bundle:
     """A ViT whose attention overflows, exported with a failed record, and labelled images for it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HALFTONE_ARTIFACTS", str(folder))
-        bundle = overflowing("vit_ti16")
+        bundle = overflowing("vit_ti16", 112)
     labelled_pictures(bundle, folder / "pictures")
     for precision in ("fp32", "fp16"):
         export_onnx(bundle, precision)  # type: ignore[arg-type]
@@ -64,12 +64,12 @@ def network(refused: Bundle, tmp_path: Path) -> Bundle:
 
 def test_an_overflowing_cnn_is_repaired_by_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HALFTONE_ARTIFACTS", str(tmp_path))
-    bundle = overflowing("resnet18")
+    bundle = overflowing("resnet18", 64)
     pictures = str(labelled_pictures(bundle, tmp_path / "pictures"))
 
     plain = export_fp16(bundle, "--no-repair", "--data", pictures)
     assert plain.returncode == 1, plain.stderr
-    assert "16 of 16 answers hold NaN or infinity" in plain.stderr
+    assert "256 of 256 answers hold NaN or infinity" in plain.stderr
     with pytest.raises(UnprovenError, match="NaN or infinity"):
         proof(Bundle.open(bundle.folder), VARIANT)
 
@@ -102,7 +102,7 @@ def test_an_overflowing_vit_is_repaired(network: Bundle, folder: Path) -> None:
 
 def test_a_repaired_graph_keeps_the_contract(network: Bundle, folder: Path) -> None:
     graph = onnx.load_from_string(network.read("model.fp32.onnx"))
-    pixels = np.random.default_rng(0).integers(0, 256, (3, 224, 224, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 112, 112, 3), dtype=np.uint8)
     kept = beyond_fp16(graph, magnitudes(graph, pixels)) | normalisation(graph)
 
     half = to_fp16(graph, kept)
@@ -111,7 +111,7 @@ def test_a_repaired_graph_keeps_the_contract(network: Bundle, folder: Path) -> N
     expected = load(network, "torch-fp32", threads=2).run(pixels)
     for batch in (1, 3):
         (logits,) = infer(half, pixels[:batch], ["logits"])
-        assert (logits.dtype, logits.shape) == (np.float32, (batch, 1000))
+        assert (logits.dtype, logits.shape) == (np.float32, (batch, 5))
         np.testing.assert_allclose(logits, expected[:batch], atol=1e-2)
     assert metadata["halftone.name"] == "vit_ti16"
     assert half.graph.input == graph.graph.input
@@ -126,7 +126,7 @@ def test_where_nothing_helps_the_answer_is_no(
 
     record = json.loads(network.read("model.fp16.json"))
     assert (record["verdict"], record["attempts"][-1]["kept"]) == ("FAILED", "a wrong guess")
-    assert "16 of 16 answers hold NaN or infinity" in capsys.readouterr().out
+    assert "256 of 256 answers hold NaN or infinity" in capsys.readouterr().out
     with pytest.raises(UnprovenError, match="failed its parity gate"):
         proof(network, VARIANT)
 
