@@ -3,7 +3,6 @@
 import os
 import re
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from models.bundle.bundle import WEIGHTS, Bundle
 from models.bundle.errors import HashMismatchError, SymlinkError
 from models.bundle.store import exporting
 from tests.commands import run
-from tests.servers import PHOTOS, ROOT
+from tests.servers import ROOT
 
 VARIANT = "openvino-fp32"
 RECORD = record_name(VARIANT)
@@ -53,10 +52,7 @@ def export(bundle: Bundle, *more: object) -> "subprocess.CompletedProcess[str]":
     return run("export", "--model", bundle.name, *more, env=environment)
 
 
-def test_the_command_of_the_message_repairs_what_a_killed_export_left(mine: Bundle, tmp_path: Path) -> None:
-    for label, photo in (("espresso", "coffee.jpg"), ("tiger cat", "cat.jpg"), ("missile", "rocket.jpg")):
-        (tmp_path / "data" / label).mkdir(parents=True)
-        shutil.copy(PHOTOS / photo, tmp_path / "data" / label)
+def test_the_command_of_the_message_repairs_what_a_killed_export_left(mine: Bundle, labelled: Path) -> None:
     killed_between_file_and_manifest(mine, RECORD)
     killed_between_file_and_manifest(mine, "README.md")
     with pytest.raises(DamagedRecordError) as damaged:
@@ -66,13 +62,13 @@ def test_the_command_of_the_message_repairs_what_a_killed_export_left(mine: Bund
     assert advice
 
     environment = os.environ | {"HALFTONE_ARTIFACTS": str(mine.folder.parent)}
-    repaired = run(*shlex.split(advice[1]), "--data", tmp_path / "data", env=environment)
+    repaired = run(*shlex.split(advice[1]), "--data", labelled, env=environment)
 
     assert repaired.returncode == 0, repaired.stderr
     assert f"repaired {mine.folder}: made README.md, {RECORD} again" in repaired.stdout
     again = Bundle.open(mine.folder)
     assert again.damaged() == {}
-    assert proof(again, VARIANT).figures["images"] == 3
+    assert proof(again, VARIANT).figures["pictures"] == 16
     assert {path.name for path in mine.folder.rglob(".*")} == set()
 
 

@@ -1,7 +1,6 @@
 """Test that a plan of which only the graph was proved does not serve before the plan itself was run."""
 
 import json
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -20,7 +19,6 @@ from models.common.errors import HalftoneError
 from serving.lifecycle.selection import check_bundle
 from serving.settings import Settings
 from tests.export.simulated_gpu import Cuda
-from tests.servers import PHOTOS
 
 VARIANT, PLAN = "tensorrt_rtx-fp16", "engines/tensorrt_rtx-fp16.plan"
 COMMAND = "`python -m export.parity --model efficientnet_lite0 --variant tensorrt_rtx-fp16`"
@@ -33,21 +31,12 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """Create a folder of two labelled photographs that the default model classifies correctly."""
-    for label, photo in (("espresso", "coffee.jpg"), ("tiger cat", "cat.jpg")):
-        (tmp_path / "pictures" / label).mkdir(parents=True)
-        shutil.copy(PHOTOS / photo, tmp_path / "pictures" / label)
-    return tmp_path / "pictures"
-
-
-@pytest.fixture
-def by_graph(copied: Bundle, pictures: Path) -> Bundle:
+def by_graph(copied: Bundle, labelled: Path) -> Bundle:
     """Copy the default bundle and add a plan of which only the graph is proved."""
     copied.write(PLAN, b"plan", made_by="a test", made_from=[WEIGHTS, "model.fp16.onnx"])
-    lenient = Gate(min_accuracy_ratio=0, min_agreement=0)
+    lenient = Gate(min_agreement=0)
     with Progress(disable=True) as progress:
-        prove(copied, {VARIANT: lenient}, pictures, progress, graphs={VARIANT: "onnxruntime-fp16"})
+        prove(copied, {VARIANT: lenient}, labelled, progress, graphs={VARIANT: "onnxruntime-fp16"})
     return copied
 
 
@@ -103,16 +92,16 @@ def test_a_proved_variant_is_not_run_again(default: Bundle, monkeypatch: pytest.
         verify_on_first_load(default, "onnxruntime-fp32x")
 
 
-def test_the_comparison_replaces_the_record(copied: Bundle, pictures: Path) -> None:
+def test_the_comparison_replaces_the_record(copied: Bundle, labelled: Path) -> None:
     # Uses a variant that runs on every machine instead of a plan.
     mark_as_graph(copied, "onnxruntime-fp16")
     with pytest.raises(UnprovenError):
         proof(copied, "onnxruntime-fp16")
 
-    record = verify_on_first_load(copied, "onnxruntime-fp16", data=pictures)
+    record = verify_on_first_load(copied, "onnxruntime-fp16", data=labelled)
 
     assert (record.verdict, record.verified_on, record.data["labelled"]) == ("PASSED", "runtime", True)
-    assert record.figures["images"] == 2
+    assert record.figures["pictures"] == 16
     assert record == proof(Bundle.open(copied.folder), "onnxruntime-fp16")
 
 
@@ -122,7 +111,7 @@ def test_a_comparison_that_fails(copied: Bundle, monkeypatch: pytest.MonkeyPatch
     words = r"can't be verified here: .*no/such/folder"
     if not torch:
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-        words = r"`pip install 'halftone\[export\]'`"
+        words = r"`pip install '\.\[export\]'`"
 
     with pytest.raises(UnprovenError, match=words):
         verify_on_first_load(copied, "onnxruntime-fp16", data=Path("no/such/folder"))

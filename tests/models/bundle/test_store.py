@@ -103,6 +103,6 @@ def test_a_command_ends_in_one_line(
 
     monkeypatch.setattr("sys.argv", ["prog", "1"])
     with pytest.raises(SystemExit) as caught:
-        run(command, int, prog="prog")
+        run(command, int, prog="prog", example="")
 
     assert (caught.value.code, capsys.readouterr().err) == (code, line)

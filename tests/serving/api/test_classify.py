@@ -199,9 +199,9 @@ def test_openapi_describes_every_path_and_response(server: Server) -> None:
 
     assert document["openapi"].startswith("3.")
     own = {"/classify", "/classify_batch", "/models", "/livez", "/healthz", "/readyz", "/docs.json", "/metrics", "/ui"}
-    protocol = {"", "/health/live", "/health/ready", "/repository/index"}
+    protocol = {"", "/health/live", "/health/ready", "/repository/index", "/models/stats"}
     model = {f"/models/{{name}}{version}" for version in ("", "/versions/{version}")}
-    protocol |= {f"{path}{end}" for path in model for end in ("", "/ready", "/infer")}
+    protocol |= {f"{path}{end}" for path in model for end in ("", "/ready", "/infer", "/config", "/stats")}
     assert set(document["paths"]) == own | {f"/v2{path}" for path in protocol}
     errors = {"400", "404", "408", "413", "415", "422", "429", "431", "500", "503", "504"}
     assert set(document["paths"]["/classify"]["post"]["responses"]) == {"200", *errors}

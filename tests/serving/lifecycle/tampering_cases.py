@@ -138,7 +138,7 @@ TAMPERINGS: dict[str, Tampering] = {
     "record that failed": record(verdict="FAILED", reasons=["too far off"]),
     "record that passed for reasons": record(reasons=["too far off"]),
     "record with another verdict": record(verdict="passed"),
-    "record of an unknown schema": record(schema=2),
+    "record of an unknown schema": record(schema=3),
     "record with an unknown field": record(hook="import os"),
     "record with a key twice": record_text('"verdict": "PASSED"', '"verdict": "FAILED", "verdict": "PASSED"'),
     "record with NaN": record_text("320", "NaN"),

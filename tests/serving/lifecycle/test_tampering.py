@@ -95,10 +95,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     bundle.write(GRAPH, graph(), made_by="a test", made_from=[WEIGHTS])
     files = bundle.manifest.files
     proof = {
-        "schema": 1,
+        "schema": 2,
         "variant": "double-fp32",
         "verdict": "PASSED",
         "reasons": [],
+        "notes": [],
         "version": bundle.manifest.version,
         "weights_sha256": files[WEIGHTS].sha256,
         "source": GRAPH,

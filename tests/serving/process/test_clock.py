@@ -8,6 +8,7 @@ WALL_CLOCK = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "d
 TIME_STAMPS = {
     "telemetry/request_log.py",
     "telemetry/spans.py",
+    "telemetry/inference_totals.py",
     "lifecycle/served_model.py",
     "profile/__main__.py",
     "batch/benchmark.py",
