@@ -148,8 +148,10 @@ def sample_crops(spec: InputSpec, per_photo: int = CROPS_PER_PHOTO, *, first: in
     """
     photos = [decode(path.read_bytes()) for path in sorted(PHOTOS.glob("*.jpg"))]
     for step in range(first, first + per_photo):
-        for number, photo in enumerate(photos):
-            yield fit(_window(photo, step), spec), number
+        for place in range(len(photos)):
+            # Another photograph each time at the same place of a batch, whose size may be a multiple of their number.
+            number = (place + step) % len(photos)
+            yield fit(_window(photos[number], step), spec), number
 
 
 def _window(photo: Pixels, step: int) -> Pixels:
