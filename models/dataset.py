@@ -20,6 +20,9 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 TRAINING_PICTURES = "training_pictures.bin"
 """The bundle's file of the hashes of its training images."""
 
+LEAST_PICTURES = 7
+"""Fewest labelled images of a proof: with crops of them, they are as many as it needs."""
+
 Part = Literal["train", "val", "test"]
 
 PART_NAMES: Mapping[Part, frozenset[str]] = {
@@ -119,17 +122,22 @@ def unseen_images(folder: Path, bundle: Bundle) -> tuple[list[tuple[Path, int]],
         bundle: the model. If it has no record of its training images, all are listed.
 
     Raises:
-        HalftoneError: the folder can't be used, or the model was trained on every image.
+        HalftoneError: the folder can't be used, the model was trained on every image, or fewer than `LEAST_PICTURES`
+            are left.
     """
     pictures, trained = held_out_images(folder, bundle.manifest), training_digests(bundle)
-    if trained is None:
-        return pictures, 0
-    seen = set(trained.tolist())
-    unseen = [(path, label) for path, label in pictures if _digest(path) not in seen]
+    seen = set(trained.tolist()) if trained is not None else set()
+    unseen = [(path, label) for path, label in pictures if not seen or _digest(path) not in seen]
     if not unseen:
         raise HalftoneError(
             f"{bundle.name} was trained on every one of the {len(pictures)} pictures of --data {folder}: name others, "
             "such as those that were held out"
+        )
+    if len(unseen) < LEAST_PICTURES:
+        new = " that the model was not trained on" if len(unseen) < len(pictures) else ""
+        raise HalftoneError(
+            f"--data {folder} holds {len(unseen)} pictures{new}, and a proof takes at least {LEAST_PICTURES}: "
+            "add more, or omit --data to prove on the sample photographs"
         )
     return unseen, len(pictures) - len(unseen)
 

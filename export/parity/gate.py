@@ -42,8 +42,8 @@ _LIMITS: dict[str, dict[str, float]] = {
         "min_agreement": 0.96,
     },
 }
-"""Where a precision's limits differ from those of FP16. Each is at least three times what the variants of
-EfficientNet-Lite0 that lose nothing reach, so that none fails for the choice of its photographs (docs/export.md)."""
+"""Where a precision's limits differ from those of FP16. Each leaves honest variants of EfficientNet-Lite0 at least
+twice the difference that they have on the sample photographs: none fails for the choice of those (docs/export.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +154,7 @@ class Gate:
             return ""
         return (
             f"number of images {figures['images']} is below {self.min_images} "
-            f"({figures['pictures']} pictures and their crops are too few: add more, or omit --data)"
+            f"({figures['pictures']} pictures that can be read, and their crops, are too few: add more, or omit --data)"
         )
 
     def _kl(self, figures: dict[str, Any]) -> str:
@@ -181,11 +181,9 @@ class Gate:
 
     def _correlated(self, figures: dict[str, Any]) -> str:
         value = figures["logit_correlation"]
-        return (
-            ""
-            if value >= self.min_correlation
-            else (f"correlation {value:.4f} of all logits is below {self.min_correlation:g}")
-        )
+        if value >= self.min_correlation:
+            return ""
+        return f"correlation {value:.4f} of all logits is below {self.min_correlation:g}"
 
     def _decided(self, figures: dict[str, Any], *, few: bool) -> str:
         if few and not figures["decided_images"]:

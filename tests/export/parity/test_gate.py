@@ -56,7 +56,10 @@ def test_the_thresholds_themselves_pass() -> None:
     ("change", "words"),
     [
         ({"nan_or_inf": 1}, "1 of 320 answers hold NaN or infinity"),
-        ({"images": 255}, "number of images 255 is below 256 (8 pictures and their crops are too few"),
+        (
+            {"images": 255},
+            "number of images 255 is below 256 (8 pictures that can be read, and their crops, are too few",
+        ),
         ({"mean_kl": 0.00101}, "mean KL divergence 0.00101 is above 0.001"),
         ({"mean_kl": float("nan")}, "mean KL divergence nan is above"),
         ({"decided_images": MIN_DECIDED - 1}, "decided on only 63 of 320 pictures (at least 64 are needed)"),

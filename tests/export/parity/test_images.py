@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from export.parity.images import PHOTOS, proof_images, sample_crops, shows
+from export.parity.gate import MIN_IMAGES
+from export.parity.images import CROPS_PER_PHOTO, PHOTOS, proof_images, sample_crops, shows
 from export.parity.metrics import UNLABELLED
 from models.bundle.bundle import WEIGHTS, Bundle
 from models.common.errors import HalftoneError
-from models.dataset import TRAINING_PICTURES, content_digest, held_out_images
+from models.dataset import LEAST_PICTURES, TRAINING_PICTURES, content_digest, held_out_images
 from models.preprocess.transform import load
 from models.spec import InputSpec
 from tests.samples import small_bundle
@@ -54,10 +56,15 @@ def test_batches_hold_every_picture_once(tmp_path: Path, size: int) -> None:
 
 @pytest.fixture
 def labelled(tmp_path: Path) -> Path:
-    for label, photos in {"cat": ["cat", "camera", "astronaut"], "dog": ["coffee", "rocket"]}.items():
+    for label, photos in {
+        "cat": ["cat", "camera", "astronaut", "flower"],
+        "dog": ["coffee", "rocket", "temple"],
+    }.items():
         (tmp_path / "data" / label).mkdir(parents=True)
         for photo in photos:
             shutil.copy(PHOTOS / f"{photo}.jpg", tmp_path / "data" / label)
+    for photo in ("galaxies", "coffee"):
+        Image.open(PHOTOS / f"{photo}.jpg").resize((64, 48)).save(tmp_path / "data" / "dog" / f"small {photo}.png")
     return tmp_path / "data"
 
 
@@ -68,7 +75,7 @@ def test_labelled_pictures_keep_their_class(labelled: Path, model: Bundle) -> No
 
     assert (images.labelled, images.unreadable) == (True, [])
     paths = held_out_images(labelled, model.manifest)
-    assert sorted(image.picture for image in whole) == list(range(5))
+    assert sorted(image.picture for image in whole) == list(range(9))
     for image in whole:
         path, label = paths[image.picture]
         assert image.label == label
@@ -80,9 +87,20 @@ def test_few_pictures_are_made_up_for_by_crops_of_them(labelled: Path, model: Bu
 
     every = list(images.source)
 
-    assert images.count == len(every) == 5 * 41
-    assert np.bincount([image.picture for image in every]).tolist() == [41] * 5
+    assert images.count == len(every) == 9 * 29
+    assert np.bincount([image.picture for image in every]).tolist() == [29] * 9
     assert len({image.pixels.tobytes() for image in every}) == len(every)
+
+
+def test_too_few_pictures_are_refused(labelled: Path, model: Bundle) -> None:
+    assert LEAST_PICTURES * (1 + CROPS_PER_PHOTO) >= MIN_IMAGES > (LEAST_PICTURES - 1) * (1 + CROPS_PER_PHOTO)
+    trained_on(model, [labelled / "cat" / f"{photo}.jpg" for photo in ("cat", "camera", "astronaut")])
+
+    with pytest.raises(
+        HalftoneError,
+        match=r"holds 6 pictures that the model was not trained on, and a proof takes at least 7: add more",
+    ):
+        proof_images(model, labelled)
 
 
 def test_enough_pictures_need_no_crops(tmp_path: Path, model: Bundle) -> None:
@@ -103,7 +121,7 @@ def test_one_unreadable_picture_is_left_out_and_named(labelled: Path, model: Bun
     every = list(images.source)
 
     assert images.unreadable == ["broken.jpg"]
-    assert len(every) == 5 * 41
+    assert len(every) == 9 * 26
 
 
 def test_many_unreadable_pictures_are_refused(labelled: Path, model: Bundle) -> None:
@@ -111,7 +129,9 @@ def test_many_unreadable_pictures_are_refused(labelled: Path, model: Bundle) -> 
         (labelled / "cat" / name).write_bytes(b"junk")
     images = proof_images(model, labelled)
 
-    with pytest.raises(HalftoneError, match=r"2 of the pictures can't be read, over 1% of 7: repair or remove b1\.jpg"):
+    with pytest.raises(
+        HalftoneError, match=r"2 of the pictures can't be read, over 1% of 11: repair or remove b1\.jpg"
+    ):
         list(images.batches(10))
 
 
@@ -125,16 +145,16 @@ def test_pictures_that_the_model_was_trained_on_are_left_out_and_counted(labelle
     trained_on(model, [labelled / "cat" / "renamed.jpg", PHOTOS / "rocket.jpg"])
     images = proof_images(model, labelled)
 
-    assert images.count == len(list(images.source)) == 3 * 41
+    assert images.count == len(list(images.source)) == 7 * 37
     assert images.description == "labelled pictures of the folder data without 2 that the model was trained on"
-    assert shows(labelled, model, images.description, 3 * 41)
-    assert not shows(labelled, model, "labelled pictures of the folder data", 3 * 41)
+    assert shows(labelled, model, images.description, 7 * 37)
+    assert not shows(labelled, model, "labelled pictures of the folder data", 7 * 37)
 
 
 def test_a_folder_of_training_pictures_only_is_refused(labelled: Path, model: Bundle) -> None:
-    trained_on(model, sorted(labelled.rglob("*.jpg")))
+    trained_on(model, [path for path in sorted(labelled.rglob("*")) if path.is_file()])
 
     with pytest.raises(
-        HalftoneError, match=r"model was trained on every one of the 5 pictures of --data .*: name others"
+        HalftoneError, match=r"model was trained on every one of the 9 pictures of --data .*: name others"
     ):
         proof_images(model, labelled)
