@@ -183,11 +183,6 @@ def _run_all(
         pictures.append(batch.pictures)
         labels.append(batch.labels)
         progress.advance(task, len(batch.pixels))
-    if not labels:
-        raise HalftoneError(
-            f"none of the pictures can be read, such as {images.unreadable[0]}: name a folder of JPEG, PNG or WebP "
-            "files with --data DIR"
-        )
     joined = {variant: np.concatenate(batches) for variant, batches in parts.items()}
     return joined, np.concatenate(pictures), np.concatenate(labels)
 
