@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import Progress
 
+from export.parity.card import write_card
 from export.parity.images import shows
 from export.parity.prove import provable_variants, prove_and_print
 from export.parity.record import current, verdict
@@ -19,9 +20,8 @@ from export.trt.library import installed, library
 from export.trt.profile import Profile
 from export.trt.sidecar import Sidecar, plan_name
 from models.bundle.bundle import WEIGHTS, Bundle, exported
-from models.bundle.card import model_card
+from models.bundle.card import CARD
 from models.bundle.store import has_bundle
-from models.catalog import architecture
 from models.common.errors import HalftoneError
 from models.common.text import printable
 from models.resolve import open_or_create
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 FP16 = "onnxruntime-fp16"
 INT8 = "model.int8.onnx"
-CARD = "README.md"
 
 LARGE = Profile(optimum=64, maximum=256)
 """For comparisons with batches of up to 256."""
@@ -108,8 +107,7 @@ def drop_damaged(bundle: Bundle) -> list[str]:
 def finish_repair(bundle: Bundle, dropped: Collection[str]) -> None:
     """Write the model card if it is one of the dropped files, and print what was made again and what was not."""
     if CARD in dropped:
-        card = model_card(bundle.manifest, architecture(bundle.manifest.architecture))
-        bundle.write(CARD, card, made_by=f"`python -m export --model {bundle.name}`", made_from=[WEIGHTS])
+        write_card(bundle)
     again = [name for name in dropped if name in bundle.manifest.files]
     if again:
         print(f"repaired {printable(bundle.folder)}: made {', '.join(again)} again")

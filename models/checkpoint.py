@@ -18,7 +18,7 @@ import timm
 import torch
 
 from models.bundle.bundle import WEIGHTS, Bundle
-from models.bundle.card import model_card
+from models.bundle.card import CARD, model_card
 from models.bundle.manifest import Manifest
 from models.bundle.store import bundle_folder
 from models.catalog import architecture
@@ -149,7 +149,7 @@ def create(network: Architecture, weights: str) -> Bundle:
     )
     with Bundle.creating(bundle_folder(network.name), manifest) as bundle:
         save_weights(bundle, module, made_by=command)
-        bundle.write("README.md", model_card(bundle.manifest, network), made_by=command, made_from=[WEIGHTS])
+        bundle.write(CARD, model_card(bundle.manifest, network), made_by=command, made_from=[WEIGHTS])
     return bundle
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from rich.console import Console
 
-from export.benchmark.sabotage import GRAPHS, LOGITS
+from export.benchmark.sabotage import GRAPHS, LOGITS, QUANTISED, RESIZES, Resize
 from export.benchmark.tables import Cells, as_markdown
 from export.onnx.fp16.ranges import infer
 from export.parity.gate import Gate
@@ -31,14 +31,19 @@ from models.bundle.store import open_bundle
 from models.common.cli import DONE, JsonOutput, publish, run
 from models.common.errors import HalftoneError
 from models.common.host import cores, host
+from models.preprocess.transform import fit
 
 SOURCE = "model.fp32.onnx"
+INT8 = "model.int8.onnx"
 UNSEEN = 60
 """Windows of each photograph that the cost is measured on."""
 
 FIRST_UNSEEN = 400
 
 RESAMPLES = 50
+Pair = tuple[Logits, Logits]
+"""Of the proof's images and of the unseen ones."""
+
 HEADINGS: Cells = ("damage", "strength", "to", "answers lost", "verdict", "passes", "first reason")
 
 
@@ -61,7 +66,7 @@ class Row:
     """Kind of damage; `nothing` for an honest variant."""
 
     strength: float
-    """In the kind's own unit."""
+    """In the kind's own unit; 1 for a kind without degrees."""
 
     precision: str
     """Precision whose gate judged, and whose variant was damaged where the damage is one of the outputs."""
@@ -89,8 +94,8 @@ class Row:
 class Examination:
     """The gate under examination: a model's logits in FP32, and the images."""
 
-    reference: tuple[Logits, Logits]
-    """Of the proof's images and of the unseen ones."""
+    reference: Pair
+    """float32 (N, classes) each."""
 
     photographs: Integers
     """Of the proof's images."""
@@ -104,7 +109,7 @@ class Examination:
     resamples: int = RESAMPLES
     """Number of resamples for each damage; 0: none."""
 
-    def row(self, kind: str, strength: float, precision: str, logits: tuple[Logits, Logits]) -> Row:
+    def row(self, kind: str, strength: float, precision: str, logits: Pair) -> Row:
         """Return what the gate of `precision` says of the logits of the proof's and of the unseen images.
 
         False alarms are rarer than misses, so honest variants (strength 0) have four times the resamples.
@@ -142,27 +147,25 @@ class Examination:
         return passed / resamples
 
 
-def crops(bundle: Bundle, per_photo: int, first: int) -> Images:
+def crops(bundle: Bundle, per_photo: int, first: int, resize: Resize = fit) -> Images:
     """Return windows of the sample photographs for the bundle's input."""
-    found = list(sample_crops(bundle.manifest.input, per_photo, first=first))
+    found = list(sample_crops(bundle.manifest.input, per_photo, first=first, resize=resize))
     return Images(pixels=np.stack([crop for crop, _ in found]), photographs=np.array([number for _, number in found]))
 
 
 def examine(bundle: Bundle, *, resamples: int = RESAMPLES) -> Iterator[Row]:
-    """Yield honest variants, then every damage; those of the weights in FP32, those of the outputs to each variant.
+    """Yield honest variants, then every damage as the FP16 and the INT8 variant with it.
+
+    What a damage of the weights or pixels does to FP32's logits is added to those of the variant.
 
     Raises:
         HalftoneError: the bundle has no FP32 graph, or a variant can't be loaded.
     """
-    seen, unseen = crops(bundle, CROPS_PER_PHOTO, 1), crops(bundle, UNSEEN, FIRST_UNSEEN)
+    seen, unseen = _both_crops(bundle)
     graph = onnx.load_from_string(bundle.read(SOURCE))
-
-    def both(model: onnx.ModelProto) -> tuple[Logits, Logits]:
-        (first,), (second,) = (infer(model, images.pixels, ["logits"]) for images in (seen, unseen))
-        return first, second
-
+    reference = _infer(graph, seen, unseen)
     exam = Examination(
-        reference=both(graph),
+        reference=reference,
         photographs=seen.photographs,
         trained=bundle.manifest.trained,
         temperature=bundle.manifest.temperature,
@@ -171,18 +174,47 @@ def examine(bundle: Bundle, *, resamples: int = RESAMPLES) -> Iterator[Row]:
     variants = {variant: _logits(bundle, variant, seen, unseen) for variant in provable_variants(bundle)}
     for variant, logits in variants.items():
         yield exam.row(f"nothing ({variant})", 0, variant.rpartition("-")[2], logits)
+    honest = {variant.rpartition("-")[2]: logits for variant, logits in variants.items()}
+    chosen = {precision: honest[precision] for precision in ("fp16", "int8") if precision in honest}
+    for kind, strength, damaged in _damaged_fp32(bundle, graph, seen, unseen):
+        for precision, logits in chosen.items():
+            yield exam.row(kind, strength, precision, _add(logits, damaged, reference))
+    for kind, (damage, strengths) in QUANTISED.items() if "int8" in chosen else ():
+        quantised = onnx.load_from_string(bundle.read(INT8))
+        for strength in strengths:
+            yield exam.row(kind, strength, "int8", _infer(damage(quantised, strength), seen, unseen))
+    for kind, (change, strengths) in LOGITS.items():
+        for strength in strengths:
+            for precision, (first, second) in chosen.items():
+                yield exam.row(kind, strength, precision, (change(first, strength), change(second, strength)))
+
+
+def _damaged_fp32(
+    bundle: Bundle, graph: onnx.ModelProto, seen: Images, unseen: Images
+) -> Iterator[tuple[str, float, Pair]]:
+    """Yield kind, strength and FP32's logits for each damage of the weights and of the pixels."""
     for kind, (damage, strengths) in GRAPHS.items():
         for strength in strengths:
-            yield exam.row(kind, strength, "fp16", both(damage(graph, strength)))
-    lowest = {variant.rpartition("-")[2]: logits for variant, logits in variants.items()}
-    for name, (change, strengths) in LOGITS.items():
-        for strength in strengths:
-            for precision in sorted(set(lowest) & {"fp16", "int8"}):
-                first, second = lowest[precision]
-                yield exam.row(name, strength, precision, (change(first, strength), change(second, strength)))
+            yield kind, strength, _infer(damage(graph, strength), seen, unseen)
+    for kind, resize in RESIZES.items():
+        yield kind, 1, _infer(graph, *_both_crops(bundle, resize))
 
 
-def _logits(bundle: Bundle, variant: str, *images: Images) -> tuple[Logits, Logits]:
+def _both_crops(bundle: Bundle, resize: Resize = fit) -> tuple[Images, Images]:
+    return crops(bundle, CROPS_PER_PHOTO, 1, resize), crops(bundle, UNSEEN, FIRST_UNSEEN, resize)
+
+
+def _infer(graph: onnx.ModelProto, *images: Images) -> Pair:
+    (first,), (second,) = (infer(graph, each.pixels, ["logits"]) for each in images)
+    return first, second
+
+
+def _add(logits: Pair, damaged: Pair, reference: Pair) -> Pair:
+    first, second = (each + other - base for each, other, base in zip(logits, damaged, reference, strict=True))
+    return first, second
+
+
+def _logits(bundle: Bundle, variant: str, *images: Images) -> Pair:
     runtime = load(bundle, variant, threads=cores())
     size = runtime.sizes[-1] if runtime.sizes else 32
     first, second = (

@@ -1,20 +1,24 @@
 """Damage of known kind and strength to a network, to see what the parity gate notices.
 
-A kind that changes weights returns a changed graph; one that changes outputs returns changed logits, and so fits every
-variant. Strength 0 is no damage.
+A kind that changes weights or calibration returns a changed graph; one that changes outputs returns changed logits, and
+so fits every variant. Strength 0 is no damage. A wrong resize has no strength.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
+from PIL import Image
 
 from export.onnx.metadata import layers
-from export.runtime import Logits
+from export.runtime import Logits, Pixels
+from models.preprocess.transform import fit
+from models.spec import InputSpec, Interpolation
 
 BATCH = 32
 """Images that the damage of a batch's places and neighbours takes for one batch."""
@@ -23,6 +27,7 @@ Graph = onnx.ModelProto
 Array = npt.NDArray[np.float32]
 GraphDamage = Callable[[Graph, float], Graph]
 LogitsDamage = Callable[[Logits, float], Logits]
+Resize = Callable[[Pixels, InputSpec], Pixels]
 
 
 def _changed(graph: Graph, change: Callable[[int, Array], Array | None]) -> Graph:
@@ -84,6 +89,37 @@ def _colours(graph: Graph, strength: float) -> Graph:
 def _contrast(graph: Graph, strength: float) -> Graph:
     """Scale the first layer, as a wrong standard deviation of the normalisation does."""
     return _changed(graph, lambda number, kernel: None if number else kernel * np.float32(1 + strength))
+
+
+def _stale(graph: Graph, strength: float) -> Graph:
+    """Multiply the scale of every quantised activation by a log-normal factor, as a table of other weights is off."""
+    copy, generator = onnx.ModelProto(), np.random.default_rng(0)
+    copy.CopyFrom(graph)
+    scales = {node.input[1] for node in copy.graph.node if node.op_type == "QuantizeLinear"}
+    for tensor in copy.graph.initializer:
+        if tensor.name in scales:
+            new = numpy_helper.to_array(tensor) * np.exp(strength * generator.normal())
+            tensor.CopyFrom(numpy_helper.from_array(new.astype(np.float32), tensor.name))
+    return copy
+
+
+def _other_filter(image: Pixels, spec: InputSpec) -> Pixels:
+    other: Interpolation = "bicubic" if spec.interpolation == "bilinear" else "bilinear"
+    return fit(image, replace(spec, interpolation=other))
+
+
+def _sampled(resample: Image.Resampling) -> Resize:
+    """Return a resize that looks at a few pixels only, as most libraries do unless told to antialias."""
+
+    def resize(image: Pixels, spec: InputSpec) -> Pixels:
+        height, width = image.shape[:2]
+        scale = min(height, width) / spec.resize_to
+        left, top = (width - scale * spec.size) / 2, (height - scale * spec.size) / 2
+        corners = (scale, 0, left, 0, scale, top)
+        size = (spec.size, spec.size)
+        return np.asarray(Image.fromarray(image).transform(size, Image.Transform.AFFINE, corners, resample))
+
+    return resize
 
 
 def _exchanged(logits: Logits, pairs: float) -> Logits:
@@ -152,6 +188,16 @@ GRAPHS: Mapping[str, tuple[GraphDamage, tuple[float, ...]]] = {
     "wrong contrast": (_contrast, (0.02, 0.1, 0.5)),
 }
 """Kinds that change weights, each with strengths from hardly visible to gross."""
+
+QUANTISED: Mapping[str, tuple[GraphDamage, tuple[float, ...]]] = {"stale calibration": (_stale, (0.05, 0.2, 0.5, 1))}
+"""Kinds that change the calibration of an INT8 graph."""
+
+RESIZES: Mapping[str, Resize] = {
+    "resized by another filter": _other_filter,
+    "resized without antialiasing": _sampled(Image.Resampling.BILINEAR),
+    "resized to the nearest pixel": _sampled(Image.Resampling.NEAREST),
+}
+"""Kinds that change what the network sees."""
 
 LOGITS: Mapping[str, tuple[LogitsDamage, tuple[float, ...]]] = {
     "classes exchanged, pairs": (_exchanged, (1, 10, 100, 300)),

@@ -16,7 +16,6 @@ from models.common.files import sha256
 
 CONFIG = "config.json"
 WEIGHTS_FILE = "model.safetensors"
-CARD = "README.md"
 SECTION = "halftone"
 
 

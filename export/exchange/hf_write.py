@@ -10,9 +10,9 @@ import timm
 import torch
 from timm.models._hub import save_config_for_hf
 
-from export.exchange.hf_layout import CARD, CONFIG, SECTION, WEIGHTS_FILE, Section
+from export.exchange.hf_layout import CONFIG, SECTION, WEIGHTS_FILE, Section
 from models.bundle.bundle import WEIGHTS, Bundle
-from models.bundle.card import model_card
+from models.bundle.card import CARD, model_card
 from models.bundle.manifest import Manifest
 from models.catalog import architecture
 from models.checkpoint import load_module

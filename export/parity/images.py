@@ -6,7 +6,7 @@ small data sets hold, and no label.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib.resources import files
 from itertools import islice
@@ -135,7 +135,13 @@ def _description(data: Path, seen: int) -> str:
     return f"labelled pictures of the folder {printable(data.name)}{left_out}"
 
 
-def sample_crops(spec: InputSpec, per_photo: int = CROPS_PER_PHOTO, *, first: int = 1) -> Iterator[tuple[Pixels, int]]:
+def sample_crops(
+    spec: InputSpec,
+    per_photo: int = CROPS_PER_PHOTO,
+    *,
+    first: int = 1,
+    resize: Callable[[Pixels, InputSpec], Pixels] = fit,
+) -> Iterator[tuple[Pixels, int]]:
     """Yield distinct square windows of the sample photographs, the same on every machine, and each one's photograph.
 
     Neighbours are of different photographs, so that an answer that depends on its batch shows.
@@ -145,13 +151,14 @@ def sample_crops(spec: InputSpec, per_photo: int = CROPS_PER_PHOTO, *, first: in
         per_photo: number of windows of each photograph.
         first: number of the first window. A proof uses windows 1 to `CROPS_PER_PHOTO`; higher numbers give windows
             that no proof uses.
+        resize: makes the input of a window, uint8 (H, W, 3).
     """
     photos = [decode(path.read_bytes()) for path in sorted(PHOTOS.glob("*.jpg"))]
     for step in range(first, first + per_photo):
         for place in range(len(photos)):
             # Another photograph each time at the same place of a batch, whose size may be a multiple of their number.
             number = (place + step) % len(photos)
-            yield fit(_window(photos[number], step), spec), number
+            yield resize(_window(photos[number], step), spec), number
 
 
 def _window(photo: Pixels, step: int) -> Pixels:

@@ -18,10 +18,12 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from export.parity.card import write_card
 from export.parity.gate import Gate
 from export.parity.images import Integers, ProofImages, proof_images
 from export.parity.metrics import compare
 from export.parity.record import ParityRecord, record_name
+from export.parity.reference import reference_logits
 from export.runtime import Logits, Pixels, Runtime
 from export.variants import REFERENCE, load, runtime_class, runtime_names, runtime_of
 from models.bundle.bundle import WEIGHTS, Bundle
@@ -82,7 +84,7 @@ def prove(
     # Before the reference: a variant that is refused is refused before PyTorch takes seconds to load.
     runtimes = {variant: load(bundle, graphs.get(variant, variant), threads=threads) for variant in gates}
     reference = load(bundle, REFERENCE, threads=threads)
-    logits, pictures, labels = _run_all({REFERENCE: reference} | runtimes, images, progress)
+    logits, pictures, labels = _run_all(bundle, reference, runtimes, images, progress)
     records = []
     for variant, gate in gates.items():
         figures = compare(
@@ -102,6 +104,7 @@ def prove(
             made_from=sorted({WEIGHTS, record.source}),
         )
         records.append(record)
+    write_card(bundle)
     return records
 
 
@@ -170,14 +173,15 @@ def _logits(variant: str, runtime: Runtime, pixels: Pixels, number: int) -> Logi
 
 
 def _run_all(
-    runtimes: dict[str, Runtime], images: ProofImages, progress: Progress
+    bundle: Bundle, reference: Runtime, runtimes: dict[str, Runtime], images: ProofImages, progress: Progress
 ) -> tuple[dict[str, Logits], Integers, Integers]:
-    """Return the logits of each variant, the number of each image's picture, and its label."""
-    task = progress.add_task(f"comparing {len(runtimes) - 1} variant(s) with the reference", total=images.count)
-    parts: dict[str, list[Logits]] = {variant: [] for variant in runtimes}
+    """Return the logits of the reference and each variant, the number of each image's picture, and its label."""
+    task = progress.add_task(f"comparing {len(runtimes)} variant(s) with the reference", total=images.count)
+    parts: dict[str, list[Logits]] = {variant: [] for variant in (REFERENCE, *runtimes)}
     pictures: list[Integers] = []
     labels: list[Integers] = []
     for number, batch in enumerate(images.batches(BATCH)):
+        parts[REFERENCE].append(reference_logits(bundle, reference, batch.pixels))
         for variant, runtime in runtimes.items():
             parts[variant].append(_logits(variant, runtime, batch.pixels, number))
         pictures.append(batch.pictures)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from models.bundle.manifest import Manifest
 from models.spec import Architecture
+
+CARD = "README.md"
 
 _CARD = """---
 pipeline_tag: image-classification
@@ -22,23 +26,26 @@ tags:
 - Weights: {source}.
 - Input: RGB, {size} x {size} pixels, {interpolation} resize of the short side to {resize}, centre crop.
 - Version: `{version}`.
-{warning}
+{warning}{proofs}
 {use}"""
 
 _USE = """Use it: `HALFTONE_MODEL={name} bentoml serve`, then `curl -F image=@photo.jpg http://127.0.0.1:3000/classify`.
 The exported graphs take uint8 pixels and normalise inside; their parity records are in `parity/`.
 """
 
+_PROOFS = "\n## Proofs: each variant beside the FP32 network\n\n"
+
 _UNTRAINED = "- **Untrained**: the weights are random and the predictions mean nothing; for latency studies only.\n"
 
 
-def model_card(manifest: Manifest, network: Architecture, use: str | None = None) -> bytes:
+def model_card(manifest: Manifest, network: Architecture, use: str | None = None, proofs: Sequence[str] = ()) -> bytes:
     """Return the card as UTF-8 Markdown with YAML front matter (https://huggingface.co/docs/hub/model-cards).
 
     Args:
         manifest: of the bundle.
         network: its architecture.
         use: closing paragraph with instructions for use; by default those for a bundle.
+        proofs: a line for each variant that was proved.
     """
     return _CARD.format(
         license=manifest.license,
@@ -55,5 +62,6 @@ def model_card(manifest: Manifest, network: Architecture, use: str | None = None
         resize=manifest.input.resize_to,
         version=manifest.version,
         warning="" if manifest.trained else _UNTRAINED,
+        proofs=_PROOFS + "".join(f"- {line}\n" for line in proofs) if proofs else "",
         use=_USE.format(name=manifest.name) if use is None else use,
     ).encode()

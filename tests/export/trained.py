@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from models.bundle.bundle import Bundle
-from models.bundle.card import model_card
+from models.bundle.card import CARD, model_card
 from models.bundle.manifest import Manifest
 from models.catalog import architecture
 from models.checkpoint import build, fit_input_size, save_weights
@@ -38,7 +38,7 @@ def trained_bundle(folder: Path, network: str = "mobilenetv3_small", size: int =
         _spread(module, entry.head, size)
     with Bundle.creating(folder, manifest) as bundle:
         save_weights(bundle, module, made_by="`python -m training`")
-        bundle.write("README.md", model_card(bundle.manifest, entry), made_by="`python -m training`")
+        bundle.write(CARD, model_card(bundle.manifest, entry), made_by="`python -m training`")
     return bundle
 
 

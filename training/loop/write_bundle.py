@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from models.bundle.bundle import WEIGHTS, Bundle
-from models.bundle.card import model_card
+from models.bundle.card import CARD, model_card
 from models.bundle.commands import export_command
 from models.bundle.manifest import Manifest
 from models.checkpoint import save_weights
@@ -71,7 +71,7 @@ def write_bundle(request: Request, network: Architecture, spec: InputSpec, outco
         save_weights(bundle, outcome.start.module, made_by=command)
         bundle.write(TRAINING_PICTURES, encoded_digests(data.train), made_by=command, made_from=[WEIGHTS])
         _add_report(bundle, config, data, outcome, calibration, command)
-        bundle.write("README.md", model_card(bundle.manifest, network), made_by=command, made_from=[WEIGHTS])
+        bundle.write(CARD, model_card(bundle.manifest, network), made_by=command, made_from=[WEIGHTS])
     return bundle
 
 

@@ -5,7 +5,7 @@ import onnx
 import pytest
 
 from export.benchmark.power import FIRST_UNSEEN, SOURCE, Examination, Row, crops
-from export.benchmark.sabotage import GRAPHS, LOGITS
+from export.benchmark.sabotage import GRAPHS, LOGITS, RESIZES
 from export.onnx.fp16.ranges import infer
 from export.parity.gate import Gate
 from export.parity.images import CROPS_PER_PHOTO
@@ -68,6 +68,17 @@ def test_damaged_weights(exam: Examination, graph: onnx.ModelProto, pixels: Pair
 
     figures = compare(exam.reference[0][:few], logits, None)
     assert Gate.for_precision("fp16").reasons_to_fail(figures, trained=True, few=True)
+
+
+@pytest.mark.parametrize("kind", RESIZES)
+def test_another_resize(default: Bundle, exam: Examination, graph: onnx.ModelProto, kind: str) -> None:
+    few = 80
+    pixels = crops(default, few // 8, 1, RESIZES[kind]).pixels
+
+    (logits,) = infer(graph, pixels, ["logits"])
+
+    figures = compare(exam.reference[0][:few], logits, None)
+    assert Gate.for_precision("int8").reasons_to_fail(figures, trained=True, few=True)
 
 
 @pytest.mark.parametrize(("kind", "strength"), [(kind, each) for kind, (_, every) in LOGITS.items() for each in every])

@@ -17,14 +17,18 @@ import torch
 from onnx import numpy_helper
 
 import export.onnx.int8
+from export.benchmark.sabotage import QUANTISED
 from export.onnx.attempts import Attempt
 from export.onnx.calibration import calibration_pictures
 from export.onnx.export import export_onnx
+from export.onnx.fp16.ranges import infer
 from export.onnx.int8 import export_int8, export_int8_and_print, int8_variants, quantise
 from export.onnx.metadata import layers
 from export.onnx.quiet import suppress_output
 from export.onnx.sensitivity import candidates
+from export.parity.gate import Gate
 from export.parity.images import sample_crops
+from export.parity.metrics import compare
 from export.parity.record import UnprovenError, proof
 from export.variants import load
 from models.bundle.bundle import Bundle
@@ -114,6 +118,20 @@ def test_an_int8_graph_keeps_the_contract(quantised: tuple[Bundle, list[Attempt]
         together = runtime.run(pixels)
         assert (together.dtype, together.shape) == (np.float32, (8, 1000))
         np.testing.assert_allclose(runtime.run(pixels[:1]), together[:1], atol=0.2)
+
+
+def test_a_stale_calibration_is_refused(quantised: tuple[Bundle, list[Attempt]]) -> None:
+    bundle, _ = quantised
+    graphs = [onnx.load_from_string(bundle.read(f"model.{precision}.onnx")) for precision in ("fp32", "int8")]
+    pixels = np.stack([crop for crop, _ in sample_crops(bundle.manifest.input, per_photo=4)])
+    (stale, strengths), gate = QUANTISED["stale calibration"], Gate.for_precision("int8")
+    honest, damaged = graphs[1], stale(graphs[1], strengths[2])
+    reference, *variants = (infer(graph, pixels, ["logits"])[0] for graph in (graphs[0], honest, damaged))
+
+    reasons = [gate.reasons_to_fail(compare(reference, each, None), trained=True, few=True) for each in variants]
+
+    assert not reasons[0]
+    assert reasons[1]
 
 
 def test_int8_that_fails_is_not_promoted(

@@ -19,7 +19,9 @@ from export.parity.images import sample_crops
 from export.parity.metrics import compare
 from export.parity.prove import provable_variants, prove
 from export.parity.record import ParityRecord, UnprovenError, proof
-from export.runtime import Logits
+from export.parity.reference import reference_logits
+from export.runtime import Logits, Pixels
+from export.runtimes.torch import Torch
 from export.variants import load
 from models.bundle.bundle import Bundle
 from models.bundle.errors import HashMismatchError
@@ -146,6 +148,36 @@ def test_labelled_pictures_with_their_accuracy(copied: Bundle, pictures: Path) -
     assert (record.figures["images"], record.figures["pictures"], accuracy["images"]) == (8 * 32, 8, 8)
     assert accuracy["reference"]["value"] == accuracy["variant"]["value"] == accuracy["mcnemar_p"] == 1.0
     assert any("on 8 labelled pictures, too few to tell" in note for note in record.notes)
+
+
+def test_the_model_card_says_what_was_compared_and_how_it_answered(copied: Bundle, pictures: Path) -> None:
+    proved(copied, pictures, Gate(min_agreement=1.0, min_correlation=1.0))
+
+    card = copied.read("README.md").decode()
+    (line,) = [line for line in card.splitlines() if line.startswith(f"- `{VARIANT}`")]
+    assert "**FAILED**" in line
+    assert "accuracy 100.00% → 100.00% of 8; 256 images of 8 pictures (labelled pictures of the folder" in line
+
+
+def test_the_reference_runs_once_for_the_same_images_and_weights(copied: Bundle, default: Bundle) -> None:
+    class Counting(Torch):
+        runs = 0
+
+        def run(self, pixels: Pixels) -> Logits:
+            self.runs += 1
+            return super().run(pixels)
+
+    reference, spec = Counting(copied, precision="fp32", threads=1), copied.manifest.input
+    pixels = np.random.default_rng(7).integers(0, 256, (2, spec.size, spec.size, 3), np.uint8)
+
+    first = reference_logits(copied, reference, pixels)
+    again = reference_logits(copied, reference, pixels)
+    assert (reference.runs, (first == again).all()) == (1, True)
+    reference_logits(copied, reference, pixels[:1])
+    assert reference.runs == 2
+    copied.write("weights.safetensors", copied.read("weights.safetensors") + b" ", made_by="a test")
+    reference_logits(copied, reference, pixels)
+    assert reference.runs == 3
 
 
 def test_folders_named_by_label_in_the_validation_split(copied: Bundle, tmp_path: Path) -> None:
