@@ -41,10 +41,13 @@ UNSEEN = 60
 FIRST_UNSEEN = 400
 
 RESAMPLES = 50
+
+FIRST_MAX_KL = {"fp16": 0.01, "int8": 0.05}
+"""Limits of the divergence in the gate's first version; FP32 and BF16 had that of FP16."""
 Pair = tuple[Logits, Logits]
 """Of the proof's images and of the unseen ones."""
 
-HEADINGS: Cells = ("damage", "strength", "to", "answers lost", "verdict", "passes", "first reason")
+HEADINGS: Cells = ("damage", "strength", "to", "answers lost", "by answers", "verdict", "passes", "first reason")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +77,9 @@ class Row:
     lost: float
     """Share of the unseen images with another answer, of those on which the reference is decided."""
 
+    by_answers: str
+    """Verdict of a gate that looks at the answers and the mean divergence alone, as the first version did."""
+
     verdict: str
     """PASSED or FAILED."""
 
@@ -87,7 +93,8 @@ class Row:
         """Return the row's line under `HEADINGS`."""
         passes = "" if self.passes is None else f"{self.passes:.1%}"
         first = self.reasons[0] if self.reasons else ""
-        return self.kind, f"{self.strength:g}", self.precision, f"{self.lost:.1%}", self.verdict, passes, first
+        what = self.kind, f"{self.strength:g}", self.precision, f"{self.lost:.1%}"
+        return *what, self.by_answers, self.verdict, passes, first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +123,9 @@ class Examination:
         """
         resamples = self.resamples if strength else 4 * self.resamples
         everything = np.arange(len(self.photographs))
-        reasons = self._reasons(precision, logits[0], everything, self.photographs)
+        figures = self._figures(logits[0], everything, self.photographs)
+        gate = Gate.for_precision(precision)
+        reasons = gate.reasons_to_fail(figures, trained=self.trained)
         cost = compare(self.reference[1], logits[1], None, temperature=self.temperature)
         missing = cost["nan_or_inf"] / cost["images"]
         return Row(
@@ -124,27 +133,36 @@ class Examination:
             strength=strength,
             precision=precision,
             lost=missing + (1 - missing) * (1 - cost["decided_agreement"]["value"]),
+            by_answers="PASSED" if _passes_by_answers(figures, gate, precision) else "FAILED",
             verdict="FAILED" if reasons else "PASSED",
             passes=self._passes(precision, logits[0], resamples) if resamples else None,
             reasons=reasons,
         )
 
-    def _reasons(self, precision: str, logits: Logits, chosen: Integers, photographs: Integers) -> list[str]:
-        figures = compare(
-            self.reference[0][chosen], logits[chosen], None, pictures=photographs, temperature=self.temperature
-        )
-        return Gate.for_precision(precision).reasons_to_fail(figures, trained=self.trained)
+    def _figures(self, logits: Logits, chosen: Integers, photographs: Integers) -> dict[str, Any]:
+        reference, variant = self.reference[0][chosen], logits[chosen]
+        return compare(reference, variant, None, pictures=photographs, temperature=self.temperature)
 
     def _passes(self, precision: str, logits: Logits, resamples: int) -> float:
-        generator, passed = np.random.default_rng(0), 0
+        gate, generator, passed = Gate.for_precision(precision), np.random.default_rng(0), 0
         numbers = np.unique(self.photographs)
         for _ in range(resamples):
             drawn = generator.choice(numbers, len(numbers))
             parts = [np.flatnonzero(self.photographs == number) for number in drawn]
             # A photograph that is drawn twice counts as two.
             photographs = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
-            passed += not self._reasons(precision, logits, np.concatenate(parts), photographs)
+            figures = self._figures(logits, np.concatenate(parts), photographs)
+            passed += not gate.reasons_to_fail(figures, trained=self.trained)
         return passed / resamples
+
+
+def _passes_by_answers(figures: dict[str, Any], gate: Gate, precision: str) -> bool:
+    agreement, divergence = figures["decided_agreement"]["value"], figures["mean_kl"]
+    return (
+        not figures["nan_or_inf"]
+        and agreement >= gate.min_agreement
+        and divergence <= FIRST_MAX_KL.get(precision, FIRST_MAX_KL["fp16"])
+    )
 
 
 def crops(bundle: Bundle, per_photo: int, first: int, resize: Resize = fit) -> Images:

@@ -54,6 +54,9 @@ class Cell:
     missed: frozenset[int] = frozenset()
     """Positions in `seen` that got a wrong class at least once."""
 
+    cpu_seconds: float | None = None
+    """Processor time of all processes of the server during the load; None: not measured."""
+
     @property
     def rate(self) -> float:
         """Requests with status 200 a second."""

@@ -6,7 +6,8 @@ peers into virtual environments under --peers-folder (minutes, some gigabytes fo
 about 8 minutes on two cores. Only 127.0.0.1 is used, and the machine should be idle otherwise.
 
 The report goes to loadtest/reports/DATE-compare.md and .json; a peer that can't run is a row with the reason.
-`--noop` compares the HTTP sides with a model that does nothing, `--batching` our service's settings of batching.
+`--noop` compares the HTTP sides with a model that does nothing, `--batching` our service's settings of batching,
+`--pixels 12` photographs as phones send them (with `--views 4`).
 """
 
 from __future__ import annotations
@@ -27,11 +28,12 @@ from rich.console import Console
 from loadtest.client import closed_loop, wrk
 from loadtest.client.pictures import prepared
 from loadtest.compare import report, summary
+from loadtest.compare.behind import behind
 from loadtest.compare.goals import failed, goals
 from loadtest.compare.notes import notes
 from loadtest.compare.reference import Reference, from_file, from_service, service_responses
 from loadtest.compare.rounds import ComparisonPlan, Generator, PeerResult, load_of, measure
-from loadtest.compare.study import Study, batching, noop, servers
+from loadtest.compare.study import Study, batching, large, noop, servers
 from loadtest.reporting.cli import CompareError, JsonOutput, check_writable, publish, run
 from loadtest.reporting.host import hardware, versions
 from loadtest.servers import environments
@@ -39,6 +41,7 @@ from loadtest.servers.catalogue import BARE
 from loadtest.servers.peer import running
 
 DONE, ANSWER_IS_NO = 0, 1
+MIN_PIXELS, MAX_PIXELS = 0.1, 48
 MAX_CLIENTS, MAX_LEVELS, MAX_SECONDS, MAX_ROUNDS, MAX_VIEWS = 256, 8, 60, 50, 100
 _NO_MODEL_CLIENTS = 32
 _PIPE_WIDTH = 220
@@ -71,10 +74,13 @@ class Compare(JsonOutput):
     """Variants for --batching."""
 
     images: Path = Path("export/photos")
-    """Folder of photos; views of each are sent, 500x375 pixels and about 47 KB."""
+    """Folder of photos; views of each are sent."""
 
     views: int = 40
     """Views of each photo."""
+
+    pixels: float | None = None
+    """Megapixels of each view, instead of 500x375 pixels and 47 KB; needs fewer --views."""
 
     strict: bool = False
     """Exit with 1 for a missed goal of speed too, not only if our service fails or gives wrong predictions."""
@@ -99,16 +105,22 @@ class Compare(JsonOutput):
     use CPU time or much memory while idle."""
 
     generator: Literal["auto", "wrk", "own"] = "auto"
-    """Load generator; auto: wrk if it is installed."""
+    """Load generator; auto: wrk if it is installed, without --pixels."""
 
     peers_folder: Path = environments.DEFAULT_FOLDER
     """Folder of the peers' virtual environments."""
 
     output: Path | None = None
-    """Path of the report's files without suffix; default: loadtest/reports/DATE-compare (-noop, -batching)."""
+    """Path of the report's files without suffix; default: loadtest/reports/DATE-compare (-noop, -batching, -large)."""
 
     def __post_init__(self) -> None:
-        _check(not (self.noop and self.batching), "--noop and --batching are two runs: give one of them")
+        runs = {"--noop": self.noop, "--batching": self.batching, "--pixels": self.pixels is not None}
+        chosen = [flag for flag, given in runs.items() if given]
+        _check(len(chosen) < 2, f"{' and '.join(chosen)} are {len(chosen)} runs: give one of them")
+        _check(
+            self.pixels is None or MIN_PIXELS <= self.pixels <= MAX_PIXELS,
+            f"--pixels must be {MIN_PIXELS} to {MAX_PIXELS} megapixels",
+        )
         _check(0 < len(self.clients) <= MAX_LEVELS, f"--clients takes 1 to {MAX_LEVELS} numbers")
         _check(all(1 <= number <= MAX_CLIENTS for number in self.clients), f"--clients must be 1 to {MAX_CLIENTS}")
         _check(len(set(self.clients)) == len(self.clients), "--clients: a number is given twice")
@@ -121,7 +133,9 @@ class Compare(JsonOutput):
         """Return the study that the flags select."""
         if self.noop:
             return noop()
-        return batching(self.batching_variants) if self.batching else servers(self.peers)
+        if self.batching:
+            return batching(self.batching_variants)
+        return servers(self.peers) if self.pixels is None else large(self.peers)
 
 
 def _check(holds: bool, message: str) -> None:
@@ -140,7 +154,7 @@ def main(config: Compare) -> int:
         os.environ["HALFTONE_MODEL"] = config.model
     if config.variant:
         os.environ["HALFTONE_VARIANT"] = config.variant
-    pictures = prepared(config.images, config.views if study.model else 1)
+    pictures = prepared(config.images, config.views if study.model else 1, config.pixels)
     reference = _reference(config, study, pictures)
     plan = _plan(config, study, pictures, reference, console)
     ceiling = _ceiling(plan)
@@ -176,7 +190,8 @@ def _plan(
     def say(text: str) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    use_wrk = config.generator == "wrk" or (config.generator == "auto" and wrk.installed())
+    # Each of wrk's threads holds all photos: too much memory with large ones.
+    use_wrk = config.generator == "wrk" or (config.generator == "auto" and wrk.installed() and not config.pixels)
     return ComparisonPlan(
         peers=study.peers,
         pictures={name: picture for name, picture in pictures.items() if name in reference.labels},
@@ -215,6 +230,7 @@ def _report(
         command=shlex.join(["python", "-m", "loadtest.compare", *sys.argv[1:]]),
         rows=rows,
         goals=goals(study.name, rows),
+        behind=behind(rows),
         ratios=list(study.references),
         notes=notes(plan, reference, results, generator=_name(plan.generate), ceiling=ceiling),
         facts={
@@ -244,6 +260,8 @@ def _write(result: report.Report, path: Path, console: Console) -> None:
     Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(result.table())
     for goal in result.goals:
         console.print(goal.line(), highlight=False, markup=False, soft_wrap=True)
+    for line in result.behind:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     console.print(f"written: {path}.md and {path}.json", highlight=False)
 
 

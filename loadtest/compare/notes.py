@@ -34,7 +34,9 @@ def notes(
         "except BentoML's typed API, which decodes with Pillow.",
         "Latencies are those of responses with 200, from the first byte sent to the last one received. A picture "
         "counts as same top-1 only if every response to it had the right class.",
-        "Peak RSS is the sum of the peaks of all processes of a server; shared pages count in each.",
+        "Peak RSS is the sum of the peaks of all processes of a server; shared pages count in each. PSS is their "
+        "memory at the end of the load with shared pages counted once. CPU ms a request is the processor time of all "
+        "of them, and so the CPU seconds for 1,000 requests.",
     ]
 
 

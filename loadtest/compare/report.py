@@ -33,6 +33,9 @@ class Report:
     goals: Sequence[Goal]
     """Limits that the figures should keep."""
 
+    behind: Sequence[str]
+    """Figures in which another server is ahead of ours."""
+
     facts: Mapping[str, Any]
     """Hardware, versions and conditions, JSON-ready."""
 
@@ -47,6 +50,7 @@ class Report:
             *markdown_table(header, body),
             "",
             *(f"- {goal.line()}" for goal in self.goals),
+            *(f"- {line}" for line in self.behind),
             "",
             *(f"- {note}" for note in self.notes),
             *(f"- {name}: {plain(value)}" for name, value in self.facts.items() if name != "labels"),
@@ -71,6 +75,7 @@ class Report:
             "command": self.command,
             "notes": list(self.notes),
             **self.facts,
+            "behind": list(self.behind),
             "goals": [goal.to_dict() for goal in self.goals],
             "rows": [row.to_dict() for row in self.rows],
         }
@@ -86,7 +91,9 @@ class Report:
             *self.ratios,
             "same top-1",
             "errors",
+            f"CPU ms a request, {_middle(clients)} clients",
             "peak RSS MB",
+            "PSS MB",
             "cold start s",
         ]
         return header, [_row(row, clients, self.ratios) for row in self.rows]
@@ -94,7 +101,7 @@ class Report:
 
 def _row(row: Row, clients: Sequence[int], ratios: Sequence[str]) -> list[str]:
     if not row.levels:
-        width = len(clients) + 5 + len(ratios)
+        width = len(clients) + 7 + len(ratios)
         return [row.title, row.engine, f"not measured: {row.reason}", *[NOTHING] * (width - 1)]
     middle = next(level for level in row.levels if level.clients == _middle(clients))
     title = f"{row.title} (not all rounds: {row.reason})" if row.reason else row.title
@@ -106,7 +113,9 @@ def _row(row: Row, clients: Sequence[int], ratios: Sequence[str]) -> list[str]:
         *(" / ".join(_ratio(level, heading) for level in row.levels) for heading in ratios),
         f"{row.same} of {row.pictures} pictures",
         str(_sum(row.levels, "errors")),
+        NOTHING if middle.cpu_ms is None else f"{middle.cpu_ms:.1f}",
         NOTHING if row.peak_mib is None else f"{row.peak_mib.median:.0f}",
+        NOTHING if row.share_mib is None else f"{row.share_mib.median:.0f}",
         NOTHING if row.cold_start_s is None else f"{row.cold_start_s.median:.1f}",
     ]
 

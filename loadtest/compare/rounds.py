@@ -12,7 +12,7 @@ import json
 import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,11 @@ class PeerResult:
 
     cold_starts: list[float] = field(default_factory=list)
     peaks_mib: list[float] = field(default_factory=list)
+    """Resident memory of all processes, the peak of each."""
+
+    shares_mib: list[float] = field(default_factory=list)
+    """Largest proportional set size of all processes: shared pages count once."""
+
     reason: str = ""
     """Reason why figures are missing."""
 
@@ -132,21 +137,32 @@ def _measure_in_turn(plan: ComparisonPlan, servers: list[tuple[PeerResult, Runni
             result.cells.append({})
         for clients in plan.clients:
             for result, server in servers if number % 2 == 0 else reversed(servers):
-                result.cells[-1][clients] = plan.generate(load_of(plan, server, clients, plan.seconds))
+                result.cells[-1][clients] = _cell(plan, server, clients)
         for result in loops:
             _measure_loop(plan, result)
     for result, server in servers:
-        result.peaks_mib.append(server.peak_mib())
+        _weigh(result, server)
 
 
 def _measure_server(plan: ComparisonPlan, result: PeerResult) -> None:
     first = next(iter(plan.pictures.values()))
     with running(result.peer, plan.interpreter(result.peer), first, plan.variant) as server:
         _warm_up(plan, server)
-        cells = {clients: plan.generate(load_of(plan, server, clients, plan.seconds)) for clients in plan.clients}
-        result.cells.append(cells)
+        result.cells.append({clients: _cell(plan, server, clients) for clients in plan.clients})
         result.cold_starts.append(server.cold_start)
-        result.peaks_mib.append(server.peak_mib())
+        _weigh(result, server)
+
+
+def _cell(plan: ComparisonPlan, server: Running, clients: int) -> Cell:
+    before = server.cpu_seconds()
+    cell = plan.generate(load_of(plan, server, clients, plan.seconds))
+    return replace(cell, cpu_seconds=server.cpu_seconds() - before)
+
+
+def _weigh(result: PeerResult, server: Running) -> None:
+    result.peaks_mib.append(server.peak_mib())
+    if (share := server.share_mib()) is not None:
+        result.shares_mib.append(share)
 
 
 def _warm_up(plan: ComparisonPlan, server: Running) -> None:

@@ -1,4 +1,4 @@
-"""The three studies that `loadtest.compare` can run: their peers, and the references of the ratios."""
+"""The four studies that `loadtest.compare` can run: their peers, and the references of the ratios."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from loadtest.servers.catalogue import (
     BASELINES,
     LIMITS,
     NOOP_PEERS,
+    OTHER_DECODERS,
+    OURS,
     SAME_ENGINE,
     batching_baselines,
     batching_peers,
@@ -45,6 +47,20 @@ def servers(peers: str) -> Study:
         peers=chosen(peers),
         references={
             "× FastAPI + ONNX Runtime": lambda _: BASELINES,
+            "× FastAPI + our engine": lambda _: SAME_ENGINE,
+            "× limit": lambda _: LIMITS,
+        },
+    )
+
+
+def large(peers: str) -> Study:
+    """Return the study of large photographs, with servers that decode them by other libraries."""
+    return Study(
+        name="large",
+        title="Servers compared on large photographs",
+        peers=chosen(peers or ",".join((OURS, *SAME_ENGINE, *OTHER_DECODERS, "limit"))),
+        references={
+            "× OpenCV or Pillow": lambda _: OTHER_DECODERS,
             "× FastAPI + our engine": lambda _: SAME_ENGINE,
             "× limit": lambda _: LIMITS,
         },

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from loadtest.client.load import Cell
 from loadtest.compare.rounds import PeerResult
 from loadtest.reporting.intervals import ratio_interval
 
@@ -38,6 +39,9 @@ class Level:
     requests: int
     errors: int
     wrong: int
+    cpu_ms: float | None
+    """Milliseconds of processor time for each request; None: not measured."""
+
     ratios: Mapping[str, float | None]
     """Heading of a reference to rate / reference's rate: median over the rounds, each ratio taken within a round."""
 
@@ -63,6 +67,11 @@ class Row:
     levels: tuple[Level, ...]
     cold_start_s: Spread | None
     peak_mib: Spread | None
+    """Peak resident memory of all processes; shared pages count in each."""
+
+    share_mib: Spread | None
+    """Proportional set size of all processes at the end of the load; shared pages count once."""
+
     reason: str
 
     def to_dict(self) -> dict[str, Any]:
@@ -95,6 +104,7 @@ def rows(results: Sequence[PeerResult], clients: Sequence[int], variant: str, re
             levels=tuple(_level(result, number, results, references) for number in clients if result.cells),
             cold_start_s=Spread.of(result.cold_starts) if result.cold_starts else None,
             peak_mib=Spread.of(result.peaks_mib) if result.peaks_mib else None,
+            share_mib=Spread.of(result.shares_mib) if result.shares_mib else None,
             reason=result.reason,
         )
         for result in results
@@ -120,9 +130,17 @@ def _level(result: PeerResult, clients: int, results: Sequence[PeerResult], refe
         requests=sum(cell.requests for cell in cells),
         errors=sum(cell.errors for cell in cells),
         wrong=sum(cell.wrong for cell in cells),
+        cpu_ms=_cpu_ms(cells),
         ratios={heading: statistics.median(each) if each else None for heading, each in ratios.items()},
         ratio_intervals={heading: ratio_interval(each) for heading, each in ratios.items()},
     )
+
+
+def _cpu_ms(cells: Sequence[Cell]) -> float | None:
+    """Return the median over the rounds."""
+    known = [(cell.cpu_seconds, cell.requests) for cell in cells if cell.requests]
+    found = [1000 * seconds / requests for seconds, requests in known if seconds is not None]
+    return statistics.median(found) if found else None
 
 
 def _best(results: Sequence[PeerResult], names: Sequence[str], clients: int) -> list[float]:

@@ -2,11 +2,13 @@
 
 The preprocessing is the repository's; the model is the FP32 graph in ONNX Runtime, or an engine of `export.runtimes`.
 Environment variables: HALFTONE_ARTIFACTS and HALFTONE_MODEL name the bundle, PEER_VARIANT an engine of the bundle
-instead of plain ONNX Runtime, PEER_THREADS the number of pictures processed at once.
+instead of plain ONNX Runtime, PEER_THREADS the number of pictures processed at once, PEER_DECODER the library that
+decodes the whole picture (opencv, pillow) instead of the repository's decoder, which decodes large ones smaller.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import socket
 from collections.abc import Callable
@@ -17,7 +19,7 @@ import numpy.typing as npt
 
 from models.bundle.bundle import Bundle
 from models.bundle.store import DEFAULT_MODEL, open_bundle
-from models.preprocess.transform import load
+from models.preprocess.transform import fit, load
 
 Pixels = npt.NDArray[np.uint8]
 Logits = npt.NDArray[np.float32]
@@ -49,6 +51,7 @@ class Model:
         self.bundle = open_bundle(os.environ.get("HALFTONE_MODEL") or DEFAULT_MODEL)
         self._labels = self.bundle.manifest.labels
         variant = os.environ.get("PEER_VARIANT")
+        self._decode = _DECODERS.get(os.environ.get("PEER_DECODER", ""))
         #: uint8 pixels (N, S, S, 3) to float32 logits (N, classes)
         self.run: Callable[[Pixels], Logits] = (
             _engine(self.bundle, variant, streams) if variant else _onnxruntime(self.bundle, cores)
@@ -56,7 +59,8 @@ class Model:
 
     def pixels(self, picture: bytes) -> Pixels:
         """Return a JPEG, PNG or WebP file as uint8 (S, S, 3)."""
-        return load(picture, self.bundle.manifest.input)
+        spec = self.bundle.manifest.input
+        return fit(self._decode(picture), spec) if self._decode else load(picture, spec)
 
     def classify(self, picture: bytes) -> dict[str, Any]:
         """Return the response to one picture."""
@@ -76,6 +80,21 @@ class Model:
                 {"label": self._labels[i], "index": int(i), "probability": float(probabilities[i])} for i in best
             ]
         }
+
+
+def _opencv(picture: bytes) -> Pixels:
+    import cv2
+
+    return np.asarray(cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR_RGB), np.uint8)
+
+
+def _pillow(picture: bytes) -> Pixels:
+    from PIL import Image, ImageOps
+
+    return np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(picture))).convert("RGB"))
+
+
+_DECODERS: dict[str, Callable[[bytes], Pixels]] = {"opencv": _opencv, "pillow": _pillow}
 
 
 def _onnxruntime(bundle: Bundle, cores: int) -> Callable[[Pixels], Logits]:

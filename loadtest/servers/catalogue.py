@@ -17,6 +17,7 @@ OURS = "halftone"
 BASELINES = ("fastapi", "fastapi-pool")
 SAME_ENGINE = ("fastapi-engine", "fastapi-engine-pool")
 LIMITS = ("limit", "limit-batch")
+OTHER_DECODERS = ("fastapi-opencv", "fastapi-pillow")
 
 _ONNX_RUNTIME = "ONNX Runtime FP32"
 _BENTOML = ("{bin}/bentoml", "serve", "--host", "127.0.0.1", "--port", "{port}")
@@ -37,6 +38,19 @@ def _script(module: str) -> tuple[str, ...]:
 def ours(name: str = OURS, title: str = "Halftone", engine: str = "{variant}", **settings: str) -> Peer:
     """Return our service with these HALFTONE_* settings."""
     return Peer(name=name, title=title, engine=engine, command=_BENTOML, settings=settings, ours=True)
+
+
+def _decoding_with(library: str) -> Peer:
+    """Return the fastest FastAPI for large photographs, with a decoder that decodes them whole."""
+    return Peer(
+        name=f"fastapi-{library.lower()}",
+        title=f"FastAPI, {library} decodes, pool of a thread a core",
+        engine="{variant}",
+        requirements="fastapi",
+        command=_FASTAPI,
+        settings=_ALL_CORES | _OUR_ENGINE | {"PEER_DECODER": library.lower()},
+        named=True,
+    )
 
 
 def _limit(name: str, title: str, batch: int, engine: str, settings: dict[str, str]) -> Peer:
@@ -155,6 +169,8 @@ PEERS = (
         ours=True,
         named=True,
     ),
+    _decoding_with("OpenCV"),
+    _decoding_with("Pillow"),
     _limit("limit", "no HTTP: decode + model", 1, "{variant}", _OUR_ENGINE),
     _limit("limit-batch", "no HTTP: decode + model, batch 8", 8, "{variant}", _OUR_ENGINE),
     _limit("limit-onnxruntime", "no HTTP: decode + model", 1, _ONNX_RUNTIME, {}),

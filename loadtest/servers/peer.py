@@ -15,7 +15,15 @@ from loadtest.client.load import class_index
 from loadtest.reporting.cli import PeerError
 from loadtest.reporting.host import usable_cores
 from loadtest.servers.halftone import wait_for_workers
-from loadtest.servers.process import ROOT, NotReadyError, free_port, peak_mib, server_process
+from loadtest.servers.process import (
+    ROOT,
+    NotReadyError,
+    cpu_seconds,
+    free_port,
+    peak_mib,
+    server_process,
+    share_mib,
+)
 
 INDEX = r'"index"\s*:\s*(\d+)'
 """Finds the first class index in a response such as `{"predictions": [{"index": 281, …}, …]}`."""
@@ -95,6 +103,14 @@ class Running:
     def peak_mib(self) -> float:
         """Return the peak resident memory of it and its children in MiB, each process's own peak added up."""
         return peak_mib(self.pid)
+
+    def share_mib(self) -> float | None:
+        """Return its and its children's proportional set size in MiB; None where the system doesn't tell."""
+        return share_mib(self.pid)
+
+    def cpu_seconds(self) -> float:
+        """Return the processor time in seconds that it and its children have used so far."""
+        return cpu_seconds(self.pid)
 
     def classify(self, picture: bytes) -> bytes:
         """Return the body of the response to one picture.

@@ -150,6 +150,17 @@ def peak_mib(pid: int) -> float:
     return _total(process_tree(pid), _peak) / _MIB
 
 
+def share_mib(pid: int) -> float | None:
+    """Return the proportional set size in MiB of a process and its descendants: a shared page counts once.
+
+    Returns:
+        None where the system doesn't tell, which is everywhere but on Linux.
+    """
+    if not psutil.LINUX:
+        return None
+    return _total(process_tree(pid), lambda process: process.memory_full_info().pss) / _MIB
+
+
 def cpu_seconds(pid: int) -> float:
     """Return the processor time in seconds that a process and its descendants have used so far."""
     return _total(process_tree(pid), lambda process: sum(process.cpu_times()[:2]))

@@ -1,26 +1,31 @@
 """`python -m loadtest.compare`: measurements of small test servers, and the command line."""
 
+import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 from PIL import Image
 
 from loadtest.client import closed_loop, wrk
 from loadtest.client.encoding import Wire, request
 from loadtest.client.load import Cell, Load
-from loadtest.client.pictures import BYTES, SIZE, prepare
+from loadtest.client.pictures import BYTES, SIZE, prepare, prepared
 from loadtest.compare.rounds import ComparisonPlan, Generator, PeerResult, measure
+from loadtest.peers.shared import Model
 from loadtest.reporting.cli import CompareError
 from loadtest.servers.catalogue import NOOP_PEERS, chosen, ours
 from loadtest.servers.peer import INDEX, Peer, running
 from loadtest.servers.process import free_port
 from tests.commands import run
+from tests.samples import oriented
 from tests.servers import PHOTOS, QUICK
 
 STUB = str(Path(__file__).parent / "stub_server.py")
@@ -145,6 +150,31 @@ def test_prepared_photos_have_one_size_in_pixels_and_bytes(tmp_path: Path) -> No
     assert weights[len(files) // 2] == pytest.approx(BYTES, rel=0.1)
 
 
+def test_larger_photos_have_as_many_bytes_for_each_pixel(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    shutil.copy(PHOTOS / "coffee.jpg", tmp_path / "photos")
+
+    (picture,) = prepared(tmp_path / "photos", 1, megapixels=1.0).values()
+
+    with Image.open(io.BytesIO(picture)) as image:
+        assert image.size == (1155, 866)
+    assert len(picture) == pytest.approx(BYTES * 1.0e6 / (SIZE[0] * SIZE[1]), rel=0.2)
+
+
+@pytest.mark.parametrize("decoder", ["opencv", "pillow"])
+def test_a_peer_decodes_with_another_library(artifacts: Path, monkeypatch: pytest.MonkeyPatch, decoder: str) -> None:
+    monkeypatch.setenv("HALFTONE_ARTIFACTS", str(artifacts))
+    with Image.open(PHOTOS / "coffee.jpg") as photo:
+        picture = oriented(photo, "JPEG", 6, quality=95)
+    ours = Model().pixels(picture)
+    monkeypatch.setenv("PEER_DECODER", decoder)
+
+    theirs = Model().pixels(picture)
+
+    assert theirs.shape == ours.shape
+    assert np.abs(theirs.astype(int) - ours).mean() < 3
+
+
 def compare(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return run("loadtest.compare", *arguments, env=os.environ | environment)
 
@@ -216,6 +246,9 @@ def test_one_command_measures_and_reports(artifacts: Path, tmp_path: Path) -> No
         assert level["requests"] > 0, name
         assert level["errors"] == 0, name
         assert level["ratios"]["× limit"] > 0
+        assert (level["cpu_ms"] is None) == (name == "limit")
+    assert 0 < rows["halftone"]["share_mib"]["median"] < rows["halftone"]["peak_mib"]["median"]
+    assert "ahead of us in" in str(report["behind"])
     assert rows["bentoml"]["levels"][0]["wrong"] == 0
     goals = {goal["text"]: goal for goal in report["goals"]}
     assert goals["halftone errors, at most 0"]["reached"]
@@ -238,7 +271,9 @@ def test_one_command_measures_and_reports(artifacts: Path, tmp_path: Path) -> No
         (["--clients", "2", "2"], "given twice"),
         (["--seconds", "nan"], "--seconds must be 0.5 to 60"),
         (["--rounds", "51"], "--rounds must be 1 to 50"),
-        (["--noop", "--batching"], "give one of them"),
+        (["--noop", "--batching"], "--noop and --batching are 2 runs: give one of them"),
+        (["--pixels", "0.01"], "--pixels must be 0.1 to 48 megapixels"),
+        (["--pixels", "48", "--views", "100"], "9.6 GB in memory: give --views 10"),
         (["--images", "/no/such"], "there is no JPEG, PNG or WebP picture in /no/such"),
         (["--labels", "/no/such.json"], "--labels /no/such.json"),
     ],
