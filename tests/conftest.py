@@ -107,7 +107,7 @@ def labelled(artifacts: Path) -> Path:
 
 
 def _export_default(folder: Path) -> None:
-    command = [sys.executable, "-m", "export", "--model", "efficientnet_lite0"]
+    command = [sys.executable, "-m", "export", "--model", "efficientnet_lite0", "--no-int8"]
     environment = os.environ | {"HALFTONE_ARTIFACTS": str(folder)}
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr

@@ -8,7 +8,13 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "bf16", "i8mm")
+_FEATURES = (
+    *("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8"),
+    *("asimd", "asimddp", "bf16", "i8mm"),
+)
+
+_INT8 = ("avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
+"""Those that multiply 8-bit integers and add up in 32 bits in one instruction."""
 
 
 def cores(*, root: Path = Path("/")) -> int:
@@ -33,6 +39,11 @@ def host() -> dict[str, str | int | list[str]]:
         "cores": cores(),
         "system": f"{platform.system()} {platform.machine()}",
     }
+
+
+def multiplies_int8() -> bool:
+    """Return True if the processor has instructions for 8-bit products, by which INT8 gains."""
+    return any(name in str(host()["features"]) for name in _INT8)
 
 
 def _cpu_quotas(root: Path) -> Iterator[int]:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import PurePosixPath
 
 from export.benchmark import speed
+from export.benchmark.choice import best_first
 from export.cuda.device import GpuError, GpuLostError
 from export.parity.record import DamagedRecordError, ParityRecord, UnprovenError, current, proof
 from export.runtime import Runtime
@@ -122,7 +123,10 @@ def _recorded(bundle: Bundle) -> Iterator[str]:
 
 
 def fastest_first(name: str, bundle: Bundle, variants: list[str], settings: Settings) -> list[str]:
-    """Return the variants by speed, fastest first: as recorded for this machine, else as measured now."""
+    """Return the variants in the order to serve them, by recorded speeds of this machine, else as measured now.
+
+    The fastest one comes first, unless its proof shows a loss (`export.benchmark.choice`).
+    """
     if len(variants) == 1:
         return variants
     rates = speed.recorded(bundle, variants)
@@ -135,7 +139,7 @@ def fastest_first(name: str, bundle: Bundle, variants: list[str], settings: Sett
             bundle.name,
         )
         rates = _measure(bundle, variants, settings)
-    return sorted(variants, key=lambda variant: -rates.get(variant, 0.0))
+    return best_first(rates, {variant: current(bundle, variant) for variant in variants})
 
 
 def load_variant(bundle: Bundle, variant: str, settings: Settings) -> Runtime:

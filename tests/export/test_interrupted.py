@@ -49,7 +49,7 @@ def killed_between_file_and_manifest(bundle: Bundle, name: str) -> None:
 
 def export(bundle: Bundle, *more: object) -> "subprocess.CompletedProcess[str]":
     environment = os.environ | {"HALFTONE_ARTIFACTS": str(bundle.folder.parent)}
-    return run("export", "--model", bundle.name, *more, env=environment)
+    return run("export", "--model", bundle.name, "--no-int8", *more, env=environment)
 
 
 def test_the_command_of_the_message_repairs_what_a_killed_export_left(mine: Bundle, labelled: Path) -> None:
@@ -118,7 +118,7 @@ def test_a_second_export_of_a_bundle_ends_in_one_line(tmp_path: Path, monkeypatc
 def test_the_same_command_continues_but_other_weights_are_refused(artifacts: Path) -> None:
     environment = os.environ | {"HALFTONE_ARTIFACTS": str(artifacts)}
     same, other = (
-        run("export", "--model", "efficientnet_lite0", "--weights", weights, env=environment)
+        run("export", "--model", "efficientnet_lite0", "--no-int8", "--weights", weights, env=environment)
         for weights in ("pretrained", "random")
     )
 

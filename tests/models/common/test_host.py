@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from models.common.host import cores
+from models.common.host import cores, multiplies_int8
 
 
 @pytest.fixture(autouse=True)
@@ -56,3 +56,25 @@ def write(root: Path, files: dict[str, str]) -> None:
     for name, text in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("flags : fpu avx2 fma", False),
+        ("flags : avx2 avx512f avx512_vnni", True),
+        ("flags : avx2 avx_vnni", True),
+        ("Features : fp asimd", False),
+        ("Features : fp asimd asimddp", True),
+        ("", False),
+    ],
+)
+def test_int8_instructions_are_read_from_the_processor(
+    monkeypatch: pytest.MonkeyPatch, line: str, expected: bool
+) -> None:
+    read = Path.read_text
+    monkeypatch.setattr(
+        Path, "read_text", lambda path, **given: line if str(path) == "/proc/cpuinfo" else read(path, **given)
+    )
+
+    assert multiplies_int8() is expected
