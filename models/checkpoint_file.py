@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import pathlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
@@ -21,8 +23,17 @@ WRAPPERS = ("state_dict_ema", "state_dict", "model_state_dict", "model")
 """Keys that hold the weights within a checkpoint; the first that is there is read."""
 
 PREFIXES = ("module.", "model.", "_orig_mod.")
-"""What DataParallel, Lightning and torch.compile put before each name."""
+"""What DataParallel and averages, Lightning, and torch.compile put before each name."""
 
+PLAIN_OBJECTS: tuple[Any, ...] = (
+    argparse.Namespace,
+    pathlib.PosixPath,
+    np.dtype,
+    *{type(np.dtype(kind)) for kind in ("float64", "float32", "int64", "int32", "bool")},
+    (np.dtype(float).type(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
+    (np.dtype(float).type(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
+)
+"""What is loaded beside tensors: the command line in checkpoints of timm, paths, and accuracies as NumPy has them."""
 
 _FORBIDDEN = re.compile(r"GLOBAL (\S+)")
 """In PyTorch's message: the type of an object that is not loaded."""
@@ -32,7 +43,9 @@ def read_weights(path: Path) -> State:
     """Read the tensors of a file, by their names in the network.
 
     A file of torch.save is read with `weights_only=True`, which runs no code from it. The weights may be wrapped
-    (`WRAPPERS`), and all names may have a prefix (`PREFIXES`). The kind of file is recognised by its content.
+    (`WRAPPERS`), and names may have a prefix (`PREFIXES`): what most tensors have is removed, and those without it
+    are left out, such as a loss's weights, metrics, or the count of an average. The kind of file is recognised by its
+    content.
 
     Raises:
         HalftoneError: the file does not exist, or can't be read, or holds no weights.
@@ -56,8 +69,7 @@ def read_weights(path: Path) -> State:
 
 def _load(path: Path) -> Any:
     try:
-        # timm's checkpoints hold their command line, which is plain data.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals(list(PLAIN_OBJECTS)):
             return torch.load(path, map_location="cpu", weights_only=True)
     # A damaged archive and a forbidden object raise many types.
     except Exception as error:
@@ -84,6 +96,10 @@ def _unwrapped(path: Path, found: Any) -> State:
             f"--weights {path} holds no tensors by name, neither at its top nor in {', '.join(WRAPPERS)}: write them "
             "with `torch.save(model.state_dict(), 'weights.pth')`"
         )
-    while prefix := next((prefix for prefix in PREFIXES if all(name.startswith(prefix) for name in tensors)), None):
-        tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
+    while prefix := next((prefix for prefix in PREFIXES if _most_have(prefix, tensors)), None):
+        tensors = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
     return tensors
+
+
+def _most_have(prefix: str, names: Mapping[str, torch.Tensor]) -> bool:
+    return sum(name.startswith(prefix) for name in names) > len(names) / 2

@@ -79,6 +79,19 @@ class InputSpec:
             raise HalftoneError(f"not an input specification: {values!r} ({error})") from None
 
 
+TORCHVISION_INPUT = InputSpec(size=224, interpolation="bilinear", crop_fraction=0.875)
+"""Input of torchvision's classifiers, but for the size."""
+
+Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]
+"""Mean and standard deviation per RGB channel on the 0..1 scale."""
+
+NORMALISATIONS: dict[str, Normalisation] = {
+    "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
     """One network that Halftone trains, exports and serves."""

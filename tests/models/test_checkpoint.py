@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ from models.bundle.errors import FileMissingError
 from models.catalog import architecture
 from models.checkpoint import PACKAGE, build, imagenet_ids, imagenet_labels, load_embedded, load_module, save_weights
 from models.common.errors import HalftoneError
-from models.resolve import open_or_create
+from models.common.files import sha256_file
+from models.resolve import FileWeights, open_or_create
 from tests.commands import run_process
 from tests.samples import edit_manifest, manifest
 
@@ -109,11 +111,81 @@ def test_weights_from_a_file(small: Bundle, empty: Path, tmp_path: Path) -> None
 
     bundle = open_or_create(SMALL, weights=path)
 
-    assert (bundle.manifest.trained, bundle.manifest.source) == (True, "file mine.safetensors")
+    assert (bundle.manifest.trained, bundle.manifest.source) == (
+        True,
+        f"file mine.safetensors, SHA-256 {sha256_file(Path(path))[:12]}",
+    )
     assert bundle.manifest.version != small.manifest.version
     loaded = load_module(bundle)
     assert all(torch.equal(tensor, state[name]) for name, tensor in loaded.state_dict().items())
     assert not loaded.training
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> tuple[str, FileWeights]:
+    """Write a checkpoint of a training loop with three classes, and what it doesn't say."""
+    torch.manual_seed(1)
+    state = build(architecture(SMALL), classes=3).state_dict()
+    torch.save({"epoch": 4, "model_state_dict": state, "optimizer": {"lr": 0.1}}, tmp_path / "best_model.pth")
+    (tmp_path / "labels.txt").write_text("ant\nbee\n\nwasp\n")
+    return str(tmp_path / "best_model.pth"), FileWeights(name="mine", labels=tmp_path / "labels.txt", size=96)
+
+
+def test_a_checkpoint_made_elsewhere_becomes_a_bundle(empty: Path, checkpoint: tuple[str, FileWeights]) -> None:
+    path, file = checkpoint
+
+    bundle = open_or_create(SMALL, weights=path, file=replace(file, normalisation="half"))
+
+    manifest = bundle.manifest
+    assert (bundle.folder, manifest.name, manifest.labels) == (empty / "mine", "mine", ("ant", "bee", "wasp"))
+    assert manifest.label_ids == ()
+    assert manifest.input == replace(architecture(SMALL).input, size=96, mean=(0.5,) * 3, std=(0.5,) * 3)
+    assert load_module(bundle)(torch.zeros(1, 3, 96, 96)).shape == (1, 3)
+
+
+def test_the_same_checkpoint_again_opens_its_bundle(empty: Path, checkpoint: tuple[str, FileWeights]) -> None:
+    path, file = checkpoint
+    first = open_or_create(SMALL, weights=path, file=file)
+
+    assert open_or_create(SMALL, weights=path, file=file).manifest == first.manifest
+    with pytest.raises(HalftoneError, match=r"already has weights \(file best_model\.pth.*omit --weights"):
+        open_or_create(SMALL, weights=path, file=replace(file, size=64))
+    torch.save(build(architecture(SMALL), classes=3).state_dict(), path)
+    with pytest.raises(HalftoneError, match="already has weights"):
+        open_or_create(SMALL, weights=path, file=file)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labels": None}, r"has 3 outputs: name them with --labels FILE"),
+        ({"labels": Path("two.txt")}, r"--labels has 2 class names for 3 outputs: give 3 names"),
+        ({"labels": Path("nowhere")}, r"--labels nowhere: no such file"),
+        ({"labels": Path("latin.txt")}, r"--labels latin\.txt is not text in UTF-8"),
+    ],
+)
+def test_labels_that_do_not_fit(
+    empty: Path,
+    checkpoint: tuple[str, FileWeights],
+    changes: dict[str, Path | None],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("two.txt").write_text("ant\nbee")
+    Path("latin.txt").write_bytes("Küche\n".encode("latin-1"))
+
+    with pytest.raises(HalftoneError, match=message):
+        open_or_create(SMALL, weights=checkpoint[0], file=replace(checkpoint[1], **changes))
+
+    assert not empty.exists()
+
+
+@pytest.mark.parametrize("weights", [None, "random"])
+def test_settings_of_a_checkpoint_need_one(empty: Path, weights: str | None) -> None:
+    with pytest.raises(HalftoneError, match=r"describe a checkpoint: name it with --weights FILE"):
+        open_or_create(SMALL, weights=weights, file=FileWeights(name="mine"))
 
 
 def test_the_checkpoint_has_readable_metadata(small: Bundle) -> None:
@@ -125,9 +197,12 @@ def test_the_checkpoint_has_readable_metadata(small: Bundle) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda state: state.pop("classifier.bias"), "1 are missing, such as classifier.bias"),
-        (lambda state: state.update(surprise=torch.zeros(1)), "1 are unknown, such as surprise"),
-        (lambda state: state.update({"classifier.bias": torch.zeros(10)}), "size mismatch for classifier.bias"),
+        (lambda state: state.pop("conv_stem.weight"), "layers: missing: conv_stem\\. "),
+        (lambda state: state.update(surprise=torch.zeros(1)), "layers: unknown: surprise"),
+        (
+            lambda state: state.update({"bn1.bias": torch.zeros(10)}),
+            "layers: bn1.bias is 10 in the file and 16 in the network",
+        ),
     ],
 )
 def test_weights_that_do_not_fit(empty: Path, tmp_path: Path, change: object, words: str) -> None:

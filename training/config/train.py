@@ -74,7 +74,8 @@ class TrainConfig:
     general. This page shows the defaults of the recipe that is given with --help; of small for `auto`."""
 
     weights: str = "pretrained"
-    """Initial weights: `pretrained`, `random`, or a .safetensors, .pth or .ckpt file with any head."""
+    """Initial weights: `pretrained`, `random`, or a .safetensors, .pth, .pt, .ckpt or .pth.tar file with any head and
+    the names of timm or torchvision."""
 
     seed: int = 0
     """Seed of the split, the new head, the order and the augmentation."""

@@ -68,6 +68,8 @@ def build(config: TrainConfig, data: Data, world: World) -> Parts:
         drop_rate=recipe.transfer.dropout,
         drop_path_rate=recipe.transfer.drop_path,
     )
+    # Those of a file may have been trained with another mean and standard deviation than the architecture's.
+    spec = replace(spec, mean=initial.input.mean, std=initial.input.std)
     learner = _learner(config, network, initial, world, pictures=len(data.train))
     training, validation = _feeds(config, data, spec, balance, world)
     loop = Loop(
