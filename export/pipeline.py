@@ -14,6 +14,7 @@ from rich.progress import Progress
 
 from export.parity.card import write_card
 from export.parity.images import shows
+from export.parity.promises import lacks_promises
 from export.parity.prove import provable_variants, prove_and_print
 from export.parity.record import current, verdict
 from export.trt.library import installed, library
@@ -169,7 +170,11 @@ def make_for_gpu(name: str) -> Bundle:
 
 
 def _prove_missing(bundle: Bundle, data: Path | None) -> None:
-    missing = [variant for variant in provable_variants(bundle) if not _is_proved(bundle, variant, data)]
+    provable = provable_variants(bundle)
+    missing = [variant for variant in provable if not _is_proved(bundle, variant, data)]
+    if not missing and lacks_promises(bundle, data):
+        # Any proof runs the reference, which they are fitted on.
+        missing = provable[:1]
     if missing:
         prove_and_print(bundle, missing, data=data)
 

@@ -4,9 +4,10 @@
     python -m training.evaluate --model photos --model photos_vit --data photos --output both.json --report both
 
 The command prints accuracy with its 95 % interval, top-5 accuracy, calibration error and per-class metrics, and writes
-them as JSON. It evaluates several models separately and as an ensemble, whose probabilities are the mean of theirs. It
-runs the FP32 checkpoints only; `python -m export.parity` evaluates exported variants. 10,000 images at 64 px with
-efficientnet_lite0 take about 20 s on two cores.
+them as JSON. It measures what serving promises on pictures that fitted none of it, with `--foreign DIR` also on
+pictures of another kind. It evaluates several models separately and as an ensemble, whose probabilities are the mean of
+theirs. It runs the FP32 checkpoints only; `python -m export.parity` evaluates exported variants. 10,000 images at 64 px
+with efficientnet_lite0 take about 20 s on two cores.
 """
 
 from __future__ import annotations
@@ -26,21 +27,27 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
+from models.bundle.bundle import Bundle
+from models.bundle.promises import read_promises
 from models.bundle.store import open_bundle
 from models.common.cli import DONE, JsonOutput, publish, run
 from models.common.errors import HalftoneError
 from models.common.files import write_atomic
-from models.common.statistics import Probabilities, mcnemar_p
+from models.common.statistics import Probabilities, mcnemar_p, softmax
 from models.common.text import printable
+from models.dataset import is_picture
 from models.spec import InputSpec
 from training.config.columns import Columns
 from training.data.pictures import Pictures
 from training.data.subsets import SelectedPictures
 from training.evaluation.leakage import Part, check_same_classes, choose_pictures
 from training.evaluation.metrics import classification_metrics, in_best
+from training.evaluation.promises import in_words, measure, measure_foreign, measure_on_half
 
 if TYPE_CHECKING:
     import torch
+
+Logits = npt.NDArray[np.float32]
 
 PROG = "python -m training.evaluate"
 HARDEST = 5
@@ -78,6 +85,9 @@ class EvaluateConfig(JsonOutput):
     workers: int | None = None
     """Processes that read pictures; default: one per core, at most 16."""
 
+    foreign: Path | None = None
+    """Folder of pictures that are unlike those of the model: how well each model notices them is measured."""
+
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto` uses a GPU if there is one."""
 
@@ -91,6 +101,8 @@ class EvaluateConfig(JsonOutput):
             raise HalftoneError("the same --model is given twice: an ensemble needs different ones")
         if self.output.is_dir():
             raise HalftoneError(f"--output {self.output} is a folder: name a file, such as evaluation.json")
+        if self.foreign is not None and not self.foreign.is_dir():
+            raise HalftoneError(f"--foreign {self.foreign}: no such folder; it must contain pictures")
         if self.batch < 1:
             raise HalftoneError(f"--batch must be 1 or more, not {self.batch}")
         if self.workers is not None and self.workers < 0:
@@ -108,8 +120,10 @@ def evaluate(config: EvaluateConfig, progress: Progress) -> dict[str, Any]:
 
     Returns:
         JSON-ready: `data`, `part`, `excluded_training_pictures`, `pictures`, `warnings`, `unreadable`, `models` (name
-        to the result of `classification_metrics`) and, for several models, `ensemble` with the same metrics and a
-        comparison with its best member.
+        to the result of `classification_metrics`, and `promises`) and, for several models, `ensemble` with the same
+        metrics and a comparison with its best member. `promises` holds the results of `training.evaluation.promises`:
+        `halves` for promises that are fitted on one half and measured on the other, `bundle` for those of the bundle
+        unless these images fitted them, and `foreign`.
 
     Raises:
         HalftoneError: a bundle or the data can't be used, or their classes differ.
@@ -118,7 +132,11 @@ def evaluate(config: EvaluateConfig, progress: Progress) -> dict[str, Any]:
     check_same_classes(bundles)
     choice = choose_pictures(config.data, config.part, bundles, config.table)
     pictures = choice.pictures
-    by_model, readable = _predict(config, pictures, progress)
+    logits, readable = _predict(config, pictures, progress)
+    by_model = {
+        name: softmax(logits[name], bundle.manifest.temperature)
+        for name, bundle in zip(config.model, bundles, strict=True)
+    }
     evaluated = SelectedPictures(pictures, np.flatnonzero(readable))
     result: dict[str, Any] = {
         "data": config.data,
@@ -132,29 +150,34 @@ def evaluate(config: EvaluateConfig, progress: Progress) -> dict[str, Any]:
             for name, values in by_model.items()
         },
     }
+    for name, bundle in zip(config.model, bundles, strict=True):
+        result["models"][name]["promises"] = _promises(config, bundle, logits[name], evaluated, choice.chose_the_epoch)
     ensemble = np.mean(list(by_model.values()), axis=0)
     if len(by_model) > 1:
         metrics = classification_metrics(ensemble, evaluated.targets, evaluated.labels)
         result["ensemble"] = metrics | {"against_best_member": _against_best(by_model, ensemble, evaluated.targets)}
     if config.report is not None:
         spec = bundles[0].manifest.input
-        _write_report(config.report, config, ensemble, evaluated, spec, choice.description, choice.chose_the_epoch)
+        promised = result["models"][config.model[0]]["promises"]["halves"] if len(by_model) == 1 else None
+        _write_report(
+            config.report, config, ensemble, evaluated, spec, choice.description, choice.chose_the_epoch, promised
+        )
     return result
 
 
 def _predict(
     config: EvaluateConfig, pictures: Pictures, progress: Progress
-) -> tuple[dict[str, Probabilities], npt.NDArray[np.bool_]]:
-    """Return every model's probabilities for the readable images, and bool (N,): True for a readable image."""
+) -> tuple[dict[str, Logits], npt.NDArray[np.bool_]]:
+    """Return every model's logits for the readable images, and bool (N,): True for a readable image."""
     # Importing PyTorch takes seconds: requests that can be refused without it are refused first.
     from training.data.dataset import CorruptDataError
     from training.data.loader import default_workers
-    from training.evaluation.predict import probabilities
+    from training.evaluation.predict import predict
 
     by_model, readable = {}, np.ones(len(pictures), dtype=bool)
     try:
         for name in config.model:
-            by_model[name], readable_here = probabilities(
+            by_model[name], readable_here = predict(
                 open_bundle(name),
                 pictures,
                 batch=config.batch,
@@ -168,6 +191,25 @@ def _predict(
         check = f"python -m training.data --data {shlex.quote(config.data)} --check"
         raise HalftoneError(f"{error}; `{check}` lists all of them at once") from None
     return {name: values[readable] for name, values in by_model.items()}, readable
+
+
+def _promises(
+    config: EvaluateConfig, bundle: Bundle, logits: Logits, pictures: Pictures, fitted_here: bool
+) -> dict[str, Any]:
+    """Return how the bundle's promises, and those fitted on one half of the images, hold on the others."""
+    temperature, promises = bundle.manifest.temperature, read_promises(bundle)
+    result: dict[str, Any] = {
+        "halves": measure_on_half(logits, pictures.targets, temperature),
+        "bundle": measure(promises, logits, pictures.targets, temperature) if promises and not fitted_here else None,
+        "foreign": None,
+    }
+    if config.foreign is not None:
+        from training.evaluation.predict import predict_files
+
+        files = sorted(path for path in config.foreign.rglob("*") if path.is_file() and is_picture(path))
+        foreign = predict_files(bundle, files, batch=config.batch, device=_device(config.device))
+        result["foreign"] = measure_foreign(promises, logits, foreign)
+    return result
 
 
 def _device(name: str) -> torch.device:
@@ -199,6 +241,7 @@ def _write_report(
     spec: InputSpec,
     part: str,
     chosen_here: bool,
+    promises: dict[str, Any] | None,
 ) -> None:
     from training.report.page import write_report
 
@@ -213,6 +256,7 @@ def _write_report(
         pictures=pictures,
         spec=spec,
         calibration=None,
+        promises=promises,
         chosen_here=chosen_here,
         title=title,
         config={"model": title, "data": config.data, "part": part},
@@ -251,6 +295,20 @@ def _hardest(result: dict[str, Any]) -> str:
     )
 
 
+def _kept(name: str, promises: dict[str, Any]) -> list[str]:
+    """Return lines about the promises of one model."""
+    lines = []
+    for kind, origin in (("bundle", "the bundle's promises"), ("halves", "promises fitted on half of the pictures")):
+        if result := promises[kind]:
+            lines.append(f"{printable(name)}, {origin} ({result['fitted_on']:,}), on {result['images']:,} others:")
+            lines += [f"  {each}" for each in in_words(result)]
+    if foreign := promises["foreign"]:
+        flagged = foreign["unfamiliar"]
+        share = f", {flagged['value']:.1%} of them flagged as unfamiliar" if flagged else ""
+        lines.append(f"{printable(name)}: AUROC {foreign['auroc']:.3f} against {_pictures(foreign['images'])}{share}")
+    return lines
+
+
 def _pictures(count: int) -> str:
     return "1 picture" if count == 1 else f"{count:,} pictures"
 
@@ -270,6 +328,8 @@ def _main(config: EvaluateConfig) -> int:
     Console(width=None if sys.stdout.isatty() else 120).print(_table(result))
     print(_hardest(result))
     print(_majority(result))
+    for name, metrics in result["models"].items():
+        print("\n".join(_kept(name, metrics["promises"])))
     for warning in result["warnings"]:
         print(f"warning: {printable(warning)}", file=sys.stderr)
     if result["unreadable"]:

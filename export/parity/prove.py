@@ -22,6 +22,7 @@ from export.parity.card import write_card
 from export.parity.gate import Gate
 from export.parity.images import Integers, ProofImages, proof_images
 from export.parity.metrics import compare
+from export.parity.promises import keep_promises
 from export.parity.record import ParityRecord, record_name
 from export.parity.reference import reference_logits
 from export.runtime import Logits, Pixels, Runtime
@@ -65,6 +66,8 @@ def prove(
 ) -> list[ParityRecord]:
     """Compare variants with the reference on the same images, and write a record of each into the bundle.
 
+    The reference's answers also fit what serving promises (`export.parity.promises`).
+
     Args:
         bundle: the opened bundle.
         gates: variant to gate.
@@ -85,6 +88,7 @@ def prove(
     runtimes = {variant: load(bundle, graphs.get(variant, variant), threads=threads) for variant in gates}
     reference = load(bundle, REFERENCE, threads=threads)
     logits, pictures, labels = _run_all(bundle, reference, runtimes, images, progress)
+    keep_promises(bundle, logits[REFERENCE], labels, int(pictures.max()) + 1, data)
     records = []
     for variant, gate in gates.items():
         figures = compare(

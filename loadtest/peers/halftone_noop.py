@@ -14,7 +14,7 @@ from serving.api.app import Api
 from serving.api.gateway import BENTOML_FOLDERS, BENTOML_PATHS, Gateway
 from serving.http.connections import with_limits
 from serving.http.errors import RequestError
-from serving.lifecycle.predictions import Prediction
+from serving.lifecycle.predictions import Members, Prediction
 from serving.lifecycle.served_model import ServedModel
 from serving.process import shutdown
 from serving.process.bentoml_compat import service_class
@@ -34,12 +34,13 @@ class NoModel(ServedModel):
         self.manifest = open_bundle(DEFAULT_MODEL).manifest
         self.version = self.manifest.version
         self.variant = "none"
+        self.promises = None
 
     async def classify(
-        self, images: Sequence[bytes], top_k: int, *, seconds: float
-    ) -> list[list[Prediction] | RequestError]:
+        self, images: Sequence[bytes], top_k: int, *, seconds: float, coverage: float | None = None
+    ) -> list[Members | RequestError]:
         """Return the constant for each picture."""
-        return [[Prediction(label="nothing", index=0, probability=1.0)] for _ in images]
+        return [{"predictions": [Prediction(label="nothing", index=0, probability=1.0)]} for _ in images]
 
     def check_room(self, seconds: float) -> None:
         """Accept every picture."""

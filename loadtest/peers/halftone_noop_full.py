@@ -18,7 +18,7 @@ from loadtest.peers.shared import threads
 from serving.batching.batcher import Batcher
 from serving.batching.cost_model import AlwaysUpTo
 from serving.http.errors import RequestError
-from serving.lifecycle.predictions import Prediction, top_predictions
+from serving.lifecycle.predictions import Members, answers
 from serving.process import shutdown
 from serving.process.bentoml_compat import service_class
 from serving.telemetry.request_log import RequestLog
@@ -44,10 +44,10 @@ class Queued(NoModel):
         )
 
     async def classify(
-        self, images: Sequence[bytes], top_k: int, *, seconds: float
-    ) -> list[list[Prediction] | RequestError]:
+        self, images: Sequence[bytes], top_k: int, *, seconds: float, coverage: float | None = None
+    ) -> list[Members | RequestError]:
         """Return the classes of the constant logits for each picture."""
-        finish = top_predictions(self.manifest, top_k)
+        finish = answers(self.manifest, top_k, None)
         trace = self._telemetry.begin(len(images))
         return await self._batcher.submit(images, seconds=seconds, finish=finish, trace=trace)
 

@@ -34,8 +34,10 @@ from models.common.errors import HalftoneError
 from models.common.files import atomic_path, open_plain, sha256, sha256_file, staged_folder, write_atomic
 
 WEIGHTS = "weights.safetensors"
+PROMISES = "promises.json"
+EXPLAIN = "explain.onnx"
 
-_EXPORTED = re.compile(r"README\.md|speed\.json|model\.[^/]+|parity/[^/]+\.json")
+_EXPORTED = re.compile(r"README\.md|speed\.json|promises\.json|explain\.onnx|model\.[^/]+|parity/[^/]+\.json")
 _MODEL = re.compile(r"(^`python -m export(?:\.\w+)* --model )[A-Za-z0-9._-]+(?=[ `])(?!.* --weights )")
 
 
@@ -287,7 +289,7 @@ class Bundle:
         model = self.name
         if name.startswith("parity/"):
             return f"`python -m export.parity --model {model} --variant {PurePosixPath(name).stem}`"
-        if name.endswith(".onnx"):
+        if name.endswith(".onnx") and name != EXPLAIN:
             return f"`python -m export.onnx --model {model} --precision {name.split('.')[-2]}`"
         if name.startswith("engines/"):
             runtime, _, precision = PurePosixPath(name).stem.rpartition("-")

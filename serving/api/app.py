@@ -12,7 +12,7 @@ from serving.api import pages
 from serving.api.admin import Admin
 from serving.api.model_info import description, identity
 from serving.api.openapi.document import document
-from serving.api.upload import Head, Upload, parse_head, parse_top_k, parse_upload
+from serving.api.upload import Head, Upload, parse_coverage, parse_head, parse_top_k, parse_upload
 from serving.api.v2.protocol import OpenInference
 from serving.api.v2.response import protocol_failure
 from serving.decoding.pool import Decoders
@@ -24,6 +24,7 @@ from serving.http.errors import RequestError, bad_parameter, internal, out_of_re
 from serving.http.response import Answer, as_json, failure
 from serving.lifecycle.hot_swap import HotSwap
 from serving.lifecycle.loading import load_model
+from serving.lifecycle.predictions import Members
 from serving.lifecycle.registry import Registry
 from serving.lifecycle.served_model import ServedModel
 from serving.lifecycle.watcher import Watcher
@@ -155,7 +156,7 @@ class Api:
         Raises:
             RequestError: there is not exactly one image, or it can't be classified.
         """
-        upload = Upload(list(images), model, None if top_k is None else str(top_k), self._settings.deadline)
+        upload = Upload(list(images), model, None if top_k is None else str(top_k), None, self._settings.deadline)
         with self.models.use(model) as served_model:
             return await self._classify(upload, served_model)
 
@@ -167,7 +168,7 @@ class Api:
         Raises:
             RequestError: there are none or too many, or the service can't work on them now.
         """
-        upload = Upload(list(images), model, None if top_k is None else str(top_k), self._settings.deadline)
+        upload = Upload(list(images), model, None if top_k is None else str(top_k), None, self._settings.deadline)
         with self.models.use(model) as served_model:
             return await self._classify_batch(upload, served_model)
 
@@ -177,22 +178,25 @@ class Api:
                 f"send exactly one picture in the field `image`, not {len(upload.images)}: "
                 "for several use /classify_batch"
             )
-        top_k = parse_top_k(upload.top_k, len(model.manifest.labels))
-        (result,) = await model.classify(upload.images, top_k, seconds=upload.seconds)
+        (result,) = await self._answers(upload, model)
         if isinstance(result, RequestError):
             raise result
-        return identity(model) | {"predictions": result}
+        return identity(model) | result
 
     async def _classify_batch(self, upload: Upload, model: ServedModel) -> dict[str, Any]:
         most = self._settings.max_images
         if not 1 <= len(upload.images) <= most:
             raise bad_parameter(f"send 1 to {most} pictures in the field `images`, not {len(upload.images)}")
-        top_k = parse_top_k(upload.top_k, len(model.manifest.labels))
         results = [
-            {"error": self._slot(result)} if isinstance(result, RequestError) else {"predictions": result}
-            for result in await model.classify(upload.images, top_k, seconds=upload.seconds)
+            {"error": self._slot(result)} if isinstance(result, RequestError) else result
+            for result in await self._answers(upload, model)
         ]
         return identity(model) | {"results": results}
+
+    async def _answers(self, upload: Upload, model: ServedModel) -> list[Members | RequestError]:
+        top_k = parse_top_k(upload.top_k, len(model.manifest.labels))
+        coverage = parse_coverage(upload.coverage, model.promises)
+        return await model.classify(upload.images, top_k, seconds=upload.seconds, coverage=coverage)
 
     def _slot(self, error: RequestError) -> dict[str, Any]:
         self.recorder.rejected(error.code)

@@ -31,6 +31,7 @@ def description(model: ServedModel) -> dict[str, Any]:
             "data": record.data,
             "figures": record.figures,
         },
+        "promises": model.promises.description() if model.promises else None,
         "input": manifest.input.to_dict(),
         "labels": list(manifest.labels),
     }

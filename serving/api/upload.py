@@ -5,11 +5,14 @@ Between the two steps a request can be refused: reading the body costs most of w
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qsl
 
+from models.bundle.promises import Promises
+from models.common.conformal import highest_coverage, quantile
 from models.preprocess.formats import image_format
 from serving.http.base64_images import parse_images
 from serving.http.deadline import HEADER, allowed_seconds
@@ -19,9 +22,11 @@ from serving.http.multipart import Part, parse_form
 if TYPE_CHECKING:
     from starlette.types import Scope
 
-PARAMETERS = ("top_k", "model")
+PARAMETERS = ("top_k", "model", "coverage")
 DEFAULT_TOP_K = 5
 _MOST_DIGITS = 400
+_NUMBER = re.compile(r"[0-9]*\.?[0-9]*(?<=[0-9.])(?:[eE][+-]?[0-9]{1,4})?")
+_MOST_CHARACTERS = 40
 
 
 class Head(NamedTuple):
@@ -60,6 +65,9 @@ class Upload:
 
     top_k: str | None
     """Number of classes to return, unchecked; None for the default."""
+
+    coverage: str | None
+    """Coverage of the prediction sets, unchecked; None for that of the promises."""
 
     seconds: float
     """Time allowed for the response from now on."""
@@ -100,7 +108,7 @@ def parse_upload(head: Head, body: bytes, field: str) -> Upload:
     """
     images, fields = _images_and_fields(head.content_type, body, field)
     parameters = _merged(head.parameters, fields) if fields else head.parameters
-    return Upload(images, _model_name(parameters), parameters.get("top_k"), head.seconds)
+    return Upload(images, _model_name(parameters), parameters.get("top_k"), parameters.get("coverage"), head.seconds)
 
 
 def parse_top_k(text: str | None, classes: int) -> int:
@@ -121,6 +129,38 @@ def parse_top_k(text: str | None, classes: int) -> int:
     return min(int(text), classes)
 
 
+def parse_coverage(text: str | None, promises: Promises | None) -> float | None:
+    """Return the coverage of the prediction sets; None for that of the promises.
+
+    Args:
+        text: the parameter as the client wrote it; None if it is missing.
+        promises: of the model; None if it has none.
+
+    Raises:
+        RequestError: 422 if the text is not a decimal number in (0, 1), or if such sets can't be promised.
+    """
+    if text is None:
+        return None
+    coverage, values = _share(text.strip()), promises.quantiles if promises else ()
+    if quantile(values, coverage) is None:
+        most = f"at most {highest_coverage(values):.3f} can be" if values else "no prediction sets are"
+        raise bad_parameter(
+            f"a coverage of {coverage:g} is not promised by this model: {most}, see `promises` in /models"
+        )
+    return coverage
+
+
+def _share(text: str) -> float:
+    try:
+        # `float` also takes "nan", digits of other scripts and underscores.
+        value = float(text) if _NUMBER.fullmatch(text[:_MOST_CHARACTERS]) and len(text) <= _MOST_CHARACTERS else 0.0
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1:
+        raise bad_parameter(f"coverage must be a number between 0 and 1, such as 0.95, not {text[:50]!r}")
+    return value
+
+
 def _model_name(parameters: Mapping[str, str]) -> str | None:
     # BentoML's client writes a text field as JSON; the name of a model has no quotes.
     model = parameters.get("model")
@@ -132,7 +172,7 @@ def _merged(known: Mapping[str, str], further: Iterable[tuple[str, str]]) -> dic
     values = dict(known)
     for name, value in further:
         if name not in PARAMETERS:
-            raise bad_parameter(f"unknown parameter {name[:50]!r}: there are {' and '.join(PARAMETERS)}")
+            raise bad_parameter(f"unknown parameter {name[:50]!r}: there are {', '.join(PARAMETERS)}")
         if name in values:
             raise bad_parameter(f"{name} was given more than once")
         values[name] = value

@@ -18,6 +18,7 @@ from export.runtime import Runtime
 from export.trt.first_load import verify_on_first_load
 from models.bundle.bundle import Bundle
 from models.bundle.manifest import Manifest
+from models.bundle.promises import Promises, read_promises
 from models.bundle.store import open_bundle
 from models.common.errors import HalftoneError
 from models.preprocess import transform
@@ -26,7 +27,7 @@ from serving.batching.autotune import batch_sizes, throughput
 from serving.batching.cost_model import Costs
 from serving.decoding.placement import place_decoding
 from serving.decoding.pool import Decoders
-from serving.lifecycle.predictions import top_predictions
+from serving.lifecycle.predictions import answers
 from serving.lifecycle.selection import check_bundle, check_source, check_trained, fastest_first, load_variant
 from serving.lifecycle.served_model import ServedModel
 from serving.lifecycle.shadow import load_reference
@@ -46,6 +47,7 @@ class LoadedVariant:
     bundle: Bundle
     record: ParityRecord
     runtime: Runtime
+    promises: Promises | None
 
 
 def load_model(
@@ -96,9 +98,10 @@ def load_fastest(
         opened.verify()
     reasons: list[str] = []
     proven = check_bundle(name, opened, settings, report=logger.warning)
+    promises = read_promises(opened)
     for variant in fastest_first(name, opened, proven, settings):
         try:
-            record, runtime = _load_and_warm_up(name, opened, variant, settings)
+            record, runtime = _load_and_warm_up(name, opened, variant, settings, promises)
         except GpuLostError:
             raise
         except (HalftoneError, GpuError) as error:
@@ -106,7 +109,7 @@ def load_fastest(
             continue
         for reason in reasons:
             logger.warning("not served: %s", reason)
-        return LoadedVariant(opened, record, runtime)
+        return LoadedVariant(opened, record, runtime, promises)
     raise UnprovenError(f"no variant of {name} can serve on this machine: {'; '.join(reasons)}")
 
 
@@ -139,6 +142,7 @@ def _served_model(
         bundle=bundle.folder.name,
         reference=load_reference(bundle, variant) if settings.shadow else None,
         shadow=settings.shadow,
+        promises=loaded.promises,
     )
 
 
@@ -153,7 +157,9 @@ def _known_costs(manifest: Manifest, variant: str, other: ServedModel | None) ->
     return (other.streams, Costs(other.sizes.seconds)) if same else None
 
 
-def _load_and_warm_up(name: str, bundle: Bundle, variant: str, settings: Settings) -> tuple[ParityRecord, Runtime]:
+def _load_and_warm_up(
+    name: str, bundle: Bundle, variant: str, settings: Settings, promises: Promises | None
+) -> tuple[ParityRecord, Runtime]:
     record = verify_on_first_load(bundle, variant)
     # Checked again: the verification may have read the manifest again, and the folder may hold another bundle by now.
     check_trained(name, bundle, settings)
@@ -163,16 +169,17 @@ def _load_and_warm_up(name: str, bundle: Bundle, variant: str, settings: Setting
     image = np.zeros((1, *runtime.shape), np.uint8)
     for _ in range(WARM_UP):
         runtime.run(image)
-    check_first_answer(runtime, bundle.manifest)
+    check_first_answer(runtime, bundle.manifest, promises)
     return record, runtime
 
 
-def check_first_answer(runtime: Runtime, manifest: Manifest) -> None:
+def check_first_answer(runtime: Runtime, manifest: Manifest, promises: Promises | None = None) -> None:
     """Classify a sample photo: decode, run, name every class, and encode the response.
 
     Args:
         runtime: the loaded variant.
         manifest: manifest of its bundle.
+        promises: of its bundle.
 
     Raises:
         HalftoneError: one of these steps fails, or a probability is not a finite number.
@@ -182,8 +189,8 @@ def check_first_answer(runtime: Runtime, manifest: Manifest) -> None:
     try:
         (logits,) = runtime.run(transform.load(photo, manifest.input, max_pixels=MAX_PIXELS)[np.newaxis])
         with np.errstate(all="ignore"):
-            predictions = top_predictions(manifest, len(manifest.labels))(logits)
-        answer = [predictions, manifest.name, manifest.architecture, manifest.source, manifest.license]
+            members = answers(manifest, len(manifest.labels), promises)(logits)
+        answer = [members, manifest.name, manifest.architecture, manifest.source, manifest.license]
         json.dumps(answer, ensure_ascii=False, allow_nan=False).encode()
     except (MemoryError, GpuError):
         raise

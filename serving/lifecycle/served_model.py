@@ -16,6 +16,7 @@ from export.parity.gate import Gate
 from export.parity.record import ParityRecord
 from export.runtime import Logits, Pixels, Runtime
 from models.bundle.manifest import Manifest
+from models.bundle.promises import Promises
 from models.preprocess import transform
 from models.preprocess.errors import ImageError
 from models.spec import InputSpec
@@ -24,7 +25,7 @@ from serving.batching.cost_model import BatchSizes
 from serving.batching.items import Step
 from serving.decoding.pool import LoadPixels
 from serving.http.errors import RequestError, from_image_error, internal, out_of_resources
-from serving.lifecycle.predictions import Prediction, top_predictions
+from serving.lifecycle.predictions import Members, answers
 from serving.lifecycle.shadow import Shadow
 from serving.process.startup_errors import exit_broken
 from serving.telemetry.recorder import Recorder
@@ -51,6 +52,7 @@ class ServedModel:
         bundle: name of the bundle that the model was loaded from; default: `name`.
         reference: the FP32 variant to compare a share of the results with; None: no comparison.
         shadow: that share, 0 to 1.
+        promises: what is said of every answer; None: nothing beside the probabilities.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class ServedModel:
         bundle: str | None = None,
         reference: Runtime | None = None,
         shadow: float = 0.0,
+        promises: Promises | None = None,
     ) -> None:
         self.name = name
         self.bundle = bundle or name
@@ -81,6 +84,7 @@ class ServedModel:
         self.variant = record.variant
         self.manifest = manifest
         self.record = record
+        self.promises = promises
         self.runtime = runtime
         self.capacity = capacity
         self._decode = partial(_decode, load_pixels=load_pixels, spec=manifest.input, max_pixels=max_pixels)
@@ -131,22 +135,23 @@ class ServedModel:
         self._batcher.check_room(seconds)
 
     async def classify(
-        self, images: Sequence[bytes], top_k: int, *, seconds: float
-    ) -> list[list[Prediction] | RequestError]:
+        self, images: Sequence[bytes], top_k: int, *, seconds: float, coverage: float | None = None
+    ) -> list[Members | RequestError]:
         """Decode and classify image files: one batcher item each, decoded, run and reduced to `top_k` in its threads.
 
         Args:
             images: JPEG, PNG or WebP files.
             top_k: classes to name, 1 to the number of classes.
             seconds: time allowed for all of them.
+            coverage: of the prediction sets, which the promises allow; None for their own.
 
         Returns:
-            For each image its most probable classes, best first, or the error of this image.
+            For each image its most probable classes and what is promised of them, or the error of this image.
 
         Raises:
             RequestError: 429 if the queue has no room for all, 503 while stopping, 504 if the time is up.
         """
-        finish = top_predictions(self.manifest, top_k)
+        finish = answers(self.manifest, top_k, self.promises, coverage)
         return await self._submit(images, seconds, prepare=self._decode, finish=finish)
 
     async def logits_of_pixels(self, pixels: Pixels, *, seconds: float) -> Logits:

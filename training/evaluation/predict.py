@@ -1,6 +1,11 @@
-"""Predictions of a trained bundle for labelled images."""
+"""Predictions of a trained bundle."""
 
 from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -10,16 +15,22 @@ from rich.progress import Progress
 
 from models.bundle.bundle import Bundle
 from models.checkpoint import load_module
-from models.common.statistics import Probabilities, softmax
+from models.common.errors import HalftoneError
 from models.graph import ServingGraph
+from models.preprocess.errors import ImageError
+from models.preprocess.resample import Pixels
+from models.preprocess.transform import load
+from models.spec import InputSpec
 from training.data.augment import EvaluationView
 from training.data.dataset import PictureSet
 from training.data.loader import ValidationFeed
 from training.data.pictures import Pictures
 
+Logits = npt.NDArray[np.float32]
+
 
 @torch.inference_mode()
-def probabilities(
+def predict(
     bundle: Bundle,
     pictures: Pictures,
     *,
@@ -28,8 +39,8 @@ def probabilities(
     device: torch.device,
     max_corrupt_share: float,
     progress: Progress,
-) -> tuple[Probabilities, npt.NDArray[np.bool_]]:
-    """Return the calibrated probabilities of the model.
+) -> tuple[Logits, npt.NDArray[np.bool_]]:
+    """Return the logits of the model for labelled images.
 
     Args:
         bundle: the model; it must have the classes of `pictures`.
@@ -41,7 +52,7 @@ def probabilities(
         progress: shows the progress.
 
     Returns:
-        float64 (N, C) with columns in the order of `pictures.labels`, and bool (N,): True for a readable image. The
+        float32 (N, C) with columns in the order of `pictures.labels`, and bool (N,): True for a readable image. The
         rows of the others are meaningless.
 
     Raises:
@@ -58,4 +69,35 @@ def probabilities(
     readable = np.ones(len(pictures), dtype=bool)
     readable[dataset.broken().numpy()] = False
     order = [manifest.labels.index(label) for label in pictures.labels]
-    return softmax(np.concatenate(logits)[:, order], manifest.temperature), readable
+    return np.concatenate(logits)[:, order], readable
+
+
+@torch.inference_mode()
+def predict_files(bundle: Bundle, paths: Sequence[Path], *, batch: int, device: torch.device) -> Logits:
+    """Return the logits float32 (N, C) of the model for image files, in the order of its own labels.
+
+    Args:
+        bundle: the model.
+        paths: the files; those that can't be decoded are left out.
+        batch: images per forward pass.
+        device: device of the network.
+
+    Raises:
+        HalftoneError: none of the files can be decoded.
+    """
+    spec = bundle.manifest.input
+    graph = ServingGraph(load_module(bundle), spec).eval().to(device)
+    readable = iter(_readable(paths, spec))
+    logits = [
+        graph(torch.from_numpy(np.stack(part)).to(device)).cpu().numpy()
+        for part in iter(lambda: list(islice(readable, batch)), [])
+    ]
+    if not logits:
+        raise HalftoneError("none of the foreign pictures can be read: name a folder of JPEG, PNG or WebP files")
+    return np.concatenate(logits)
+
+
+def _readable(paths: Sequence[Path], spec: InputSpec) -> Iterator[Pixels]:
+    for path in paths:
+        with contextlib.suppress(ImageError):
+            yield load(path.read_bytes(), spec)

@@ -1,4 +1,4 @@
-"""Bundle of a finished run: calibrated weights, report, model card, and the lineage of its inputs."""
+"""Bundle of a finished run: calibrated weights, promises, report, model card, and the lineage of its inputs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from models.bundle.bundle import WEIGHTS, Bundle
 from models.bundle.card import CARD, model_card
 from models.bundle.commands import export_command
 from models.bundle.manifest import Manifest
+from models.bundle.promises import Promises, fit_promises, write_promises
 from models.checkpoint import save_weights
 from models.common.statistics import rate, softmax
 from models.dataset import TRAINING_PICTURES
@@ -21,6 +22,7 @@ from training.data.subsets import SelectedPictures
 from training.evaluation.calibration import error_by_chance, expected_calibration_error
 from training.evaluation.leakage import encoded_digests
 from training.evaluation.metrics import majority, negative_log_likelihood
+from training.evaluation.promises import measure_on_half
 from training.evaluation.temperature import Calibration, calibrate
 from training.loop.learner import Row
 from training.loop.resume import Request
@@ -69,6 +71,7 @@ def write_bundle(request: Request, network: Architecture, spec: InputSpec, outco
     )
     with Bundle.creating(config.output, manifest) as bundle:
         save_weights(bundle, outcome.start.module, made_by=command)
+        write_promises(bundle, _promises(outcome.predictions, calibration.temperature), made_by=command)
         bundle.write(TRAINING_PICTURES, encoded_digests(data.train), made_by=command, made_from=[WEIGHTS])
         _add_report(bundle, config, data, outcome, calibration, command)
         bundle.write(CARD, model_card(bundle.manifest, network), made_by=command, made_from=[WEIGHTS])
@@ -87,6 +90,7 @@ def _manifest(
         "val_majority": majority(targets.numpy(), data.train.labels),
         "best_epoch": outcome.best_epoch,
         "temperature": asdict(calibration) | {"kept": calibration.kept},
+        "promises": measure_on_half(logits.numpy(), targets.numpy(), calibration.temperature),
         **_confidence(outcome.predictions, 1.0, ""),
         **_confidence(outcome.predictions, calibration.temperature, "_calibrated"),
     }
@@ -108,6 +112,10 @@ def _manifest(
         },
         temperature=calibration.temperature,
     )
+
+
+def _promises(predictions: Predictions, temperature: float) -> Promises:
+    return fit_promises(predictions.logits.numpy(), predictions.targets.numpy(), temperature)
 
 
 def _confidence(predictions: Predictions, temperature: float, suffix: str) -> dict[str, float]:
@@ -134,6 +142,7 @@ def _add_report(
             pictures=SelectedPictures(data.val, outcome.predictions.pictures),
             spec=bundle.manifest.input,
             calibration=calibration,
+            promises=bundle.manifest.training["metrics"]["promises"],
             title=config.name,
             config=config.identity(),
             following=export_command(config.output, config.data),

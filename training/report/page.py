@@ -23,6 +23,7 @@ from models.spec import InputSpec
 from training.data.pictures import Pictures
 from training.evaluation.calibration import reliability
 from training.evaluation.metrics import classification_metrics, confusion
+from training.evaluation.promises import in_words
 from training.evaluation.temperature import Calibration
 from training.report import figures
 from training.report.mistakes import Mistake, worst_mistakes
@@ -45,6 +46,7 @@ def write_report(
     calibration: Calibration | None,
     title: str,
     config: dict[str, Any],
+    promises: dict[str, Any] | None = None,
     chosen_here: bool = True,
     following: str = "",
 ) -> Path:
@@ -62,6 +64,7 @@ def write_report(
         calibration: temperature that was fitted on these images; None if the logits are calibrated already.
         title: the model's name.
         config: the settings of the run.
+        promises: result of `training.evaluation.promises.measure_on_half`; None for no such section.
         following: command to run next; none is shown if it is empty.
         chosen_here: True if these images chose the epoch and the temperature.
 
@@ -85,7 +88,7 @@ def write_report(
     for name, png in drawings.items():
         write_atomic(folder / f"{name}.png", png)
     write_atomic(folder / METRICS, _metrics(report))
-    write_atomic(folder / INDEX, _page(report, drawings, labels, config, spec, following).encode())
+    write_atomic(folder / INDEX, _page(report, drawings, labels, config, spec, promises, following).encode())
     return folder / INDEX
 
 
@@ -137,6 +140,7 @@ def _page(
     labels: tuple[str, ...],
     config: dict[str, Any],
     spec: InputSpec,
+    promises: dict[str, Any] | None,
     following: str,
 ) -> str:
     # Autoescape: class names, file names and settings may contain markup.
@@ -157,6 +161,8 @@ def _page(
         confusions=_confusions(report.matrix, labels),
         calibration=report.calibration,
         chosen_here=report.chosen_here,
+        promises=promises,
+        kept=in_words(promises) if promises else [],
         error=report.after["ece"],
         by_chance=report.after["ece_by_chance"],
         mistakes=report.mistakes,

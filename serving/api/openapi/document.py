@@ -105,6 +105,13 @@ def _parameters(settings: Settings) -> list[Json]:
             "description": "Name of the model to use; by default the first one.",
             "schema": {"type": "string", "enum": list(settings.models)},
         },
+        {
+            "name": "coverage",
+            "in": "query",
+            "description": "Share of the pictures whose prediction set must hold the true class; by default that of "
+            "`promises` in /models. 422 if the model can't promise it.",
+            "schema": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
+        },
         v2.TIMEOUT,
     ]
 
@@ -136,7 +143,8 @@ def _schemas() -> Json:
     )
     predictions = list_of(prediction, minItems=1)
     problem = object_of(code=TEXT, message=TEXT)
-    slot = {"oneOf": [object_of(predictions=predictions), object_of(error=problem)]}
+    promised = _promised()
+    slot = {"oneOf": [_with(object_of(predictions=predictions), promised), object_of(error=problem)]}
     model = object_of(
         name=TEXT,
         version=TEXT,
@@ -146,11 +154,12 @@ def _schemas() -> Json:
         source=TEXT,
         license=TEXT,
         parity={"type": "object"},
+        promises={"type": ["object", "null"]},
         input={"type": "object"},
         labels=list_of(TEXT, minItems=1),
     )
     return {
-        "Answer": object_of(**head, predictions=predictions),
+        "Answer": _with(object_of(**head, predictions=predictions), promised),
         "BatchAnswer": object_of(**head, results=list_of(slot, minItems=1)),
         "Error": object_of(error=problem),
         "Status": object_of(status=TEXT),
@@ -158,3 +167,17 @@ def _schemas() -> Json:
         "Models": object_of(models=list_of(model, minItems=1)),
         "Document": object_of(openapi=TEXT, info={"type": "object"}, paths={"type": "object"}),
     }
+
+
+def _promised() -> Json:
+    """Return the members that an answer has if the model has promises for them."""
+    share = {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}
+    return {
+        "confident": {"type": "boolean", "description": "The error of such answers is at most `error` in /models."},
+        "unfamiliar": {"type": "boolean", "description": "The picture is unlike those that the model was trained on."},
+        "prediction_set": object_of(coverage=share, labels=list_of(TEXT, minItems=1)),
+    }
+
+
+def _with(schema: Json, optional: Json) -> Json:
+    return schema | {"properties": schema["properties"] | optional}
