@@ -37,7 +37,7 @@ def pretrained(network: Architecture) -> torch.nn.Module:
         raise HalftoneError(
             f"the pretrained weights of {network.name} come from the model hub {constants.ENDPOINT}, which did not "
             f"give them ({type(error).__name__}): connect to it once, or name a mirror with HF_ENDPOINT, or give a "
-            "file with --weights FILE.safetensors, or use --model efficientnet_lite0, _lite1 or _lite2, whose weights are "
-            "installed, or --weights random, to train from scratch or to study latency"
+            "file with --weights FILE.safetensors, or use --model efficientnet_lite0, _lite1 or _lite2, whose weights "
+            "are installed, or --weights random, to train from scratch or to study latency"
         ) from None
     return module
