@@ -27,7 +27,7 @@ from models.common.cli import WRONG_REQUEST
 from models.common.errors import HalftoneError
 from models.common.text import line
 from serving.api.app import Api
-from serving.api.gateway import BENTOML_FOLDERS, BENTOML_PATHS, Gateway
+from serving.api.gateway import BENTOML_PATHS, FOLDERS, Gateway
 from serving.api.upload import DEFAULT_TOP_K
 from serving.bento import find_bundles, version
 from serving.http.connections import with_limits
@@ -91,7 +91,7 @@ LOG = RequestLog(SETTINGS.log_format) if SETTINGS.log_requests else None
 
 def _wrap(app: ASGIApp) -> ASGIApp:
     """Return the application that the server calls: our API around BentoML's application, monitored and traced."""
-    routes = Routes([*API.paths, *BENTOML_PATHS], BENTOML_FOLDERS)
+    routes = Routes([*API.paths, *BENTOML_PATHS], FOLDERS)
     inner = allow_origins(Gateway(app, API), SETTINGS.origins)
     monitored = Monitor(inner, recorder=API.recorder, routes=routes, log=LOG)
     if not SETTINGS.trace_endpoint:

@@ -112,7 +112,7 @@ def test_a_wheel_serves_from_another_folder(artifacts: Path, tmp_path: Path) -> 
         if (ROOT / name).is_file():
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, source / name)
-    with (source / "serving" / "api" / "page.html").open("a") as page_file:
+    with (source / "serving" / "api" / "ui" / "page.html").open("a") as page_file:
         page_file.write(MARK)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
     subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", tmp_path, source], check=True)
@@ -139,7 +139,7 @@ def test_a_wheel_serves_from_another_folder(artifacts: Path, tmp_path: Path) -> 
     assert page.text.startswith("<!doctype html>")
     assert page.text.endswith(MARK)
     shipped = set(zipfile.ZipFile(wheel).namelist())
-    assert {"loadtest/client/wrk.lua", "export/photos/cat.jpg"} <= shipped
+    assert {"loadtest/client/wrk.lua", "export/photos/cat.jpg", "serving/api/ui/main.js"} <= shipped
     assert [name for name in shipped if name.startswith("training/report/") and name.endswith(".html")] != []
     assert {name.partition("/")[0] for name in shipped if not name.startswith("halftone-")} == {
         *PACKAGES,

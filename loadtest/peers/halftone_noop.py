@@ -11,7 +11,7 @@ import bentoml
 
 from models.bundle.store import DEFAULT_MODEL, open_bundle
 from serving.api.app import Api
-from serving.api.gateway import BENTOML_FOLDERS, BENTOML_PATHS, Gateway
+from serving.api.gateway import BENTOML_PATHS, FOLDERS, Gateway
 from serving.http.connections import with_limits
 from serving.http.errors import RequestError
 from serving.lifecycle.predictions import Members, Prediction
@@ -64,7 +64,7 @@ LIMITED = with_limits(
 
 def wrapped(app: ASGIApp, log: RequestLog | None = None) -> ASGIApp:
     """Return the service's HTTP side and metrics around BentoML's application."""
-    routes = Routes([*API.paths, *BENTOML_PATHS], BENTOML_FOLDERS)
+    routes = Routes([*API.paths, *BENTOML_PATHS], FOLDERS)
     return Monitor(Gateway(app, API), recorder=API.recorder, routes=routes, log=log)
 
 

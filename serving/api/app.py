@@ -59,7 +59,7 @@ class Api:
         self.decoders = Decoders(settings.decoder_processes)
         self._body_budget = BodyBudget(settings.max_held)
         self._keys = settings.keys
-        self._public = HEALTH | pages.PATHS | ({"/metrics"} if settings.metrics_open else set())
+        self._public = HEALTH | set(pages.PAGES) | ({"/metrics"} if settings.metrics_open else set())
         self._routes: dict[str, Route] = {
             "/classify": ("POST", self._post_classify),
             "/classify_batch": ("POST", self._post_classify_batch),
@@ -71,12 +71,16 @@ class Api:
             "/openapi.json": ("GET", self._docs),
             "/metrics": ("GET", self._metrics),
         }
-        for path in sorted(pages.PATHS):
+        for path in sorted(pages.PAGES):
             self._routes[path] = ("GET", self._page)
         inference = OpenInference(self.models, settings)
         self._routes["/v2"] = ("GET", inference)
         # Paths that hold names: the longest matching prefix selects the handler, for any method.
-        self._prefixes: dict[str, Handler] = {"/v2/": inference, _ADMIN: self._administration(settings)}
+        self._prefixes: dict[str, Handler] = {
+            "/v2/": inference,
+            _ADMIN: self._administration(settings),
+            pages.FOLDER: self._page_file,
+        }
 
     def _administration(self, settings: Settings) -> Admin:
         load = partial(load_model, settings=settings, recorder=self.recorder, decoders=self.decoders)
@@ -142,7 +146,7 @@ class Api:
     def authorized(self, scope: Scope) -> bool:
         """Return True if the request needs no API key or has a valid one."""
         path = scope["path"]
-        return path in self._public or path.startswith(_ADMIN) or self._keys.allow(scope["headers"])
+        return path in self._public or path.startswith((_ADMIN, pages.FOLDER)) or self._keys.allow(scope["headers"])
 
     def _handler_of_prefix(self, path: str) -> Handler:
         matches = [prefix for prefix in self._prefixes if path.startswith(prefix)]
@@ -258,6 +262,15 @@ class Api:
 
     async def _page(self, scope: Scope, receive: RequestBody) -> Answer:
         return pages.page(scope["path"])
+
+    async def _page_file(self, scope: Scope, receive: RequestBody) -> Answer:
+        if scope["method"] not in ("GET", "HEAD"):
+            raise RequestError(405, "method_not_allowed", f"use GET {pages.FOLDER}", {"Allow": "GET"})
+        # In a thread: a small form of a sample photograph is made when it is first asked for.
+        answer = await asyncio.to_thread(pages.file, scope["path"])
+        if answer is None:
+            raise RequestError(404, "not_found", "the page has no such file: open /ui")
+        return answer
 
     def _ready(self) -> list[ServedModel]:
         """Return all models; raise 503 while one of them is missing."""

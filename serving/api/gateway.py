@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from serving.api import pages
 from serving.api.app import Api
 from serving.process.bentoml_compat import static_files
 
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 
 BENTOML_PATHS = frozenset({"/schema.json"})
 _STATIC = "/static_content/"
-BENTOML_FOLDERS = (_STATIC,)
+FOLDERS = (_STATIC, pages.FOLDER)
+"""Prefixes of the paths of files: BentoML's and those of our page."""
 
 
 class Gateway:

@@ -30,6 +30,8 @@ def description(model: ServedModel) -> dict[str, Any]:
             "reference": record.reference,
             "data": record.data,
             "figures": record.figures,
+            "notes": record.notes,
+            "host": record.host,
         },
         "promises": model.promises.description() if model.promises else None,
         "input": manifest.input.to_dict(),

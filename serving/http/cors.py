@@ -12,7 +12,7 @@ _REQUEST_HEADERS = (
     *("Content-Type", "Content-Encoding", "Authorization", "X-API-Key", "X-Request-Id", "X-Request-Timeout"),
     "Inference-Header-Content-Length",
 )
-_RESPONSE_HEADERS = ("Retry-After", "X-Request-Id", "Inference-Header-Content-Length")
+_RESPONSE_HEADERS = ("Retry-After", "Server-Timing", "X-Request-Id", "Inference-Header-Content-Length")
 
 
 def allow_origins(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:

@@ -23,7 +23,7 @@ _ADMIN_ACTIONS = ("load", "rollback")
 
 
 class Monitor:
-    """Records requests without changing them, and adds X-Request-Id to the response.
+    """Records requests without changing them, and adds X-Request-Id and Server-Timing to the response.
 
     Args:
         app: the monitored application.
@@ -56,7 +56,10 @@ class Monitor:
             if message["type"] == "http.response.start":
                 started = True
                 call.status = message["status"]
-                message = {**message, "headers": [*message["headers"], (HEADER, call.id.encode())]}
+                headers = [*message["headers"], (HEADER, call.id.encode())]
+                if timing := call.timing():
+                    headers.append((b"server-timing", timing))
+                message = {**message, "headers": headers}
             await send(message)
 
         try:

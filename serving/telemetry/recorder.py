@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Protocol
 from serving.telemetry import catalogue
 from serving.telemetry.inference_totals import InferenceTotals
 from serving.telemetry.metrics import Metrics
-from serving.telemetry.request_context import current
+from serving.telemetry.request_context import Stages, current
 from serving.telemetry.shadow_metrics import ComparisonRecorder
 
 if TYPE_CHECKING:
-    from serving.telemetry.spans import Parent, Spans
+    from serving.telemetry.spans import Spans
 
 
 class Queue(Protocol):
@@ -129,56 +129,60 @@ class ModelRecorder:
         self._labels = (model, variant)
         self.totals = InferenceTotals()
 
-    def begin(self, items: int) -> Parent | None:
+    def begin(self, items: int) -> Stages | None:
         """Record that the current request passes `items` images to the model; to be called in the request's own task.
 
         Returns:
-            The trace for the methods below; None unless this request is traced.
+            The trace for the methods below; None for a caller within this process that is not traced.
         """
-        call = current.get()
-        if call is not None:
-            call.model, call.variant, call.items = self._model, self._variant, items
-        spans = self._recorder.spans
-        return spans.parent() if spans else None
+        call, spans = current.get(), self._recorder.spans
+        parent = spans.parent() if spans else None
+        if call is None:
+            return Stages(parent) if parent else None
+        call.model, call.variant, call.items = self._model, self._variant, items
+        call.stages = Stages(parent)
+        return call.stages
 
     def ended(self, seconds: float, *, success: bool) -> None:
         """Record that the model is done with a request, which had a result for at least one image or failed."""
         self.totals.ended(seconds, success=success)
 
-    def waited(self, seconds: float, trace: Parent | None, total: float | None) -> None:
+    def waited(self, seconds: float, trace: Stages | None, total: float | None) -> None:
         """Record that an image leaves a queue now; `total` is its time in all queues if this is the last one."""
         if total is not None:
             self.totals.waited(total)
             if self._metrics:
                 self._metrics.observe(catalogue.QUEUE_WAIT_SECONDS, self._labels, total)
         if trace is not None:
+            trace.queue += seconds
             self._span("queue", seconds, trace, 1)
 
-    def prepared(self, seconds: float, trace: Parent | None) -> None:
+    def prepared(self, seconds: float, trace: Stages | None) -> None:
         """Record that an image was decoded."""
         self.totals.decoded(seconds)
         if self._metrics:
             self._metrics.observe(catalogue.DECODE_SECONDS, self._labels, seconds)
         if trace is not None:
+            trace.decode += seconds
             self._span("decode", seconds, trace, 1)
 
-    def ran(self, seconds: float, traces: Sequence[Parent | None]) -> None:
-        """Record that the model ran a batch; each traced request in it gets one span."""
+    def ran(self, seconds: float, traces: Sequence[Stages | None]) -> None:
+        """Record that the model ran a batch; each request in it gets its time, and one span if it is traced."""
         self.totals.ran(seconds, len(traces))
         if self._metrics:
             self._metrics.observe(catalogue.INFER_SECONDS, self._labels, seconds)
             self._metrics.observe(catalogue.BATCH_ITEMS, self._labels, len(traces))
-        if self._recorder.spans:
-            for trace in dict.fromkeys(traces):
-                if trace is not None:
-                    self._span("infer", seconds, trace, len(traces))
+        for trace in dict.fromkeys(traces):
+            if trace is not None:
+                trace.model += seconds
+                self._span("infer", seconds, trace, len(traces))
 
-    def _span(self, name: str, seconds: float, parent: Parent, items: int) -> None:
+    def _span(self, name: str, seconds: float, trace: Stages, items: int) -> None:
         spans = self._recorder.spans
-        if spans:
+        if spans and trace.parent:
             spans.ended(
                 name,
                 seconds,
-                parent,
+                trace.parent,
                 {"halftone.model": self._model, "halftone.variant": self._variant, "halftone.items": items},
             )

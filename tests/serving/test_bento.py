@@ -69,7 +69,7 @@ def bento(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_serves_on_its_own(bento: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in set(os.environ) - set(environment()):
         monkeypatch.delenv(name)
-    page = bento / "src" / "serving" / "api" / "page.html"
+    page = bento / "src" / "serving" / "api" / "ui" / "page.html"
     page.write_text(page.read_text() + MARK)
     # The command of the container's entry point, in the same folder.
     command = [BENTOML, "serve", "--host", "127.0.0.1", "--port", "{port}", str(bento)]
@@ -78,10 +78,12 @@ def test_it_serves_on_its_own(bento: Path, tmp_path: Path, monkeypatch: pytest.M
         answer = server.post("/classify", content=(PHOTOS / "cat.jpg").read_bytes()).json()
         described = server.get("/docs.json").json()
         page_text = server.get("/ui").text
+        sample = server.get("/ui/small/cat.jpg")
 
     assert answer["predictions"][0]["label"] in {"tabby", "tiger cat", "Egyptian cat"}
     assert described["info"]["version"] == PROJECT["version"]
     assert page_text.endswith(MARK)
+    assert sample.headers["content-type"] == "image/jpeg"
 
 
 def test_it_holds_what_serving_needs_and_nothing_else(bento: Path) -> None:

@@ -3,7 +3,9 @@
 import asyncio
 import io
 import json
+import re
 import subprocess
+import time
 from pathlib import Path
 
 import httpx
@@ -23,6 +25,7 @@ EXPECTED = {
     "coffee.jpg": {"espresso", "cup"},
     "rocket.jpg": {"missile"},
 }
+CAT = (PHOTOS / "cat.jpg").read_bytes()
 photos = pytest.mark.parametrize("photo", sorted(PHOTOS.glob("*.jpg")), ids=lambda path: path.stem)
 
 
@@ -190,8 +193,40 @@ def test_the_page_and_the_api_browser_load(server: Server) -> None:
     page = server.get("/ui")
     assert page.headers["content-type"].startswith("text/html")
     assert "default-src 'none'" in page.headers["content-security-policy"]
-    assert "classify" in page.text
+    assert "ui/main.js" in page.text
     assert "docs.json" in server.get("/").text
+
+
+def test_the_page_has_sample_photographs_with_their_makers_and_licences(server: Server) -> None:
+    credits = server.get("/ui/samples.json").json()
+
+    assert [each["name"] for each in credits] == sorted(photo.stem for photo in PHOTOS.glob("*.jpg"))
+    assert all(each["shows"] and each["origin"] and each["license"] for each in credits)
+    whole, small = (server.get(f"/ui/{kind}/cat.jpg") for kind in ("samples", "small"))
+    assert whole.content == CAT
+    assert len(small.content) < 20_000
+    assert Image.open(io.BytesIO(small.content)).size == (176, 176)
+
+
+@pytest.mark.parametrize(
+    "path", ["/ui/", "/ui/nothing.js", "/ui/small/dog.jpg", "/ui/cat.jpg", "/ui/samples/../page.html"]
+)
+def test_the_page_has_no_other_files(server: Server, path: str) -> None:
+    assert server.get(path).status_code == 404
+    assert server.post("/ui/main.js").status_code == 405
+
+
+def test_an_answer_for_one_picture_says_where_its_time_went(server: Server) -> None:
+    started = time.monotonic()
+    one = server.post("/classify", content=CAT)
+    milliseconds = 1000 * (time.monotonic() - started)
+    several = server.post("/classify_batch", files=[("images", CAT), ("images", CAT)])
+
+    stages = dict(re.findall(r"(\w+);dur=([\d.]+)", one.headers["server-timing"]))
+    assert list(stages) == ["decode", "queue", "model"]
+    assert 0 < sum(map(float, stages.values())) < milliseconds
+    assert "server-timing" not in several.headers
+    assert "server-timing" not in server.post("/classify", content=b"no picture").headers
 
 
 def test_openapi_describes_every_path_and_response(server: Server) -> None:

@@ -94,6 +94,8 @@ def test_others_get_401_with_a_challenge(guarded_server: Server, headers: dict[s
         ("/v2/health/live", 200),
         ("/v2/health/ready", 200),
         ("/ui", 200),
+        ("/ui/main.js", 200),
+        ("/ui/samples/cat.jpg", 200),
         ("/", 200),
         ("/docs", 200),
         ("/static_content/swagger-ui.css", 200),

@@ -227,13 +227,16 @@ def test_files_of_bentomls_page_are_served(audited: Audited) -> None:
 @pytest.mark.parametrize("path", ["/", "/docs", "/ui"])
 def test_pages_load_nothing_from_elsewhere_and_work_behind_a_prefix(audited: Audited, path: str) -> None:
     response = audited.get(path)
-    addresses = re.findall(r"""(?:src|href)="([^"]*)"|(?:fetch|ask)\("([^"]*)\"""", response.text)
+    scripts = [audited.get("/" + script).text for script in re.findall(r'src="(ui/[a-z]+\.js)"', response.text)]
+    names = {name for script in scripts for name in re.findall(r'from "\./([a-z]+\.js)"', script)}
+    text = "".join([response.text, *scripts, *(audited.get(f"/ui/{name}").text for name in names)])
+    addresses = re.findall(r"""(?:src|href)="([^"]*)"|(?:fetch|json|sendPicture)\("([^"]*)\"""", text)
 
     assert "default-src 'none'" in response.headers["content-security-policy"]
     assert addresses
     for address in ["".join(each) for each in addresses]:
         assert not address.startswith(("/", "http:", "https:")), address
-        if not address.startswith("data:") and address != "classify":
+        if not address.startswith("data:") and address not in ("classify", "explain"):
             assert audited.get("/" + address).status_code == 200
 
 

@@ -49,7 +49,20 @@ def test_first_requests_of_every_kind_need_no_further_file(artifacts: Path, tmp_
         *(("POST", "/classify", {"content": each}) for each in (CAT, cat("JPEG", 1), cat("PNG"), cat("WEBP"))),
         ("POST", "/classify", {"files": {"image": CAT}}),
         ("POST", "/classify_batch", {"files": [("images", CAT), ("images", CAT)]}),
-        *(("GET", path, {}) for path in ("/metrics", "/models", "/docs.json", "/ui", "/v2", model, f"{model}/ready")),
+        *(
+            ("GET", path, {})
+            for path in (
+                "/metrics",
+                "/models",
+                "/docs.json",
+                "/ui",
+                "/ui/main.js",
+                "/ui/small/cat.jpg",
+                "/v2",
+                model,
+                f"{model}/ready",
+            )
+        ),
         ("POST", f"{model}/infer", {"json": {"inputs": [infer]}}),
     ]
     settings = {"HALFTONE_DECODERS": decoders, **QUICK}
