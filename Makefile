@@ -17,7 +17,7 @@ export BENTOML_DO_NOT_TRACK := True
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bundle serve demo test test-fast check
+.PHONY: help setup bundle serve demo picture test test-fast check
 
 help:
 	@echo "make serve      build and prove the default model if need be, then answer on http://$(HOST):$(PORT)"
@@ -26,6 +26,7 @@ help:
 	@echo "make test-fast  run the files that take a few seconds each: 1 to 2 minutes"
 	@echo "make check      lint, formatting and types"
 	@echo "make bundle     build and prove artifacts/$(MODEL) only"
+	@echo "make picture    take the picture of the README: the page with a heat map"
 	@echo "make setup      make the environment $(VENV) only"
 
 setup: $(READY)
@@ -51,6 +52,9 @@ demo: setup
 	@$(BIN)/python -m export --model demo --data training/sample
 	@HALFTONE_MODEL=demo $(BIN)/halftone ask --image $(SAMPLE)
 	@echo "training report: $(ARTIFACTS)/demo/report/index.html (rm -r $(ARTIFACTS)/demo starts anew)"
+
+picture: bundle
+	@$(BIN)/python -m tests.picture docs/page.png
 
 test: setup
 	$(PYTEST) $(PYTEST_FLAGS)
