@@ -108,7 +108,7 @@ def test_the_page_is_well_formed_and_loads_nothing(text):
     assert parser.open == []
     assert not {"script", "link", "iframe"} & {tag for tag, _ in parser.tags}
     sources = [attributes["src"] for tag, attributes in parser.tags if tag == "img"]
-    assert len(sources) == 4 + 3
+    assert len(sources) == 3 + 3
     assert all(source.startswith("data:image/png;base64,") for source in sources)
     assert not re.search(r"(src|href)=\"?(http|//|file)|url\(|@import", text)
     for source in sources:

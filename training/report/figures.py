@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.font_manager import get_font_names
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from training.evaluation.calibration import Bins
@@ -27,6 +28,12 @@ DPI = 144
 MOST_NUMBERED = 20
 MOST_NAMED = 60
 LONGEST_LABEL = 24
+
+FALLBACKS = (
+    *("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Zen Hei", "PingFang SC", "Microsoft YaHei"),
+    *("Noto Emoji", "Segoe UI Emoji"),
+)
+"""Fonts, where installed, for letters of class names that Matplotlib's own font lacks."""
 
 
 def curves(history: History) -> bytes:
@@ -197,8 +204,9 @@ def _name_classes(axes: Axes, labels: Sequence[str]) -> None:
     places = range(len(labels))
     names = [label if len(label) <= LONGEST_LABEL else f"{label[: LONGEST_LABEL - 1]}…" for label in labels]
     # Class names are not formulas, even if they contain dollar signs.
-    axes.set_xticks(places, names, rotation=45, ha="right", rotation_mode="anchor", parse_math=False)
-    axes.set_yticks(places, names, parse_math=False)
+    fonts = ["DejaVu Sans", *(set(FALLBACKS) & set(get_font_names()))]
+    axes.set_xticks(places, names, rotation=45, ha="right", rotation_mode="anchor", parse_math=False, fontfamily=fonts)
+    axes.set_yticks(places, names, parse_math=False, fontfamily=fonts)
     axes.tick_params(colors=INK, labelsize=9 if len(labels) <= MOST_NUMBERED else 6.5, length=0)
 
 

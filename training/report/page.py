@@ -10,6 +10,7 @@ import base64
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ from training.report.mistakes import Mistake, worst_mistakes
 
 INDEX, METRICS = "index.html", "metrics.json"
 TEMPLATE = Path(__file__).with_name("page.html")
+LOOK = files("models") / "common"
+"""Folder of `look.css`, the style that all pages share."""
 
 MOST_PAIRS = 15
 
@@ -145,7 +148,7 @@ def _page(
 ) -> str:
     # Autoescape: class names, file names and settings may contain markup.
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATE.parent),
+        loader=FileSystemLoader([TEMPLATE.parent, str(LOOK)]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -158,6 +161,8 @@ def _page(
         tiles=_tiles(report),
         drawings=drawings,
         classes=sorted(report.after["classes"], key=lambda entry: (not entry["images"], entry["f1"])),
+        labels=labels,
+        matrix=_matrix(report.matrix, labels) if len(labels) <= figures.MOST_NAMED else None,
         confusions=_confusions(report.matrix, labels),
         calibration=report.calibration,
         chosen_here=report.chosen_here,
@@ -222,6 +227,16 @@ def _change(report: _Report, before: str) -> str:
     return (
         f"{before} before the temperature of {report.temperature:.3g}" if report.calibration.kept else "temperature 1"
     )
+
+
+def _matrix(matrix: npt.NDArray[np.int64], labels: tuple[str, ...]) -> list[tuple[str, list[tuple[int, float]]]]:
+    """Return each true class with count and share of its row for every prediction.
+
+    The page has it as a table, as browsers draw every script and emoji: the fonts of a drawing don't.
+    """
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    rows = zip(labels, matrix.tolist(), shares.tolist(), strict=True)
+    return [(label, list(zip(counts, row, strict=True))) for label, counts, row in rows]
 
 
 def _confusions(matrix: npt.NDArray[np.int64], labels: tuple[str, ...]) -> Iterator[tuple[str, str, int, float]]:
