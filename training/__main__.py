@@ -29,21 +29,23 @@ def _summary(bundle: Bundle, *, done: bool) -> str:
     training = bundle.manifest.training
     metrics, following = training["metrics"], export_command(bundle.folder, training["config"]["data"])
     what = f"this run is finished, {bundle.folder} has its model" if done else f"wrote {bundle.folder}"
-    summary = (
-        f"{what}: val top-1 {metrics['val_top1']:.2%}{_conditions(metrics)}{_confidence(metrics)}; report: "
-        f"{bundle.folder / 'report' / 'index.html'}"
-    )
+    summary = f"{what}: {_accuracy(metrics)}{_confidence(metrics)}; report: {bundle.folder / 'report' / 'index.html'}"
     return f"{printable(summary)}\nexport and prove it with `{printable(following)}`"
 
 
-def _conditions(metrics: dict[str, Any]) -> str:
-    """Return what the accuracy is to be read with; empty for a bundle of an earlier version, which lacks it."""
-    if "val_majority" not in metrics:
-        return ""
-    (low, high), majority = metrics["val_top1_interval"], metrics["val_majority"]
+def _accuracy(metrics: dict[str, Any]) -> str:
+    """Return the accuracy on the test part, or else on the validation part, and what it is to be read with."""
+    part, role = "val", "which chose the epoch, so it flatters"
+    if "test_top1" in metrics:
+        part, role = "test", "which chose nothing"
+    accuracy = f"{part} top-1 {metrics[f'{part}_top1']:.2%}"
+    if f"{part}_majority" not in metrics:
+        # A bundle of an earlier version.
+        return accuracy
+    (low, high), majority = metrics[f"{part}_top1_interval"], metrics[f"{part}_majority"]
     return (
-        f" (95 % interval {low:.1%} to {high:.1%}; {metrics['val_pictures']:,} pictures, which chose the epoch, "
-        f"so it flatters; always answering {majority['label']!r} has {majority['value']:.2%})"
+        f"{accuracy} (95 % interval {low:.1%} to {high:.1%}; {metrics[f'{part}_pictures']:,} pictures, {role}; "
+        f"always answering {majority['label']!r} has {majority['value']:.2%})"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from models.bundle.manifest import Manifest
 from models.spec import Architecture
@@ -25,7 +26,7 @@ tags:
 
 - Weights: {source}.
 - Input: RGB, {size} x {size} pixels, {interpolation} resize of the short side to {resize}, centre crop.
-- Version: `{version}`.
+{accuracy}- Version: `{version}`.
 {warning}{proofs}
 {use}"""
 
@@ -36,6 +37,18 @@ The exported graphs take uint8 pixels and normalise inside; their parity records
 _PROOFS = "\n## Proofs: each variant beside the FP32 network\n\n"
 
 _UNTRAINED = "- **Untrained**: the weights are random and the predictions mean nothing; for latency studies only.\n"
+
+
+def _accuracy(metrics: dict[str, Any]) -> str:
+    """Return the line of the accuracy on the test part, or else on the validation part; empty for other weights."""
+    part, role = ("test", "") if "test_top1" in metrics else ("val", ", which chose the epoch")
+    if f"{part}_top1_interval" not in metrics:
+        return ""
+    low, high = metrics[f"{part}_top1_interval"]
+    return (
+        f"- Accuracy: {metrics[f'{part}_top1']:.2%} (95 % interval {low:.1%} to {high:.1%}) on "
+        f"{metrics[f'{part}_pictures']:,} {part} pictures{role}.\n"
+    )
 
 
 def model_card(manifest: Manifest, network: Architecture, use: str | None = None, proofs: Sequence[str] = ()) -> bytes:
@@ -60,6 +73,7 @@ def model_card(manifest: Manifest, network: Architecture, use: str | None = None
         size=manifest.input.size,
         interpolation=manifest.input.interpolation,
         resize=manifest.input.resize_to,
+        accuracy=_accuracy(manifest.training.get("metrics", {})),
         version=manifest.version,
         warning="" if manifest.trained else _UNTRAINED,
         proofs=_PROOFS + "".join(f"- {line}\n" for line in proofs) if proofs else "",

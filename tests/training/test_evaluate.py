@@ -22,6 +22,7 @@ from tests import commands
 from tests.training.memory import crops
 from tests.training.runs import TINY, run
 from tests.training.samples import class_folders, png
+from training.__main__ import _summary
 from training.data.duplicates import digests
 from training.data.load import load_data
 from training.evaluate import EvaluateConfig, evaluate
@@ -368,3 +369,38 @@ def test_what_the_data_s_reader_left_out_is_said(artifacts, photos, tmp_path):
     assert result.returncode == 0, result.stderr
     assert "warning: 1 files are left out because they are not JPEG, PNG or WebP: val/cat/x.gif (GIF)" in result.stderr
     assert "always answering 'cat' would have a top-1 of 33.33%" in result.stdout
+
+
+def test_a_test_part_chooses_nothing_and_is_the_headline(artifacts, undivided):
+    shares = {"val_share": 0.2, "test_share": 0.3}
+    data = load_data(str(undivided), **shares)
+    assert (len(data.train), len(data.val), len(data.test)) == (15, 6, 9)
+    alone, tested = (
+        run(artifacts / name, data=replace(data, test=test), **shares) for name, test in (("a", None), ("b", data.test))
+    )
+
+    metrics = tested.manifest.training["metrics"]
+    assert alone.manifest.files[WEIGHTS].sha256 == tested.manifest.files[WEIGHTS].sha256
+    assert "test_top1" not in alone.manifest.training["metrics"]
+    assert (metrics["test_pictures"], metrics["val_pictures"]) == (9, 6)
+    again = evaluated("b", data=undivided, part="test")
+    assert again["models"]["b"]["top1"]["value"] == metrics["test_top1"]
+    # Their shares are recorded: the part is the same when the data is read again.
+    assert (again["pictures"], again["part"]) == (9, "the part test of the data, no training pictures among them")
+    summary = _summary(tested, done=False)
+    assert f"test top-1 {metrics['test_top1']:.2%} (95 % interval" in summary
+    assert "9 pictures, which chose nothing" in summary
+    assert "val top-1" not in summary
+    assert "test pictures." in tested.read("README.md").decode()
+    assert "pictures that chose nothing" in tested.read("report/index.html").decode()
+
+
+@pytest.mark.parametrize(("share", "message"), [(0.8, "less than 1 with --val-share"), (-0.1, "must be 0 or more")])
+def test_shares_that_leave_nothing_to_train_on(undivided, share, message):
+    with pytest.raises(HalftoneError, match=message):
+        load_data(str(undivided), test_share=share)
+
+
+def test_data_with_parts_is_not_divided_again(photos):
+    with pytest.raises(HalftoneError, match="has parts, so --test-share divides nothing: omit it"):
+        load_data(str(photos), test_share=0.2)

@@ -83,6 +83,9 @@ class TrainConfig:
     val_share: float = 0.2
     """Share of the pictures held out for validation if the data has no split, in (0, 1)."""
 
+    test_share: float = 0.0
+    """Share of the pictures for one test after the training if the data has no split; nothing is chosen by them."""
+
     limit: int | None = None
     """Use at most this number of training pictures, and of validation pictures; for experiments."""
 
@@ -115,6 +118,10 @@ class TrainConfig:
             raise HalftoneError(f"--seed must be 0 or more, not {self.seed}")
         if not 0 < self.val_share < 1:
             raise HalftoneError(f"--val-share must lie between 0 and 1, not {self.val_share}")
+        if not 0 <= self.test_share < 1 - self.val_share:
+            raise HalftoneError(
+                f"--test-share must be 0 or more, and less than 1 with --val-share, not {self.test_share}"
+            )
         if self.limit is not None and self.limit < 1:
             raise HalftoneError(f"--limit must be 1 or more, not {self.limit}")
 
@@ -128,8 +135,11 @@ class TrainConfig:
         values: dict[str, Any] = jsonable(asdict(self))
         for name in ("output", "resume", "restart", "running"):
             del values[name]
+        # Runs of versions that lacked them can be continued.
         if self.table == Columns():
             del values["table"]
+        if not self.test_share:
+            del values["test_share"]
         return values
 
 

@@ -12,7 +12,7 @@ from training.data.sources.csv_table import SUFFIXES, load_table
 from training.data.sources.folder import load_folder
 from training.data.sources.torchvision_download import PREFIX
 from training.data.sources.torchvision_sets import load_torchvision
-from training.data.split import stratified_sample
+from training.data.split import Shares, stratified_sample
 from training.data.subsets import SelectedPictures
 
 
@@ -20,6 +20,7 @@ def load_data(
     location: str,
     *,
     val_share: float = 0.2,
+    test_share: float = 0.0,
     seed: int = 0,
     limit: int | None = None,
     columns: Columns | None = None,
@@ -32,8 +33,9 @@ def load_data(
             which is split; a CSV or TSV file with columns of files, labels and perhaps the split; or
             `torchvision:NAME`, `torchvision:NAME@FOLDER`.
         val_share: share of every class to hold out if the data has no split, in (0, 1).
+        test_share: share of every class for the test part, if the data has no parts, in [0, 1 - val_share).
         seed: of that split and of the choice for `limit`.
-        limit: largest number of training images, and of validation images; every class keeps its share.
+        limit: largest number of images of each part; every class keeps its share.
         columns: of a table.
         for_training: False for an evaluation, which needs neither a training part nor two images of a class; without
             them the parts may be empty.
@@ -43,27 +45,39 @@ def load_data(
     """
     if not 0 < val_share < 1:
         raise HalftoneError(f"--val-share must lie between 0 and 1, not {val_share}")
-    columns = columns or Columns()
-    data = _load(location, val_share=val_share, seed=seed, columns=columns, for_training=for_training)
+    if not 0 <= test_share < 1 - val_share:
+        raise HalftoneError(f"--test-share must be 0 or more, and less than 1 with --val-share, not {test_share}")
+    columns, shares = columns or Columns(), Shares(val=val_share, test=test_share, seed=seed)
+    data = _load(location, shares, columns, for_training=for_training)
+    if test_share and data.own_split and for_training:
+        raise HalftoneError(
+            f"--data {location} has parts, so --test-share divides nothing: omit it, and put pictures that no training "
+            "sees into the part test, beside train and val"
+        )
     if limit is None:
         return data
     if limit < len(data.train.labels):
         raise HalftoneError(
             f"--limit {limit} is less than one picture for each of the {len(data.train.labels)} classes: raise it"
         )
-    return replace(data, train=_at_most(limit, data.train, seed), val=_at_most(limit, data.val, seed))
+    return replace(
+        data,
+        train=_at_most(limit, data.train, seed),
+        val=_at_most(limit, data.val, seed),
+        test=data.test and _at_most(limit, data.test, seed),
+    )
 
 
-def _load(location: str, *, val_share: float, seed: int, columns: Columns, for_training: bool) -> Data:
+def _load(location: str, shares: Shares, columns: Columns, *, for_training: bool) -> Data:
     path = Path(location).expanduser()
     table = not location.startswith(PREFIX) and path.suffix.lower() in SUFFIXES and not path.is_dir()
     if columns != Columns() and not table:
         raise HalftoneError(f"--data {location} is not a .csv or .tsv file, so it has no columns to name: omit them")
     if location.startswith(PREFIX):
-        return load_torchvision(location.removeprefix(PREFIX), val_share=val_share, seed=seed)
+        return load_torchvision(location.removeprefix(PREFIX), shares)
     if table:
-        return load_table(path, val_share=val_share, seed=seed, columns=columns, for_training=for_training)
-    return load_folder(path, val_share=val_share, seed=seed, for_training=for_training)
+        return load_table(path, shares, columns=columns, for_training=for_training)
+    return load_folder(path, shares, for_training=for_training)
 
 
 def _at_most(limit: int, pictures: Pictures, seed: int) -> Pictures:

@@ -24,7 +24,7 @@ CHOSEN_ON_TEST = (
     "there is no validation part, so {test} chooses the epoch and the temperature, and the accuracy on it is too high: "
     "{fix} to keep {test} for one honest evaluation"
 )
-TEST_LEFT_ALONE = "{test} is left alone; evaluate on it last: `python -m training.evaluate --part test`, same --data"
+TEST_LEFT_ALONE = "{test} chooses nothing: it is read once, after the training, for the accuracy that is reported"
 """What the user must know about the test part."""
 
 

@@ -7,14 +7,30 @@ nor on the machine, and new images change the part of hardly any old one.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from models.common.errors import HalftoneError
-from training.data.pictures import Pictures
+from training.data.pictures import TEST_LEFT_ALONE, Data, Pictures
+from training.data.subsets import SelectedPictures
 
 Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shares:
+    """Division of data without parts."""
+
+    val: float = 0.2
+    """Share of every class for validation, in (0, 1)."""
+
+    test: float = 0.0
+    """Share of every class for the test, in [0, 1 - val)."""
+
+    seed: int = 0
+    """Another seed makes another division."""
 
 
 def stratified_split(
@@ -42,6 +58,39 @@ def stratified_split(
     if for_training and not chosen.any():
         raise HalftoneError("no class has two pictures, so none can be held out for validation: add pictures")
     return np.flatnonzero(~chosen), np.flatnonzero(chosen)
+
+
+def divided(
+    pictures: Pictures, name: str, shares: Shares, *, for_training: bool = True, warnings: tuple[str, ...] = ()
+) -> Data:
+    """Return the data of a set without parts; its training part keeps at least one image of every class.
+
+    Args:
+        pictures: the whole set.
+        name: its source in words.
+        shares: of the parts.
+        for_training: as for `stratified_split`.
+        warnings: for the user.
+
+    Raises:
+        HalftoneError: as for `stratified_split`.
+    """
+    train, val = stratified_split(pictures, val_share=shares.val, seed=shares.seed, for_training=for_training)
+    held_out, test = f"{shares.val:.0%} of every class held out", None
+    if shares.test:
+        rest, share = SelectedPictures(pictures, train), shares.test / (1 - shares.val)
+        kept, tested = stratified_split(rest, val_share=share, seed=shares.seed, for_training=False)
+        test, train = SelectedPictures(pictures, train[tested]), train[kept]
+        held_out = f"{shares.val:.0%} of every class for validation and {shares.test:.0%} for the test"
+        warnings += (TEST_LEFT_ALONE.format(test="the part test"),)
+    return Data(
+        train=SelectedPictures(pictures, train),
+        val=SelectedPictures(pictures, val),
+        test=test,
+        description=f"{name}: {held_out} (seed {shares.seed})",
+        own_split=False,
+        warnings=warnings,
+    )
 
 
 def stratified_sample(pictures: Pictures, count: int, *, seed: int) -> Indices:

@@ -82,9 +82,8 @@ def _choose(location: str, part: Part, bundles: Sequence[Bundle], columns: Colum
         data = load_data(location, columns=columns, for_training=False)
         return Choice(pictures=_all(data), description="all pictures", warnings=data.warnings)
     if part == "test":
-        return _without_training_images(
-            _test(load_data(location, columns=columns, for_training=False), location), bundles, location
-        )
+        data = _load_as_split_by(bundles, location, columns)
+        return _without_training_images(_test(data, location), bundles, location)
     trained = [(bundle, _as_trained(location, bundle, columns)) for bundle in bundles]
     own = [data for _, data in trained if data is not None]
     if len({data.val.fingerprint() for data in own}) > 1:
@@ -105,8 +104,7 @@ def _choose(location: str, part: Part, bundles: Sequence[Bundle], columns: Colum
 
 def _choose_other_data(location: str, part: Part, bundles: Sequence[Bundle], columns: Columns) -> Choice:
     """Choose by the split of the data, or by the split settings of the first trained model."""
-    splits = [settings for bundle in bundles if (settings := _settings(bundle, "val_share", "seed"))]
-    data = load_data(location, columns=columns, for_training=False, **(splits[0] if splits else {}))
+    data = _load_as_split_by(bundles, location, columns)
     if part == "val" and not len(data.val):
         raise HalftoneError(
             f"--data {location} has no validation part, and can't be split into one: omit --part val to evaluate on "
@@ -121,6 +119,12 @@ def _choose_other_data(location: str, part: Part, bundles: Sequence[Bundle], col
         # The model may have been trained on most of this data: the part held out by the same split is the best guess.
         return replace(choice, description="the part that the model's --val-share and --seed hold out")
     return replace(choice, pictures=_all(data), description="all pictures")
+
+
+def _load_as_split_by(bundles: Sequence[Bundle], location: str, columns: Columns) -> Data:
+    """Load data; what has no parts is divided as for the first trained model."""
+    splits = [settings for bundle in bundles if (settings := _settings(bundle, "val_share", "test_share", "seed"))]
+    return load_data(location, columns=columns, for_training=False, **(splits[0] if splits else {}))
 
 
 def _all(data: Data) -> Pictures:
@@ -174,7 +178,7 @@ def _as_trained(location: str, bundle: Bundle, columns: Columns) -> Data | None:
     if fingerprint is None:
         return None
     try:
-        data = load_data(location, columns=columns, **_settings(bundle, "val_share", "seed", "limit"))
+        data = load_data(location, columns=columns, **_settings(bundle, "val_share", "test_share", "seed", "limit"))
     except HalftoneError:
         # The --limit of that training may not suit this data; other errors recur when it is loaded without a limit.
         return None

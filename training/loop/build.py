@@ -21,7 +21,7 @@ from training.data.augment import EvaluationView, build_augment
 from training.data.balance import Balancing, balancing
 from training.data.dataset import PictureSet
 from training.data.loader import TrainingFeed, ValidationFeed, default_workers
-from training.data.pictures import Data
+from training.data.pictures import Data, Pictures
 from training.data.sampling import Plan
 from training.loop.distributed import World
 from training.loop.learner import Learner
@@ -154,15 +154,29 @@ def _feeds(
         weights=balance.sampling_weights,
     )
     _check_batches(plan)
-    workers = default_workers(world.size) if config.running.workers is None else config.running.workers
-    pin = world.device.type == "cuda"
+    if data.test is not None and len(data.test) < world.size:
+        raise HalftoneError(f"{len(data.test)} test pictures are too few for {world.size} processes")
+    workers, pin = _workers(config, world), world.device.type == "cuda"
     view = build_augment(recipe.augment, spec)
     pictures = PictureSet(data.train, view, seed=config.seed, max_corrupt_share=config.max_corrupt_share)
-    held_out = PictureSet(data.val, EvaluationView(spec), seed=config.seed, max_corrupt_share=config.max_corrupt_share)
     training = TrainingFeed(pictures, plan, workers=workers, pin=pin)
-    batch = math.ceil(recipe.batch / world.size)
-    validation = ValidationFeed(held_out, batch=batch, rank=world.rank, world=world.size, workers=workers, pin=pin)
-    return training, validation
+    return training, held_out_feed(config, data.val, spec, world)
+
+
+def held_out_feed(config: TrainConfig, pictures: Pictures, spec: InputSpec, world: World) -> ValidationFeed:
+    """Return this process's share of the images of a held-out part, as the network sees them in serving."""
+    return ValidationFeed(
+        PictureSet(pictures, EvaluationView(spec), seed=config.seed, max_corrupt_share=config.max_corrupt_share),
+        batch=math.ceil(config.settings.batch / world.size),
+        rank=world.rank,
+        world=world.size,
+        workers=_workers(config, world),
+        pin=world.device.type == "cuda",
+    )
+
+
+def _workers(config: TrainConfig, world: World) -> int:
+    return default_workers(world.size) if config.running.workers is None else config.running.workers
 
 
 def _check_batches(plan: Plan) -> None:

@@ -106,7 +106,12 @@ def _trained(output: Path) -> dict[str, Any] | None:
 
 def _load(config: TrainConfig) -> Data:
     return load_data(
-        config.data, val_share=config.val_share, seed=config.seed, limit=config.limit, columns=config.table
+        config.data,
+        val_share=config.val_share,
+        test_share=config.test_share,
+        seed=config.seed,
+        limit=config.limit,
+        columns=config.table,
     )
 
 

@@ -14,7 +14,7 @@ from models.bundle.bundle import Bundle
 from models.common.errors import HalftoneError
 from training.data.dataset import CorruptDataError
 from training.data.duplicates import find_duplicates
-from training.loop.build import Parts, build
+from training.loop.build import Parts, build, held_out_feed
 from training.loop.checkpoints import RunFolder
 from training.loop.distributed import World, joined
 from training.loop.loggers import open_loggers
@@ -132,9 +132,10 @@ def _announce(display: Display, request: Request, parts: Parts, *, resumed: bool
         lowest, f"stages {lowest + 1} to 4 and the head are trained"
     )
     dtype = str(loop.learner.precision.dtype).removeprefix("torch.")
+    test = f"{len(data.test)} test pictures, " if data.test is not None else ""
     display.say(
         f"{config.name}: {config.model} at {parts.spec.size} px on {data.description}: {len(data.train)} training "
-        f"pictures, {len(data.val)} validation pictures, {len(data.train.labels)} classes"
+        f"pictures, {len(data.val)} validation pictures, {test}{len(data.train.labels)} classes"
     )
     display.say(
         f"recipe {config.recipe}: {config.settings.epochs} epochs of {loop.steps_per_epoch} steps, {trained}, {dtype}, "
@@ -153,7 +154,12 @@ def _finish(request: Request, folder: RunFolder, world: World, parts: Parts) -> 
     # The reference for every exported variant is FP32.
     fp32 = replace(precision, dtype=torch.float32)
     predictions = validate(module, loop.normalise, loop.validation, fp32, world)
-    unreadable = loop.unreadable()
+    unreadable, test = loop.unreadable(), None
+    if request.data.test is not None:
+        # Read once: nothing that follows changes the model.
+        feed = held_out_feed(request.config, request.data.test, parts.spec, world)
+        test = validate(module, loop.normalise, feed, fp32, world)
+        unreadable["test"] = feed.pictures.names(world.union(feed.pictures.broken()))
     world.wait()
     if not world.main:
         return None
@@ -162,6 +168,7 @@ def _finish(request: Request, folder: RunFolder, world: World, parts: Parts) -> 
         history=position.history,
         best_epoch=position.best_epoch,
         predictions=predictions,
+        test=test,
         unreadable=unreadable,
         arithmetic=str(precision.dtype).removeprefix("torch."),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from models.bundle.bundle import WEIGHTS, Bundle
 from models.bundle.card import CARD, model_card
@@ -43,8 +44,11 @@ class Outcome:
     predictions: Predictions
     """Of the best epoch's weights, in FP32 arithmetic."""
 
+    test: Predictions | None
+    """Of the same weights on the test part; None if the data has none."""
+
     unreadable: dict[str, list[str]]
-    """Names of the unreadable images in `train` and `val`."""
+    """Names of the unreadable images in each part."""
 
     arithmetic: str
     """Number format of the training, such as `bfloat16`."""
@@ -83,17 +87,15 @@ def _manifest(
 ) -> Manifest:
     config, data = request.config, request.data
     logits, targets = outcome.predictions.logits, outcome.predictions.targets
-    top1 = rate(int((logits.argmax(dim=1) == targets).sum()), len(targets))
-    metrics = validation_metrics(logits, targets) | {
-        "val_pictures": len(targets),
-        "val_top1_interval": [top1["low"], top1["high"]],
-        "val_majority": majority(targets.numpy(), data.train.labels),
+    metrics = _accuracy(outcome.predictions, data.train.labels, "val") | {
         "best_epoch": outcome.best_epoch,
         "temperature": asdict(calibration) | {"kept": calibration.kept},
         "promises": measure_on_half(logits.numpy(), targets.numpy(), calibration.temperature),
         **_confidence(outcome.predictions, 1.0, ""),
         **_confidence(outcome.predictions, calibration.temperature, "_calibrated"),
     }
+    if outcome.test is not None:
+        metrics |= _accuracy(outcome.test, data.train.labels, "test")
     return Manifest(
         name=config.name,
         architecture=network.name,
@@ -114,6 +116,18 @@ def _manifest(
     )
 
 
+def _accuracy(predictions: Predictions, labels: tuple[str, ...], part: str) -> dict[str, Any]:
+    """Return loss and accuracy on a part, its interval, and the accuracy of always answering the largest class."""
+    logits, targets = predictions.logits, predictions.targets
+    top1 = rate(int((logits.argmax(dim=1) == targets).sum()), len(targets))
+    metrics = {name.replace("val", part): value for name, value in validation_metrics(logits, targets).items()}
+    return metrics | {
+        f"{part}_pictures": len(targets),
+        f"{part}_top1_interval": [top1["low"], top1["high"]],
+        f"{part}_majority": majority(targets.numpy(), labels),
+    }
+
+
 def _promises(predictions: Predictions, temperature: float) -> Promises:
     return fit_promises(predictions.logits.numpy(), predictions.targets.numpy(), temperature)
 
@@ -131,6 +145,7 @@ def _confidence(predictions: Predictions, temperature: float, suffix: str) -> di
 def _add_report(
     bundle: Bundle, config: TrainConfig, data: Data, outcome: Outcome, calibration: Calibration, command: str
 ) -> None:
+    metrics = bundle.manifest.training["metrics"]
     # In the bundle's temporary folder: after a kill, it is removed with it.
     with tempfile.TemporaryDirectory(dir=bundle.folder) as folder:
         write_report(
@@ -142,7 +157,8 @@ def _add_report(
             pictures=SelectedPictures(data.val, outcome.predictions.pictures),
             spec=bundle.manifest.input,
             calibration=calibration,
-            promises=bundle.manifest.training["metrics"]["promises"],
+            promises=metrics["promises"],
+            test=metrics if outcome.test is not None else None,
             title=config.name,
             config=config.identity(),
             following=export_command(config.output, config.data),

@@ -50,6 +50,7 @@ def write_report(
     title: str,
     config: dict[str, Any],
     promises: dict[str, Any] | None = None,
+    test: dict[str, Any] | None = None,
     chosen_here: bool = True,
     following: str = "",
 ) -> Path:
@@ -68,6 +69,7 @@ def write_report(
         title: the model's name.
         config: the settings of the run.
         promises: result of `training.evaluation.promises.measure_on_half`; None for no such section.
+        test: `test_top1`, `test_top1_interval`, `test_pictures` and `test_majority` of the test part; None without one.
         following: command to run next; none is shown if it is empty.
         chosen_here: True if these images chose the epoch and the temperature.
 
@@ -82,6 +84,7 @@ def write_report(
         temperature=temperature,
         calibration=calibration,
         chosen_here=chosen_here,
+        test=test,
         matrix=confusion(logits.argmax(axis=1), targets, len(labels)),
         before=classification_metrics(before, targets, labels),
         after=classification_metrics(after, targets, labels),
@@ -102,6 +105,7 @@ class _Report:
     temperature: float
     calibration: Calibration | None
     chosen_here: bool
+    test: dict[str, Any] | None
     matrix: npt.NDArray[np.int64]
     before: dict[str, Any]
     after: dict[str, Any]
@@ -201,8 +205,10 @@ def _subtitle(config: dict[str, Any], spec: InputSpec) -> str:
 def _tiles(report: _Report) -> Iterator[tuple[str, str, str]]:
     """Yield name, value and note of every headline metric."""
     after, top1, top5 = report.after, report.after["top1"], report.after["top5"]
+    if report.test is not None:
+        yield _test_tile(report.test)
     yield (
-        "top-1 accuracy",
+        "validation accuracy" if report.test is not None else "top-1 accuracy",
         f"{top1['value']:.2%}",
         f"95 % interval {top1['low']:.1%} to {top1['high']:.1%}, {after['images']:,} pictures",
     )
@@ -219,6 +225,16 @@ def _tiles(report: _Report) -> Iterator[tuple[str, str, str]]:
     seconds = sum(row.get("seconds", 0.0) for row in report.history)
     if seconds:
         yield "training time", _duration(seconds), f"{len(report.history)} epochs"
+
+
+def _test_tile(test: dict[str, Any]) -> tuple[str, str, str]:
+    (low, high), majority = test["test_top1_interval"], test["test_majority"]
+    return (
+        "test accuracy",
+        f"{test['test_top1']:.2%}",
+        f"95 % interval {low:.1%} to {high:.1%}, {test['test_pictures']:,} pictures that chose nothing; always "
+        f"answering {majority['label']!r} has {majority['value']:.2%}",
+    )
 
 
 def _change(report: _Report, before: str) -> str:

@@ -232,7 +232,7 @@ def test_a_test_part_of_a_table(folder):
     text = rows("path,label,split", "{path},{label},{part}").replace("001.png,cat,training", "001.png,cat,test")
     data = load_data(table(folder, text))
     assert (len(data.train), len(data.val), len(data.test)) == (7, 2, 1)
-    assert "the part test is left alone" in data.warnings[0]
+    assert "the part test chooses nothing" in data.warnings[0]
     alone = load_data(table(folder, text.replace("valid", "test")))
     assert (len(alone.val), alone.test) == (3, None)
     assert "mark some rows of train as val" in alone.warnings[0]

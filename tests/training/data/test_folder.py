@@ -12,10 +12,11 @@ from tests.training.samples import class_folders, picture, png
 from training.data.load import load_data
 from training.data.pictures import Data
 from training.data.sources.folder import load_folder
+from training.data.split import Shares
 
 
 def load(folder: Path) -> Data:
-    return load_folder(folder, val_share=0.25, seed=0)
+    return load_folder(folder, Shares(val=0.25))
 
 
 def names(pictures) -> set[str]:
@@ -204,7 +205,7 @@ def test_parts_have_their_usual_names_in_any_case(tmp_path, train, val):
     assert (len(data.train), len(data.val), len(data.test)) == (4, 2, 6)
     assert data.description.endswith(f": {train}/ and {val}/")
     assert data.warnings == (
-        "Testing/ is left alone; evaluate on it last: `python -m training.evaluate --part test`, same --data",
+        "Testing/ chooses nothing: it is read once, after the training, for the accuracy that is reported",
     )
 
 
@@ -301,7 +302,7 @@ def test_the_fingerprint_changes_with_names_and_classes(tmp_path):
     class_folders(tmp_path, {"cat": 4, "dog": 4})
     before = load(tmp_path)
     assert before.fingerprint() == load(tmp_path).fingerprint()
-    assert before.fingerprint() != load_folder(tmp_path, val_share=0.25, seed=1).fingerprint()
+    assert before.fingerprint() != load_folder(tmp_path, Shares(val=0.25, seed=1)).fingerprint()
     (tmp_path / "cat" / "000.png").rename(tmp_path / "dog" / "zzz.png")
     assert before.fingerprint() != load(tmp_path).fingerprint()
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from models.common.errors import HalftoneError
 from training.data.pictures import ArrayPictures
-from training.data.split import first_of_every_class, stratified_sample, stratified_split
+from training.data.split import Shares, divided, first_of_every_class, stratified_sample, stratified_split
 
 COUNTS = st.lists(st.integers(1, 40), min_size=2, max_size=6)
 
@@ -25,6 +25,26 @@ class Named(ArrayPictures):
 def pictures(counts: list[int]) -> Named:
     targets = np.repeat(np.arange(len(counts)), counts)
     return Named(targets, [f"{target}/{index}" for index, target in enumerate(targets)])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    counts=st.lists(st.integers(2, 40), min_size=2, max_size=6), val=st.floats(0.01, 0.5), test=st.floats(0.01, 0.49)
+)
+def test_three_parts_are_disjoint_complete_and_leave_every_class_in_training(counts, val, test):
+    everything = pictures(counts)
+    shares = Shares(val=val, test=test, seed=5)
+    data = divided(everything, "a set", shares)
+    parts = [data.train, data.val, data.test]
+    names = [part.name(index) for part in parts for index in range(len(part))]
+    assert sorted(names) == sorted(everything.names)
+    assert set(data.train.targets.tolist()) == set(range(len(counts)))
+    # The validation part is the same with and without a test.
+    alone = divided(everything, "a set", Shares(val=val, seed=5))
+    assert data.val.fingerprint() == alone.val.fingerprint()
+    assert alone.test is None
+    wanted = sum(count * test for count in counts)
+    assert abs(len(data.test) - wanted) <= 1.5 * len(counts)
 
 
 @settings(max_examples=60, deadline=None)

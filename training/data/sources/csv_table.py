@@ -18,7 +18,7 @@ from training.config.columns import Columns
 from training.data.pictures import CHOSEN_ON_TEST, TEST_LEFT_ALONE, Data, FilePictures
 from training.data.sources.columns import Table, read_columns
 from training.data.sources.labels import check_distinct, fault_as_folder
-from training.data.split import stratified_split
+from training.data.split import Shares, divided
 from training.data.subsets import SelectedPictures
 
 SUFFIXES = frozenset({".csv", ".tsv"})
@@ -32,7 +32,7 @@ class _Row:
     split: str
 
 
-def load_table(file: Path, *, val_share: float, seed: int, columns: Columns, for_training: bool = True) -> Data:
+def load_table(file: Path, shares: Shares, *, columns: Columns, for_training: bool = True) -> Data:
     """Load the images listed in a CSV or TSV file.
 
     Paths are relative to the file's folder or to a folder in it, or absolute; `\\` may separate them, and the suffix of
@@ -41,8 +41,7 @@ def load_table(file: Path, *, val_share: float, seed: int, columns: Columns, for
 
     Args:
         file: UTF-8 text with a header line; the separator is a comma, semicolon or tab.
-        val_share: share of every class to hold out if there is no column of the split.
-        seed: of that split.
+        shares: of the parts if there is no column of the split.
         columns: the columns that the user names.
         for_training: as for `load_data`.
 
@@ -66,14 +65,7 @@ def load_table(file: Path, *, val_share: float, seed: int, columns: Columns, for
     warnings = _remarks(listed, rows, unused)
     if any(row.split for row in rows):
         return _by_column(file, rows, everything, warnings)
-    train, val = stratified_split(everything, val_share=val_share, seed=seed, for_training=for_training)
-    return Data(
-        train=SelectedPictures(everything, train),
-        val=SelectedPictures(everything, val),
-        description=f"table {printable(file.name)}: {val_share:.0%} of every class held out (seed {seed})",
-        own_split=False,
-        warnings=warnings,
-    )
+    return divided(everything, f"table {printable(file.name)}", shares, for_training=for_training, warnings=warnings)
 
 
 def _read(file: Path, columns: Columns) -> tuple[list[_Row], list[str]]:

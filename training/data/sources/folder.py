@@ -15,7 +15,7 @@ from models.common.text import controls, printable
 from models.dataset import Part, find_parts, is_picture, kind_of_file, part_of
 from training.data.pictures import CHOSEN_ON_TEST, TEST_LEFT_ALONE, Data, FilePictures
 from training.data.sources.labels import check_distinct, folded
-from training.data.split import stratified_split
+from training.data.split import Shares, divided
 from training.data.subsets import SelectedPictures
 
 FEW = 5
@@ -25,17 +25,16 @@ PART_LIKE = frozenset({"eval", "evaluation", "holdout", "held_out", "held-out"})
 """Names that may mean a part, but not which."""
 
 
-def load_folder(folder: Path, *, val_share: float, seed: int, for_training: bool = True) -> Data:
+def load_folder(folder: Path, shares: Shares, *, for_training: bool = True) -> Data:
     """Load the images of a folder.
 
     Links are followed, and hidden entries are ignored. An image is recognised by its suffix, or else by its content;
     other files are left out and named in a warning. The validation part is held out (`models.dataset.PART_NAMES`), and
-    without one the test part is; beside a validation part, training leaves the test part alone.
+    without one the test part is; beside a validation part, the test part chooses nothing.
 
     Args:
         folder: the folder.
-        val_share: share of every class to hold out if there is no held-out folder.
-        seed: of that split.
+        shares: of the parts if there is no held-out folder.
         for_training: as for `load_data`.
 
     Raises:
@@ -52,7 +51,7 @@ def load_folder(folder: Path, *, val_share: float, seed: int, for_training: bool
         if parts and not for_training and all(part_of(name) for name in names):
             return _held_out(folder, parts)
         _check_no_parts(folder, parts, for_training=for_training)
-        return _split(_read_classes(folder), folder, val_share, seed, for_training=for_training)
+        return _split(_read_classes(folder), folder, shares, for_training=for_training)
     empty = find_parts(folder, names)
     if "val" in empty and "val" not in parts:
         name = empty["val"]
@@ -62,7 +61,7 @@ def load_folder(folder: Path, *, val_share: float, seed: int, for_training: bool
     held_out = parts.get("val") or parts.get("test")
     if held_out is None:
         _check_no_lookalike(folder, names, parts["train"])
-        data = _split(train, folder / parts["train"], val_share, seed, for_training=for_training)
+        data = _split(train, folder / parts["train"], shares, for_training=for_training)
     else:
         data = _divided(folder, train, parts, held_out)
     return replace(data, warnings=(*data.warnings, *unused))
@@ -147,15 +146,13 @@ def _matching(train: list[_Class], part: list[_Class], root: Path) -> FilePictur
     return _pictures([by_name.get(item.name, _Class(name=item.name)) for item in train], root)
 
 
-def _split(classes: list[_Class], folder: Path, val_share: float, seed: int, *, for_training: bool) -> Data:
-    everything = _pictures(classes, folder)
-    train, val = stratified_split(everything, val_share=val_share, seed=seed, for_training=for_training)
+def _split(classes: list[_Class], folder: Path, shares: Shares, *, for_training: bool) -> Data:
     single = [item.name for item in classes if len(item.paths) == 1]
-    return Data(
-        train=SelectedPictures(everything, train),
-        val=SelectedPictures(everything, val),
-        description=f"folder {printable(folder.name)}: {val_share:.0%} of every class held out (seed {seed})",
-        own_split=False,
+    return divided(
+        _pictures(classes, folder),
+        f"folder {printable(folder.name)}",
+        shares,
+        for_training=for_training,
         warnings=(
             *_left_out(classes, folder, ""),
             *((f"only one picture of {', '.join(single)}: none is held out",) if single and for_training else ()),

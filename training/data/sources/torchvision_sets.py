@@ -22,8 +22,7 @@ from models.preprocess.resample import Pixels
 from training.data.pictures import ArrayPictures, Data, Names, Pictures, Targets, file_size, fingerprint, read_file
 from training.data.sources.idx import IDX_SETS, load_idx_set
 from training.data.sources.torchvision_download import cache_folder, class_names, construct
-from training.data.split import stratified_split
-from training.data.subsets import SelectedPictures
+from training.data.split import Shares, divided
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +55,12 @@ SETS: dict[str, _Parts] = {
 """Sets with known parts, in addition to IDX_SETS."""
 
 
-def load_torchvision(name: str, *, val_share: float, seed: int) -> Data:
+def load_torchvision(name: str, shares: Shares) -> Data:
     """Load a data set by torchvision's name.
 
     Args:
         name: such as `FashionMNIST`, or `CIFAR10@FOLDER` with the folder for the files.
-        val_share: share of every class to hold out if the set has no test part.
-        seed: of that split.
+        shares: of the parts if the set has no test part.
 
     Raises:
         HalftoneError: no such set, or its files are missing and can't be downloaded.
@@ -75,23 +73,17 @@ def load_torchvision(name: str, *, val_share: float, seed: int) -> Data:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}? " if near else ""
         raise HalftoneError(f"no torchvision data set is called {name!r}: {hint}choose one of {', '.join(known)}")
-    return _torchvision_set(name, Path(folder).expanduser() if folder else cache_folder(), val_share, seed)
+    return _torchvision_set(name, Path(folder).expanduser() if folder else cache_folder(), shares)
 
 
-def _torchvision_set(name: str, root: Path, val_share: float, seed: int) -> Data:
+def _torchvision_set(name: str, root: Path, shares: Shares) -> Data:
     parts = SETS[name]
     advice = "connect to the network once"
     pictures = _wrap(name, construct(name, root, parts.train, advice=advice))
     if parts.val is not None:
         val = _wrap(name, construct(name, root, parts.val, advice=advice))
         return Data(train=pictures, val=val, description=f"torchvision {name}: its own parts", own_split=True)
-    kept, held_out = stratified_split(pictures, val_share=val_share, seed=seed)
-    return Data(
-        train=SelectedPictures(pictures, kept),
-        val=SelectedPictures(pictures, held_out),
-        description=f"torchvision {name}: {val_share:.0%} of every class held out (seed {seed})",
-        own_split=False,
-    )
+    return divided(pictures, f"torchvision {name}", shares)
 
 
 def _wrap(name: str, dataset: Any) -> Pictures:
