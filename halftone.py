@@ -91,7 +91,13 @@ def _find_home() -> None:
             sys.exit(WRONG_REQUEST)
     elif not _is_writable(Path("~/bentoml")):
         os.environ[_HOME] = tempfile.mkdtemp(prefix="halftone-bentoml-")
-        atexit.register(shutil.rmtree, os.environ[_HOME], ignore_errors=True)
+        atexit.register(_remove, os.environ[_HOME], os.getpid())
+
+
+def _remove(folder: str, owner: int) -> None:
+    """Remove a folder at the end of the process that made it, not of a worker that was forked from it."""
+    if os.getpid() == owner:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _is_writable(folder: Path) -> bool:

@@ -42,6 +42,9 @@ class Runtime(ABC):
     sizes: ClassVar[tuple[int, ...]] = ()
     """Batch sizes that are compiled or recorded separately, so that a proof must run every one of them."""
 
+    copies_weights: ClassVar[bool] = False
+    """True if each batch size of `keep` has a copy of the weights: a size is then worth it only if it gains much."""
+
     streams: int
     """Maximum number of concurrent `run` calls; further calls wait."""
 
@@ -106,17 +109,30 @@ class Runtime(ABC):
     def _infer(self, pixels: Pixels) -> npt.NDArray[np.floating]:
         """Execute the model on C-contiguous pixels of the right shape; must be thread-safe."""
 
+    def _infer_alone(self, pixels: Pixels) -> npt.NDArray[np.floating]:
+        """Execute the model as `_infer`, while no other call is expected."""
+        return self._infer(pixels)
+
     def keep(self, sizes: Collection[int]) -> None:  # noqa: B027
         """Prepare for batches of mainly these sizes.
 
         A runtime may allocate buffers for them and free those of other sizes. Does nothing by default.
         """
 
-    def run(self, pixels: Pixels) -> Logits:
+    def prepare_alone(self) -> bool:
+        """Prepare a second form that runs a single image on all threads, for times without other work.
+
+        Returns:
+            True if there is one and it is faster; `run` then uses it if it is told to.
+        """
+        return False
+
+    def run(self, pixels: Pixels, *, alone: bool = False) -> Logits:
         """Execute the model.
 
         Args:
             pixels: uint8 RGB of shape (N, S, S, 3) with N >= 1.
+            alone: nothing else runs now; it may use all threads.
 
         Returns:
             float32 logits of shape (N, classes).
@@ -129,7 +145,7 @@ class Runtime(ABC):
                 f"pixels must be uint8 of shape (N, {', '.join(map(str, self.shape))}) with N >= 1, "
                 f"not {pixels.dtype} of shape {pixels.shape}"
             )
-        logits = self._infer(np.ascontiguousarray(pixels))
+        logits = (self._infer_alone if alone else self._infer)(np.ascontiguousarray(pixels))
         if logits.shape != (len(pixels), self.classes):
             raise ValueError(f"the model's output has shape {logits.shape}, not {(len(pixels), self.classes)}")
         return np.asarray(logits, dtype=np.float32)

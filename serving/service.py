@@ -162,13 +162,12 @@ class HalftoneService:
         _or_exit(check_supervisor)
         _or_exit(lambda: check_open_files(SETTINGS.connections, _OTHERS))
         # Imported here: no worker needs circus.
-        from serving.process import supervisor
+        from serving.process import forked, supervisor
 
         supervisor.install()
-        for name in SETTINGS.models:
-            _or_exit(lambda name=name: check_bundle(name, open_bundle(name), SETTINGS))  # type: ignore[misc]
         if SETTINGS.trace_endpoint:
             _or_exit(check_exporter)
+        forked.fork(SETTINGS.workers, _check_bundles)
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def stop(self) -> None:
@@ -193,6 +192,11 @@ class HalftoneService:
         return await API.classify_batch([image.read_bytes() for image in images], top_k, model)
 
 
+def _check_bundles() -> None:
+    for name in SETTINGS.models:
+        _or_exit(lambda name=name: check_bundle(name, open_bundle(name), SETTINGS))  # type: ignore[misc]
+
+
 def _load() -> None:
     _prepare()
     _join_metrics()
@@ -207,6 +211,7 @@ def _load() -> None:
         slot.mark_ready()
     notify_ready()
     _announce()
+    API.refine()
 
 
 def _prepare() -> None:

@@ -151,15 +151,8 @@ def recorded(bundle: Bundle, variants: list[str]) -> dict[str, float] | None:
     Raises:
         BundleError: the table is a link.
     """
-    if not bundle.has(FILE_NAME):
-        return None
-    try:
-        table = SpeedTable.from_json(bundle.read(FILE_NAME))
-    except (SymlinkError, OutsideError):
-        raise
-    except HalftoneError:
-        return None
-    if table.host != host():
+    table = _table(bundle)
+    if table is None or table.host != host():
         return None
     for variant in variants:
         speed, (runtime, precision) = table.variants.get(variant), runtime_of(variant)
@@ -167,6 +160,27 @@ def recorded(bundle: Bundle, variants: list[str]) -> dict[str, float] | None:
         if speed is None or (speed.source_sha256, speed.library) != now:
             return None
     return {variant: table.variants[variant].images_per_second for variant in variants}
+
+
+def elsewhere(bundle: Bundle) -> dict[str, float]:
+    """Return the images/s in the bundle's table, whatever machine they are of: a first guess; nothing if it is damaged.
+
+    Raises:
+        BundleError: the table is a link.
+    """
+    table = _table(bundle)
+    return {variant: speed.images_per_second for variant, speed in table.variants.items()} if table else {}
+
+
+def _table(bundle: Bundle) -> SpeedTable | None:
+    if not bundle.has(FILE_NAME):
+        return None
+    try:
+        return SpeedTable.from_json(bundle.read(FILE_NAME))
+    except (SymlinkError, OutsideError):
+        raise
+    except HalftoneError:
+        return None
 
 
 def save(bundle: Bundle, table: SpeedTable) -> None:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import functools
 import io
+import math
 import queue
 import threading
-from collections.abc import Collection
+import time
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any, ClassVar
 
@@ -31,6 +33,9 @@ _QUANTISED = "int8"
 _WEIGHTED = ("Convolution", "FullyConnected", "MatMul")
 _SIZES = (8, 4, 2, 1)
 """Batch sizes that the graph is compiled for; other batches are composed of them."""
+
+_ALONE_GAIN, _ALONE_RUNS = 1.15, 10
+"""Least gain of a single image on all threads that is worth another copy of the weights, and runs to measure it."""
 
 MAX_COPIED = 512 * 2**20
 """Limit on the total bytes of weights if each stream has its own copy, computed from the size of the file."""
@@ -76,6 +81,7 @@ class OpenVino(Runtime):
 
     name: ClassVar[str] = "openvino"
     precisions: ClassVar[tuple[str, ...]] = ("bf16", "fp32", _QUANTISED)
+    copies_weights: ClassVar[bool] = True
 
     @classmethod
     def source(cls, precision: str) -> str:
@@ -110,6 +116,9 @@ class OpenVino(Runtime):
         self._streams = streams
         try:
             self._graph = _core().read_model(io.BytesIO(source))
+            self._sizes: tuple[int, ...] = _SIZES
+            self._threads = threads
+            self._alone: queue.SimpleQueue[openvino.InferRequest] = queue.SimpleQueue()
             options = self._options(max(1, threads // streams), 1) if separate else self._options(threads, streams)
             # In every process and every model, pinning starts at the first core: several processes or models would
             # all compute on the same cores.
@@ -142,8 +151,9 @@ class OpenVino(Runtime):
         }
 
     def keep(self, sizes: Collection[int]) -> None:
-        """Free the graphs compiled for other batch sizes, once no call is running."""
+        """Compose batches of these sizes, and of single images; free what other sizes need, once no call is running."""
         kept = {1, *sizes}
+        self._sizes = tuple(size for size in _SIZES if size in kept)
         slots = [self._free.get() for _ in range(self._streams)]
         with self._compiling:
             for models in self._models:
@@ -161,6 +171,33 @@ class OpenVino(Runtime):
                     self._graph.reshape([size, *self.shape])
                     compiled[size] = self._compile()
 
+    def prepare_alone(self) -> bool:
+        """Compile the graph for a single image on all threads; keep it if it takes clearly less time."""
+        if not self.inline or self._threads < 2:
+            return False
+        with self._compiling:
+            self._graph.reshape([1, *self.shape])
+            options = self._options(self._threads, 1) | {hint.enable_cpu_pinning: False}
+            request = _core().compile_model(self._graph, "CPU", options).create_infer_request()
+        pixels = np.zeros((1, *self.shape), np.uint8)
+        if _least_seconds(partial(_run, request, pixels)) * _ALONE_GAIN > _least_seconds(partial(self._infer, pixels)):
+            return False
+        self._alone.put(request)
+        return True
+
+    def _infer_alone(self, pixels: Pixels) -> npt.NDArray[np.floating]:
+        if len(pixels) > 1:
+            return self._infer(pixels)
+        try:
+            request = self._alone.get_nowait()
+        except queue.Empty:
+            # Another call has it, or there is none.
+            return self._infer(pixels)
+        try:
+            return _run(request, pixels)
+        finally:
+            self._alone.put(request)
+
     def _integer_layers(self) -> int:
         """Count the convolutions and matrix products that the compiled model runs in 8-bit integers."""
         layers = (node.get_rt_info() for node in self._models[0][1].get_runtime_model().get_ops())
@@ -174,22 +211,41 @@ class OpenVino(Runtime):
         # batch.
         parts, start = [], 0
         while start < len(pixels):
-            size = next(size for size in _SIZES if size <= len(pixels) - start)
+            size = next(size for size in self._sizes if size <= len(pixels) - start)
             parts.append(self._run_exactly(pixels[start : start + size]))
             start += size
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _run_exactly(self, pixels: Pixels) -> npt.NDArray[np.floating]:
+        size = len(pixels)
+        if size not in self._models[-1]:
+            # Before a slot is taken: other calls use all of them meanwhile.
+            self._prepare(size)
         # The slot that was returned last: its memory is most likely in the processor's caches.
-        slot, size = self._free.get(), len(pixels)
+        slot = self._free.get()
         try:
             if size not in slot.requests:
                 self._prepare(size)
                 slot.requests[size] = slot.compiled[size].create_infer_request()
-            # The output buffer belongs to the request and is overwritten by its next call: copy it out.
-            return np.array(slot.requests[size].infer({0: pixels}, share_inputs=True, share_outputs=True)[0])
+            return _run(slot.requests[size], pixels)
         finally:
             self._free.put(slot)
+
+
+def _run(request: openvino.InferRequest, pixels: Pixels) -> npt.NDArray[np.floating]:
+    # The output buffer belongs to the request and is overwritten by its next call: copy it out.
+    return np.array(request.infer({0: pixels}, share_inputs=True, share_outputs=True)[0])
+
+
+def _least_seconds(run: Callable[[], object]) -> float:
+    """Return the least duration of some calls, after one that does not count."""
+    run()
+    least = math.inf
+    for _ in range(_ALONE_RUNS):
+        start = time.perf_counter()
+        run()
+        least = min(least, time.perf_counter() - start)
+    return least
 
 
 RUNTIME = OpenVino

@@ -90,7 +90,9 @@ class Server(ServerProcess):
         workers = []
         for process in process_tree(self.process.pid)[1:]:
             with contextlib.suppress(psutil.NoSuchProcess):
-                if _WORKER_MODULE in " ".join(process.cmdline()):
+                # Forked workers have the command line of their parent.
+                forked = process.ppid() == self.process.pid and process.cmdline() == self.process.args
+                if forked or _WORKER_MODULE in " ".join(process.cmdline()):
                     workers.append(process)
         return workers
 

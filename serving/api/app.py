@@ -25,6 +25,7 @@ from serving.http.response import Answer, as_json, failure
 from serving.lifecycle.hot_swap import HotSwap
 from serving.lifecycle.loading import load_model
 from serving.lifecycle.predictions import Members
+from serving.lifecycle.refinement import Refinement
 from serving.lifecycle.registry import Registry
 from serving.lifecycle.served_model import ServedModel
 from serving.lifecycle.watcher import Watcher
@@ -85,12 +86,17 @@ class Api:
     def _administration(self, settings: Settings) -> Admin:
         load = partial(load_model, settings=settings, recorder=self.recorder, decoders=self.decoders)
         self._hot_swap = HotSwap(self.models, load, self.recorder, keep=settings.keep_previous)
+        self._refinement = Refinement(self.models, self._hot_swap, settings)
         return Admin(self.models, self._hot_swap, settings.admin_token)
 
     def watch(self) -> None:
         """Start to reload bundles that change, if the settings say so; to be called once all models are loaded."""
         if self._settings.watch:
             Watcher(self.models, self._hot_swap, self._settings.watch).start()
+
+    def refine(self) -> None:
+        """Start to measure what this start could only guess; to be called once the service is ready."""
+        self._refinement.start()
 
     @property
     def paths(self) -> list[str]:
@@ -103,6 +109,7 @@ class Api:
 
     def close(self) -> None:
         """Refuse new requests and finish the accepted ones."""
+        self._refinement.close()
         self.models.close()
         self.decoders.close()
 

@@ -7,7 +7,7 @@ import math
 import statistics
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 import numpy as np
@@ -30,6 +30,10 @@ _KEEP_RATIO = 1.25
 _STOP_RATIO, _STOP_COUNT = 1.6, 3
 """The measurement stops at a size whose cost per image is this multiple of the least one, or after N sizes without
 gain."""
+
+_WORTH_MEMORY = 1.08
+"""Least gain in throughput of a batch size that has a copy of the weights on each stream: 17 to 28 MB with the default
+model, a tenth of the service's memory."""
 
 _BATCHES_DECIDE = 2.0
 """Least ratio of the throughput in batches to that of single images for which few large batches are better."""
@@ -60,11 +64,25 @@ def batch_sizes(
         runtime.keep({size for size in SIZES if size <= settings.batch} | {settings.batch})
         return threads, AlwaysUpTo(settings.batch)
     if known is not None:
-        for size in known[1].seconds:
-            run(size)
-        runtime.keep(known[1].seconds)
+        prepare(runtime, known[1].seconds)
         return known
     return _measured(name, runtime, threads, run, largest=settings.queue)
+
+
+def prepare(runtime: Runtime, sizes: Iterable[int]) -> None:
+    """Run a batch of each size, so that no request waits for its preparation, and free those of other sizes."""
+    sizes = list(sizes)
+    for size in sizes:
+        runtime.run(np.zeros((size, *runtime.shape), np.uint8))
+    runtime.keep(sizes)
+
+
+def guess(runtime: Runtime, settings: Settings) -> tuple[int, Costs]:
+    """Return the costs of single images, one on each thread, for a model whose batches are measured later."""
+    image = np.zeros((1, *runtime.shape), np.uint8)
+    start = time.monotonic()
+    runtime.run(image)
+    return min(settings.worker_threads, runtime.streams), Costs({1: max(time.monotonic() - start, _TICK)})
 
 
 def _measured(
@@ -79,6 +97,8 @@ def _measured(
 
     measure_run = partial(measure, run, largest=largest, prepare=prepare)
     streams, costs = fewest_streams(threads, lambda streams: measure_run(streams=streams))
+    if runtime.copies_weights:
+        costs = worth_their_memory(costs)
     runtime.keep(costs.seconds)
     figures = ", ".join(f"{size}: {1000 * seconds:.1f}" for size, seconds in costs.seconds.items())
     logger.info("%s: %d batches at once; milliseconds of a batch by its size: %s", name, streams, figures)
@@ -179,6 +199,15 @@ def _worth_trying(table: Mapping[int, float]) -> dict[int, float]:
             kept[size] = cost
         smaller = min(smaller, cost / size)
     return kept
+
+
+def worth_their_memory(costs: Costs) -> Costs:
+    """Return the costs of the sizes that are worth a copy of the weights on each stream; size 1 is always one."""
+    kept: dict[int, float] = {}
+    for size, cost in costs.seconds.items():
+        if not kept or min(each / count for count, each in kept.items()) >= _WORTH_MEMORY * cost / size:
+            kept[size] = cost
+    return Costs(kept)
 
 
 def _seconds_per_batch(

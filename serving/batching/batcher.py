@@ -92,7 +92,7 @@ class Batcher:
         clock: Callable[[], float] = time.monotonic,
         name: str = "classify",
     ) -> None:
-        self._run = run
+        self._run = self._run_alone = run
         self._scheduler = Scheduler(
             sizes=sizes, threads=threads, parallel=parallel or threads, streams=streams, capacity=capacity, clock=clock
         )
@@ -116,6 +116,17 @@ class Batcher:
     def waiting(self) -> int:
         """Number of items that no thread works on yet."""
         return self._scheduler.waiting
+
+    def use_alone(self, run: Callable[[list[Any]], Many]) -> None:
+        """Run an item with this function from now on if it is the only one pending, as `run` of the class."""
+        with self._lock:
+            self._run_alone = run
+            self._scheduler.expect_alone()
+
+    def use_sizes(self, sizes: BatchSizes) -> None:
+        """Let another object decide the sizes of batches from now on."""
+        with self._lock:
+            self._scheduler.use_sizes(sizes)
 
     def check_room(self, seconds: float) -> None:
         """Refuse an item with this time allowed for which `submit` would have no room now.
@@ -196,7 +207,7 @@ class Batcher:
         for thread in self._threads:
             thread.join()
         # Breaks the reference cycle with the owner of `run`: after `gc.freeze()` the collector would never free it.
-        self._run = _nothing
+        self._run = self._run_alone = _nothing
 
     def _accept(self, items: list[Item]) -> None:
         with self._lock:
@@ -270,7 +281,7 @@ class Batcher:
         for item in work.items:
             waited = start - item.since
             self._observer.waited(waited, item.request.trace, item.waited + waited)
-        results = call(self._run, [item.value for item in work.items])
+        results = call(self._run_alone if work.alone else self._run, [item.value for item in work.items])
         if isinstance(results, Exception):
             results = self._run_one_by_one(work.items, results)
         else:

@@ -59,6 +59,9 @@ class Work:
 
     items: list[Item]
     run: bool
+    alone: bool = False
+    """True if it is a batch of one item and no other item is pending."""
+
     outcomes: list[Any] = field(default_factory=list)
     """The result of each item, or the exception that it caused."""
 

@@ -46,12 +46,21 @@ class Scheduler:
         self._preparing = self._running = 0
         self._started: dict[Work, float] = {}
         self._hold_until: float | None = None
+        self._alone_differs = False
         self._prepare_seconds = self._run_seconds = 0.0
 
     @property
     def waiting(self) -> int:
         """Number of items that no thread works on yet."""
         return len(self._waiting) + len(self._ready)
+
+    def expect_alone(self) -> None:
+        """Mark work on the only pending item from now on: it takes another time, which no estimate may learn."""
+        self._alone_differs = True
+
+    def use_sizes(self, sizes: BatchSizes) -> None:
+        """Let another object decide the sizes of batches from now on."""
+        self._sizes = sizes
 
     def check_room(self, count: int, deadline: float) -> None:
         """Refuse `count` items for which `add` would have no room now.
@@ -132,7 +141,8 @@ class Scheduler:
     def _update_averages(self, work: Work) -> None:
         if work.run:
             self._running -= 1
-            if work.seconds:
+            # The first one is better than no estimate.
+            if work.seconds and not (work.alone and self._run_seconds):
                 self._sizes.observe(len(work.items), work.seconds)
                 self._run_seconds = _smoothed(self._run_seconds, work.seconds / len(work.items))
         else:
@@ -190,7 +200,7 @@ class Scheduler:
                 items.append(item)
         self._running += 1
         self._hold_until = None
-        return Work(items, run=True)
+        return Work(items, run=True, alone=self._alone_differs and self.pending == len(items) == 1)
 
     def _should_hold(self, free: int) -> bool:
         """Return True if the ready items should wait, once, for the items that other threads are preparing."""

@@ -96,10 +96,30 @@ class HotSwap:
                 self._recorder.swapped(name, "refused")
                 logger.warning("%s %s keeps serving: %s", name, active.version, error.message)
                 raise
-            swap = self._activate(model, active, start, "loaded")
+            swap = self._activate(model, active, start, keep=self._keep)
+            self._recorder.swapped(name, "loaded")
             if model.bundle == name:
                 self._last_loaded[name] = model.manifest
             return swap
+
+    def refine(self, name: str, provisional: ServedModel) -> None:
+        """Load a model once more, now that its variants are measured, and free the provisional one.
+
+        Does nothing if that one is no longer active, or another change runs. It is no swap of its bundle: metrics don't
+        count it, and a rollback does not lead back to it.
+
+        Raises:
+            RequestError: 422 the bundle can't serve any more, 503 no memory; the active model then keeps serving.
+        """
+        try:
+            with self._exclusive(name) as active:
+                if active is provisional:
+                    model = self._load_or_refuse(name, None, active)
+                    self._activate(model, active, time.monotonic(), keep=False)
+                    self._last_loaded[name] = model.manifest
+        except RequestError as error:
+            if error.status != 409:
+                raise
 
     def rollback(self, name: str) -> Swap:
         """Activate the model that was replaced last; a second rollback undoes the first.
@@ -116,7 +136,9 @@ class HotSwap:
                     f"no previous {name} is kept: there was no swap yet, or HALFTONE_KEEP_PREVIOUS=0 is set; "
                     "put the old bundle back and load it",
                 )
-            return self._activate(previous, active, time.monotonic(), "rolled_back")
+            swap = self._activate(previous, active, time.monotonic(), keep=self._keep)
+            self._recorder.swapped(name, "rolled_back")
+            return swap
 
     @contextlib.contextmanager
     def _exclusive(self, name: str) -> Iterator[ServedModel]:
@@ -151,14 +173,13 @@ class HotSwap:
                 reason = f"{bundle or name} failed while it was loaded or warmed: see the server's log"
         raise RequestError(422, "bundle_refused", reason)
 
-    def _activate(self, model: ServedModel, active: ServedModel, start: float, result: str) -> Swap:
+    def _activate(self, model: ServedModel, active: ServedModel, start: float, *, keep: bool) -> Swap:
         try:
-            retired = self._models.publish(model, keep=self._keep)
+            retired = self._models.publish(model, keep=keep)
         except RequestError:
             model.close()
             raise
         seconds = time.monotonic() - start
-        self._recorder.swapped(model.name, result)
         logger.info("%s: %s took the place of %s after %.2f s", model.name, model.version, active.version, seconds)
         if retired:
             self._free_in_background(model.name, retired)

@@ -23,10 +23,11 @@ from models.bundle.store import open_bundle
 from models.common.errors import HalftoneError
 from models.preprocess import transform
 from models.preprocess.decode import MAX_PIXELS
-from serving.batching.autotune import batch_sizes, throughput
+from serving.batching.autotune import batch_sizes, guess, throughput
 from serving.batching.cost_model import Costs
 from serving.decoding.placement import place_decoding
 from serving.decoding.pool import Decoders
+from serving.lifecycle import measurements
 from serving.lifecycle.predictions import answers
 from serving.lifecycle.selection import check_bundle, check_source, check_trained, fastest_first, load_variant
 from serving.lifecycle.served_model import ServedModel
@@ -68,18 +69,26 @@ def load_model(
         decoders: processes that decode its images if that pays.
         bundle: name of the bundle; default: `name`.
         replaces: the active model. With one, every file of the bundle is checked, also those that the variant does not
-            need, and the measured costs of the active model's batches are reused if they apply.
+            need, and the measured costs of the active model's batches are reused if they apply. Without one, clients
+            wait: nothing is measured, and what is not known (`unmeasured`) is guessed.
 
     Raises:
         HalftoneError: the bundle can't be used, is untrained, or has no proven variant that runs here.
         GpuError: the GPU failed during the measurement; GpuLostError if this process can't use it any more.
     """
-    loaded = load_fastest(name, settings, bundle=bundle, check_all_files=replaces is not None)
+    loaded = load_fastest(
+        name, settings, bundle=bundle, check_all_files=replaces is not None, may_measure=replaces is not None
+    )
     return _served_model(name, loaded, settings, recorder, decoders, replaces)
 
 
 def load_fastest(
-    name: str, settings: Settings, *, bundle: str | None = None, check_all_files: bool = False
+    name: str,
+    settings: Settings,
+    *,
+    bundle: str | None = None,
+    check_all_files: bool = False,
+    may_measure: bool = True,
 ) -> LoadedVariant:
     """Load the fastest variant that is proven and runs here, and warm it up.
 
@@ -88,6 +97,7 @@ def load_fastest(
         settings: the service's settings; they may select the variant.
         bundle: name of the bundle; default: `name`.
         check_all_files: also check the files of the bundle that this variant does not need.
+        may_measure: measure the variants whose speed is not known.
 
     Raises:
         HalftoneError: the bundle can't be used, is untrained, or has no proven variant that runs here.
@@ -99,7 +109,7 @@ def load_fastest(
     reasons: list[str] = []
     proven = check_bundle(name, opened, settings, report=logger.warning)
     promises = read_promises(opened)
-    for variant in fastest_first(name, opened, proven, settings):
+    for variant in fastest_first(name, opened, proven, settings, may_measure=may_measure):
         try:
             record, runtime = _load_and_warm_up(name, opened, variant, settings, promises)
         except GpuLostError:
@@ -122,14 +132,21 @@ def _served_model(
     replaces: ServedModel | None,
 ) -> ServedModel:
     bundle, runtime, manifest, variant = loaded.bundle, loaded.runtime, loaded.bundle.manifest, loaded.record.variant
-    streams, sizes = batch_sizes(name, runtime, settings, _known_costs(manifest, variant, replaces))
+    known = measurements.batches(bundle, variant, settings) or _known_costs(manifest, variant, replaces)
+    # Without a model to replace, clients wait: what larger batches need is made once single images are served.
+    complete = replaces is not None or settings.batch > 0
+    if complete:
+        streams, sizes = batch_sizes(name, runtime, settings, known)
+    else:
+        streams, sizes = known or guess(runtime, settings)
     rate = throughput(runtime, streams, sizes, settings)
-    return ServedModel(
+    model = ServedModel(
         name,
         manifest,
         runtime,
         loaded.record,
         sizes=sizes,
+        complete=complete,
         # If the library runs the model in its own threads, one more thread decodes an image while all others wait
         # for the library (a tenth more throughput). Else it would only take the cores from them (a tenth less).
         threads=settings.worker_threads + (not runtime.inline),
@@ -144,6 +161,22 @@ def _served_model(
         shadow=settings.shadow,
         promises=loaded.promises,
     )
+    if replaces is not None:
+        model.complete()
+    return model
+
+
+def unmeasured(model: ServedModel, settings: Settings) -> bool:
+    """Return True if the variant or the batches of a model loaded from its own bundle are a guess.
+
+    Raises:
+        HalftoneError: the bundle can't be used any more.
+    """
+    bundle = open_bundle(model.bundle)
+    proven = check_bundle(model.name, bundle, settings)
+    if len(proven) > 1 and measurements.rates(bundle, proven, settings) is None:
+        return True
+    return not settings.batch and measurements.batches(bundle, model.variant, settings) is None
 
 
 def _known_costs(manifest: Manifest, variant: str, other: ServedModel | None) -> tuple[int, Costs] | None:

@@ -15,6 +15,7 @@ from export.runtime import Runtime
 from export.variants import REFERENCE, load, runtime_of
 from models.bundle.bundle import Bundle
 from models.common.errors import HalftoneError
+from serving.lifecycle import measurements
 from serving.lifecycle.shadow import check_reference
 from serving.settings import Settings
 
@@ -122,23 +123,33 @@ def _recorded(bundle: Bundle) -> Iterator[str]:
             yield path.stem
 
 
-def fastest_first(name: str, bundle: Bundle, variants: list[str], settings: Settings) -> list[str]:
-    """Return the variants in the order to serve them, by recorded speeds of this machine, else as measured now.
+def fastest_first(
+    name: str, bundle: Bundle, variants: list[str], settings: Settings, *, may_measure: bool = True
+) -> list[str]:
+    """Return the variants in the order to serve them, by speeds that are known for this machine, else measured now.
 
     The fastest one comes first, unless its proof shows a loss (`export.benchmark.choice`).
+
+    Args:
+        name: name under which the model is served.
+        bundle: the opened bundle.
+        variants: proven ones.
+        settings: the service's settings.
+        may_measure: measure variants whose speed is not known; if not, order them by their speed on another machine.
     """
     if len(variants) == 1:
         return variants
-    rates = speed.recorded(bundle, variants)
+    rates = measurements.rates(bundle, variants, settings)
     if rates is None:
         logger.info(
-            "measuring %d variants, because %s holds no speeds of all of them for this machine: "
+            "measuring %d variants%s, because %s holds no speeds of all of them for this machine: "
             "`python -m export --model %s` records them",
             len(variants),
+            "" if may_measure else " once one of them serves",
             name,
             bundle.name,
         )
-        rates = _measure(bundle, variants, settings)
+        rates = measured_rates(bundle, variants, settings) if may_measure else speed.elsewhere(bundle)
     return best_first(rates, {variant: current(bundle, variant) for variant in variants})
 
 
@@ -152,7 +163,12 @@ def load_variant(bundle: Bundle, variant: str, settings: Settings) -> Runtime:
     return load(bundle, variant, threads=threads, streams=threads)
 
 
-def _measure(bundle: Bundle, variants: list[str], settings: Settings) -> dict[str, float]:
+def measured_rates(bundle: Bundle, variants: list[str], settings: Settings) -> dict[str, float]:
+    """Load and measure the variants; return the images/s of those that can be loaded and verified without running.
+
+    Raises:
+        GpuLostError: the GPU failed so that this process can't use it any more.
+    """
     rates = {}
     for variant in variants:
         if current(bundle, variant).verified_on != "runtime":

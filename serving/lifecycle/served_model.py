@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -20,8 +21,9 @@ from models.bundle.promises import Promises
 from models.preprocess import transform
 from models.preprocess.errors import ImageError
 from models.spec import InputSpec
+from serving.batching.autotune import prepare
 from serving.batching.batcher import Batcher, Many
-from serving.batching.cost_model import BatchSizes
+from serving.batching.cost_model import AlwaysUpTo, BatchSizes, Costs
 from serving.batching.items import Step
 from serving.decoding.pool import LoadPixels
 from serving.http.errors import RequestError, from_image_error, internal, out_of_resources
@@ -41,7 +43,8 @@ class ServedModel:
         manifest: manifest of the bundle.
         runtime: the loaded variant.
         record: parity record of the variant.
-        sizes: decides the size of batches.
+        sizes: decides the size of batches once the model is complete.
+        complete: False: the runtime is prepared for single images only, and `complete` is called later.
         threads: number of threads that decode and run.
         parallel: number of threads that have a core at once; default: all.
         streams: most batches in flight, at most `threads`.
@@ -63,6 +66,7 @@ class ServedModel:
         record: ParityRecord,
         *,
         sizes: BatchSizes,
+        complete: bool = True,
         threads: int,
         parallel: int | None = None,
         streams: int,
@@ -92,7 +96,7 @@ class ServedModel:
         self.totals = self._telemetry.totals
         self._batcher = Batcher(
             self._run,
-            sizes=sizes,
+            sizes=sizes if complete else AlwaysUpTo(1),
             threads=threads,
             parallel=parallel,
             streams=streams,
@@ -100,6 +104,8 @@ class ServedModel:
             observer=self._telemetry,
             name=f"{name}-worker",
         )
+        self._sizes_used, self._completed = complete, False
+        self._completing = threading.Lock()
         self._recorder = recorder
         self._shadow: Shadow | None = None
         if reference is not None:
@@ -112,6 +118,24 @@ class ServedModel:
                     name, self.variant, min_agreement=Gate.for_precision(runtime.precision).min_agreement
                 ),
             )
+
+    def complete(self) -> None:
+        """Prepare the runtime for larger batches, and for an image alone, while it serves; again does nothing.
+
+        Raises:
+            Exception: that of the runtime; the model goes on as it is.
+        """
+        # Taken first: another thread may close the model meanwhile.
+        runtime = self.__dict__.get("runtime")
+        with self._completing:
+            if runtime is None or self._completed:
+                return
+            self._completed = True
+            if not self._sizes_used and isinstance(self.sizes, Costs):
+                prepare(runtime, self.sizes.seconds)
+                self._batcher.use_sizes(self.sizes)
+            if runtime.prepare_alone():
+                self._batcher.use_alone(partial(self._run, alone=True))
 
     def announce(self) -> None:
         """Add the model to the metrics: requests reach it from now on."""
@@ -207,11 +231,11 @@ class ServedModel:
             self._shadow.close()
         self.__dict__.pop("runtime", None)
 
-    def _run(self, pixels: list[Pixels]) -> Logits:
+    def _run(self, pixels: list[Pixels], *, alone: bool = False) -> Logits:
         # A single image needs no copy into a batch.
         batch = pixels[0][np.newaxis] if len(pixels) == 1 else np.stack(pixels)
         try:
-            logits = self.runtime.run(batch)
+            logits = self.runtime.run(batch, alone=alone)
         except GpuLostError as error:
             exit_broken(self.name, error)
         if self._shadow:

@@ -12,13 +12,14 @@ from __future__ import annotations
 import asyncio
 import importlib
 import inspect
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from operator import attrgetter
 from types import CodeType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from models.common.errors import HalftoneError
 
@@ -152,15 +153,23 @@ _WATCHER = Part(
     CIRCUS,
     "circus.watcher",
     "Watcher",
-    ("env", "hooks", "numprocesses", "processes", "respawn", "stop_signal", "after_reap"),
+    (
+        *("env", "hooks", "numprocesses", "processes", "respawn", "stop_signal", "after_reap"),
+        *("_process_class", "spawn_process"),
+    ),
 )
 _CONFLICT = Part(CIRCUS, "circus.exc", "ConflictError")
+
+# Processes of the watchers: `serving.process.forked` replaces their start.
+_PROCESS = Part(
+    CIRCUS, "circus.process", "Process", ("spawn", "format_args", "_get_sockets_fds", "_worker", "env", "working_dir")
+)
 
 WORKER_PARTS = (
     *(_SERVER_CONTEXT, _CONTAINER, _DECORATOR, _SERVICE),
     *(_SERVER, _SERVER_STATE, _CONFIG, _PROTOCOL, _CYCLE),
 )
-SUPERVISOR_PARTS = (_WORKER, _ARBITER_FACTORY, _ARBITER, _CIRCUS_ARBITER, _WATCHER, _CONFLICT)
+SUPERVISOR_PARTS = (_WORKER, _ARBITER_FACTORY, _ARBITER, _CIRCUS_ARBITER, _WATCHER, _PROCESS, _CONFLICT)
 """Not checked in workers, which don't import circus."""
 
 
@@ -251,6 +260,30 @@ def arbiter_class() -> type[Any]:
 def use_arbiter(kind: type[Any]) -> None:
     """Let `bentoml serve` use this class of supervisor; to be called before it makes its own."""
     importlib.import_module(_BENTOML_CIRCUS).Arbiter = kind  # type: ignore[attr-defined]
+
+
+def process_class() -> type[Any]:
+    """Return the class of the supervisor's processes, to be derived from."""
+    found: type[Any] = _PROCESS.load()
+    return found
+
+
+def use_process(watcher: Any, kind: type[Any]) -> None:
+    """Let a watcher start its processes with this class."""
+    # A property: another class of watchers is the only way to replace it.
+    watcher.__class__ = type("Watcher", (type(watcher),), {"_process_class": kind})
+
+
+def run_worker(command: list[str]) -> NoReturn:
+    """Run BentoML's worker in this process, which has imported it: `python -m _bentoml_impl.worker.service …`.
+
+    Args:
+        command: program and arguments of a new process.
+    """
+    worker = importlib.import_module("_bentoml_impl.worker.service")
+    sys.argv = command[command.index("-m") + 1 :]
+    worker.main(sys.argv[1:])
+    sys.exit(0)
 
 
 def is_stopping(arbiter: Any) -> bool:

@@ -22,8 +22,8 @@ from circus.exc import ConflictError  # type: ignore[import-untyped]
 
 from models.bundle.store import artifacts
 from models.common.cli import WRONG_REQUEST
-from serving.process import lifeline, worker_table
-from serving.process.bentoml_compat import ADDRESSES, arbiter_class, is_stopping, use_arbiter
+from serving.process import forked, lifeline, worker_table
+from serving.process.bentoml_compat import ADDRESSES, arbiter_class, is_stopping, use_arbiter, use_process
 from serving.process.signals import READY, SERVICE_STOP, SUCCESSOR, SUPERVISOR
 from serving.settings import Settings
 from serving.telemetry.request_log import report
@@ -77,7 +77,9 @@ class Supervisor(arbiter_class()):  # type: ignore[misc]
             folder = tempfile.mkdtemp(prefix="halftone-")
             self.exit_stack.callback(shutil.rmtree, folder, ignore_errors=True)
             variables[worker_table.FOLDER] = folder
+        process = forked.worker_class([descriptor, theirs])
         for watcher in watchers:
+            use_process(watcher, process)
             watcher.hooks["after_reap"] = self._on_worker_ended
             watcher.env = {**(watcher.env or {}), **variables}
             watcher.respawn |= _has_others(watcher)

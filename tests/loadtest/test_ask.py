@@ -66,7 +66,7 @@ def test_its_server_ends_with_a_command_that_is_stopped(artifacts: Path, number:
     command = [sys.executable, "-m", "loadtest.ask", "--image", "export/photos/coffee.jpg"]
     settings = os.environ | QUICK | {"HALFTONE_ARTIFACTS": str(artifacts)}
     with subprocess.Popen(command, cwd=ROOT, env=settings, stderr=subprocess.PIPE, text=True) as process:
-        wait_until(lambda: bool(children_with(process.pid, "_bentoml_impl.worker.service")), "a worker")
+        wait_until(lambda: len(children_with(process.pid, "serve")) > 1, "a worker")
         family = family_of(process.pid)
         process.send_signal(number)
         _, error = process.communicate()

@@ -1,5 +1,6 @@
 """Test that every runtime keeps the contract of `Runtime`, and that its errors are one line with the fix."""
 
+import math
 import subprocess
 import sys
 import threading
@@ -194,6 +195,22 @@ def test_threads_and_streams_are_positive(default: Bundle, threads: int, streams
 
 def test_more_streams_than_threads(default: Bundle, pixels: npt.NDArray[np.uint8]) -> None:
     assert load(default, "onnxruntime-fp32", threads=1, streams=4).run(pixels[:1]).shape == (1, 1000)
+
+
+@pytest.mark.parametrize(("gain", "kept"), [(0.0, True), (math.inf, False)])
+def test_openvino_runs_an_image_alone_on_all_threads_if_that_is_faster(
+    default: Bundle, pixels: npt.NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch, gain: float, kept: bool
+) -> None:
+    monkeypatch.setattr("export.runtimes.openvino._ALONE_GAIN", gain)
+    runtime = load(default, "openvino-fp32", threads=2, streams=2)
+    expected = runtime.run(pixels[:3])
+
+    assert runtime.prepare_alone() is kept
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(runtime.run, pixels[:1], alone=True) for _ in range(4)]
+        for run in runs:
+            np.testing.assert_allclose(run.result(), expected[:1], atol=1e-3)
+    np.testing.assert_allclose(runtime.run(pixels[:3], alone=True), expected, atol=1e-3)
 
 
 @pytest.mark.parametrize(("limit", "inline"), [(2**40, True), (0, False)])

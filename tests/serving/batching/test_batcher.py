@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.batching.batcher import Batcher
-from serving.batching.cost_model import AlwaysUpTo, BatchSizes
+from serving.batching.cost_model import AlwaysUpTo, BatchSizes, Costs
 from tests.serving.batching.gated_model import (
     HOURS,
     POLICIES,
@@ -171,3 +171,39 @@ def test_items_are_prepared_while_the_only_stream_is_busy() -> None:
 
     assert sorted(gate.numbers) == list(range(9))
     assert gate.most_at_once == 1
+
+
+def test_an_item_alone_runs_in_its_own_way_and_no_estimate_learns_it() -> None:
+    model, alone, sizes = Gate(), Model(), Costs({1: 1.0})
+    batcher = Batcher(model.run, sizes=sizes, threads=2, streams=2, capacity=10)
+    batcher.use_alone(alone.run)
+
+    async def submit() -> None:
+        for number in range(3):
+            await batcher.submit(things(number), seconds=HOURS)
+        learnt = sizes.seconds
+        await batcher.submit(things(3), seconds=HOURS)
+        assert sizes.seconds == learnt
+        model.opened.set()
+        await batcher.submit(things(4, 5, 6), seconds=HOURS)
+        assert sizes.seconds != learnt
+
+    run_with(batcher, submit)
+
+    assert alone.numbers[:4] == [0, 1, 2, 3]
+    assert {4, 5} <= set(model.numbers)
+    assert sorted(alone.numbers + model.numbers) == list(range(7))
+
+
+def test_larger_batches_are_used_once_they_are_prepared() -> None:
+    model = Model()
+    batcher = Batcher(model.run, sizes=AlwaysUpTo(1), threads=1, streams=1, capacity=10)
+
+    async def submit() -> None:
+        await batcher.submit(things(0, 1), seconds=HOURS)
+        batcher.use_sizes(AlwaysUpTo(2))
+        await batcher.submit(things(2, 3), seconds=HOURS)
+
+    run_with(batcher, submit)
+
+    assert model.batches == [[0], [1], [2, 3]]

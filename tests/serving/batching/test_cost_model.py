@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from export.runtime import Pixels
-from serving.batching.autotune import batch_sizes, fewest_streams, measure
+from serving.batching.autotune import batch_sizes, fewest_streams, measure, worth_their_memory
 from serving.batching.cost_model import AlwaysUpTo, Costs
 from serving.settings import Settings
 from tests.serving.stand_in import StandIn
@@ -189,3 +189,16 @@ def test_no_more_batches_at_once_than_the_runtime_executes(batch: int) -> None:
     streams, _ = batch_sizes("a model", runtime, Settings(model="a model", threads=4, batch=batch))
 
     assert streams == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "sizes"),
+    [
+        # ms of a batch on processors with and without matrix units.
+        ({1: 5.5, 2: 10.0, 4: 19.5, 8: 40.9}, [1, 2]),
+        ({1: 3.6, 2: 7.1, 4: 14.0}, [1]),
+        ({1: 2.9, 2: 4.0, 4: 6.0, 8: 11.9}, [1, 2, 4]),
+    ],
+)
+def test_a_size_with_a_copy_of_the_weights_must_gain_much(seconds: dict[int, float], sizes: list[int]) -> None:
+    assert list(worth_their_memory(Costs(seconds)).seconds) == sizes

@@ -46,6 +46,24 @@ def test_no_model_is_kept_if_the_settings_say_so(load: Factory) -> None:
         assert version(api) == "v2"
 
 
+def test_a_provisional_model_is_replaced_for_good(load: Factory) -> None:
+    with service(load) as (api, swaps):
+        swaps.refine("first", load.made[0])
+        wait_until(lambda: is_free(load.made[0]), "the provisional model was freed")
+
+        assert refused(lambda: swaps.rollback("first")).code == "no_previous"
+        assert version(api) == "v2"
+        assert b'result="loaded"' not in api.recorder.exposition()
+
+
+def test_a_model_that_is_no_longer_active_is_not_refined(load: Factory) -> None:
+    with service(load) as (api, swaps):
+        swaps.load("first")
+        swaps.refine("first", load.made[0])
+
+        assert version(api) == "v2"
+
+
 @pytest.mark.parametrize("path", ["/classify", "/classify_batch", "/v2/models/first/infer"])
 def test_requests_that_started_on_the_old_model_finish_on_it(load: Factory, path: str) -> None:
     held = StandIn(held=True)

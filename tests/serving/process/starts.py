@@ -89,10 +89,12 @@ def workers_of(pid: int) -> list[psutil.Process]:
     """Return the workers of a supervisor; its other children, with which it examines the machine, are left out."""
     found = []
     with contextlib.suppress(psutil.NoSuchProcess):
-        for child in psutil.Process(pid).children():
+        supervisor = psutil.Process(pid)
+        for child in supervisor.children():
             # A process may end between any two of these calls.
             with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                if "_bentoml_impl.worker" in " ".join(child.cmdline()):
+                # Forked workers have the command line of their parent.
+                if child.cmdline() == supervisor.cmdline() or "_bentoml_impl.worker" in " ".join(child.cmdline()):
                     found.append(child)
     return found
 

@@ -194,6 +194,10 @@ def test_another_machine_measures_again(copy: Path, tmp_path: Path) -> None:
 
     with serve(copy, tmp_path / "log", HALFTONE_BATCH="8") as server:
         assert "measuring 4 variants" in server.log.read_text() or "measuring 3 variants" in server.log.read_text()
+        wait_until((copy / MODEL / "measured.json").exists, "the measurements were kept")
+
+    with serve(copy, tmp_path / "log", HALFTONE_BATCH="8") as server:
+        assert "measuring" not in server.log.read_text()
 
 
 def test_a_chosen_variant_is_served(artifacts: Path, tmp_path: Path) -> None:
