@@ -20,7 +20,7 @@ from export.parity.record import current, verdict
 from export.trt.library import installed, library
 from export.trt.profile import Profile
 from export.trt.sidecar import Sidecar, plan_name
-from models.bundle.bundle import WEIGHTS, Bundle, exported
+from models.bundle.bundle import EXPLAIN, WEIGHTS, Bundle, exported
 from models.bundle.card import CARD
 from models.bundle.store import has_bundle
 from models.common.errors import HalftoneError
@@ -62,9 +62,13 @@ def make_variants(bundle: Bundle, *, data: Path | None, int8: bool = False, plan
         HalftoneError: something can't be exported, loaded or proved.
     """
     make_graphs(bundle, ("fp32", "fp16"), Console(stderr=True))
+    if not bundle.has(EXPLAIN):
+        # Imported here, like the others below: a complete bundle needs none of what they import.
+        from export.explain.graph import export_explanation
+
+        export_explanation(bundle)
     _prove_missing(bundle, data)
     if not bundle.has("model.fp16.json") and (plan or verdict(bundle, FP16) == "FAILED"):
-        # Imported here, like the others below: a complete bundle needs none of what they import.
         from export.onnx.fp16.repair import repair_and_print
 
         repair_and_print(bundle, data=data)

@@ -101,6 +101,9 @@ class Settings:
     shadow: float = 0.0
     """Share of the images, 0 to 1, that the FP32 reference classifies again while the service is idle."""
 
+    explain: bool = True
+    """Answer /explain: it takes memory only once it is asked, and cores only while they are idle."""
+
     max_body_mb: float = 32.0
     """Largest request body in MiB; a larger one gets 413."""
 

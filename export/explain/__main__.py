@@ -7,7 +7,6 @@ library: `export.explain.explainer`.
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +14,7 @@ from typing import Annotated
 import numpy as np
 import tyro
 
+from export.explain.classes import class_index
 from models.bundle.bundle import Bundle
 from models.bundle.manifest import Manifest
 from models.bundle.store import open_bundle
@@ -39,7 +39,7 @@ class ExplainConfig:
     """A JPEG, PNG or WebP file."""
 
     class_: Annotated[str | None, tyro.conf.arg(name="class")] = None
-    """Label (or label id) of the class to explain; default: the most probable class."""
+    """Label, label id or index of the class to explain; default: the most probable class."""
 
     output: Path | None = None
     """PNG file to write; default: the image's name with `.explained.png`, in the current folder."""
@@ -59,20 +59,6 @@ class ExplainConfig:
     def target(self) -> Path:
         """Path of the PNG."""
         return self.output or Path(f"{self.image.stem}.explained.png")
-
-
-def class_index(manifest: Manifest, label: str) -> int:
-    """Return the output index of a label or label id.
-
-    Raises:
-        HalftoneError: the model has no such class; the message suggests the nearest names.
-    """
-    for names in (manifest.labels, manifest.label_ids):
-        if label in names:
-            return names.index(label)
-    near = difflib.get_close_matches(label, manifest.labels, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"it has {', '.join(manifest.labels[:5])}, …"
-    raise HalftoneError(f"{manifest.name} has no class {label!r}: {hint}")
 
 
 def _main(config: ExplainConfig) -> int:

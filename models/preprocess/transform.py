@@ -17,6 +17,9 @@ from models.preprocess.decode import MAX_PIXELS, decode_upright
 from models.preprocess.resample import Box, Pixels, resample
 from models.spec import InputSpec
 
+Fractions = tuple[float, float, float, float]
+"""Left, top, right and bottom of a part of an image, in 0..1 of its width and height."""
+
 
 def fit(image: Pixels, spec: InputSpec, *, plain: bool = False) -> Pixels:
     """Resize the short side to `spec.resize_to` with antialiasing and crop the centre square.
@@ -40,8 +43,27 @@ def load(data: bytes, spec: InputSpec, *, max_pixels: int = MAX_PIXELS, plain: b
     return _fit(decode_upright(data, max_pixels=max_pixels, plain=plain), spec, plain)
 
 
-def _fit(picture: Image.Image | Pixels, spec: InputSpec, plain: bool) -> Pixels:
+def load_with_box(data: bytes, spec: InputSpec, *, max_pixels: int = MAX_PIXELS) -> tuple[Pixels, Fractions]:
+    """Return `load(data, spec)`, and the part of the upright image that it shows.
+
+    The part is left, top, right and bottom, as fractions of the width and the height in 0..1. Errors as `decode`.
+    """
+    picture = decode_upright(data, max_pixels=max_pixels, plain=False)
+    width, height = _size(picture)
+    left, top, right, bottom = _source_box(width, height, spec)
+    box = left / width, top / height, right / width, bottom / height
+    inside = tuple(min(1.0, max(0.0, edge)) for edge in box)
+    return _fit(picture, spec, plain=False), (inside[0], inside[1], inside[2], inside[3])
+
+
+def _size(picture: Image.Image | Pixels) -> tuple[int, int]:
+    """Return width and height in pixels."""
     width, height = picture.size if isinstance(picture, Image.Image) else picture.shape[1::-1]
+    return width, height
+
+
+def _fit(picture: Image.Image | Pixels, spec: InputSpec, plain: bool) -> Pixels:
+    width, height = _size(picture)
     box = _source_box(width, height, spec)
     return resample(picture, spec.size, box, spec.interpolation, plain=plain)
 

@@ -10,9 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from serving.api import pages
 from serving.api.admin import Admin
+from serving.api.explanation import as_png, members
 from serving.api.model_info import description, identity
 from serving.api.openapi.document import document
-from serving.api.upload import Head, Upload, parse_coverage, parse_head, parse_top_k, parse_upload
+from serving.api.upload import (
+    EXPLAIN_PARAMETERS,
+    Head,
+    Upload,
+    parse_coverage,
+    parse_head,
+    parse_top_k,
+    parse_upload,
+    wants_png,
+)
 from serving.api.v2.protocol import OpenInference
 from serving.api.v2.response import protocol_failure
 from serving.decoding.pool import Decoders
@@ -22,6 +32,7 @@ from serving.http.content_encoding import decode_body
 from serving.http.disconnect import cancel_on_disconnect
 from serving.http.errors import RequestError, bad_parameter, internal, out_of_resources, unauthorized, unavailable
 from serving.http.response import Answer, as_json, failure
+from serving.lifecycle.explanations import Explanations
 from serving.lifecycle.hot_swap import HotSwap
 from serving.lifecycle.loading import load_model
 from serving.lifecycle.predictions import Members
@@ -58,12 +69,14 @@ class Api:
         self.models = Registry(settings.models)
         self.recorder = Recorder(metrics=settings.metrics)
         self.decoders = Decoders(settings.decoder_processes)
+        self.explanations = Explanations(max_pixels=settings.max_pixels)
         self._body_budget = BodyBudget(settings.max_held)
         self._keys = settings.keys
         self._public = HEALTH | set(pages.PAGES) | ({"/metrics"} if settings.metrics_open else set())
         self._routes: dict[str, Route] = {
             "/classify": ("POST", self._post_classify),
             "/classify_batch": ("POST", self._post_classify_batch),
+            "/explain": ("POST", self._post_explain),
             "/models": ("GET", self._models),
             "/livez": ("GET", self._livez),
             "/healthz": ("GET", self._livez),
@@ -111,6 +124,7 @@ class Api:
         """Refuse new requests and finish the accepted ones."""
         self._refinement.close()
         self.models.close()
+        self.explanations.close()
         self.decoders.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -167,7 +181,7 @@ class Api:
         Raises:
             RequestError: there is not exactly one image, or it can't be classified.
         """
-        upload = Upload(list(images), model, None if top_k is None else str(top_k), None, self._settings.deadline)
+        upload = self._own_upload(images, top_k, model)
         with self.models.use(model) as served_model:
             return await self._classify(upload, served_model)
 
@@ -179,9 +193,13 @@ class Api:
         Raises:
             RequestError: there are none or too many, or the service can't work on them now.
         """
-        upload = Upload(list(images), model, None if top_k is None else str(top_k), None, self._settings.deadline)
+        upload = self._own_upload(images, top_k, model)
         with self.models.use(model) as served_model:
             return await self._classify_batch(upload, served_model)
+
+    def _own_upload(self, images: Sequence[bytes], top_k: int | None, model: str | None) -> Upload:
+        parameters = {} if top_k is None else {"top_k": str(top_k)}
+        return Upload(list(images), model, parameters, self._settings.deadline)
 
     async def _classify(self, upload: Upload, model: ServedModel) -> dict[str, Any]:
         if len(upload.images) != 1:
@@ -205,8 +223,8 @@ class Api:
         return identity(model) | {"results": results}
 
     async def _answers(self, upload: Upload, model: ServedModel) -> list[Members | RequestError]:
-        top_k = parse_top_k(upload.top_k, len(model.manifest.labels))
-        coverage = parse_coverage(upload.coverage, model.promises)
+        top_k = parse_top_k(upload.parameters.get("top_k"), len(model.manifest.labels))
+        coverage = parse_coverage(upload.parameters.get("coverage"), model.promises)
         return await model.classify(upload.images, top_k, seconds=upload.seconds, coverage=coverage)
 
     def _slot(self, error: RequestError) -> dict[str, Any]:
@@ -214,20 +232,45 @@ class Api:
         return error.body()
 
     async def _post_classify(self, scope: Scope, receive: RequestBody) -> Answer:
-        upload = await self._upload(scope, receive, "image")
+        upload = await self._upload(scope, receive, "image", self._head(scope))
         with self.models.use(upload.model) as model:
             return as_json(await cancel_on_disconnect(receive, self._classify(upload, model)))
 
     async def _post_classify_batch(self, scope: Scope, receive: RequestBody) -> Answer:
-        upload = await self._upload(scope, receive, "images")
+        upload = await self._upload(scope, receive, "images", self._head(scope))
         with self.models.use(upload.model) as model:
             return as_json(await cancel_on_disconnect(receive, self._classify_batch(upload, model)))
 
-    async def _upload(self, scope: Scope, receive: RequestBody, field: str) -> Upload:
-        settings = self._settings
-        head = parse_head(scope, settings.deadline)
-        if refusable(scope, settings.max_body):
+    async def _post_explain(self, scope: Scope, receive: RequestBody) -> Answer:
+        if not self._settings.explain:
+            message = "the heat maps are switched off: start the service without HALFTONE_EXPLAIN=0"
+            raise RequestError(404, "not_found", message)
+        head = parse_head(scope, self._settings.deadline, EXPLAIN_PARAMETERS)
+        if refusable(scope, self._settings.max_body):
+            self.explanations.check_room(head.seconds)
+        upload = await self._upload(scope, receive, "image", head)
+        png = wants_png(upload.parameters.get("format"), head.accept)
+        with self.models.use(upload.model) as model:
+            return await cancel_on_disconnect(receive, self._explain(upload, model, png))
+
+    async def _explain(self, upload: Upload, model: ServedModel, png: bool) -> Answer:
+        if len(upload.images) != 1:
+            raise bad_parameter(f"send exactly one picture in the field `image`, not {len(upload.images)}")
+        label = upload.parameters.get("class")
+        explained = await self.explanations.explain(model, upload.images[0], label, seconds=upload.seconds)
+        if png:
+            return Answer(await asyncio.to_thread(as_png, explained), media_type=b"image/png")
+        return as_json(identity(model) | members(explained, model.manifest.labels))
+
+    def _head(self, scope: Scope) -> Head:
+        """Parse the head of a classification, and refuse it if there is no room for it, before the body is read."""
+        head = parse_head(scope, self._settings.deadline)
+        if refusable(scope, self._settings.max_body):
             self._admit(head)
+        return head
+
+    async def _upload(self, scope: Scope, receive: RequestBody, field: str, head: Head) -> Upload:
+        settings = self._settings
         body = await read_body(receive, head.content_length, limit=settings.max_body, seconds=settings.body_timeout)
         if head.content_encoding:
             body = await decode_body(receive, body, head.content_encoding, limit=settings.max_body)

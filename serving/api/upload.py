@@ -23,7 +23,11 @@ if TYPE_CHECKING:
     from starlette.types import Scope
 
 PARAMETERS = ("top_k", "model", "coverage")
+"""Of a classification."""
+EXPLAIN_PARAMETERS = ("class", "model", "format")
+FORMATS = ("json", "png")
 DEFAULT_TOP_K = 5
+_JSON = {"application/json", "application/*"}
 _MOST_DIGITS = 400
 _NUMBER = re.compile(r"[0-9]*\.?[0-9]*(?<=[0-9.])(?:[eE][+-]?[0-9]{1,4})?")
 _MOST_CHARACTERS = 40
@@ -40,6 +44,12 @@ class Head(NamedTuple):
 
     content_encoding: str
     """The Content-Encoding header; empty if the request has none."""
+
+    accept: str
+    """The Accept header; empty if the request has none."""
+
+    known: tuple[str, ...]
+    """Names of the parameters that the request may have."""
 
     parameters: Mapping[str, str]
     """The parameters of the query by name."""
@@ -63,28 +73,26 @@ class Upload:
     model: str | None
     """Name of the selected model; None for the default one."""
 
-    top_k: str | None
-    """Number of classes to return, unchecked; None for the default."""
-
-    coverage: str | None
-    """Coverage of the prediction sets, unchecked; None for that of the promises."""
+    parameters: Mapping[str, str]
+    """The parameters of query and form by name, unchecked."""
 
     seconds: float
     """Time allowed for the response from now on."""
 
 
-def parse_head(scope: Scope, max_seconds: float) -> Head:
+def parse_head(scope: Scope, max_seconds: float, known: tuple[str, ...] = PARAMETERS) -> Head:
     """Parse the headers and the query.
 
     Args:
         scope: the request's ASGI scope.
         max_seconds: longest time that the service allows for a response.
+        known: names of the parameters that the request may have.
 
     Raises:
         RequestError: 422 if the time-out or a parameter is wrong.
     """
     content_length = content_type = timeout = None
-    content_encoding = ""
+    content_encoding = accept = ""
     for name, value in scope["headers"]:
         if name == b"content-length":
             content_length = value.decode("latin-1")
@@ -92,12 +100,14 @@ def parse_head(scope: Scope, max_seconds: float) -> Head:
             content_type = value.decode("latin-1")
         elif name == b"content-encoding":
             content_encoding = value.decode("latin-1")
+        elif name == b"accept":
+            accept = value.decode("latin-1")
         elif name == HEADER:
             timeout = value.decode("latin-1")
     seconds = allowed_seconds(timeout, max_seconds)
     query = scope["query_string"]
-    parameters = _merged({}, parse_qsl(query.decode("latin-1"), keep_blank_values=True)) if query else {}
-    return Head(content_type or "", content_length, content_encoding, parameters, seconds)
+    parameters = _merged({}, parse_qsl(query.decode("latin-1"), keep_blank_values=True), known) if query else {}
+    return Head(content_type or "", content_length, content_encoding, accept, known, parameters, seconds)
 
 
 def parse_upload(head: Head, body: bytes, field: str) -> Upload:
@@ -107,8 +117,8 @@ def parse_upload(head: Head, body: bytes, field: str) -> Upload:
         RequestError: 400, 415 or 422, depending on what is wrong with it.
     """
     images, fields = _images_and_fields(head.content_type, body, field)
-    parameters = _merged(head.parameters, fields) if fields else head.parameters
-    return Upload(images, _model_name(parameters), parameters.get("top_k"), parameters.get("coverage"), head.seconds)
+    parameters = _merged(head.parameters, fields, head.known) if fields else head.parameters
+    return Upload(images, _model_name(parameters), parameters, head.seconds)
 
 
 def parse_top_k(text: str | None, classes: int) -> int:
@@ -150,6 +160,24 @@ def parse_coverage(text: str | None, promises: Promises | None) -> float | None:
     return coverage
 
 
+def wants_png(text: str | None, accept: str) -> bool:
+    """Return True if an explanation is to be a PNG and not JSON.
+
+    Args:
+        text: the parameter `format` as the client wrote it; None if it is missing.
+        accept: the Accept header, which decides without the parameter. JSON wins if both are acceptable.
+
+    Raises:
+        RequestError: 422 if the parameter is another format.
+    """
+    if text is not None:
+        if text not in FORMATS:
+            raise bad_parameter(f"format must be {' or '.join(FORMATS)}, not {text[:50]!r}")
+        return text == "png"
+    kinds = {kind.partition(";")[0].strip().lower() for kind in accept.split(",")}
+    return not kinds & _JSON and bool(kinds & {"image/png", "image/*"})
+
+
 def _share(text: str) -> float:
     try:
         # `float` also takes "nan", digits of other scripts and underscores.
@@ -167,12 +195,12 @@ def _model_name(parameters: Mapping[str, str]) -> str | None:
     return model and model.strip('"')
 
 
-def _merged(known: Mapping[str, str], further: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Add parameters to the known ones; raise 422 for an unknown or repeated one, which would be ignored silently."""
-    values = dict(known)
+def _merged(values: Mapping[str, str], further: Iterable[tuple[str, str]], known: tuple[str, ...]) -> dict[str, str]:
+    """Add parameters to others; raise 422 for an unknown or repeated one, which would be ignored silently."""
+    values = dict(values)
     for name, value in further:
-        if name not in PARAMETERS:
-            raise bad_parameter(f"unknown parameter {name[:50]!r}: there are {', '.join(PARAMETERS)}")
+        if name not in known:
+            raise bad_parameter(f"unknown parameter {name[:50]!r}: there are {', '.join(known)}")
         if name in values:
             raise bad_parameter(f"{name} was given more than once")
         values[name] = value

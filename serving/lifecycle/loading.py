@@ -160,6 +160,7 @@ def _served_model(
         reference=load_reference(bundle, variant) if settings.shadow else None,
         shadow=settings.shadow,
         promises=loaded.promises,
+        files=bundle,
     )
     if replaces is not None:
         model.complete()

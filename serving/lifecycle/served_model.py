@@ -16,6 +16,7 @@ from export.cuda.device import GpuLostError
 from export.parity.gate import Gate
 from export.parity.record import ParityRecord
 from export.runtime import Logits, Pixels, Runtime
+from models.bundle.bundle import Bundle
 from models.bundle.manifest import Manifest
 from models.bundle.promises import Promises
 from models.preprocess import transform
@@ -56,6 +57,7 @@ class ServedModel:
         reference: the FP32 variant to compare a share of the results with; None: no comparison.
         shadow: that share, 0 to 1.
         promises: what is said of every answer; None: nothing beside the probabilities.
+        files: the opened bundle, for explanations; None: there are none.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class ServedModel:
         reference: Runtime | None = None,
         shadow: float = 0.0,
         promises: Promises | None = None,
+        files: Bundle | None = None,
     ) -> None:
         self.name = name
         self.bundle = bundle or name
@@ -89,6 +92,7 @@ class ServedModel:
         self.manifest = manifest
         self.record = record
         self.promises = promises
+        self.files = files
         self.runtime = runtime
         self.capacity = capacity
         self._decode = partial(_decode, load_pixels=load_pixels, spec=manifest.input, max_pixels=max_pixels)
@@ -222,7 +226,7 @@ class ServedModel:
             success = not all(isinstance(result, Exception) for result in results)
         finally:
             self._telemetry.ended(time.monotonic() - start, success=success)
-        return [_result_or_request_error(result) for result in results]
+        return [result_or_request_error(result) for result in results]
 
     def close(self) -> None:
         """Refuse new requests, finish the accepted ones, end the threads and free the runtime; again does nothing."""
@@ -252,9 +256,9 @@ def _decode(data: bytes, load_pixels: LoadPixels, spec: InputSpec, max_pixels: i
         raise error.with_traceback(None) from None
 
 
-def _result_or_request_error(result: Any) -> Any:
+def result_or_request_error(result: Any) -> Any:
     """Return a result as it is, and an exception as the error for the client."""
-    if not isinstance(result, Exception):
+    if isinstance(result, RequestError) or not isinstance(result, Exception):
         return result
     if isinstance(result, ImageError):
         return from_image_error(result)

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import random
-import sys
 import threading
 import time
 from collections import deque
@@ -27,6 +25,7 @@ from export.variants import load
 from models.bundle.bundle import Bundle
 from models.common.errors import HalftoneError
 from models.common.statistics import softmax
+from serving.process.priority import LOWEST, lower_priority
 from serving.telemetry.shadow_metrics import Comparison, ComparisonRecorder
 
 logger = logging.getLogger("bentoml.halftone")
@@ -38,7 +37,6 @@ MOST_WAITING = 64
 """Most sampled images that wait for idle time (10 MB); further ones are dropped and counted."""
 
 _POLL_SECONDS = 0.01
-_LOWEST_PRIORITY = 19
 
 
 class _Sample(NamedTuple):
@@ -157,10 +155,7 @@ class Shadow:
         self.__dict__.pop("_reference", None)
 
     def _run(self) -> None:
-        if sys.platform == "linux":
-            with contextlib.suppress(OSError):
-                # On Linux a priority belongs to a thread, not to the process.
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
+        lower_priority(LOWEST)
         while not self._closed:
             self._wake.wait()
             self._wake.clear()

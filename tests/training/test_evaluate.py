@@ -89,6 +89,8 @@ def test_one_model(artifacts, photos, tmp_path):
     assert result["part"] == "the held-out part of the data (the training pictures of one are not recorded)"
     assert result["models"]["one"]["top1"]["value"] == pytest.approx(expected)
     assert result["models"]["one"]["top5"]["value"] == 1
+    assert result["models"]["one"]["promises"]["bundle"] is None
+    assert result["models"]["one"]["promises"]["halves"]["images"] == 6
     assert "ensemble" not in result
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import get_args
 
+from export.explain.heat import Method
 from serving.api.openapi import v2
 from serving.api.openapi.components import (
     BINARY,
@@ -17,6 +19,7 @@ from serving.api.openapi.components import (
     operation,
     response,
 )
+from serving.api.upload import FORMATS
 from serving.bento import version
 from serving.settings import Settings
 
@@ -60,6 +63,7 @@ def _paths(settings: Settings) -> Json:
     paths = {
         "/classify": {"post": _classify(settings)},
         "/classify_batch": {"post": _classify_batch(settings)},
+        **({"/explain": {"post": _explain(settings)}} if settings.explain else {}),
         "/models": {"get": _get("models", "What is loaded, with its proof of parity.", "Models", ["503"])},
         "/livez": {"get": _get("livez", "The process is alive.", "Status", [], open_to_all=True)},
         "/healthz": {"get": _get("healthz", "The same as /livez.", "Status", [], open_to_all=True)},
@@ -84,6 +88,19 @@ def _classify_batch(settings: Settings) -> Json:
     return _upload("classify_batch", summary, "images", several, "BatchAnswer", _parameters(settings))
 
 
+def _explain(settings: Settings) -> Json:
+    summary = f"Show where in a picture the model sees a class, as numbers or as a picture. {_limits(settings)}"
+    text = {"type": "string", "minLength": 1}
+    own = [
+        ("class", "Label, label id or index of the class; by default the most probable one.", text),
+        ("format", "By default as the Accept header wants it.", {"type": "string", "enum": list(FORMATS)}),
+    ]
+    parameters = [{"name": name, "in": "query", "description": words, "schema": schema} for name, words, schema in own]
+    described = _upload("explain", summary, "image", BINARY, "Explanation", [*parameters, _model(settings), v2.TIMEOUT])
+    described["responses"]["200"]["content"]["image/png"] = {"schema": BINARY}
+    return described
+
+
 def _limits(settings: Settings) -> str:
     return (
         f"Up to {settings.max_body_mb:g} MiB a request and {settings.max_pixels:,} pixels a picture. "
@@ -99,12 +116,7 @@ def _parameters(settings: Settings) -> list[Json]:
             "description": "Number of classes to return, by default 5; all if the model has fewer.",
             "schema": {"type": "integer", "minimum": 1},
         },
-        {
-            "name": "model",
-            "in": "query",
-            "description": "Name of the model to use; by default the first one.",
-            "schema": {"type": "string", "enum": list(settings.models)},
-        },
+        _model(settings),
         {
             "name": "coverage",
             "in": "query",
@@ -114,6 +126,15 @@ def _parameters(settings: Settings) -> list[Json]:
         },
         v2.TIMEOUT,
     ]
+
+
+def _model(settings: Settings) -> Json:
+    return {
+        "name": "model",
+        "in": "query",
+        "description": "Name of the model to use; by default the first one.",
+        "schema": {"type": "string", "enum": list(settings.models)},
+    }
 
 
 def _upload(name: str, summary: str, field: str, schema: Json, answer: str, parameters: list[Json]) -> Json:
@@ -161,12 +182,26 @@ def _schemas() -> Json:
     return {
         "Answer": _with(object_of(**head, predictions=predictions), promised),
         "BatchAnswer": object_of(**head, results=list_of(slot, minItems=1)),
+        "Explanation": _explanation(head),
         "Error": object_of(error=problem),
         "Status": object_of(status=TEXT),
         "Ready": object_of(status=TEXT, **head, models=list_of(TEXT, minItems=1)),
         "Models": object_of(models=list_of(model, minItems=1)),
         "Document": object_of(openapi=TEXT, info={"type": "object"}, paths={"type": "object"}),
     }
+
+
+def _explanation(head: Json) -> Json:
+    share = {"type": "number", "minimum": 0, "maximum": 1}
+    return object_of(
+        **head,
+        method={"type": "string", "enum": list(get_args(Method))},
+        label=TEXT,
+        index={"type": "integer", "minimum": 0},
+        probability=share,
+        box=list_of(share, minItems=4, maxItems=4),
+        map=list_of(list_of(share, minItems=1), minItems=1),
+    )
 
 
 def _promised() -> Json:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from export.explain.__main__ import ExplainConfig, class_index
+from export.explain.__main__ import ExplainConfig
+from export.explain.classes import class_index
 from export.explain.overlay import MARGIN, SIDE, overlay, render
 from models.bundle.bundle import Bundle
 from models.common.errors import HalftoneError

@@ -17,6 +17,7 @@ from export.variants import load
 from models.bundle.bundle import WEIGHTS, Bundle
 from models.common.errors import HalftoneError
 from models.resolve import open_or_create
+from tests.export.explain.maps import check_maps
 from tests.samples import noise
 
 
@@ -25,8 +26,17 @@ def from_catalogue(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return open_or_create(name, weights="random")
 
 
-@pytest.mark.parametrize("name", ["deit_ti16", "swin_t", "pvt_v2_b0"])
-def test_the_graph_answers_as_the_network(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [
+        ("deit_ti16", "attention rollout"),
+        ("swin_t", "class activation map"),
+        ("pvt_v2_b0", "class activation map"),
+    ],
+)
+def test_the_graph_answers_and_explains_as_the_network(
+    name: str, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bundle = from_catalogue(name, tmp_path, monkeypatch)
     size = bundle.manifest.input.size
     pixels = np.stack([noise(size, size), noise(size, size)[::-1], np.full((size, size, 3), 128, np.uint8)])
@@ -40,6 +50,7 @@ def test_the_graph_answers_as_the_network(name: str, tmp_path: Path, monkeypatch
     # Random heads answer in small numbers: the difference counts against their spread as well.
     assert np.abs(runtime.run(pixels) - expected).max() <= 1e-3 * expected.std()
     assert bundle.has("model.fp32.onnx")
+    check_maps(bundle, tmp_path, monkeypatch, method)
 
 
 def test_the_session_offers_the_contract(default: Bundle) -> None:

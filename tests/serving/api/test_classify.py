@@ -48,7 +48,9 @@ def test_the_response_has_the_documented_form(server: Server, bundle: Bundle) ->
     probabilities = [prediction["probability"] for prediction in answer["predictions"]]
     assert response.status_code == 200
     assert response.headers["content-type"] == "application/json"
-    assert set(answer) == {"model", "version", "variant", "predictions"}
+    # Without labels, the default model can't promise more.
+    assert set(answer) == {"model", "version", "variant", "predictions", "unfamiliar"}
+    assert answer["unfamiliar"] is False
     assert (answer["model"], answer["version"]) == ("efficientnet_lite0", bundle.manifest.version)
     assert len(probabilities) == 5
     assert probabilities == sorted(probabilities, reverse=True)
@@ -233,7 +235,18 @@ def test_openapi_describes_every_path_and_response(server: Server) -> None:
     document = server.get("/docs.json").json()
 
     assert document["openapi"].startswith("3.")
-    own = {"/classify", "/classify_batch", "/models", "/livez", "/healthz", "/readyz", "/docs.json", "/metrics", "/ui"}
+    own = {
+        "/classify",
+        "/classify_batch",
+        "/explain",
+        "/models",
+        "/livez",
+        "/healthz",
+        "/readyz",
+        "/docs.json",
+        "/metrics",
+        "/ui",
+    }
     protocol = {"", "/health/live", "/health/ready", "/repository/index", "/models/stats"}
     model = {f"/models/{{name}}{version}" for version in ("", "/versions/{version}")}
     protocol |= {f"{path}{end}" for path in model for end in ("", "/ready", "/infer", "/config", "/stats")}

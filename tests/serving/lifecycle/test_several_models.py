@@ -34,6 +34,29 @@ def test_a_model_is_named_in_the_query_or_the_form(two_models: Server, name: str
     assert in_batch["results"][0]["predictions"] == in_query["predictions"]
 
 
+def test_answers_say_what_their_model_promises(two_models: Server) -> None:
+    def ask(**params: object) -> httpx.Response:
+        return two_models.post("/classify", params={"model": "second", **params}, content=CAT)  # type: ignore[arg-type]
+
+    answer, wide = ask().json(), ask(coverage=0.99).json()
+    best = [each["label"] for each in ask(top_k=9).json()["predictions"]]
+    (slot,) = two_models.post(
+        "/classify_batch", data={"model": "second", "coverage": "0.99"}, files=[("images", CAT)]
+    ).json()["results"]
+
+    assert (answer["confident"], answer["unfamiliar"]) == (True, True)
+    assert answer["prediction_set"]["coverage"] == 0.95
+    for each, least in ((answer, 1), (wide, 3)):
+        labels = each["prediction_set"]["labels"]
+        assert labels == best[: len(labels)]
+        assert len(labels) >= least
+    assert slot == {name: wide[name] for name in slot}
+    refused = ask(coverage=0.995)
+    assert (refused.status_code, "at most 0.990" in refused.json()["error"]["message"]) == (422, True)
+    first, second = (model["promises"] for model in two_models.get("/models").json()["models"])
+    assert (first["from"], first["threshold"], second["threshold"]) == ("sample photographs", None, 0.3)
+
+
 @pytest.mark.parametrize("path", ["/classify", "/classify_batch"])
 def test_the_error_for_an_unknown_model_names_the_known_ones(two_models: Server, path: str) -> None:
     response = two_models.post(path, params={"model": "third"}, content=CAT)
