@@ -1,5 +1,9 @@
 """`python -m export.explain --model NAME --image X [--class LABEL] [--output X.png]`: heat map of a classification.
 
+    python -m export.explain --model photos --image picture.jpg
+    python -m export.explain --model photos_vit --image picture.jpg --layer 12            all heads of a layer
+    python -m export.explain --model photos_vit --image picture.jpg --layer 12 --head 3
+
 Writes a PNG with the image as the network sees it, the heat map over it and the best classes: Grad-CAM for
 convolutional networks, Swin and PVT, attention rollout for ViT and DeiT. About 8 s, mostly for loading torch. As a
 library: `export.explain.explainer`.
@@ -12,6 +16,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import numpy.typing as npt
 import tyro
 
 from export.explain.classes import class_index
@@ -47,7 +52,20 @@ class ExplainConfig:
     top_k: int = 5
     """Number of best classes to list, in addition to the class of --class."""
 
+    layer: int | None = None
+    """ViT and DeiT: show the attention of one layer, from 1 at the input, in a sheet of its heads."""
+
+    head: int | None = None
+    """With --layer: show one head alone, from 1."""
+
     def __post_init__(self) -> None:
+        for name, value in (("layer", self.layer), ("head", self.head)):
+            if value is not None and value < 1:
+                raise HalftoneError(f"--{name} must be at least 1, not {value}")
+        if self.head is not None and self.layer is None:
+            raise HalftoneError(f"--head {self.head} needs a layer: add --layer N")
+        if self.layer is not None and self.class_ is not None:
+            raise HalftoneError("attention is the same for every class: omit --class or --layer")
         if self.top_k < 1:
             raise HalftoneError(f"--top-k must be at least 1, not {self.top_k}")
         if self.target.suffix.lower() != ".png":
@@ -66,7 +84,10 @@ def _main(config: ExplainConfig) -> int:
     index = None if config.class_ is None else class_index(bundle.manifest, config.class_)
     picture = _picture(config.image, bundle.manifest)
     check_writable(config.target, "--output")
-    data, summary = _explained(bundle, picture, index, config.top_k)
+    if config.layer is None:
+        data, summary = _explained(bundle, picture, index, config.top_k)
+    else:
+        data, summary = _attention(bundle, picture, config.layer, config.head, config.top_k)
     write_atomic(config.target, data)
     print(f"{summary}\nwrote {printable(config.target)}")
     return DONE
@@ -89,16 +110,43 @@ def _explained(bundle: Bundle, picture: Pixels, index: int | None, top_k: int) -
 
     manifest = bundle.manifest
     explanation = Explainer(bundle).explain(picture[None], index)
-    probabilities = softmax(explanation.logits, manifest.temperature)[0]
+    predictions = _predictions(manifest, explanation.logits, index, top_k)
+    shown = predictions[0][0] if index is None else manifest.labels[index]
+    scope = "all classes alike" if explanation.method == "attention rollout" else shown
+    title = f"{manifest.name}: {explanation.method} for {scope}"
+    return render(picture, explanation.maps[0], predictions, title), _summary(title, predictions)
+
+
+def _attention(bundle: Bundle, picture: Pixels, layer: int, head: int | None, top_k: int) -> tuple[bytes, str]:
+    """Return the PNG of one head or of all heads of a layer, and its content in words."""
+    from export.explain.explainer import Explainer
+    from export.explain.overlay import render, render_heads
+
+    explanation = Explainer(bundle).attention(picture[None], layer)
+    heads = len(explanation.maps)
+    if head is not None and head > heads:
+        raise HalftoneError(f"--head must lie between 1 and {heads} for this network, not {head}")
+    predictions = _predictions(bundle.manifest, explanation.logits, None, top_k)
+    which = f"{heads} heads" if head is None else f"head {head}"
+    title = f"{bundle.manifest.name}: attention of layer {layer}, {which}"
+    if head is None:
+        return render_heads(picture, explanation.maps, title), _summary(title, predictions)
+    return render(picture, explanation.maps[head - 1], predictions, title), _summary(title, predictions)
+
+
+def _predictions(
+    manifest: Manifest, logits: npt.NDArray[np.float32], index: int | None, top_k: int
+) -> list[tuple[str, float]]:
+    """Return label and probability of the best classes, and of class `index` if it is not among them."""
+    probabilities = softmax(logits, manifest.temperature)[0]
     best = [int(each) for each in np.argsort(-probabilities)[:top_k]]
     if index is not None and index not in best:
         best.append(index)
-    predictions = [(manifest.labels[each], float(probabilities[each])) for each in best]
-    shown = manifest.labels[best[0] if index is None else index]
-    scope = "all classes alike" if explanation.method == "attention rollout" else shown
-    title = f"{manifest.name}: {explanation.method} for {scope}"
-    lines = [title, *(f"  {label} {probability:.1%}" for label, probability in predictions)]
-    return render(picture, explanation.maps[0], predictions, title), "\n".join(lines)
+    return [(manifest.labels[each], float(probabilities[each])) for each in best]
+
+
+def _summary(title: str, predictions: list[tuple[str, float]]) -> str:
+    return "\n".join([title, *(f"  {label} {probability:.1%}" for label, probability in predictions)])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Heat maps for any bundle: attention rollout for Vision Transformers, Grad-CAM for other networks.
+"""Heat maps for any bundle: attention for Vision Transformers (rollout or single heads), Grad-CAM for other networks.
 
     maps = explain(open_bundle("efficientnet_lite0"), pixels)      # float32 (N, S, S) in 0..1
 
@@ -23,7 +23,7 @@ from models.common.errors import HalftoneError
 from models.graph import Normalise
 from models.preprocess.resample import Pixels
 
-Method = Literal["Grad-CAM", "attention rollout"]
+Method = Literal["Grad-CAM", "attention rollout", "attention"]
 Maps = npt.NDArray[np.float32]
 
 
@@ -35,7 +35,8 @@ class Explanation:
     """Method of the maps; attention rollout gives the same map for every class."""
 
     maps: Maps
-    """float32 (N, S, S) in 0..1: the hottest pixel of an image is 1; all are 0 if nothing speaks for the class."""
+    """float32 (N, S, S) in 0..1. Grad-CAM: the hottest pixel of an image is 1, and all are 0 if nothing speaks for the
+    class. Attention: stretched, so that the coldest pixel is 0 and the hottest 1."""
 
     logits: npt.NDArray[np.float32]
     """float32 (N, classes) of the FP32 network that was explained."""
@@ -84,7 +85,30 @@ class Explainer:
         else:
             classes = None if class_index is None else torch.full((len(pixels),), class_index)
             maps, logits = grad_cam(self._module, planes, classes)
-        return Explanation(method=self.method, maps=_enlarge(maps, self._shape[0]), logits=logits.numpy())
+        large = _enlarge(maps, self._shape[0], stretch=self._rollout is not None)
+        return Explanation(method=self.method, maps=large, logits=logits.numpy())
+
+    def attention(self, pixels: Pixels, layer: int) -> Explanation:
+        """Compute a map for every head of one layer of a Vision Transformer, each stretched to its own range.
+
+        Args:
+            pixels: uint8 RGB of shape (1, S, S, 3).
+            layer: number of the layer, from 1 at the input.
+
+        Returns:
+            Maps (heads, S, S) instead of a map for each image.
+
+        Raises:
+            HalftoneError: the network has no attention from a single token, or no such layer.
+        """
+        if self._rollout is None:
+            raise HalftoneError(
+                f"--layer shows the attention of ViT and DeiT, and this network is a {type(self._module).__name__}: "
+                "omit it for Grad-CAM"
+            )
+        maps, logits = self._rollout.heads(self._normalise(torch.tensor(pixels)), layer)
+        large = _enlarge(maps, self._shape[0], stretch=True)
+        return Explanation(method="attention", maps=large, logits=logits.numpy())
 
 
 def explain(bundle: Bundle, pixels: Pixels, class_index: int | None = None) -> Maps:
@@ -96,9 +120,18 @@ def explain(bundle: Bundle, pixels: Pixels, class_index: int | None = None) -> M
     return Explainer(bundle).explain(pixels, class_index).maps
 
 
-def _enlarge(maps: torch.Tensor, size: int) -> Maps:
-    """Scale non-negative (N, H, W) to (N, size, size) in 0..1."""
+def _enlarge(maps: torch.Tensor, size: int, *, stretch: bool) -> Maps:
+    """Scale non-negative (N, H, W) to (N, size, size) in 0..1.
+
+    With `stretch`, the least value of a map becomes 0: every patch has a share of the attention, and without it an even
+    map would be one bright plane. Values that differ by rounding alone all become 0.
+    """
     large = torch.nn.functional.interpolate(maps[:, None], (size, size), mode="bilinear", align_corners=False)[:, 0]
+    if stretch:
+        above = large - large.amin(dim=(1, 2), keepdim=True)
+        large = torch.where(
+            above.amax(dim=(1, 2), keepdim=True) > 1e-4 * large.amax(dim=(1, 2), keepdim=True), above, 0
+        )
     highest = large.amax(dim=(1, 2), keepdim=True)
     # A map of zeros stays zero.
     return np.asarray((large / highest.clamp(min=torch.finfo(large.dtype).tiny)).clamp(0, 1).numpy())

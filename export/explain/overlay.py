@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from models.preprocess.resample import Pixels
 
-SIDE = 448
+SIDE, TILE = 448, 224
 MARGIN = 16
 LINE = 28
 OPACITY = 0.6
@@ -49,6 +50,34 @@ def render(
         full = width - 2 * MARGIN
         draw.rectangle((MARGIN, top, MARGIN + full * probability, top + LINE - 4), fill=_BAR)
         draw.text((MARGIN + 6, top + 2), f"{label}  {probability:.1%}", fill=_INK, font=font)
+    file = io.BytesIO()
+    sheet.save(file, "PNG")
+    return file.getvalue()
+
+
+def render_heads(picture: Pixels, maps: npt.NDArray[np.float32], title: str) -> bytes:
+    """Return a PNG of the image and of the image under the map of every head, as a sheet with numbers.
+
+    Args:
+        picture: uint8 RGB (S, S, 3), as the network saw it.
+        maps: float32 (heads, S, S) in 0..1.
+        title: one line above.
+
+    Returns:
+        The PNG file's bytes.
+    """
+    tiles = [("input", picture), *((f"head {number}", overlay(picture, heat)) for number, heat in enumerate(maps, 1))]
+    across = math.ceil(math.sqrt(len(tiles)))
+    rows = math.ceil(len(tiles) / across)
+    size = (MARGIN + across * (TILE + MARGIN), LINE + MARGIN + rows * (TILE + LINE))
+    sheet = Image.new("RGB", size, _PAPER)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(LINE * 0.6)
+    draw.text((MARGIN, MARGIN / 2), title, fill=_INK, font=font)
+    for place, (caption, pixels) in enumerate(tiles):
+        left = MARGIN + place % across * (TILE + MARGIN)
+        top = LINE + MARGIN + place // across * (TILE + LINE)
+        sheet.paste(Image.fromarray(pixels).resize((TILE, TILE), Image.Resampling.BICUBIC), (left, top))
+        draw.text((left, top + TILE), caption, fill=_INK, font=font)
     file = io.BytesIO()
     sheet.save(file, "PNG")
     return file.getvalue()

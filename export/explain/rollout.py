@@ -1,4 +1,4 @@
-"""Attention rollout: the share of each patch in the token that the head reads, through all blocks.
+"""Attention to each patch from the token that the classifier reads: rolled out through all blocks, or of single heads.
 
 Abnar and Zuidema, "Quantifying Attention Flow in Transformers", 2020 (arXiv:2005.00928), section 3. It depends
 on the attention, not on the class: the map is the same for every class.
@@ -66,6 +66,30 @@ class AttentionRollout:
         with torch.no_grad():
             shares = rollout(self._extract(planes).values())
             logits = self._module(planes)
+        return self._maps(shares), logits
+
+    def heads(self, planes: torch.Tensor, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Compute the attention of every head of one layer, from the token that the classifier reads to each patch.
+
+        Args:
+            planes: float32 (1, 3, S, S), normalised.
+            layer: number of the block, from 1 at the input.
+
+        Returns:
+            Maps float32 (heads, H, W) in 0..1, on the grid of the patches; logits float32 (1, classes).
+
+        Raises:
+            HalftoneError: there is no such layer, or the patches do not lie on a square.
+        """
+        with torch.no_grad():
+            attentions = list(self._extract(planes).values())
+            logits = self._module(planes)
+        if not 1 <= layer <= len(attentions):
+            raise HalftoneError(f"--layer must lie between 1 and {len(attentions)} for this network, not {layer}")
+        return self._maps(attentions[layer - 1][0]), logits
+
+    def _maps(self, shares: torch.Tensor) -> torch.Tensor:
+        """Return (N, H, W), the patches' shares in the classifier's input, of (N, T, T), the tokens' in each token."""
         prefix = self._module.num_prefix_tokens
         # Without a class token the head sees the mean of the patches.
         deciding = shares[:, 0] if self._module.global_pool == "token" else shares[:, prefix:].mean(dim=1)
@@ -75,4 +99,4 @@ class AttentionRollout:
             raise HalftoneError(
                 f"{patches.shape[1]} patches do not lie on a square: explain a network with square input"
             )
-        return patches.reshape(-1, side, side), logits
+        return patches.reshape(-1, side, side)

@@ -11,9 +11,10 @@ from PIL import Image
 
 from export.explain.__main__ import ExplainConfig
 from export.explain.classes import class_index
-from export.explain.overlay import MARGIN, SIDE, overlay, render
+from export.explain.overlay import MARGIN, SIDE, TILE, overlay, render, render_heads
 from models.bundle.bundle import Bundle
 from models.common.errors import HalftoneError
+from models.resolve import open_or_create
 from tests.commands import run
 from tests.samples import noise
 from tests.servers import PHOTOS
@@ -42,6 +43,37 @@ def test_a_png_with_the_best_classes_and_the_one_asked_for(default: Bundle, tmp_
     assert [path.name for path in tmp_path.iterdir()] == ["seen.png"]
 
 
+def test_attention_of_all_heads_and_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HALFTONE_ARTIFACTS", str(tmp_path / "bundles"))
+    open_or_create("vit_ti16", weights="random")
+    shown = ("--model", "vit_ti16", "--image", CAT, "--top-k", 1, "--output", tmp_path / "seen.png", "--layer")
+
+    sheet, single = run("export.explain", *shown, 12), run("export.explain", *shown, 1, "--head", 2)
+
+    for result, title in ((sheet, "layer 12, 3 heads"), (single, "layer 1, head 2")):
+        assert (result.returncode, result.stderr) == (0, "")
+        assert result.stdout.splitlines()[0] == f"vit_ti16: attention of {title}"
+    with Image.open(tmp_path / "seen.png") as written:
+        assert written.width == 2 * SIDE + 3 * MARGIN
+
+
+def test_a_network_without_a_class_token_has_no_attention_to_show(default: Bundle, tmp_path: Path) -> None:
+    result = command(default, "--image", CAT, "--layer", 1, "--output", tmp_path / "seen.png")
+
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+    assert "this network is a EfficientNet: omit it for Grad-CAM" in result.stderr
+
+
+def test_the_sheet_of_heads_has_a_tile_for_each() -> None:
+    picture, maps = noise(TILE, TILE), np.zeros((3, TILE, TILE), np.float32)
+
+    with Image.open(io.BytesIO(render_heads(picture, maps, "title"))) as sheet:
+        pixels = np.asarray(sheet)
+
+    tiles = [pixels[top : top + TILE, left : left + TILE] for top in (44, 296) for left in (16, 256)]
+    np.testing.assert_array_equal(tiles, [picture, *[overlay(picture, maps[0])] * 3])
+
+
 def test_mistakes_are_one_line(default: Bundle, tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_text("no picture")
 
@@ -67,6 +99,9 @@ def test_a_class_by_label_or_id(default: Bundle) -> None:
     ("values", "words"),
     [
         ({"top_k": 0}, "--top-k must be at least 1, not 0"),
+        ({"layer": 0}, "--layer must be at least 1, not 0"),
+        ({"head": 2}, "--head 2 needs a layer: add --layer N"),
+        ({"layer": 1, "class_": "tabby"}, "attention is the same for every class"),
         ({"output": Path("seen.jpg")}, "seen.jpg must be named .png"),
         ({"image": Path("cat.png"), "output": Path("cat.png")}, "is the picture itself"),
     ],

@@ -60,6 +60,9 @@ def test_every_family_gives_a_map(
     assert three.maps.min() >= 0
     np.testing.assert_allclose(three.maps.max(axis=(1, 2)), 1, atol=1e-6)
     assert three.maps.std(axis=(1, 2)).min() > 0
+    if three.method == "attention rollout":
+        # Stretched: an even share of all patches would be one bright plane.
+        np.testing.assert_allclose(three.maps.min(axis=(1, 2)), 0, atol=1e-6)
     np.testing.assert_allclose(one.maps, three.maps[:1], atol=1e-3)
     np.testing.assert_allclose(one.logits, load(bundle, "torch-fp32", threads=2).run(photos[:1]), atol=1e-4)
 
@@ -190,6 +193,26 @@ def test_pooling_instead_of_a_class_token() -> None:
     maps, _ = AttentionRollout(module)(torch.randn(2, 3, 64, 64))
 
     torch.testing.assert_close(maps.sum(dim=(1, 2)), torch.ones(2))
+
+
+def test_the_heads_of_a_layer_are_its_attention() -> None:
+    torch.manual_seed(0)
+    module = timm.create_model("vit_tiny_patch16_224", num_classes=4, img_size=64, depth=3).eval()
+    planes = torch.randn(1, 3, 64, 64)
+
+    maps, logits = AttentionRollout(module).heads(planes, 2)
+
+    with torch.no_grad():
+        tokens = module.norm_pre(module.patch_drop(module._pos_embed(module.patch_embed(planes))))
+        attention = module.blocks[1].attn
+        qkv = attention.qkv(module.blocks[1].norm1(module.blocks[0](tokens)))
+        query, key, _ = qkv.reshape(1, 17, 3, 3, 64).permute(2, 0, 3, 1, 4)
+        weights = (query[0] @ key[0].transpose(-2, -1) / 8).softmax(dim=-1)
+        torch.testing.assert_close(maps, weights[:, 0, 1:].reshape(3, 4, 4), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(logits, module(planes), atol=1e-4, rtol=1e-3)
+    for layer in (0, 4):
+        with pytest.raises(HalftoneError, match=f"--layer must lie between 1 and 3 for this network, not {layer}"):
+            AttentionRollout(module).heads(planes, layer)
 
 
 @pytest.mark.parametrize("index", [-1, 1000])
