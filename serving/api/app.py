@@ -12,6 +12,7 @@ from serving.api import pages
 from serving.api.admin import Admin
 from serving.api.explanation import as_png, members
 from serving.api.model_info import description, identity
+from serving.api.model_page import FOLDER, model_page
 from serving.api.openapi.document import document
 from serving.api.upload import (
     EXPLAIN_PARAMETERS,
@@ -95,6 +96,8 @@ class Api:
             _ADMIN: self._administration(settings),
             pages.FOLDER: self._page_file,
         }
+        if settings.reports:
+            self._prefixes[FOLDER] = self._model_page
 
     def _administration(self, settings: Settings) -> Admin:
         load = partial(load_model, settings=settings, recorder=self.recorder, decoders=self.decoders)
@@ -312,6 +315,12 @@ class Api:
 
     async def _page(self, scope: Scope, receive: RequestBody) -> Answer:
         return pages.page(scope["path"])
+
+    async def _model_page(self, scope: Scope, receive: RequestBody) -> Answer:
+        if scope["method"] not in ("GET", "HEAD"):
+            raise RequestError(405, "method_not_allowed", f"use GET {FOLDER}NAME", {"Allow": "GET"})
+        model = self.models.get(scope["path"].removeprefix(FOLDER))
+        return await asyncio.to_thread(model_page, model.bundle)
 
     async def _page_file(self, scope: Scope, receive: RequestBody) -> Answer:
         if scope["method"] not in ("GET", "HEAD"):

@@ -18,6 +18,7 @@ OTHER = "other"
 _V2 = ("/v2", "/v2/health/live", "/v2/health/ready", "/v2/repository/index", "/v2/models/stats")
 _V2_MODEL = ("", "/config", "/infer", "/ready", "/stats")
 _MODELS = "/v2/models/"
+_PAGES = "/models/"
 _ADMIN_MODELS = "/admin/models"
 _ADMIN_ACTIONS = ("load", "rollback")
 
@@ -95,6 +96,8 @@ class Routes:
         """Return the label of any path; it never has text from a client."""
         if path in self._paths:
             return path
+        if path.startswith(_PAGES) and "/" not in path.removeprefix(_PAGES):
+            return _PAGES + "{name}"
         if path.startswith(_MODELS):
             return _model_template(path)
         if path.startswith(_ADMIN_MODELS + "/"):

@@ -193,6 +193,8 @@ def test_a_gauge_is_read_at_the_scrape() -> None:
         ("/v2/health/live", "/v2/health/live"),
         ("/v2/models/m", "/v2/models/{name}"),
         ("/v2/models/m/infer", "/v2/models/{name}/infer"),
+        ("/models/m", "/models/{name}"),
+        ("/models/m/x", "other"),
         ("/v2/models/m/config", "/v2/models/{name}/config"),
         ("/v2/models/stats", "/v2/models/stats"),
         ("/v2/models/m/versions/1/ready", "/v2/models/{name}/versions/{version}/ready"),
