@@ -7,7 +7,7 @@ position and every shape is verified. Its transformers are mapped by name.
 from __future__ import annotations
 
 import torch
-from timm.layers import Conv2dSame
+from timm.layers.conv2d_same import Conv2dSame
 
 from models.catalog import catalogue
 from models.common.errors import HalftoneError

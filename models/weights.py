@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timm.layers import resample_abs_pos_embed, resize_rel_pos_bias_table
+from timm.layers.pos_embed import resample_abs_pos_embed
+from timm.layers.pos_embed_rel import resize_rel_pos_bias_table
 
 from models.bundle.bundle import WEIGHTS, Bundle
 from models.bundle.card import CARD, model_card
