@@ -10,6 +10,7 @@ from models.spec import InputSpec
 from tests.commands import run
 from tests.training.samples import class_folders
 from training.config.augment import AugmentConfig
+from training.config.recipe import Objective
 from training.data.load import load_data
 from training.preview import CAPTION, GAP, PreviewConfig, sheet, with_recipe
 
@@ -48,7 +49,35 @@ def test_the_command(data, tmp_path):
     result = run("training.preview", "--data", data, *options)
     assert result.returncode == 0, result.stderr
     with Image.open(output) as image:
-        assert image.height == 2 * (160 + CAPTION + GAP)
+        assert image.height == 2 * (160 + 2 * CAPTION + GAP)
+
+
+def test_mixed_versions_show_both_pictures_and_their_shares(data):
+    pictures, spec = load_data(str(data)).train, InputSpec(size=160)
+    plain = AugmentConfig(crop_scale=(1, 1), flip=0, brightness=0, contrast=0, saturation=0)
+    options = {"rows": 3, "columns": 4, "seed": 0}
+    before = sheet(pictures, plain, spec, **options)
+    mixed = sheet(pictures, plain, spec, **options, objective=Objective(mixup=1.0))
+
+    height, width = 160 + 2 * CAPTION + GAP, 160 + GAP
+    assert mixed.shape == (3 * height, before.shape[1], 3)
+    for row in range(3):
+        unmixed = before[row * (160 + CAPTION + GAP) + CAPTION :][:160]
+        tiles = mixed[row * height + CAPTION :][:160]
+        # The evaluation's version stays.
+        assert np.array_equal(tiles[:, GAP : GAP + 160], unmixed[:, GAP : GAP + 160])
+        assert not np.array_equal(tiles[:, 2 * GAP + width :], unmixed[:, 2 * GAP + width :])
+    cut = sheet(pictures, plain, spec, **options, objective=Objective(cutmix=1.0))
+    assert not np.array_equal(cut, mixed)
+
+
+def test_a_recipe_that_mixes_is_drawn_mixed_unless_told_otherwise(data, tmp_path):
+    options = ("--data", data, "--size", "32", "--rows", "2", "--columns", "1", "--recipe", "general", "--output")
+    assert run("training.preview", *options, tmp_path / "mixed.png").returncode == 0
+    assert run("training.preview", *options, tmp_path / "plain.png", "--mixup", "0").returncode == 0
+
+    with Image.open(tmp_path / "mixed.png") as mixed, Image.open(tmp_path / "plain.png") as plain:
+        assert (mixed.height, plain.height) == (2 * (160 + 2 * CAPTION + GAP), 2 * (160 + CAPTION + GAP))
 
 
 def test_a_broken_picture_is_named(data):
@@ -61,3 +90,5 @@ def test_a_broken_picture_is_named(data):
 def test_other_formats_are_refused():
     with pytest.raises(HalftoneError, match=r"must end in \.png"):
         PreviewConfig(data="photos", output=Path("sheet.gif"))
+    with pytest.raises(HalftoneError, match=r"--cutmix must be 0 or more, not -1"):
+        PreviewConfig(data="photos", output=Path("sheet.png"), cutmix=-1)

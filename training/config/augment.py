@@ -8,6 +8,7 @@ from typing import Literal
 from models.common.errors import HalftoneError
 
 Policy = Literal["none", "randaugment", "autoaugment-imagenet", "autoaugment-cifar10", "autoaugment-svhn"]
+Group = Literal["geometry", "colour", "damage"]
 Range = tuple[float, float]
 
 MAGNITUDES = 31
@@ -58,6 +59,9 @@ class AugmentConfig:
     perspective: float = 0.0
     """Change of perspective: largest shift of a corner as a share of the side, below 0.5."""
 
+    geometry_prob: float = 1.0
+    """Probability of rotation, shift, zoom and shear together, and of a change of perspective."""
+
     brightness: float = 0.2
     """Brightness changes by a factor in [1 - x, 1 + x]."""
 
@@ -69,6 +73,9 @@ class AugmentConfig:
 
     hue: float = 0.0
     """Largest hue shift as a share of the colour circle, up to 0.5."""
+
+    colour_prob: float = 1.0
+    """Probability of the changes of brightness, contrast, saturation and hue together."""
 
     grey: float = 0.0
     """Probability of a conversion to grey."""
@@ -85,16 +92,23 @@ class AugmentConfig:
     noise_std: Range = (0.02, 0.1)
     """Standard deviation of the noise as a share of the full range."""
 
+    iso_noise: float = 0.0
+    """Probability of the noise of a camera's sensor at a high ISO speed, in colour and brightness."""
+
     erase: float = 0.0
     """Random erasing: probability that noise overwrites a rectangle (Zhong et al., arXiv:1708.04896)."""
 
     erase_area: Range = (0.02, 0.33)
     """Smallest and largest share of the area that is erased, up to 0.4."""
 
+    one_of: tuple[Group, ...] = ()
+    """Groups of which a picture gets one step at most, each with its own probability as long as they sum to 1 or less:
+    `geometry` (affine, perspective), `colour` (jitter, grey), `damage` (blur, noise, ISO noise)."""
+
     def __post_init__(self) -> None:
-        for name in ("flip", "vertical_flip", "grey", "blur", "noise", "erase", "shift"):
+        for name in ("flip", "vertical_flip", "grey", "blur", "noise", "iso_noise", "erase", "shift"):
             self._check(name, 0, 1)
-        for name in ("brightness", "contrast", "saturation"):
+        for name in ("brightness", "contrast", "saturation", "geometry_prob", "colour_prob"):
             self._check(name, 0, 1)
         for name, most in (("rotate", 180), ("shear", 89), ("zoom", 0.99), ("perspective", 0.49), ("hue", 0.5)):
             self._check(name, 0, most)
@@ -105,6 +119,8 @@ class AugmentConfig:
         self._check_range("erase_area", 1e-3, 0.4)
         self._check_range("blur_sigma", 0.05, 100)
         self._check_range("noise_std", 0, 1)
+        if len(set(self.one_of)) != len(self.one_of):
+            raise HalftoneError(f"--augment.one-of must name each group once, not {' '.join(self.one_of)}")
 
     def _check(self, name: str, least: float, most: float) -> None:
         value = getattr(self, name)

@@ -21,7 +21,7 @@ from PIL import Image
 from models.preprocess.resample import Pixels, resample
 from models.preprocess.transform import fit
 from models.spec import InputSpec
-from training.config.augment import MAGNITUDES, AugmentConfig, Range
+from training.config.augment import MAGNITUDES, AugmentConfig, Group, Range
 
 Augment = Callable[[Pixels, int], Pixels]
 """Converts uint8 RGB (H, W, 3) and a seed >= 0 to uint8 RGB (S, S, 3)."""
@@ -148,7 +148,23 @@ def _pipeline(config: AugmentConfig, fill: list[int]) -> Any:
 
     # Loader processes keep the cores busy already, and OpenCV's threads do not survive a fork.
     cv2.setNumThreads(0)
-    return albumentations.Compose([*_geometry(config, fill), *_colour(config), *_damage(config)])
+    groups: dict[Group, list[Any]] = {
+        "geometry": _geometry(config, fill),
+        "colour": _colour(config),
+        "damage": _damage(config),
+    }
+    steps = [step for name, group in groups.items() for step in _grouped(group, alone=name in config.one_of)]
+    return albumentations.Compose([*steps, *_erasing(config)])
+
+
+def _grouped(steps: list[Any], *, alone: bool) -> list[Any]:
+    """Return the steps, or a single one that applies one of them at most, if they are to act alone."""
+    import albumentations as alb
+
+    if not alone or len(steps) < 2:
+        return steps
+    # It chooses a step by its probability's share of the sum.
+    return [alb.OneOf(steps, p=min(1.0, sum(step.p for step in steps)))]
 
 
 def _uses_albumentations(config: AugmentConfig) -> list[bool]:
@@ -156,7 +172,18 @@ def _uses_albumentations(config: AugmentConfig) -> list[bool]:
     geometry = (c.rotate, c.shift, c.zoom, c.shear, c.perspective)
     return [
         value > 0
-        for value in (*geometry, c.brightness, c.contrast, c.saturation, c.hue, c.grey, c.blur, c.noise, c.erase)
+        for value in (
+            *geometry,
+            c.brightness,
+            c.contrast,
+            c.saturation,
+            c.hue,
+            c.grey,
+            c.blur,
+            c.noise,
+            c.iso_noise,
+            c.erase,
+        )
     ]
 
 
@@ -172,11 +199,11 @@ def _geometry(config: AugmentConfig, fill: list[int]) -> list[Any]:
                 scale=(1 - config.zoom, 1 + config.zoom),
                 shear=(-config.shear, config.shear),
                 fill=tuple(fill),
-                p=1.0,
+                p=config.geometry_prob,
             )
         )
     if config.perspective:
-        steps.append(alb.Perspective(scale=(0.0, config.perspective), fill=tuple(fill), p=1.0))
+        steps.append(alb.Perspective(scale=(0.0, config.perspective), fill=tuple(fill), p=config.geometry_prob))
     return steps
 
 
@@ -191,7 +218,7 @@ def _colour(config: AugmentConfig) -> list[Any]:
                 contrast=(1 - config.contrast, 1 + config.contrast),
                 saturation=(1 - config.saturation, 1 + config.saturation),
                 hue=(-config.hue, config.hue),
-                p=1.0,
+                p=config.colour_prob,
             )
         )
     if config.grey:
@@ -207,6 +234,14 @@ def _damage(config: AugmentConfig) -> list[Any]:
         steps.append(alb.GaussianBlur(blur_limit=0, sigma_limit=config.blur_sigma, p=config.blur))
     if config.noise:
         steps.append(alb.GaussNoise(std_range=config.noise_std, p=config.noise))
-    if config.erase:
-        steps.append(alb.Erasing(scale=config.erase_area, ratio=ERASE_RATIO, fill="random", p=config.erase))
+    if config.iso_noise:
+        steps.append(alb.ISONoise(p=config.iso_noise))
     return steps
+
+
+def _erasing(config: AugmentConfig) -> list[Any]:
+    import albumentations as alb
+
+    if not config.erase:
+        return []
+    return [alb.Erasing(scale=config.erase_area, ratio=ERASE_RATIO, fill="random", p=config.erase)]

@@ -19,13 +19,14 @@ from training.data.augment import EvaluationView, build_augment, random_box
 PLAIN = AugmentConfig(crop_scale=(1.0, 1.0), flip=0, brightness=0, contrast=0, saturation=0)
 EVERYTHING = AugmentConfig(
     policy="randaugment", vertical_flip=0.5, rotate=20, shift=0.1, zoom=0.2, shear=10, perspective=0.1, hue=0.1,
-    grey=0.3, blur=0.5, noise=0.5, erase=0.5,
+    grey=0.3, blur=0.5, noise=0.5, erase=0.5, iso_noise=0.5,
 )  # fmt: skip
 SIDES = st.one_of(st.just(1), st.integers(1, 80), st.just(700))
 
 CONFIGS = {
     "default": AugmentConfig(),
     "everything": EVERYTHING,
+    "one of each": replace(EVERYTHING, one_of=("geometry", "colour", "damage"), geometry_prob=0.5, colour_prob=0.5),
     "imagenet": replace(PLAIN, policy="autoaugment-imagenet", erase=0.5),
     "cifar10": replace(PLAIN, policy="autoaugment-cifar10", crop_scale=(0.1, 0.9)),
     "svhn": replace(PLAIN, policy="autoaugment-svhn", flip=0.5),
@@ -95,7 +96,7 @@ def test_flips_have_the_requested_frequency():
     [
         {"rotate": 30.0}, {"shift": 0.3}, {"zoom": 0.5}, {"shear": 20.0}, {"perspective": 0.2}, {"brightness": 0.5},
         {"contrast": 0.5}, {"saturation": 0.9}, {"hue": 0.4}, {"grey": 1.0}, {"blur": 1.0}, {"noise": 1.0},
-        {"erase": 1.0}, {"policy": "randaugment"}, {"crop_scale": (0.2, 0.5)},
+        {"iso_noise": 1.0}, {"erase": 1.0}, {"policy": "randaugment"}, {"crop_scale": (0.2, 0.5)},
     ],
     ids=str,
 )  # fmt: skip
@@ -129,6 +130,33 @@ def test_steps_draw_independent_numbers():
         noisy = len(np.unique(pixels)) > 60
         kinds.add("plain" if np.array_equal(pixels, spec_view) else "noisy" if noisy else "blurred")
     assert kinds == {"plain", "noisy", "blurred"}
+
+
+@pytest.mark.parametrize(
+    "change", [{"rotate": 45.0, "geometry_prob": 0.25}, {"brightness": 0.9, "colour_prob": 0.25}], ids=str
+)
+def test_geometry_and_colour_have_a_probability(change):
+    image = picture(9, width=24, height=24)
+    view = build_augment(replace(PLAIN, **change), SPEC)
+    changed = sum(not np.array_equal(view(image, seed), fit(image, SPEC)) for seed in range(400))
+    assert 60 < changed < 140
+
+
+def test_one_step_at_most_of_a_group_that_acts_alone():
+    blurred_or_noisy = replace(PLAIN, blur=0.4, blur_sigma=(3.0, 3.0), noise=0.4, noise_std=(0.3, 0.3))
+    half = np.zeros((24, 24, 3), np.uint8)
+    half[:, 12:] = 255
+    counts = {}
+    for name, groups in (("together", ()), ("alone", ("damage",))):
+        view = build_augment(replace(blurred_or_noisy, one_of=groups), InputSpec(size=24, crop_fraction=1.0))
+        seen = [view(half, seed) for seed in range(200)]
+        plain = sum(np.array_equal(each, half) for each in seen)
+        # Blurred alone, every row is the same.
+        blurred = sum((each == each[:1]).all() and not np.array_equal(each, half) for each in seen)
+        counts[name] = plain, blurred, 200 - plain - blurred
+    # Of independent steps, 36 % of pictures stay plain and 24 % are only blurred; alone, 20 % and 40 %.
+    assert counts["together"] == pytest.approx((72, 48, 80), abs=25)
+    assert counts["alone"] == pytest.approx((40, 80, 80), abs=25)
 
 
 @pytest.mark.parametrize("share", [0.001, 0.02, 0.4])
@@ -166,6 +194,8 @@ def test_random_boxes_keep_to_scale_and_ratio():
         ({"crop_scale": (0.9, 0.5)}, "two ascending numbers"),
         ({"noise_std": (0.1, 1.1)}, "--augment.noise-std"),
         ({"hue": 0.6}, "--augment.hue must lie between 0 and 0.5"),
+        ({"geometry_prob": 1.5}, "--augment.geometry-prob must lie between 0 and 1"),
+        ({"one_of": ("damage", "damage")}, "--augment.one-of must name each group once"),
     ],
 )
 def test_values_outside_their_range(change, message):
