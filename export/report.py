@@ -19,7 +19,7 @@ from models.bundle.commands import export_command, serve_command
 from models.bundle.promises import read_promises
 from models.bundle.store import open_bundle
 from models.catalog import architecture
-from models.common.cli import DONE, JsonOutput, publish, run
+from models.common.cli import DONE, run
 from models.common.files import check_writable, write_atomic
 from models.common.text import printable
 
@@ -30,7 +30,7 @@ _TRAINING_REPORT, BUNDLE_REPORT = "report/index.html", "report/bundle.html"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportConfig(JsonOutput):
+class ReportConfig:
     """Write one HTML page about a bundle."""
 
     model: str
@@ -186,7 +186,6 @@ def _main(config: ReportConfig) -> int:
     text = page(bundle, training_report=Path(_TRAINING_REPORT).name if beside else None)
     output.parent.mkdir(exist_ok=True)
     write_atomic(output, text.encode())
-    publish({"page": str(output)})
     print(f"wrote {printable(str(output))}")
     return DONE
 

@@ -23,7 +23,7 @@ def take(output: Path) -> None:
         # The first answers of a service are slower than those after them.
         for _ in range(3):
             page.goto("about:blank")
-            page.goto(f"{server.url}/ui#sample=cat&heat")
+            page.goto(f"{server.url}/ui#sample=coffee&heat")
             expect(page.locator("#seen")).to_be_visible(timeout=60_000)
         page.screenshot(path=output)
 
