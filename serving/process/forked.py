@@ -46,6 +46,8 @@ def fork(count: int, check: Callable[[], object]) -> None:
     # The collector would write to every page that it shares.
     gc.collect()
     gc.freeze()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
     for number in range(count):
         ours, theirs = socket.socketpair()
         pid = os.fork()
@@ -58,7 +60,10 @@ def fork(count: int, check: Callable[[], object]) -> None:
         _waiting.append((pid, ours))
         if not number and not ours.recv(1):
             _, status = os.waitpid(pid, 0)
-            sys.exit(abs(os.waitstatus_to_exitcode(status)))
+            if (code := os.waitstatus_to_exitcode(status)) > 0:
+                sys.exit(code)
+            # A signal ended it: the supervisor starts a new process in its place.
+            _waiting.pop()[1].close()
 
 
 class ForkedWorker(psutil.Process):
@@ -117,8 +122,7 @@ def _wait(connection: socket.socket, check: Callable[[], object]) -> NoReturn:
     check()
     try:
         connection.sendall(b"\n")
-        os.setsid()
-        # Ctrl-C while it waits is for the supervisor.
+        # Without a traceback; the handler of a worker comes with its server.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         with socket.socket(fileno=fcntl.fcntl(connection.detach(), fcntl.F_DUPFD_CLOEXEC, _HIGH)) as end:
             arguments = _take(end)
@@ -138,6 +142,9 @@ def _take(end: socket.socket) -> list[str]:
         if not (part := end.recv(length - len(data))):
             raise ValueError("the supervisor has ended")
         data += part
+    # From here on Ctrl-C is for the supervisor alone, and signals have the handlers of a new process.
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     command, environment, folder, descriptors = json.loads(data)
     high = [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, _HIGH) for each in received]
     for each in received:

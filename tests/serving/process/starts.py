@@ -92,9 +92,10 @@ def workers_of(pid: int) -> list[psutil.Process]:
         supervisor = psutil.Process(pid)
         for child in supervisor.children():
             # A process may end between any two of these calls.
-            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                # Forked workers have the command line of their parent.
-                if child.cmdline() == supervisor.cmdline() or "_bentoml_impl.worker" in " ".join(child.cmdline()):
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied, ProcessLookupError):
+                # Forked workers have the command line of their parent, and its session until it gives them their work.
+                forked = child.cmdline() == supervisor.cmdline() and os.getsid(child.pid) != os.getsid(pid)
+                if forked or "_bentoml_impl.worker" in " ".join(child.cmdline()):
                     found.append(child)
     return found
 
