@@ -118,7 +118,7 @@ class Batcher:
         return self._scheduler.waiting
 
     def use_alone(self, run: Callable[[list[Any]], Many]) -> None:
-        """Run an item with this function from now on if it is the only one pending, as `run` of the class."""
+        """Run an item with this function from now on if it is the only one pending and that is faster, as `run`."""
         with self._lock:
             self._run_alone = run
             self._scheduler.expect_alone()
@@ -281,7 +281,7 @@ class Batcher:
         for item in work.items:
             waited = start - item.since
             self._observer.waited(waited, item.request.trace, item.waited + waited)
-        results = call(self._run_alone if work.alone else self._run, [item.value for item in work.items])
+        results = call(self._run_alone if work.on_all else self._run, [item.value for item in work.items])
         if isinstance(results, Exception):
             results = self._run_one_by_one(work.items, results)
         else:

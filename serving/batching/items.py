@@ -62,6 +62,9 @@ class Work:
     alone: bool = False
     """True if it is a batch of one item and no other item is pending."""
 
+    on_all: bool = False
+    """True if it then runs on all cores."""
+
     outcomes: list[Any] = field(default_factory=list)
     """The result of each item, or the exception that it caused."""
 

@@ -6,6 +6,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from serving.batching.alone import AloneForm
 from serving.batching.cost_model import BatchSizes
 from serving.batching.items import BatchRequest, Item, Work
 from serving.http.errors import RequestError
@@ -46,7 +47,7 @@ class Scheduler:
         self._preparing = self._running = 0
         self._started: dict[Work, float] = {}
         self._hold_until: float | None = None
-        self._alone_differs = False
+        self._alone: AloneForm | None = None
         self._prepare_seconds = self._run_seconds = 0.0
 
     @property
@@ -55,8 +56,8 @@ class Scheduler:
         return len(self._waiting) + len(self._ready)
 
     def expect_alone(self) -> None:
-        """Mark work on the only pending item from now on: it takes another time, which no estimate may learn."""
-        self._alone_differs = True
+        """Let some work on the only pending item run on all cores from now on; no estimate learns its duration."""
+        self._alone = AloneForm()
 
     def use_sizes(self, sizes: BatchSizes) -> None:
         """Let another object decide the sizes of batches from now on."""
@@ -141,8 +142,10 @@ class Scheduler:
     def _update_averages(self, work: Work) -> None:
         if work.run:
             self._running -= 1
+            if work.alone and self._alone is not None and work.seconds:
+                self._alone.observe(work.on_all, work.seconds)
             # The first one is better than no estimate.
-            if work.seconds and not (work.alone and self._run_seconds):
+            if work.seconds and not (work.on_all and self._run_seconds):
                 self._sizes.observe(len(work.items), work.seconds)
                 self._run_seconds = _smoothed(self._run_seconds, work.seconds / len(work.items))
         else:
@@ -200,7 +203,10 @@ class Scheduler:
                 items.append(item)
         self._running += 1
         self._hold_until = None
-        return Work(items, run=True, alone=self._alone_differs and self.pending == len(items) == 1)
+        work = Work(items, run=True)
+        if self._alone is not None and self.pending == len(items) == 1:
+            work.alone, work.on_all = True, self._alone.on_all()
+        return work
 
     def _should_hold(self, free: int) -> bool:
         """Return True if the ready items should wait, once, for the items that other threads are preparing."""

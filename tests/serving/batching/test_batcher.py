@@ -3,13 +3,14 @@
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from serving.batching.alone import AloneForm
 from serving.batching.batcher import Batcher
 from serving.batching.cost_model import AlwaysUpTo, BatchSizes, Costs
 from tests.serving.batching.gated_model import (
@@ -173,26 +174,41 @@ def test_items_are_prepared_while_the_only_stream_is_busy() -> None:
     assert gate.most_at_once == 1
 
 
-def test_an_item_alone_runs_in_its_own_way_and_no_estimate_learns_it() -> None:
-    model, alone, sizes = Gate(), Model(), Costs({1: 1.0})
-    batcher = Batcher(model.run, sizes=sizes, threads=2, streams=2, capacity=10)
-    batcher.use_alone(alone.run)
+@pytest.mark.parametrize(("on_all", "share"), [(1.0, 0.9), (3.0, 0.1)])
+def test_an_item_alone_runs_on_all_cores_if_that_is_faster(on_all: float, share: float) -> None:
+    form, chosen = AloneForm(), []
+    for _ in range(200):
+        chosen.append(form.on_all())
+        form.observe(chosen[-1], on_all if chosen[-1] else 2.0)
+
+    assert sum(chosen) / len(chosen) == pytest.approx(share, abs=0.05)
+
+
+def test_no_estimate_learns_how_long_an_item_takes_on_all_cores() -> None:
+    now = [0.0]
+
+    def takes(seconds: float, model: Model) -> Callable[[Sequence[Thing]], list[int]]:
+        def run(things: Sequence[Thing]) -> list[int]:
+            now[0] += seconds
+            return model.run(things)
+
+        return run
+
+    model, alone, sizes = Model(), Model(), Costs({1: 1.0})
+    batcher = Batcher(takes(1.0, model), sizes=sizes, threads=2, streams=2, capacity=10, clock=lambda: now[0])
+    batcher.use_alone(takes(0.5, alone))
 
     async def submit() -> None:
-        for number in range(3):
+        for number in range(40):
             await batcher.submit(things(number), seconds=HOURS)
-        learnt = sizes.seconds
-        await batcher.submit(things(3), seconds=HOURS)
-        assert sizes.seconds == learnt
-        model.opened.set()
-        await batcher.submit(things(4, 5, 6), seconds=HOURS)
-        assert sizes.seconds != learnt
+        await batcher.submit(things(*range(40, 43)), seconds=HOURS)
 
     run_with(batcher, submit)
 
-    assert alone.numbers[:4] == [0, 1, 2, 3]
-    assert {4, 5} <= set(model.numbers)
-    assert sorted(alone.numbers + model.numbers) == list(range(7))
+    assert sorted(alone.numbers + model.numbers) == list(range(43))
+    assert len(alone.numbers) > 30
+    # Its first item, before there was any other sample, counts.
+    assert sizes.seconds[1] > 0.8
 
 
 def test_larger_batches_are_used_once_they_are_prepared() -> None:
