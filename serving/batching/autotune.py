@@ -96,7 +96,11 @@ def _measured(
         runtime.keep(tried)
 
     measure_run = partial(measure, run, largest=largest, prepare=prepare)
-    streams, costs = fewest_streams(threads, lambda streams: measure_run(streams=streams))
+    if runtime.inline:
+        # Each thread computes on a core of its own: fewer of them would leave cores idle.
+        streams, costs = threads, measure_run(streams=threads)
+    else:
+        streams, costs = fewest_streams(threads, lambda streams: measure_run(streams=streams))
     if runtime.copies_weights:
         costs = worth_their_memory(costs)
     runtime.keep(costs.seconds)

@@ -186,6 +186,8 @@ def test_the_fastest_proven_variant_is_taken(copy: Path, tmp_path: Path) -> None
 
 def test_another_machine_measures_again(copy: Path, tmp_path: Path) -> None:
     bundle = Bundle.open(copy / MODEL)
+    # Another test may have measured the bundle that this is a copy of.
+    (copy / MODEL / "measured.json").unlink(missing_ok=True)
     table = json.loads(bundle.read("speed.json"))
     table["host"]["cpu"] = "another processor"
     for variant, speed in table["variants"].items():
