@@ -87,8 +87,8 @@ class Promises:
             raise ValueError("the quantiles do not rise")
 
     def to_json(self) -> bytes:
-        """Return the promises as indented UTF-8 JSON."""
-        return (json.dumps({"schema": SCHEMA} | asdict(self), indent=1, ensure_ascii=False) + "\n").encode()
+        """Return the promises as UTF-8 JSON."""
+        return (json.dumps({"schema": SCHEMA} | asdict(self), ensure_ascii=False) + "\n").encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> Self:

@@ -30,7 +30,7 @@ def members(explained: Explained, labels: Sequence[str]) -> dict[str, Any]:
         "index": heat.index,
         "probability": heat.probability,
         "box": [round(edge, _DIGITS) for edge in explained.box],
-        # On the network's own grid: whoever draws it enlarges it.
+        # On the network's own grid: a client enlarges it while drawing.
         "map": [[round(value, _DIGITS) for value in row] for row in heat.map.tolist()],
     }
 

@@ -10,8 +10,10 @@ from rich.progress import Progress
 
 from models.bundle.bundle import WEIGHTS, Bundle
 from models.bundle.manifest import Manifest
+from models.bundle.promises import fit_promises, write_promises
 from models.catalog import architecture
 from models.checkpoint import build, load_module, save_weights
+from models.common.conformal import quantile, set_sizes
 from models.common.errors import HalftoneError
 from models.common.statistics import softmax
 from models.dataset import TRAINING_PICTURES, training_digests
@@ -407,3 +409,40 @@ def test_shares_that_leave_nothing_to_train_on(undivided, share, message):
 def test_data_with_parts_is_not_divided_again(photos):
     with pytest.raises(HalftoneError, match="has parts, so --test-share divides nothing: omit it"):
         load_data(str(photos), test_share=0.2)
+
+
+def test_promises_of_a_bundle_on_pictures_that_did_not_fit_them(artifacts, photos, tmp_path):
+    bundle = make_bundle(artifacts, "one")
+    val = load_data(str(photos)).val
+    fitted = fit_promises(np.random.default_rng(0).normal(0, 3, (40, 3)), np.zeros(40, dtype=np.int64), 1.0)
+    write_promises(bundle, fitted, made_by="a test")
+    class_folders(tmp_path / "foreign", {"bus": 3})
+
+    result = evaluated("one", data=photos, foreign=tmp_path / "foreign")["models"]["one"]["promises"]
+
+    sets = result["bundle"]
+    assert (sets["images"], sets["fitted_on"], sets["answered"], sets["error"]) == (12, 40, None, None)
+    logits = np.log(reference(bundle, val))
+    order = np.argsort(-logits, axis=1, kind="stable")
+    sizes = set_sizes(np.take_along_axis(np.exp(logits), order, axis=1), quantile(fitted.quantiles, 0.95))
+    covered = [target in row[:size] for target, row, size in zip(val.targets, order, sizes, strict=True)]
+    assert sets["coverage"]["value"] == pytest.approx(np.mean(covered))
+    assert sets["set_size"] == pytest.approx(sizes.mean())
+    assert (result["foreign"]["images"], 0 <= result["foreign"]["auroc"] <= 1) == (3, True)
+
+
+def test_what_becomes_of_promises_is_printed(artifacts, photos, tmp_path):
+    make_bundle(artifacts, "one")
+    class_folders(tmp_path / "foreign", {"bus": 3})
+    (tmp_path / "none").mkdir()
+    options = ["--data", photos, "--workers", "0", "--device", "cpu", "--output", tmp_path / "e.json", "--foreign"]
+
+    result = commands.run("training.evaluate", "--model", "one", *options, tmp_path / "foreign")
+    empty = commands.run("training.evaluate", "--model", "one", *options, tmp_path / "none")
+    missing = commands.run("training.evaluate", "--model", "one", *options, tmp_path / "nowhere")
+
+    assert "one, promises fitted on half of the pictures (6), on 6 others:" in result.stdout
+    assert "6 pictures are too few to promise anything" in result.stdout
+    assert re.search(r"one: AUROC 0\.\d{3} against 3 pictures|one: AUROC 1\.000", result.stdout)
+    assert (empty.returncode, "none of the foreign pictures can be read" in empty.stderr) == (2, True)
+    assert (missing.returncode, "no such folder" in missing.stderr) == (2, True)

@@ -41,6 +41,7 @@ def report(
     wrong: int = 4,
     calibration: Calibration | None = KEPT,
     chosen_here: bool = True,
+    promises: dict | None = None,
 ) -> str:
     targets = np.arange(count, dtype=np.int64) % len(labels)
     logits = np.random.default_rng(0).normal(0, 0.3, (count, len(labels))).astype(np.float32)
@@ -61,6 +62,7 @@ def report(
         pictures=Partly(labels=labels, targets=targets, images=images, title="picture <b>"),
         spec=InputSpec(size=16),
         calibration=calibration,
+        promises=promises,
         chosen_here=chosen_here,
         title=f"model {NASTY}",
         config={
@@ -150,6 +152,18 @@ def test_it_shows_figures_mistakes_and_settings(text):
         "also chose the epoch",
     ):
         assert expected in text
+
+
+def test_promises_are_shown_as_measured_on_the_other_half(tmp_path, text):
+    promises = {
+        "images": 50, "fitted_on": 50, "promised_error": 0.01, "promised_coverage": 0.95, "answered": None,
+        "error": None, "coverage": {"value": 0.96, "low": 0.9, "high": 0.99}, "set_size": 1.5, "unfamiliar": None,
+    }  # fmt: skip
+    shown = report(tmp_path, promises=promises)
+
+    assert "the true class in 96.00% (90.00% to 99.00%), 1.50 classes on average; promised 95%" in shown
+    assert "fitted on 50 of these pictures" in shown
+    assert "Promises" not in text
 
 
 def test_it_shows_the_next_command(text):

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from models.bundle.bundle import Bundle
+from models.bundle.promises import read_promises
 from models.checkpoint import load_module
 from models.graph import ServingGraph
 from models.preprocess.transform import fit
@@ -56,5 +57,8 @@ def test_training_lowers_the_loss_of_every_family(tmp_path, case):
     pixels = torch.stack([torch.tensor(fit(data.val.read(index), bundle.manifest.input)) for index in range(16)])
     with torch.inference_mode():
         answers = graph(pixels).argmax(dim=1).numpy()
+    promises = read_promises(bundle)
+    assert promises is not None
+    assert promises.images == bundle.manifest.training["metrics"]["val_pictures"]
     best = history[bundle.manifest.training["metrics"]["best_epoch"] - 1]
     assert (answers == data.val.targets).mean() == pytest.approx(best["val_top1"])
