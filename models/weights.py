@@ -33,13 +33,13 @@ from models.checkpoint import (
     load_state,
     save_weights,
 )
-from models.checkpoint_file import read_weights
 from models.common.errors import HalftoneError
 from models.common.files import sha256_file
 from models.common.text import printable
+from models.foreign.checkpoint_file import read_weights
+from models.foreign.torchvision_names import of_torchvision, to_timm
 from models.hub import pretrained
 from models.spec import NAMED_WEIGHTS, TORCHVISION_INPUT, Architecture, InputSpec, Normalisation
-from models.torchvision_names import of_torchvision, to_timm
 
 RELATIVE_TABLE = ".relative_position_bias_table"
 

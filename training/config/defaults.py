@@ -7,9 +7,15 @@ from typing import Any, Literal
 
 from models.common.errors import HalftoneError
 from models.spec import Architecture, InputSpec
-from training.config.recipe import Freeze, Transfer
+from training.config.recipe import Freeze, Recipe, Transfer
 
 HEAD_BELOW, LATE_BELOW = 1000, 10_000
+
+TRANSFORMERS = ("vit", "deit", "swin", "pvt")
+"""Families of transformers."""
+
+UNLIKE_TRANSFORMER = 3.0
+"""Factor on a transformer's backbone rate for images unlike those of the pretraining: the head's is too high for it."""
 
 
 def input_spec(network: Architecture, transfer: Transfer) -> InputSpec:
@@ -19,13 +25,16 @@ def input_spec(network: Architecture, transfer: Transfer) -> InputSpec:
     return replace(network.input, **changes)
 
 
-def resolve_freeze(freeze: Freeze, *, pictures: int, pretrained: bool) -> Literal["head", "late", "full"]:
-    """Return the layers to train, with `auto` resolved by the number of training images.
+def resolve_freeze(
+    freeze: Freeze, *, pictures: int, pretrained: bool, similar: bool = True
+) -> Literal["head", "late", "full"]:
+    """Return the layers to train, with `auto` resolved by the number of training images and their likeness.
 
     Args:
         freeze: the setting.
         pictures: number of training images.
         pretrained: False if the weights are random.
+        similar: True if the images are similar to those of the pretraining.
 
     Raises:
         HalftoneError: the setting would freeze layers with random weights.
@@ -37,5 +46,32 @@ def resolve_freeze(freeze: Freeze, *, pictures: int, pretrained: bool) -> Litera
     if freeze != "auto":
         return freeze
     if pictures < HEAD_BELOW:
-        return "head"
-    return "late" if pictures < LATE_BELOW else "full"
+        return "head" if similar else "late"
+    return "late" if similar and pictures < LATE_BELOW else "full"
+
+
+def resolve_transfer(
+    recipe: Recipe, network: Architecture, *, pictures: int, pretrained: bool, similar: bool
+) -> Recipe:
+    """Return the recipe with `freeze` resolved, and for images unlike those of the pretraining with a higher rate.
+
+    Their features have far to go: a convolutional backbone gets the head's rate. Only with `freeze` at `auto` is the
+    recipe's rate raised.
+
+    Args:
+        recipe: the settings.
+        network: entry of the catalogue.
+        pictures: number of training images.
+        pretrained: False if the weights are random.
+        similar: True if the images are similar to those of the pretraining.
+
+    Raises:
+        HalftoneError: as `resolve_freeze`.
+    """
+    freeze = resolve_freeze(recipe.transfer.freeze, pictures=pictures, pretrained=pretrained, similar=similar)
+    transfer, optimisation = replace(recipe.transfer, freeze=freeze), recipe.optimisation
+    if recipe.transfer.freeze == "auto" and pretrained and not similar:
+        transformer = network.family in TRANSFORMERS
+        rate = UNLIKE_TRANSFORMER * optimisation.backbone_lr if transformer else optimisation.head_lr
+        optimisation = replace(optimisation, backbone_lr=max(rate, optimisation.backbone_lr))
+    return replace(recipe, transfer=transfer, optimisation=optimisation)

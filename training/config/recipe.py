@@ -35,7 +35,12 @@ class Transfer:
 
     freeze: Freeze = "auto"
     """Layers to train: the `head`, the `late` half (last two stages and head) or the `full` network. `auto`: head below
-    1,000 training pictures, late below 10,000, else full; always full from random weights."""
+    1,000 training pictures, late below 10,000, else full; one step more, at a higher rate, if the pictures are unlike
+    those of the pretraining; always full from random weights."""
+
+    similar: Literal["auto", "yes", "no"] = "auto"
+    """With --freeze auto: are the pictures like those of the pretraining (ImageNet's photographs of things)? `auto`
+    measures it: how much better frozen features tell the classes than bare pixels."""
 
     unfreeze_every: int = 0
     """Gradual unfreezing: after every N epochs one more stage is trained, from the head towards the input; 0 off."""

@@ -20,6 +20,7 @@ from models.bundle.store import check_name
 from models.common.cli import parse
 from models.common.errors import HalftoneError
 from training.config.columns import Columns
+from training.config.defaults import TRANSFORMERS
 from training.config.recipe import Recipe
 
 SMALL = 1000
@@ -169,7 +170,7 @@ def choose_recipe(name: str, *, pictures: int, family: str) -> str:
         return name
     if pictures < SMALL:
         return "small"
-    return "vit" if family in ("vit", "deit", "swin", "pvt") else "general"
+    return "vit" if family in TRANSFORMERS else "general"
 
 
 # The command line is parsed twice: the recipe supplies the defaults of the second parse, and `auto` depends on the

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -14,8 +14,8 @@ from models.common.errors import HalftoneError
 from models.graph import Normalise
 from models.spec import Architecture, InputSpec
 from models.weights import Start, start
-from training.config.defaults import input_spec
-from training.config.recipe import Objective
+from training.config.defaults import input_spec, resolve_transfer
+from training.config.recipe import Objective, Recipe
 from training.config.train import TrainConfig
 from training.data.augment import EvaluationView, build_augment
 from training.data.balance import Balancing, balancing
@@ -26,10 +26,45 @@ from training.data.sampling import Plan
 from training.loop.distributed import World
 from training.loop.learner import Learner
 from training.loop.loop import Loop
+from training.optim.likeness import Likeness, measure_likeness
 from training.optim.objective import Mixing, Targets, load_teacher
 from training.optim.optimizers import build_optimiser, parameter_groups
 from training.optim.precision import precision
 from training.optim.transfer import HEAD, freezing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What learns in a run, and why."""
+
+    recipe: Recipe
+    """With `freeze` resolved."""
+
+    likeness: Likeness | None
+    """What `auto` was decided by; None if nothing was measured."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the decision for the manifest, JSON-ready."""
+        measured = None
+        if self.likeness is not None:
+            extra = {"odds_ratio": self.likeness.odds_ratio, "similar": self.likeness.similar}
+            measured = asdict(self.likeness) | extra
+        return {
+            "freeze": self.recipe.transfer.freeze,
+            "backbone_lr": self.recipe.optimisation.backbone_lr,
+            "likeness": measured,
+        }
+
+    def __str__(self) -> str:
+        """Return the measured likeness and how to decide otherwise; empty if nothing was measured."""
+        if self.likeness is None:
+            return ""
+        alike = "like" if self.likeness.similar else "unlike"
+        raised = "" if self.likeness.similar else f", at a backbone rate of {self.recipe.optimisation.backbone_lr:g}"
+        return (
+            f"these pictures are {alike} those of the pretraining ({self.likeness}): --freeze auto takes "
+            f"{self.recipe.transfer.freeze}{raised}; --similar yes|no or --freeze decides otherwise"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +75,8 @@ class Parts:
     spec: InputSpec
     start: Start
     loop: Loop
+
+    decision: Decision
 
     warnings: tuple[str, ...] = ()
     """For the user, about the data and the settings together."""
@@ -70,6 +107,9 @@ def build(config: TrainConfig, data: Data, world: World) -> Parts:
     )
     # Those of a file may have been trained with another mean and standard deviation than the architecture's.
     spec = replace(spec, mean=initial.input.mean, std=initial.input.std)
+    decision = _decide(recipe, network, initial, spec, data, world)
+    recipe = decision.recipe
+    config = replace(config, settings=recipe)
     learner = _learner(config, network, initial, world, pictures=len(data.train))
     training, validation = _feeds(config, data, spec, balance, world)
     loop = Loop(
@@ -87,8 +127,24 @@ def build(config: TrainConfig, data: Data, world: World) -> Parts:
         spec=spec,
         start=replace(initial, module=learner.module),
         loop=loop,
+        decision=decision,
         warnings=(balance.warning,) if balance.warning else (),
     )
+
+
+def _decide(
+    recipe: Recipe, network: Architecture, initial: Start, spec: InputSpec, data: Data, world: World
+) -> Decision:
+    """Resolve `freeze`, after measuring the likeness of the images if that decides it."""
+    similar, likeness = recipe.transfer.similar != "no", None
+    if recipe.transfer.freeze == "auto" and recipe.transfer.similar == "auto" and initial.pretrained:
+        likeness = measure_likeness(initial.module, spec, data.train)
+        # All processes take the same decision, whatever their rounding.
+        (similar,) = world.any(likeness.similar)
+    resolved = resolve_transfer(
+        recipe, network, pictures=len(data.train), pretrained=initial.pretrained, similar=similar
+    )
+    return Decision(recipe=resolved, likeness=likeness)
 
 
 def _learner(config: TrainConfig, network: Architecture, initial: Start, world: World, *, pictures: int) -> Learner:

@@ -141,6 +141,8 @@ def _announce(display: Display, request: Request, parts: Parts, *, resumed: bool
         f"recipe {config.recipe}: {config.settings.epochs} epochs of {loop.steps_per_epoch} steps, {trained}, {dtype}, "
         f"from {parts.start.source}"
     )
+    if reason := str(parts.decision):
+        display.say(reason)
     for warning in (*data.warnings, *find_duplicates(data).warnings(), *parts.warnings):
         display.say(f"warning: {warning}")
     if resumed:
@@ -171,5 +173,6 @@ def _finish(request: Request, folder: RunFolder, world: World, parts: Parts) -> 
         test=test,
         unreadable=unreadable,
         arithmetic=str(precision.dtype).removeprefix("torch."),
+        decision=parts.decision.to_dict(),
     )
     return write_bundle(request, parts.network, parts.spec, outcome)

@@ -53,6 +53,9 @@ class Outcome:
     arithmetic: str
     """Number format of the training, such as `bfloat16`."""
 
+    decision: dict[str, Any]
+    """Layers that were trained, the backbone's learning rate, and the measured likeness."""
+
 
 def write_bundle(request: Request, network: Architecture, spec: InputSpec, outcome: Outcome) -> Bundle:
     """Write the bundle to the output folder of the request.
@@ -108,6 +111,7 @@ def _manifest(
             "config": config.identity(),
             **request.lineage,
             "arithmetic": outcome.arithmetic,
+            "transfer": outcome.decision,
             "unreadable": outcome.unreadable,
             "metrics": metrics,
             "history": outcome.history,

@@ -30,15 +30,6 @@ def layers(name="resnet18", pictures=240, pretrained=True, **options):
     return freezing(architecture(name), Transfer(**options), pictures=pictures, pretrained=pretrained)
 
 
-@pytest.mark.parametrize(
-    ("pictures", "expected"), [(1, "head"), (999, "head"), (1000, "late"), (9999, "late"), (10_000, "full")]
-)
-def test_auto_freezes_less_the_more_pictures_there_are(pictures, expected):
-    assert resolve_freeze("auto", pictures=pictures, pretrained=True) == expected
-    assert resolve_freeze("auto", pictures=pictures, pretrained=False) == "full"
-    assert resolve_freeze("late", pictures=pictures, pretrained=True) == "late"
-
-
 @pytest.mark.parametrize("freeze", ["head", "late"])
 def test_random_weights_are_not_frozen(freeze):
     with pytest.raises(HalftoneError, match=f"--freeze {freeze} would keep random weights .* use --freeze full"):
