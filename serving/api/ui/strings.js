@@ -70,7 +70,7 @@ export const TEXT = {
   announce: (label, share, words) => `${label}, ${percent(share)}${words ? `. ${words}` : ""}`,
   showHeat: label => `Heat map for ${label}`,
 
-  stages: { decode: "decode", queue: "queue", model: "model", network: "network and HTTP" },
+  stages: { decode: "decode", queue: "queue", model: "model", network: "network" },
   answeredIn: value => `Answered in ${milliseconds(value)}`,
   many: (total, done, failed) => `${counted(total, "picture")}${done + failed < total ? `, ${done + failed} done` : ""}${failed ? `, ${failed} refused` : ""}`,
   waiting: "waiting",
