@@ -123,7 +123,7 @@ class Runtime(ABC):
         """Prepare a second form that runs a single image on all threads, for times without other work.
 
         Returns:
-            True if there is one and it is faster; `run` then uses it if it is told to.
+            True if there is one and it is faster; `run(…, alone=True)` then uses it.
         """
         return False
 

@@ -10,7 +10,7 @@ _SMOOTHING = 0.2
 _TRY_EVERY = 16
 """One item in N tries the form that was slower."""
 _FIRST = 6
-"""So many items alternate between the forms at first."""
+"""Items that alternate between the forms at first."""
 _GAIN = 1.05
 """Least gain of all cores: they are all taken from what else is there to do."""
 
