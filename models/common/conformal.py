@@ -25,6 +25,7 @@ STEPS, LOWEST = 1000, 500
 """The quantiles are those of LOWEST / STEPS to (STEPS - 1) / STEPS, as far as there are images for them."""
 
 _ROWS = 1024
+_PART = 32
 
 Floats = npt.NDArray[np.floating]
 
@@ -32,8 +33,9 @@ Floats = npt.NDArray[np.floating]
 def class_scores(ordered: Floats) -> npt.NDArray[np.float64]:
     """Return the scores (…, C) of classes whose probabilities (…, C) are in falling order; they rise."""
     places = np.arange(1, ordered.shape[-1] + 1)
-    values = ordered.astype(np.float64)
-    return np.asarray(np.cumsum(values, axis=-1) - values + PENALTY * np.maximum(0, places - FREE))
+    before = np.zeros(ordered.shape)
+    np.cumsum(ordered[..., :-1], axis=-1, dtype=np.float64, out=before[..., 1:])
+    return np.asarray(before + PENALTY * np.maximum(0, places - FREE))
 
 
 def true_scores(probabilities: Floats, targets: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
@@ -89,3 +91,18 @@ def set_sizes(ordered: Floats, limit: float) -> npt.NDArray[np.int64]:
         limit: the quantile.
     """
     return np.asarray(np.maximum(1, (class_scores(ordered) <= limit).sum(axis=-1)))
+
+
+def set_size(ordered: Floats, limit: float) -> int:
+    """Return `set_sizes` of one image (C,), in a fraction of its time if the set is small.
+
+    Every answer of the service needs it: without arrays, it takes a microsecond.
+    """
+    before, size = 0.0, 0
+    for start in range(0, len(ordered), _PART):
+        for probability in ordered[start : start + _PART].tolist():
+            if size and before + PENALTY * max(0, size + 1 - FREE) > limit:
+                return size
+            before += probability
+            size += 1
+    return size

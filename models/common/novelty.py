@@ -18,7 +18,7 @@ Scores = npt.NDArray[np.float64]
 def familiarity(logits: npt.NDArray[np.floating]) -> Scores:
     """Return the logarithm of the sum of the exponentials of the logits (…, C), as float64 (…,)."""
     highest = logits.max(axis=-1, keepdims=True)
-    return np.asarray(highest[..., 0] + np.log(np.exp((logits - highest).astype(np.float64)).sum(axis=-1)))
+    return np.asarray(highest[..., 0] + np.log(np.exp(logits - highest).sum(axis=-1, dtype=np.float64)))
 
 
 def novelty_threshold(scores: Scores, share: float = FALSE_ALARMS) -> float | None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from export.runtime import Logits
 from models.bundle.manifest import Manifest
 from models.bundle.promises import Promises
-from models.common.conformal import quantile, set_sizes
+from models.common.conformal import quantile, set_size
 from models.common.novelty import familiarity
 
 
@@ -75,7 +75,7 @@ def answers(
         if familiar is not None:
             members["unfamiliar"] = bool(familiarity(logits) < familiar)
         if limit is not None:
-            chosen = ranked.order[: int(set_sizes(ranked.probabilities, limit))].tolist()
+            chosen = ranked.order[: set_size(ranked.probabilities, limit)].tolist()
             members["prediction_set"] = {"coverage": share, "labels": [labels[index] for index in chosen]}
         return members
 
