@@ -14,8 +14,8 @@ HEAD_BELOW, LATE_BELOW = 1000, 10_000
 TRANSFORMERS = ("vit", "deit", "swin", "pvt")
 """Families of transformers."""
 
-UNLIKE_TRANSFORMER = 3.0
-"""Factor on a transformer's backbone rate for images unlike those of the pretraining: the head's is too high for it."""
+UNLIKE, UNLIKE_TRANSFORMER = 10.0, 3.0
+"""Factors on the backbone's learning rate for images unlike those of the pretraining. Transformers diverge earlier."""
 
 
 def input_spec(network: Architecture, transfer: Transfer) -> InputSpec:
@@ -55,8 +55,7 @@ def resolve_transfer(
 ) -> Recipe:
     """Return the recipe with `freeze` resolved, and for images unlike those of the pretraining with a higher rate.
 
-    Their features have far to go: a convolutional backbone gets the head's rate. Only with `freeze` at `auto` is the
-    recipe's rate raised.
+    The pretrained features have far to go then. Only with `freeze` at `auto` is the recipe's rate raised.
 
     Args:
         recipe: the settings.
@@ -71,7 +70,6 @@ def resolve_transfer(
     freeze = resolve_freeze(recipe.transfer.freeze, pictures=pictures, pretrained=pretrained, similar=similar)
     transfer, optimisation = replace(recipe.transfer, freeze=freeze), recipe.optimisation
     if recipe.transfer.freeze == "auto" and pretrained and not similar:
-        transformer = network.family in TRANSFORMERS
-        rate = UNLIKE_TRANSFORMER * optimisation.backbone_lr if transformer else optimisation.head_lr
-        optimisation = replace(optimisation, backbone_lr=max(rate, optimisation.backbone_lr))
+        factor = UNLIKE_TRANSFORMER if network.family in TRANSFORMERS else UNLIKE
+        optimisation = replace(optimisation, backbone_lr=factor * optimisation.backbone_lr)
     return replace(recipe, transfer=transfer, optimisation=optimisation)
