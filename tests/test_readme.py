@@ -12,11 +12,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from serving.settings import Settings
+from tests.commands import run
 from tests.servers import ROOT, Server
 from training.config.recipe import Recipe
 from training.config.train import recipe_names
 
 README = (ROOT / "README.md").read_text()
+DOCS = {path.stem: path.read_text() for path in (ROOT / "docs").glob("*.md")}
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 
 
@@ -25,7 +27,7 @@ def blocks(text: str, language: str) -> list[str]:
 
 
 def test_the_python_client_example_runs(server: Server) -> None:
-    (code,) = blocks(README, "python")
+    (code,) = blocks(DOCS["api"], "python")
 
     result = subprocess.run(
         [sys.executable, "-c", code.replace("http://127.0.0.1:3000", server.url)],
@@ -49,24 +51,38 @@ def test_the_curl_example_runs(server: Server) -> None:
 
 
 def test_every_make_target_that_is_named_exists() -> None:
-    targets = set(re.findall(r"(?:`|^)make ([a-z-]+)", README + CONTRIBUTING, re.MULTILINE))
+    targets = set(re.findall(r"(?:`|^)make ([a-z-]+)", README + CONTRIBUTING + DOCS["commands"], re.MULTILINE))
     assert {"serve", "test", "check"} <= targets
     for target in targets:
         result = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("module", sorted(set(re.findall(r"python -m ([a-z_.]+)", README))))
+@pytest.mark.parametrize("module", sorted(set(re.findall(r"python -m ([a-z_.]+)", README + DOCS["commands"]))))
 def test_every_module_that_is_named_explains_itself(module: str) -> None:
-    result = subprocess.run(
-        [sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    result = run(module, "--help")
 
     assert result.returncode == 0, result.stderr
 
 
+def test_the_readme_is_read_in_one_go() -> None:
+    assert len(README.splitlines()) <= 120
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", *(f"docs/{name}.md" for name in sorted(DOCS))])
+def test_every_link_leads_to_a_file_and_its_heading(name: str) -> None:
+    file = ROOT / name
+    text = re.sub(r"```.*?```", "", file.read_text(), flags=re.DOTALL)
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", text):
+        path = file.parent / target if target else file
+        assert path.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
+            assert anchor in [re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings]
+
+
 def test_every_setting_is_in_the_table_with_its_default() -> None:
-    rows = dict(re.findall(r"^\| `HALFTONE_(\w+)` \| `?([^|`]+?)`? \|", README, re.MULTILINE))
+    rows = dict(re.findall(r"^\| `HALFTONE_(\w+)` \| `?([^|`]+?)`? \|", DOCS["settings"], re.MULTILINE))
 
     assert set(rows) == {field.name.upper() for field in fields(Settings)} | {"ARTIFACTS", "SETTINGS"}
     for field in fields(Settings):
@@ -82,7 +98,7 @@ def test_every_error_code_is_in_the_table() -> None:
 
     assert codes >= {"not_an_image", "bad_parameter"}
     # Those of the administration are described on the page of swaps.
-    documented = README + (ROOT / "docs" / "hot-swap.md").read_text()
+    documented = DOCS["api"] + DOCS["hot-swap"]
     assert {code for code in codes if f"`{code}`" not in documented} <= {
         "internal_error",
         "bad_image",
