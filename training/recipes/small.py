@@ -1,10 +1,11 @@
-"""Small data: a new head on frozen pretrained features; `auto` selects it below 1,000 training images.
+"""Small data: a new head on frozen pretrained features, and the late half too if the images are unlike ImageNet's.
 
     python -m training --data photos --model efficientnet_lite0 --recipe small --output artifacts/photos
 
-Cost: 240 photographs at 224 px in about a minute on two cores. For objects like ImageNet's, a frozen backbone is hard
-to beat at this size: it has fewer weights to fit, and keeps all pretrained features. Expected: the accuracy of a linear
-classifier on ImageNet features; for two kinds of insects, five epochs of it reached 96 %.
+`auto` selects it below 1,000 training images. Cost: 240 photographs at 224 px in about a minute on two cores. For
+objects like ImageNet's, a frozen backbone is hard to beat at this size: it has fewer weights to fit, and keeps all
+pretrained features. Expected: the accuracy of a linear classifier on ImageNet features; for two kinds of insects, five
+epochs of it reached 96 %.
 """
 
 from __future__ import annotations
