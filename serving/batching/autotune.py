@@ -31,10 +31,6 @@ _STOP_RATIO, _STOP_COUNT = 1.6, 3
 """The measurement stops at a size whose cost per image is this multiple of the least one, or after N sizes without
 gain."""
 
-_WORTH_MEMORY = 1.08
-"""Least gain in throughput of a batch size that has a copy of the weights on each stream: 17 to 28 MB with the default
-model, a tenth of the service's memory."""
-
 _BATCHES_DECIDE = 2.0
 """Least ratio of the throughput in batches to that of single images for which few large batches are better."""
 
@@ -209,7 +205,7 @@ def worth_their_memory(costs: Costs) -> Costs:
     """Return the costs of the sizes that are worth a copy of the weights on each stream; size 1 is always one."""
     kept: dict[int, float] = {}
     for size, cost in costs.seconds.items():
-        if not kept or min(each / count for count, each in kept.items()) >= _WORTH_MEMORY * cost / size:
+        if not kept or min(each / count for count, each in kept.items()) >= GAIN * cost / size:
             kept[size] = cost
     return Costs(kept)
 
