@@ -16,6 +16,7 @@ import torch
 from timm.models import VisionTransformer
 
 from export.explain.gradcam import grad_cam
+from export.explain.heat import EVEN
 from export.explain.rollout import AttentionRollout
 from models.bundle.bundle import Bundle
 from models.checkpoint import load_module
@@ -36,7 +37,7 @@ class Explanation:
 
     maps: Maps
     """float32 (N, S, S) in 0..1. Grad-CAM: the hottest pixel of an image is 1, and all are 0 if nothing speaks for the
-    class. Attention: stretched, so that the coldest pixel is 0 and the hottest 1."""
+    class. Attention: stretched, so that the coldest patch is 0 and the hottest pixel 1."""
 
     logits: npt.NDArray[np.float32]
     """float32 (N, classes) of the FP32 network that was explained."""
@@ -126,12 +127,10 @@ def _enlarge(maps: torch.Tensor, size: int, *, stretch: bool) -> Maps:
     With `stretch`, the least value of a map becomes 0: every patch has a share of the attention, and without it an even
     map would be one bright plane. Values that differ by rounding alone all become 0.
     """
-    large = torch.nn.functional.interpolate(maps[:, None], (size, size), mode="bilinear", align_corners=False)[:, 0]
     if stretch:
-        above = large - large.amin(dim=(1, 2), keepdim=True)
-        large = torch.where(
-            above.amax(dim=(1, 2), keepdim=True) > 1e-4 * large.amax(dim=(1, 2), keepdim=True), above, 0
-        )
+        above = maps - maps.amin(dim=(1, 2), keepdim=True)
+        maps = torch.where(above.amax(dim=(1, 2), keepdim=True) > EVEN * maps.amax(dim=(1, 2), keepdim=True), above, 0)
+    large = torch.nn.functional.interpolate(maps[:, None], (size, size), mode="bilinear", align_corners=False)[:, 0]
     highest = large.amax(dim=(1, 2), keepdim=True)
     # A map of zeros stays zero.
     return np.asarray((large / highest.clamp(min=torch.finfo(large.dtype).tiny)).clamp(0, 1).numpy())

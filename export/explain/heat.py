@@ -34,6 +34,9 @@ MAPS, METHOD = "maps", "halftone.explains"
 CELLS = 7
 """Rows and columns of the grid of an occlusion."""
 
+EVEN = 1e-4
+"""Share of the highest attention below which differences are rounding."""
+
 Map = npt.NDArray[np.float32]
 
 
@@ -87,7 +90,7 @@ class HeatMaps:
         logits, maps = self._session.run(["logits", MAPS], {"pixels": pixels[np.newaxis]})
         probabilities = softmax(logits, self._temperature)[0]
         index = int(logits[0].argmax()) if class_index is None else class_index
-        heat = maps[0] if self.method == ATTENTION else maps[0, index]
+        heat = _stretched(maps[0]) if self.method == ATTENTION else maps[0, index]
         return Heat(map=_scaled(heat), index=index, probability=float(probabilities[index]))
 
     def _occlusion(self, runtime: OnnxRuntime, pixels: Pixels, class_index: int | None) -> Heat:
@@ -127,6 +130,12 @@ def _weights(size: int, cells: int) -> Map:
     """Return the share float32 (size, cells) of each cell in each pixel."""
     at = np.clip((np.arange(size) + 0.5) * cells / size - 0.5, 0, cells - 1)
     return np.asarray(np.maximum(0, 1 - np.abs(at[:, np.newaxis] - np.arange(cells))), dtype=np.float32)
+
+
+def _stretched(heat: Map) -> Map:
+    """Return attention with its least value at 0, as every patch has a share; an even map is 0 everywhere."""
+    above = heat - heat.min()
+    return above if above.max() > EVEN * heat.max() else np.zeros_like(heat)
 
 
 def _scaled(heat: npt.NDArray[np.floating]) -> Map:
