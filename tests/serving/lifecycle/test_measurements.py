@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ SETTINGS = Settings(model=DEFAULT_MODEL, threads=2)
 
 @pytest.fixture
 def bundle(artifacts: Path, tmp_path: Path) -> Bundle:
-    """The manifest of the default bundle in a folder of its own, without speeds."""
+    """The manifest and the proofs of the default bundle in a folder of their own, without speeds."""
+    shutil.copytree(artifacts / DEFAULT_MODEL / "parity", tmp_path / "parity")
     manifest = Bundle.open(artifacts / DEFAULT_MODEL).manifest
     files = {name: record for name, record in manifest.files.items() if name != speed.FILE_NAME}
     return Bundle(tmp_path, replace(manifest, files=files))
