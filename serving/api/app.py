@@ -12,7 +12,7 @@ from serving.api import pages
 from serving.api.admin import Admin
 from serving.api.explanation import as_png, members
 from serving.api.model_info import description, identity
-from serving.api.model_page import FOLDER, model_page
+from serving.api.model_page import FOLDER, first_page, model_page
 from serving.api.openapi.document import document
 from serving.api.upload import (
     EXPLAIN_PARAMETERS,
@@ -319,8 +319,9 @@ class Api:
     async def _model_page(self, scope: Scope, receive: RequestBody) -> Answer:
         if scope["method"] not in ("GET", "HEAD"):
             raise RequestError(405, "method_not_allowed", f"use GET {FOLDER}NAME", {"Allow": "GET"})
-        model = self.models.get(scope["path"].removeprefix(FOLDER))
-        return await asyncio.to_thread(model_page, model.bundle)
+        name, separator, page = scope["path"].removeprefix(FOLDER).partition("/")
+        model = self.models.get(name)
+        return await asyncio.to_thread(model_page, model.bundle, page) if page else first_page(name, separator)
 
     async def _page_file(self, scope: Scope, receive: RequestBody) -> Answer:
         if scope["method"] not in ("GET", "HEAD"):

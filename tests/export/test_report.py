@@ -84,6 +84,13 @@ def test_the_command_writes_it_and_the_service_shows_it_if_allowed(
     shown = get(artifacts, f"/models/{NAME}", reports=True)
     assert (shown.status_code, shown.text) == (200, written.read_text())
     assert "script-src" not in shown.headers["content-security-policy"]
+    # Its links are relative to the address that both of these lead to.
+    assert shown.url.path == get(artifacts, f"/models/{NAME}/", reports=True).url.path == f"/models/{NAME}/bundle.html"
+    training = get(artifacts, f"/models/{NAME}/index.html", reports=True)
+    assert (training.status_code, "only training writes it" in training.text) == (404, True)
+    (written.parent / "index.html").write_text("<p>curves")
+    assert get(artifacts, f"/models/{NAME}/index.html", reports=True).text == "<p>curves"
+    assert get(artifacts, f"/models/{NAME}/manifest.json", reports=True).status_code == 404
     assert get(artifacts, "/models/other", reports=True).json()["error"]["code"] == "model_not_found"
 
 
@@ -94,7 +101,7 @@ def get(artifacts: Path, path: str, *, reports: bool) -> httpx.Response:
 
     async def send() -> httpx.Response:
         transport = httpx.ASGITransport(app=api)  # type: ignore[arg-type]
-        async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://here", follow_redirects=True) as client:
             return await client.get(path)
 
     try:

@@ -34,7 +34,7 @@ class Stripes(CropPictures):
 @pytest.fixture(scope="module")
 def pretrained() -> torch.nn.Module:
     module = build(LITE0, classes=1000)
-    load_embedded(module)
+    load_embedded(module, LITE0)
     return module
 
 
