@@ -40,7 +40,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 bundle: setup
-	@$(BIN)/python -m export --model $(MODEL)
+	@$(BIN)/python -m export --model $(MODEL) $(EXPORT_FLAGS)
 
 serve: bundle
 	@HALFTONE_MODEL=$(MODEL) exec $(BIN)/halftone serve --host $(HOST) --port $(PORT)

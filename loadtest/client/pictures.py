@@ -67,7 +67,7 @@ def prepared(source: Path, views: int, megapixels: float | None = None) -> dict[
 
 
 def _view(photo: Image.Image, number: int, pixels: tuple[int, int]) -> Image.Image:
-    """Return the crop of this number as so many pixels.
+    """Return the crop of this number in this size.
 
     Sizes and places are a Kronecker sequence: evenly spread without repetition.
     """
@@ -81,7 +81,7 @@ def _view(photo: Image.Image, number: int, pixels: tuple[int, int]) -> Image.Ima
 
 
 def _jpeg(image: Image.Image, weight: int) -> bytes:
-    """Encode at the quality whose size comes nearest to so many bytes."""
+    """Encode at the quality whose number of bytes comes nearest to the given one."""
     low, high, best = 20, 98, b""
     while low <= high:
         quality = (low + high) // 2

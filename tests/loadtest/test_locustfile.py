@@ -67,7 +67,7 @@ def test_a_run_without_a_server_names_the_flag() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--images", "docs"], "error: --images docs holds no JPEG, PNG or WebP picture"),
+        (["--images", "deploy"], "error: --images deploy holds no JPEG, PNG or WebP picture"),
         (["--think-min", "2", "--think-max", "1"], "error: --think-min must be"),
     ],
 )

@@ -1,21 +1,15 @@
 """Offline scoring without Ray: the rows of an input folder, refused requests, and the parts of an output."""
 
-import os
+import subprocess
 import sys
-import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from export.runtime import Runtime
-from export.variants import load
-from models.bundle.store import open_bundle
 from models.common.errors import HalftoneError
 from serving.batch.__main__ import BatchConfig, batch
 from serving.batch.inputs import Pictures
@@ -23,7 +17,7 @@ from serving.batch.job import Job, PartsFolder
 from serving.batch.run import score
 from serving.batch.scorer import Scorer
 from serving.settings import Settings
-from tests.servers import PHOTOS
+from tests.servers import PHOTOS, ROOT
 
 MODEL = "efficientnet_lite0"
 
@@ -77,27 +71,36 @@ def test_pictures_are_recognised_by_content_and_other_files_are_counted(settings
     assert pictures.left_out == ["e.notes", "f.txt"]
 
 
+PINNED = """
+import os, sys, threading, time
+import numpy as np
+from export.variants import load
+from models.bundle.store import open_bundle
+
+runtime = load(open_bundle(sys.argv[1]), "openvino-fp32", threads=1)
+stop = threading.Event()
+
+def run():
+    while not stop.is_set():
+        runtime.run(np.zeros((1, *runtime.shape), np.uint8))
+
+thread, allowed = threading.Thread(target=run), set()
+thread.start()
+for _ in range(40):
+    allowed.add(frozenset(os.sched_getaffinity(thread.native_id)))
+    time.sleep(0.005)
+stop.set()
+thread.join()
+assert allowed == {frozenset(os.sched_getaffinity(0))}, allowed
+"""
+
+
 @pytest.mark.usefixtures("every_core")
 def test_processes_that_share_the_cores_do_not_compute_on_the_same_core(settings: Settings) -> None:
-    # OpenVINO restricts the calling thread to some cores while it computes.
-    runtime = load(open_bundle(MODEL), "openvino-fp32", threads=1)
-    everywhere = os.sched_getaffinity(0)
-    allowed, stop = [], threading.Event()
-    thread = threading.Thread(target=_run_until, args=(runtime, stop))
-    thread.start()
-    for _ in range(40):
-        allowed.append(os.sched_getaffinity(thread.native_id or 0))
-        time.sleep(0.005)
-    stop.set()
-    thread.join()
+    """OpenVINO restricts the calling thread to some cores while it computes, those of its first use in a process."""
+    ended = subprocess.run([sys.executable, "-c", PINNED, MODEL], cwd=ROOT, capture_output=True, text=True, check=False)
 
-    assert set(map(frozenset, allowed)) == {frozenset(everywhere)}
-
-
-def _run_until(runtime: Runtime, stop: threading.Event) -> None:
-    pixels = np.zeros((1, *runtime.shape), np.uint8)
-    while not stop.is_set():
-        runtime.run(pixels)
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_it_names_what_is_missing_if_ray_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

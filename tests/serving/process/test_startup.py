@@ -226,7 +226,7 @@ def test_sigterm_ends_the_server_with_exit_code_0(artifacts: Path, tmp_path: Pat
         assert server.process.wait(timeout=30) == 0
 
 
-MAKE_SERVE = ["make", "--no-print-directory", "serve", "PORT={port}"]
+MAKE_SERVE = ["make", "--no-print-directory", "serve", "PORT={port}", "EXPORT_FLAGS=--no-int8"]
 
 
 def test_make_serve_needs_nothing_else(artifacts: Path, tmp_path: Path) -> None:
