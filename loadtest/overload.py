@@ -1,11 +1,12 @@
-"""`python -m loadtest.overload`: goodput under overload, clients that disconnect, and slow connections.
+"""`python -m loadtest.overload`: goodput under overload, leaving clients, slow connections, and busy explanations.
 
-Starts `bentoml serve` on a free port of 127.0.0.1 three times:
+Starts `bentoml serve` on a free port of 127.0.0.1 four times:
 flood     measures the peak rate, then sends five times as many requests: goodput must stay near the peak, accepted
           requests must meet the deadline, and rejections must carry Retry-After;
 leavers   clients close their connection while their image is queued: the model must run none of these images;
-slow      connections send one byte at a time: the latency of the other clients must hardly change.
-About 3 minutes by default. The image is a photograph of 12 megapixels, as a phone camera takes it: with small images
+slow      connections send one byte at a time: the latency of the other clients must hardly change;
+explain   clients ask for heat maps without pause: classifications must hardly wait for them (in turns).
+About 4 minutes by default. The image is a photograph of 12 megapixels, as a phone camera takes it: with small images
 the client, which shares the machine with the service, would be overloaded first. CPU time used by the client is not
 available to the service, so goodput is compared with the peak per core that the client left; images per second are
 reported too. Exit code 1 if a goal is missed.
@@ -17,6 +18,7 @@ import asyncio
 import contextlib
 import io
 import re
+import statistics
 import sys
 import time
 from collections import Counter
@@ -45,12 +47,14 @@ QUEUE = 1000
 SLOW_BYTE_SECONDS = 1.0
 QUEUED_SECONDS = 0.15
 NOTICED_SECONDS = 0.1
+EXPLAINERS = 2
+EXPLAIN_ROUNDS = 3
 QUIET = {"HALFTONE_LOG_REQUESTS": "0"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Overload(JsonOutput):
-    """Overload the service, disconnect clients and keep slow connections open."""
+    """Overload the service, disconnect clients, keep slow connections open, and ask for heat maps without pause."""
 
     photo: Path = Path("export/photos/cat.jpg")
     """Photograph to enlarge; the large picture is sent."""
@@ -93,8 +97,11 @@ def main(config: Overload) -> int:
     with started(**QUIET) as server:
         server.first_answer(small)
         figures += _run(_slow(server, post("/classify", small), config))
+    with started(**QUIET) as server:
+        server.first_answer(small)
+        figures += _run(_explained(server, post("/classify", small), post("/explain", small), config))
     setting = {"variant": variant, "picture": f"{config.width} pixels wide, {len(large) / 1000:.0f} kB"}
-    return Findings("Overload, disconnecting clients and slow connections", figures, setting).report(config.output)
+    return Findings("Overload, leaving clients, slow connections, heat maps", figures, setting).report(config.output)
 
 
 def _run(work: Coroutine[Any, Any, list[Figure]]) -> list[Figure]:
@@ -221,6 +228,32 @@ async def _slow(server: Server, data: bytes, config: Overload) -> list[Figure]:
         Figure("p99 of other clients without them, ms", round(1000 * before, 1)),
         Figure("p99 of other clients with them, ms", round(1000 * during, 1), "at most twice", during <= 2 * before),
         Figure("other requests that failed", failed, "0", not failed),
+    ]
+
+
+async def _explained(server: Server, classify: bytes, explain: bytes, config: Overload) -> list[Figure]:
+    """Compare the p99 of classifications with and without explanations, in turns."""
+    clients, others = Clients(server.port), Clients(server.port)
+    seconds = max(1.0, config.seconds / 12)
+    await others.request(explain)
+    p99: dict[bool, list[float]] = {False: [], True: []}
+    failed, explained = 0, 0
+    for number in range(2 * EXPLAIN_ROUNDS):
+        busy = number % 4 in (1, 2)
+        load = clients.closed_loop(classify, GOOD_CLIENTS, seconds)
+        asked = others.closed_loop(explain, EXPLAINERS if busy else 0, seconds)
+        replies, maps = await asyncio.gather(load, asked)
+        p99[busy].append(percentile([reply.seconds for reply in _good(replies)], 99))
+        failed += len(replies) - len(_good(replies))
+        explained += len(_good(maps))
+    clients.close()
+    others.close()
+    without, during = (statistics.median(p99[busy]) for busy in (False, True))
+    return [
+        Figure("heat maps meanwhile", explained, "some", explained > 0),
+        Figure("p99 of classifications without heat maps, ms", round(1000 * without, 1)),
+        Figure("p99 with them, ms", round(1000 * during, 1), "at most 1.3 times", during <= 1.3 * without),
+        Figure("classifications that failed", failed, "0", not failed),
     ]
 
 

@@ -113,8 +113,9 @@ def _filled(content: bytes) -> Callable[[Limits], bytes]:
 
 def _scans(mode: str, **options: object) -> Callable[[Limits], bytes]:
     def file(limits: Limits) -> bytes:
-        picture = jpeg(limits.side, limits.side, mode, progressive=True, **options)
-        return with_scans(picture, {"L": 12, "RGB": 14}[mode])
+        # The largest with these scans: pixels in colour count twice.
+        side = int((limits.pixels * {"L": 1, "RGB": 0.5 * 12 / 14}[mode]) ** 0.5)
+        return with_scans(jpeg(side, side, mode, progressive=True, **options), {"L": 12, "RGB": 14}[mode])
 
     return file
 

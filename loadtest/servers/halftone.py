@@ -73,6 +73,9 @@ class Server(ServerProcess):
                 raise NotReadyError("no response")
             return answer
 
+        self._wait_or_exit(attempt)
+        self._wait_or_exit(lambda: check_refined(self.port))
+        # Measurements may have chosen another variant.
         return self._wait_or_exit(attempt)
 
     def worker(self) -> psutil.Process:
@@ -128,8 +131,20 @@ def started(**settings: str) -> Iterator[Server]:
         yield Server(process=server.process, port=port, log=server.log)
 
 
+def check_refined(port: int) -> None:
+    """Raise NotReadyError while the service completes and measures its models; other servers are never waited for."""
+    try:
+        answer = json.loads(fetch(port, get("/readyz"), timeout=_REQUEST_SECONDS).body)
+    except (OSError, ValueError):
+        return
+    if answer.get("refined") is False:
+        raise NotReadyError("it measures its batches")
+
+
 def wait_for_workers(server: ServerProcess, environment: Mapping[str, str]) -> None:
-    """Wait until all workers serve: the first one responds while the others load, on the same cores.
+    """Wait until all workers serve, and until the first start on a machine has measured what it guessed.
+
+    The first one responds while the others load, and the service while it measures, on the same cores.
 
     Args:
         server: our service, in any of its forms.
@@ -152,6 +167,7 @@ def wait_for_workers(server: ServerProcess, environment: Mapping[str, str]) -> N
 
     if count > 1:
         server.wait_until(attempt)
+    server.wait_until(lambda: check_refined(server.port))
 
 
 def _workers(environment: Mapping[str, str]) -> int:

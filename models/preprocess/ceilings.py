@@ -22,8 +22,9 @@ MAX_SCANS = 100
 """Most scans of a JPEG. Programs write 10, at most 20."""
 
 MAX_SCAN_PIXELS = 6 * 10**8
-"""Most pixels of a JPEG times its scans: each scan may visit all of them again. As many as libjpeg writes are allowed
-in any case: two, and four for each channel (jpeg_simple_progression in jcparam.c)."""
+"""Most pixels of a JPEG times its scans, each of which may visit all of them again. Those in colour count twice, as
+they take twice the time and memory: with the ten scans that libjpeg writes (jpeg_simple_progression in jcparam.c), 30
+megapixels are allowed, and in grey, with its six, 100."""
 
 MAX_HEADER_BYTES = 2**23
 """Most bytes before the pixels: EXIF, XMP, colour profile and the like. A photograph has some 10 kB, a portrait with a
@@ -95,13 +96,17 @@ def check_scans(data: bytes, pixels: int, channels: int) -> None:
     Raises:
         TooComplexError: there are too many for this size.
     """
-    most = min(MAX_SCANS, max(2 + 4 * channels, MAX_SCAN_PIXELS // max(pixels, 1)))
+    weight = 1 if channels == 1 else 2
+    most = min(MAX_SCANS, MAX_SCAN_PIXELS // max(weight * pixels, 1))
     # Counts at least the scans; a thumbnail, or a film after the picture, can have the same two bytes.
     if data.count(_SOS) <= most:
         return
     codes = list(islice(_markers(data), _MOST_MARKERS))
     if codes.count(_SOS[1]) > most or len(codes) == _MOST_MARKERS:
-        raise TooComplexError(f"the JPEG has over {most} scans or {_MOST_MARKERS:,} markers: save it again as baseline")
+        raise TooComplexError(
+            f"the JPEG has over {most} scans, the most for its size, or {_MOST_MARKERS:,} markers: save it again as "
+            "baseline"
+        )
 
 
 def _markers(data: bytes) -> Iterator[int]:

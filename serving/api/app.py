@@ -301,7 +301,8 @@ class Api:
         models = self._ready()
         if not self.models.ready:
             raise unavailable("shutting_down", "the service is about to stop: use another replica", retry_after=1)
-        return as_json({"status": "ready"} | identity(models[0]) | {"models": [model.name for model in models]})
+        names = [model.name for model in models]
+        return as_json({"status": "ready"} | identity(models[0]) | {"models": names, "refined": self._refinement.done})
 
     async def _docs(self, scope: Scope, receive: RequestBody) -> Answer:
         return as_json(document(self._settings))

@@ -23,7 +23,7 @@ from serving.batching.cost_model import AlwaysUpTo
 from serving.http.errors import RequestError, bad_parameter
 from serving.lifecycle.served_model import ServedModel, result_or_request_error
 from serving.process.memory import trim
-from serving.process.priority import LOW, lower_priority
+from serving.process.priority import lower_priority
 
 logger = logging.getLogger("bentoml.halftone")
 
@@ -126,7 +126,7 @@ class Explanations:
     def _run(self, tasks: Sequence[_Task]) -> list[Any]:
         """Return the result or the exception of each task: a raised one would be tried again."""
         if not self._lowered:
-            lower_priority(LOW)
+            lower_priority()
             self._lowered = True
         return [self._attempt(task) for task in tasks]
 

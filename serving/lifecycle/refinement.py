@@ -52,9 +52,14 @@ class Refinement:
         self._models = models
         self._hot_swap = hot_swap
         self._settings = settings
-        self._closed = threading.Event()
+        self._closed, self._done = threading.Event(), threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
+
+    @property
+    def done(self) -> bool:
+        """True once nothing is left to complete or to measure."""
+        return self._done.is_set()
 
     def start(self) -> None:
         """Start to complete and measure; to be called once all models are loaded."""
@@ -78,6 +83,7 @@ class Refinement:
                 logger.info("%s stays as it is: %s", model.name, line(error))
             except OSError as error:
                 logger.warning("%s could not be measured: %s", model.name, error)
+        self._done.set()
 
     def refine(self, model: ServedModel) -> None:
         """Measure what is not known of a model; load it again if another variant or larger batches are faster.

@@ -25,7 +25,7 @@ from export.variants import load
 from models.bundle.bundle import Bundle
 from models.common.errors import HalftoneError
 from models.common.statistics import softmax
-from serving.process.priority import LOWEST, lower_priority
+from serving.process.priority import lower_priority
 from serving.telemetry.shadow_metrics import Comparison, ComparisonRecorder
 
 logger = logging.getLogger("bentoml.halftone")
@@ -155,7 +155,7 @@ class Shadow:
         self.__dict__.pop("_reference", None)
 
     def _run(self) -> None:
-        lower_priority(LOWEST)
+        lower_priority()
         while not self._closed:
             self._wake.wait()
             self._wake.clear()

@@ -49,6 +49,8 @@ def test_overload_disconnecting_clients_and_slow_connections(artifacts: Path, tm
     assert found["rejections other than 429 or 503 with Retry-After"] == 0
     assert found["pictures of these clients that were run"] == 0
     assert found["other requests that failed"] == 0
+    assert found["heat maps meanwhile"] > 0
+    assert found["classifications that failed"] == 0
 
 
 def test_the_service_keeps_to_its_openapi_description(artifacts: Path, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def explain(queue: Explanations, served: ServedModel, seconds: float = 60) -> Ex
 @pytest.fixture(autouse=True)
 def prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     """No lower priority: other tests at the same time would delay these."""
-    monkeypatch.setattr(explanations, "lower_priority", lambda nice: None)
+    monkeypatch.setattr(explanations, "lower_priority", lambda: None)
 
 
 @pytest.fixture
