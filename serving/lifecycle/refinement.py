@@ -52,17 +52,19 @@ class Refinement:
         self._models = models
         self._hot_swap = hot_swap
         self._settings = settings
-        self._closed, self._done = threading.Event(), threading.Event()
+        self._closed = threading.Event()
+        self._running = False
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
 
     @property
     def done(self) -> bool:
-        """True once nothing is left to complete or to measure."""
-        return self._done.is_set()
+        """True while nothing is completed or measured."""
+        return not self._running
 
     def start(self) -> None:
         """Start to complete and measure; to be called once all models are loaded."""
+        self._running = True
         threading.Thread(target=self._run, name="refine", daemon=True).start()
 
     def close(self) -> None:
@@ -73,6 +75,12 @@ class Refinement:
                 self._process.kill()
 
     def _run(self) -> None:
+        try:
+            self._complete_and_measure()
+        finally:
+            self._running = False
+
+    def _complete_and_measure(self) -> None:
         for model in self._models.all():
             _complete(model)
         trim()
@@ -83,7 +91,6 @@ class Refinement:
                 logger.info("%s stays as it is: %s", model.name, line(error))
             except OSError as error:
                 logger.warning("%s could not be measured: %s", model.name, error)
-        self._done.set()
 
     def refine(self, model: ServedModel) -> None:
         """Measure what is not known of a model; load it again if another variant or larger batches are faster.

@@ -196,7 +196,9 @@ def test_another_machine_measures_again(copy: Path, tmp_path: Path) -> None:
 
     with serve(copy, tmp_path / "log", HALFTONE_BATCH="8") as server:
         assert "measuring 4 variants" in server.log.read_text() or "measuring 3 variants" in server.log.read_text()
+        assert not server.get("/readyz").json()["refined"]
         wait_until((copy / MODEL / "measured.json").exists, "the measurements were kept")
+        wait_until(lambda: server.get("/readyz").json()["refined"], "what was measured is used")
 
     with serve(copy, tmp_path / "log", HALFTONE_BATCH="8") as server:
         assert "measuring" not in server.log.read_text()
