@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from export.__main__ import ExportAllConfig
 from models.common.host import cores, multiplies_int8
 
 
@@ -77,4 +78,4 @@ def test_int8_instructions_are_read_from_the_processor(
         Path, "read_text", lambda path, **given: line if str(path) == "/proc/cpuinfo" else read(path, **given)
     )
 
-    assert multiplies_int8() is expected
+    assert multiplies_int8() is ExportAllConfig(model="mine").int8 is expected
