@@ -200,6 +200,7 @@ def _check_bundles() -> None:
 def _load() -> None:
     _prepare()
     _join_metrics()
+    API.expect_refinement()
     for name in SETTINGS.models:
         try:
             API.models.publish(load_model(name, SETTINGS, API.recorder, API.decoders))

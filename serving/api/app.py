@@ -110,6 +110,10 @@ class Api:
         if self._settings.watch:
             Watcher(self.models, self._hot_swap, self._settings.watch).start()
 
+    def expect_refinement(self) -> None:
+        """Say in /readyz that more is to be done until `refine` has ended; to be called before loading."""
+        self._refinement.expect()
+
     def refine(self) -> None:
         """Start to measure what this start could only guess; to be called once the service is ready."""
         self._refinement.start()

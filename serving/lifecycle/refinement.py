@@ -62,9 +62,12 @@ class Refinement:
         """True while nothing is completed or measured."""
         return not self._running
 
-    def start(self) -> None:
-        """Start to complete and measure; to be called once all models are loaded."""
+    def expect(self) -> None:
+        """Count as not done from now on; to be called before models are loaded, so that no look comes too early."""
         self._running = True
+
+    def start(self) -> None:
+        """Start to complete and measure; to be called once all models are loaded, after `expect`."""
         threading.Thread(target=self._run, name="refine", daemon=True).start()
 
     def close(self) -> None:
