@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from export.benchmark.speed import FILE_NAME, SpeedTable
-from export.parity.record import ParityRecord
+from export.parity.record import ParityRecord, present_records
 from models.bundle.bundle import Bundle
 from models.bundle.commands import export_command, serve_command
 from models.bundle.promises import read_promises
@@ -21,11 +20,11 @@ from models.bundle.store import open_bundle
 from models.catalog import architecture
 from models.common.cli import DONE, run
 from models.common.files import check_writable, write_atomic
+from models.common.pages import environment, flat
 from models.common.text import printable
 
 TEMPLATE = Path(__file__).with_suffix(".html")
 CLASSES_SHOWN = 60
-_RECORDS = "parity/"
 _TRAINING_REPORT, BUNDLE_REPORT = "report/index.html", "report/bundle.html"
 
 
@@ -50,22 +49,12 @@ def page(bundle: Bundle, *, training_report: str | None = None) -> str:
     Raises:
         HalftoneError: a file that the page shows is damaged.
     """
-    # Imported here: a wrong request is refused without it.
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    # Autoescape: class names, file names and settings may contain markup.
-    environment = Environment(
-        loader=FileSystemLoader([TEMPLATE.parent, str(files("models") / "common")]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = _percent
+    pages = environment(TEMPLATE.parent)
+    pages.filters["percent"] = _percent
     manifest, speeds = bundle.manifest, _speeds(bundle)
-    records = [ParityRecord.from_json(bundle.read(name)) for name in manifest.files if name.startswith(_RECORDS)]
+    records = list(present_records(bundle))
     records.sort(key=lambda record: (record.verdict != "PASSED", -speeds.get(record.variant, 0.0)))
-    return environment.get_template(TEMPLATE.name).render(
+    return pages.get_template(TEMPLATE.name).render(
         manifest=manifest,
         subtitle=_subtitle(bundle),
         claim=_claim(records),
@@ -73,7 +62,7 @@ def page(bundle: Bundle, *, training_report: str | None = None) -> str:
         proofs=[_proof(record, speeds) for record in records],
         labelled=any("accuracy" in record.figures for record in records),
         promises=read_promises(bundle),
-        settings=list(_flat({name: each for name, each in manifest.training.items() if name != "history"})),
+        settings=list(flat({name: each for name, each in manifest.training.items() if name != "history"})),
         training_report=training_report,
         classes_shown=CLASSES_SHOWN,
         lineage=list(_lineage(bundle)),
@@ -94,11 +83,14 @@ def _claim(records: list[ParityRecord]) -> str:
         return ""
     figures = records[0].figures
     if accuracy := figures.get("accuracy"):
-        share, of = figures["top1_agreement"]["value"], f"{figures['images']:,} pictures"
+        share, of = (
+            figures["top1_agreement"]["value"],
+            f"{figures['images']:,} images of {figures['pictures']:,} pictures",
+        )
         both = [_percent(accuracy[name]["value"]) for name in ("variant", "reference")]
         end = f", accuracy {both[0]} against {both[1]}"
     else:
-        share, of = figures["decided_agreement"]["value"], f"{figures['decided_images']:,} clear pictures"
+        share, of = figures["decided_agreement"]["value"], f"{figures['decided_images']:,} clear images"
         end = ""
     return f"{records[0].variant} answers as the FP32 reference does on {_percent(share)} of {of}{end}."
 
@@ -107,11 +99,12 @@ def _tiles(bundle: Bundle) -> Iterator[tuple[str, str, str]]:
     """Yield name, value and note of every headline figure."""
     manifest = bundle.manifest
     metrics = manifest.training.get("metrics", {})
-    if "val_top1" in metrics:
-        low, high = metrics.get("val_top1_interval", (None, None))
+    part, name = ("test", "test accuracy") if "test_top1" in metrics else ("val", "validation accuracy")
+    if f"{part}_top1" in metrics:
+        low, high = metrics.get(f"{part}_top1_interval", (None, None))
         note = f"95 % interval {_percent(low)} to {_percent(high)}" if low is not None else ""
-        yield "validation accuracy", _percent(metrics["val_top1"]), note
-    if majority := metrics.get("val_majority"):
+        yield name, _percent(metrics[f"{part}_top1"]), note
+    if majority := metrics.get(f"{part}_majority"):
         yield "majority baseline", _percent(majority["value"]), f"by always answering {majority['label']!r}"
     network = architecture(manifest.architecture)
     yield "parameters", f"{network.parameters / 1e6:.1f} M", f"{network.macs / 1e9:.2f} GMACs an image"
@@ -162,15 +155,6 @@ def _following(bundle: Bundle, records: list[ParityRecord]) -> tuple[str, str]:
         return "This command serves the fastest variant that is proven on the machine:", serve_command(bundle)
     data = str(bundle.manifest.training.get("config", {}).get("data", ""))
     return "This command exports the model and proves its variants:", export_command(bundle.folder, data)
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield dotted name and value of nested settings."""
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", str(value)
 
 
 def _percent(share: float) -> str:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from export.parity.record import ParityRecord, current, record_name
-from export.variants import runtime_names
+from export.parity.record import ParityRecord, present_records
 from models.bundle.bundle import WEIGHTS, Bundle
 from models.bundle.card import CARD, model_card
 from models.bundle.errors import BundleError
 from models.catalog import architecture
-from models.common.errors import HalftoneError
 
 
 def write_card(bundle: Bundle) -> None:
@@ -21,7 +17,7 @@ def write_card(bundle: Bundle) -> None:
         BundleError: the card is a link.
     """
     manifest = bundle.manifest
-    proofs = [_line(record) for record in _records(bundle)]
+    proofs = [_line(record) for record in present_records(bundle)]
     card = model_card(manifest, architecture(manifest.architecture), proofs=proofs)
     if not _has(bundle, card):
         bundle.write(CARD, card, made_by=f"`python -m export --model {bundle.name}`", made_from=[WEIGHTS])
@@ -32,18 +28,6 @@ def _has(bundle: Bundle, card: bytes) -> bool:
         return bundle.has(CARD) and bundle.read(CARD) == card
     except BundleError:
         return False
-
-
-def _records(bundle: Bundle) -> Iterator[ParityRecord]:
-    """Yield the records of variants, without those for other files than the present ones."""
-    runtimes = runtime_names()
-    for name in sorted(bundle.manifest.files):
-        variant = name.removeprefix("parity/").removesuffix(".json")
-        if name == record_name(variant) and variant.rpartition("-")[0] in runtimes:
-            try:
-                yield current(bundle, variant)
-            except HalftoneError:
-                continue
 
 
 def _line(record: ParityRecord) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self, get_args
 
 from export.cuda.device import gpu
-from export.variants import runtime_of
+from export.variants import runtime_names, runtime_of
 from models.bundle.bundle import WEIGHTS, Bundle
 from models.bundle.errors import BundleError, DamagedError
 from models.common.errors import HalftoneError
@@ -153,6 +154,18 @@ def current(bundle: Bundle, variant: str) -> ParityRecord:
     if record.variant != variant or now != {WEIGHTS: record.weights_sha256, record.source: record.source_sha256}:
         raise UnprovenError(f"the proof of {variant} is for other files than {model} has now: {fix}")
     return record
+
+
+def present_records(bundle: Bundle) -> Iterator[ParityRecord]:
+    """Yield the records of variants by name, with either verdict; those that `current` refuses are left out."""
+    runtimes = runtime_names()
+    for name in sorted(bundle.manifest.files):
+        variant = name.removeprefix("parity/").removesuffix(".json")
+        if name == record_name(variant) and variant.rpartition("-")[0] in runtimes:
+            try:
+                yield current(bundle, variant)
+            except HalftoneError:
+                continue
 
 
 def proof(bundle: Bundle, variant: str) -> ParityRecord:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -26,7 +27,7 @@ def test_a_proven_bundle(default: Bundle) -> None:
     for expected in (
         f"version {default.manifest.version}",
         "answers as the FP32 reference does on",
-        f"of {record['figures']['decided_images']} clear pictures.",
+        f"of {record['figures']['decided_images']} clear images.",
         '<span class="badge">passed</span>',
         "40 crops of each of 8 sample photographs",
         record["host"]["cpu"],
@@ -65,6 +66,19 @@ def test_a_trained_bundle_without_proofs(tmp_path: Path) -> None:
     for expected in ("猫", "a &#34;quoted&#34; dog", "There is none yet.", "config.epochs", 'href="index.html"'):
         assert expected in text
     assert "python -m export --model mine" in text
+
+
+def test_the_accuracy_is_that_of_the_test_part_if_there_is_one(tmp_path: Path) -> None:
+    bundle = trained_bundle(tmp_path / "mine")
+    metrics = {"val_top1": 0.91, "test_top1": 0.87, "test_top1_interval": [0.84, 0.9]}
+
+    def shown(figures: dict[str, float | list[float]]) -> str:
+        training = {"training": {"config": {}, "metrics": figures}}
+        return page(Bundle(bundle.folder, replace(bundle.manifest, **training)))  # type: ignore[arg-type]
+
+    assert "test accuracy" in shown(metrics)
+    assert "84.0 % to 90.0 %" in shown(metrics)
+    assert "validation accuracy" in shown({"val_top1": 0.91})
 
 
 def test_the_command_writes_it_and_the_service_shows_it_if_allowed(

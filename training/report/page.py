@@ -10,15 +10,14 @@ import base64
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from models.common.files import write_atomic
+from models.common.pages import environment, flat
 from models.common.statistics import Probabilities, softmax
 from models.spec import InputSpec
 from training.data.pictures import Pictures
@@ -31,9 +30,6 @@ from training.report.mistakes import Mistake, worst_mistakes
 
 INDEX, METRICS = "index.html", "metrics.json"
 TEMPLATE = Path(__file__).with_name("page.html")
-LOOK = files("models") / "common"
-"""Folder of `look.css`, the style that all pages share."""
-
 MOST_PAIRS = 15
 
 
@@ -150,16 +146,9 @@ def _page(
     promises: dict[str, Any] | None,
     following: str,
 ) -> str:
-    # Autoescape: class names, file names and settings may contain markup.
-    environment = Environment(
-        loader=FileSystemLoader([TEMPLATE.parent, str(LOOK)]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": _percent, "data_url": _data_url}
-    return environment.get_template(TEMPLATE.name).render(
+    pages = environment(TEMPLATE.parent)
+    pages.filters |= {"percent": _percent, "data_url": _data_url}
+    return pages.get_template(TEMPLATE.name).render(
         title=report.title,
         subtitle=_subtitle(config, spec),
         tiles=_tiles(report),
@@ -175,7 +164,7 @@ def _page(
         error=report.after["ece"],
         by_chance=report.after["ece_by_chance"],
         mistakes=report.mistakes,
-        settings=_flat(config),
+        settings=flat(config),
         following=following,
     )
 
@@ -186,15 +175,6 @@ def _percent(share: float, decimals: int = 1) -> str:
 
 def _data_url(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield dotted name and value of nested settings."""
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", str(value)
 
 
 def _subtitle(config: dict[str, Any], spec: InputSpec) -> str:
@@ -258,8 +238,8 @@ def _matrix(matrix: npt.NDArray[np.int64], labels: tuple[str, ...]) -> list[tupl
 def _confusions(matrix: npt.NDArray[np.int64], labels: tuple[str, ...]) -> Iterator[tuple[str, str, int, float]]:
     """Yield true class, predicted class, count, and share of the true class, for the most frequent confusions."""
     wrong = matrix - np.diag(np.diag(matrix))
-    for flat in np.argsort(-wrong, axis=None, kind="stable")[:MOST_PAIRS]:
-        truth, predicted = divmod(int(flat), len(labels))
+    for place in np.argsort(-wrong, axis=None, kind="stable")[:MOST_PAIRS]:
+        truth, predicted = divmod(int(place), len(labels))
         count = int(wrong[truth, predicted])
         if count:
             yield labels[truth], labels[predicted], count, count / int(matrix[truth].sum())

@@ -1,4 +1,4 @@
-// The pictures of this session: classified a few at a time, each with its answer or its failure.
+// The pictures of the page: classified a few at a time, each with its answer or its failure.
 
 import { make } from "./dom.js";
 import { sendPicture } from "./server.js";

@@ -15,10 +15,10 @@ export function showProof(model) {
 }
 
 function claim(figures) {
-  const { accuracy, images } = figures;
+  const { accuracy, images, pictures } = figures;
   if (accuracy) {
     const values = { accuracy: accuracy.variant.value, reference: accuracy.reference.value };
-    return TEXT.claimLabelled({ agreement: figures.top1_agreement, images, ...values });
+    return TEXT.claimLabelled({ agreement: figures.top1_agreement, images, pictures, ...values });
   }
   return TEXT.claim({ agreement: figures.decided_agreement, decided: figures.decided_images });
 }

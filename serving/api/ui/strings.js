@@ -9,7 +9,7 @@ const counted = (count, one, many = `${one}s`) => `${count.toLocaleString("en")}
 export const TEXT = {
   model: "Model",
   key: "API key",
-  keyHint: "kept for this session",
+  keyHint: "kept until the tab is closed",
   pictures: "Picture",
   morePictures: "More pictures",
   answer: "Answer",
@@ -85,10 +85,10 @@ export const TEXT = {
     ["at the lower left", "at the bottom", "at the lower right"],
   ],
 
-  claimLabelled: ({ agreement, images, accuracy, reference }) =>
-    `Answers as the FP32 reference does on ${brief(agreement.value)} of ${counted(images, "picture")}, accuracy ${brief(accuracy)} against ${brief(reference)}.`,
+  claimLabelled: ({ agreement, images, pictures, accuracy, reference }) =>
+    `Answers as the FP32 reference does on ${brief(agreement.value)} of ${counted(images, "image")} of ${counted(pictures, "picture")}, accuracy ${brief(accuracy)} against ${brief(reference)}.`,
   claim: ({ agreement, decided }) =>
-    `Answers as the FP32 reference does on ${brief(agreement.value)} of ${counted(decided, "clear picture")}.`,
+    `Answers as the FP32 reference does on ${brief(agreement.value)} of ${counted(decided, "clear image")}.`,
   claimMore: agreement => `${interval(agreement)}.`,
   from: (photographs, crops) => `${counted(photographs, "photograph")}, ${counted(crops, "crop")}`,
   fromPictures: images => counted(images, "picture"),

@@ -221,7 +221,7 @@ def test_the_proof_and_live_figures(two_models: Server, open_page: Open) -> None
     page = open_page(two_models.url + "/ui")
 
     expect(page.locator("#claim")).to_have_text(
-        re.compile(r"^Answers as the FP32 reference does on [\d.]+ % of \d+ clear pictures\.$")
+        re.compile(r"^Answers as the FP32 reference does on [\d.]+ % of \d+ clear images\.$")
     )
     for fact in ("onnxruntime-fp32", "8 photographs, 320 crops", "torch-fp32", "core"):
         expect(page.locator("#facts")).to_contain_text(fact)
