@@ -1,16 +1,18 @@
 """`python -m export.benchmark.power --model NAME`: damage that the parity gate notices, and how often by chance.
 
-Damages of known kind and strength (`export.benchmark.sabotage`) are judged as a proof judges: on the same crops, by the
-same gate. Next to the verdict stands what the damage costs on windows that no proof uses, and the share of resamples of
-the photographs in which it passes. Rows without damage show false alarms. About ten minutes for EfficientNet-Lite0 on
-two cores.
+Damages of known kind and strength (`export.benchmark.sabotage`) are judged as a proof judges: on the same images, by
+the same gate. Next to the verdict stands what the damage costs on windows that no proof uses, and the share of
+resamples of the pictures in which it passes. Rows without damage show false alarms. About ten minutes for
+EfficientNet-Lite0 on two cores.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,7 @@ from export.benchmark.sabotage import GRAPHS, LOGITS, QUANTISED, RESIZES, Resize
 from export.benchmark.tables import Cells, as_markdown
 from export.onnx.fp16.ranges import infer
 from export.parity.gate import Gate
-from export.parity.images import CROPS_PER_PHOTO, Integers, sample_crops
+from export.parity.images import CROPS_PER_PHOTO, Integers, crops_each, sample_crops, sample_photos, windows
 from export.parity.metrics import compare
 from export.parity.prove import provable_variants
 from export.runtime import Logits, Pixels
@@ -31,12 +33,19 @@ from models.bundle.store import open_bundle
 from models.common.cli import DONE, JsonOutput, publish, run
 from models.common.errors import HalftoneError
 from models.common.host import cores, host
+from models.common.text import printable
+from models.dataset import unseen_images
+from models.preprocess.decode import decode
 from models.preprocess.transform import fit
+from models.spec import InputSpec
 
 SOURCE = "model.fp32.onnx"
 INT8 = "model.int8.onnx"
-UNSEEN = 60
-"""Windows of each photograph that the cost is measured on."""
+UNSEEN = 480
+"""Windows that the cost is measured on."""
+
+MAX_PICTURES = 1000
+"""Labelled pictures that are judged, of those that a proof has."""
 
 FIRST_UNSEEN = 400
 
@@ -52,13 +61,13 @@ HEADINGS: Cells = ("damage", "strength", "to", "answers lost", "by answers", "ve
 
 @dataclass(frozen=True, kw_only=True)
 class Images:
-    """Crops of the sample photographs."""
+    """Images of pictures."""
 
     pixels: Pixels
     """uint8 (N, S, S, 3)."""
 
     photographs: Integers
-    """int64 (N,)."""
+    """int64 (N,) number of the picture of each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +93,7 @@ class Row:
     """PASSED or FAILED."""
 
     passes: float | None
-    """Share of resamples of the photographs in which the damage passes; None if that was not asked for."""
+    """Share of resamples of the pictures in which the damage passes; None if that was not asked for."""
 
     reasons: list[str]
     """Missed thresholds."""
@@ -167,19 +176,25 @@ def _passes_by_answers(figures: dict[str, Any], gate: Gate, precision: str) -> b
 
 def crops(bundle: Bundle, per_photo: int, first: int, resize: Resize = fit) -> Images:
     """Return windows of the sample photographs for the bundle's input."""
-    found = list(sample_crops(bundle.manifest.input, per_photo, first=first, resize=resize))
-    return Images(pixels=np.stack([crop for crop, _ in found]), photographs=np.array([number for _, number in found]))
+    return _images(sample_crops(bundle.manifest.input, per_photo, first=first, resize=resize))
 
 
-def examine(bundle: Bundle, *, resamples: int = RESAMPLES) -> Iterator[Row]:
+def examine(bundle: Bundle, data: Path | None = None, *, resamples: int = RESAMPLES) -> Iterator[Row]:
     """Yield honest variants, then every damage as the FP16 and the INT8 variant with it.
 
     What a damage of the weights or pixels does to FP32's logits is added to those of the variant.
 
+    Args:
+        bundle: the bundle.
+        data: labelled pictures that its proof was made on; None: the sample photographs.
+        resamples: as in `Examination`.
+
     Raises:
-        HalftoneError: the bundle has no FP32 graph, or a variant can't be loaded.
+        HalftoneError: the bundle has no FP32 graph, a variant can't be loaded, or a picture can't be read.
     """
-    seen, unseen = _both_crops(bundle)
+    photos = sample_photos() if data is None else _labelled_photos(bundle, data)
+    both = partial(_both, photos, bundle.manifest.input, whole=data is not None)
+    seen, unseen = both()
     graph = onnx.load_from_string(bundle.read(SOURCE))
     reference = _infer(graph, seen, unseen)
     exam = Examination(
@@ -194,7 +209,7 @@ def examine(bundle: Bundle, *, resamples: int = RESAMPLES) -> Iterator[Row]:
         yield exam.row(f"nothing ({variant})", 0, variant.rpartition("-")[2], logits)
     honest = {variant.rpartition("-")[2]: logits for variant, logits in variants.items()}
     chosen = {precision: honest[precision] for precision in ("fp16", "int8") if precision in honest}
-    for kind, strength, damaged in _damaged_fp32(bundle, graph, seen, unseen):
+    for kind, strength, damaged in _damaged_fp32(graph, seen, unseen, both):
         for precision, logits in chosen.items():
             yield exam.row(kind, strength, precision, _add(logits, damaged, reference))
     for kind, (damage, strengths) in QUANTISED.items() if "int8" in chosen else ():
@@ -208,18 +223,32 @@ def examine(bundle: Bundle, *, resamples: int = RESAMPLES) -> Iterator[Row]:
 
 
 def _damaged_fp32(
-    bundle: Bundle, graph: onnx.ModelProto, seen: Images, unseen: Images
+    graph: onnx.ModelProto, seen: Images, unseen: Images, both: Callable[..., tuple[Images, Images]]
 ) -> Iterator[tuple[str, float, Pair]]:
     """Yield kind, strength and FP32's logits for each damage of the weights and of the pixels."""
     for kind, (damage, strengths) in GRAPHS.items():
         for strength in strengths:
             yield kind, strength, _infer(damage(graph, strength), seen, unseen)
     for kind, resize in RESIZES.items():
-        yield kind, 1, _infer(graph, *_both_crops(bundle, resize))
+        yield kind, 1, _infer(graph, *both(resize=resize))
 
 
-def _both_crops(bundle: Bundle, resize: Resize = fit) -> tuple[Images, Images]:
-    return crops(bundle, CROPS_PER_PHOTO, 1, resize), crops(bundle, UNSEEN, FIRST_UNSEEN, resize)
+def _labelled_photos(bundle: Bundle, data: Path) -> list[Pixels]:
+    paths = unseen_images(data, bundle)[0]
+    return [decode(path.read_bytes()) for path, _ in paths[:: -(-len(paths) // MAX_PICTURES)]]
+
+
+def _both(photos: Sequence[Pixels], spec: InputSpec, resize: Resize = fit, *, whole: bool) -> tuple[Images, Images]:
+    """Return the images that a proof has of the photographs, and as many windows as the cost is measured on."""
+    each = crops_each(len(photos)) if whole else CROPS_PER_PHOTO
+    first = [(resize(photo, spec), number) for number, photo in enumerate(photos)] if whole else []
+    unseen = windows(photos, spec, -(-UNSEEN // len(photos)), first=FIRST_UNSEEN, resize=resize)
+    return _images([*first, *windows(photos, spec, each, resize=resize)]), _images(unseen)
+
+
+def _images(found: Iterable[tuple[Pixels, int]]) -> Images:
+    pixels, numbers = zip(*found, strict=True)
+    return Images(pixels=np.stack(pixels), photographs=np.array(numbers))
 
 
 def _infer(graph: onnx.ModelProto, *images: Images) -> Pair:
@@ -249,8 +278,11 @@ class PowerConfig(JsonOutput):
     model: str
     """Bundle under artifacts/."""
 
+    data: Path | None = None
+    """Labelled pictures that its proof was made on; without it, the sample photographs."""
+
     resamples: int = RESAMPLES
-    """Resamples of the photographs for each damage, four times as many for honest variants; 0: none."""
+    """Resamples of the pictures for each damage, four times as many for honest variants; 0: none."""
 
     def __post_init__(self) -> None:
         if self.resamples < 0:
@@ -260,11 +292,12 @@ class PowerConfig(JsonOutput):
 def _main(config: PowerConfig) -> int:
     bundle = open_bundle(config.model)
     console, rows = Console(stderr=True, highlight=False, soft_wrap=True), []
-    for row in examine(bundle, resamples=config.resamples):
+    for row in examine(bundle, config.data, resamples=config.resamples):
         rows.append(row)
         console.print(f"{row.verdict}: {row.kind} {row.strength:g} to {row.precision}", markup=False)
     about: dict[str, Any] = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "host": host()}
-    about["note"] = f"{bundle.name}, {len(bundle.manifest.labels):,} classes"
+    pictures = "the sample photographs" if config.data is None else printable(config.data.name)
+    about["note"] = f"{bundle.name}, {len(bundle.manifest.labels):,} classes, on {pictures}"
     print(as_markdown(HEADINGS, [row.cells() for row in rows], about))
     publish(about | {"rows": [asdict(row) for row in rows]})
     return DONE

@@ -37,6 +37,9 @@ class Attempt:
     reasons: list[str]
     """Missed thresholds with their figures; empty if it passed."""
 
+    at_limit: list[str]
+    """Thresholds that it passes, but may miss on other pictures."""
+
     fp32_nodes: int
     """Number of nodes in FP32, without the normalisation of the input."""
 
@@ -60,6 +63,7 @@ def describe_attempt(
     *,
     evaluated_by: str,
     reasons: list[str],
+    at_limit: Sequence[str] = (),
     figures: dict[str, Any],
 ) -> Attempt:
     """Return the record of an attempt.
@@ -70,6 +74,7 @@ def describe_attempt(
         words: these nodes in words.
         evaluated_by: as in `Attempt`.
         reasons: missed thresholds with their figures.
+        at_limit: as in `Attempt`.
         figures: as in `Attempt`.
     """
     nodes = [node for node in graph.graph.node if node.name in kept]
@@ -78,6 +83,7 @@ def describe_attempt(
         evaluated_by=evaluated_by,
         verdict="FAILED" if reasons else "PASSED",
         reasons=reasons,
+        at_limit=list(at_limit),
         fp32_nodes=len(nodes),
         fp32_operators=dict(Counter(node.op_type for node in nodes)),
         fp32_names=[node.name for node in nodes][:NAMES_KEPT],
@@ -87,12 +93,23 @@ def describe_attempt(
 
 
 def describe_proof(
-    graph: onnx.ModelProto, kept: Collection[str], words: str, records: Sequence[ParityRecord]
+    graph: onnx.ModelProto,
+    kept: Collection[str],
+    words: str,
+    records: Sequence[ParityRecord],
+    *,
+    at_limit: Sequence[str] = (),
 ) -> Attempt:
     """Return the record of an attempt that the parity gate evaluated, from one parity record for each runtime."""
-    reasons = [f"{record.variant}: {reason}" for record in records for reason in record.reasons]
-    figures = {record.variant: record.figures for record in records}
-    return describe_attempt(graph, kept, words, evaluated_by="parity gate", reasons=reasons, figures=figures)
+    return describe_attempt(
+        graph,
+        kept,
+        words,
+        evaluated_by="parity gate",
+        reasons=[f"{record.variant}: {reason}" for record in records for reason in record.reasons],
+        at_limit=at_limit,
+        figures={record.variant: record.figures for record in records},
+    )
 
 
 def save_attempts(bundle: Bundle, precision: str, attempts: Sequence[Attempt], *, calibration: str) -> str:

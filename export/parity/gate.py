@@ -115,6 +115,25 @@ class Gate:
             reasons += [_renaming(figures, labels), self._accuracy(figures), *self._classes(figures, labels)]
         return [reason for reason in reasons if reason]
 
+    def at_limit(self, figures: dict[str, Any], *, trained: bool) -> list[str]:
+        """Return the thresholds that over one in a hundred resamples of the pictures would miss, in words.
+
+        A variant that passes with such a reason might fail on other pictures of the same kind.
+
+        Args:
+            figures: of a comparison that passed.
+            trained: as for `reasons_to_fail`.
+        """
+        reasons = []
+        if (highest := figures["mean_kl_interval"]["highest"]) > self.max_mean_kl:
+            reasons.append(f"mean KL divergence up to {highest:.4g} on other such pictures, limit {self.max_mean_kl:g}")
+        if trained and (lowest := figures["decided_resampled"]["lowest"]) < self.min_agreement:
+            reasons.append(
+                f"top-1 agreement on decided pictures down to {lowest:.4g} on other such pictures, limit "
+                f"{self.min_agreement:g}"
+            )
+        return reasons
+
     def outcome(self, figures: dict[str, Any]) -> Outcome | None:
         """Return if the accuracy is proven to lose at most the margin; None without labels."""
         if "accuracy" not in figures:

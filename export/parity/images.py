@@ -6,7 +6,7 @@ small data sets hold, and no label.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from itertools import islice
@@ -105,7 +105,7 @@ def proof_images(bundle: Bundle, data: Path | None) -> ProofImages:
             source=(ProofImage(*crop) for crop in sample_crops(bundle.manifest.input)),
         )
     paths, seen = unseen_images(data, bundle)
-    crops, unreadable = _crops(len(paths)), list[str]()
+    crops, unreadable = crops_each(len(paths)), list[str]()
     return ProofImages(
         description=_description(data, seen),
         count=len(paths) * (1 + crops),
@@ -122,10 +122,10 @@ def shows(data: Path, bundle: Bundle, description: str, count: int) -> bool:
         HalftoneError: the folder can't be used.
     """
     paths, seen = unseen_images(data, bundle)
-    return description == _description(data, seen) and count == len(paths) * (1 + _crops(len(paths)))
+    return description == _description(data, seen) and count == len(paths) * (1 + crops_each(len(paths)))
 
 
-def _crops(pictures: int) -> int:
+def crops_each(pictures: int) -> int:
     """Return how many crops of each picture make up for few pictures."""
     return min(CROPS_PER_PHOTO, -(-MIN_IMAGES // pictures) - 1)
 
@@ -144,8 +144,6 @@ def sample_crops(
 ) -> Iterator[tuple[Pixels, int]]:
     """Yield distinct square windows of the sample photographs, the same on every machine, and each one's photograph.
 
-    Neighbours are of different photographs, so that an answer that depends on its batch shows.
-
     Args:
         spec: the model's input.
         per_photo: number of windows of each photograph.
@@ -153,7 +151,26 @@ def sample_crops(
             that no proof uses.
         resize: makes the input of a window, uint8 (H, W, 3).
     """
-    photos = [decode(path.read_bytes()) for path in sorted(PHOTOS.glob("*.jpg"))]
+    yield from windows(sample_photos(), spec, per_photo, first=first, resize=resize)
+
+
+def sample_photos() -> list[Pixels]:
+    """Return the sample photographs, uint8 (H, W, 3) each."""
+    return [decode(path.read_bytes()) for path in sorted(PHOTOS.glob("*.jpg"))]
+
+
+def windows(
+    photos: Sequence[Pixels],
+    spec: InputSpec,
+    per_photo: int,
+    *,
+    first: int = 1,
+    resize: Callable[[Pixels, InputSpec], Pixels] = fit,
+) -> Iterator[tuple[Pixels, int]]:
+    """Yield windows of photographs as `sample_crops` does; those of its proof are 1 to `crops_each` of labelled ones.
+
+    Neighbours are of different photographs, so that an answer that depends on its batch shows.
+    """
     for step in range(first, first + per_photo):
         for place in range(len(photos)):
             # Another photograph each time at the same place of a batch, whose size may be a multiple of their number.

@@ -40,7 +40,8 @@ def compare(
 
     Returns:
         JSON-ready figures. Rates are {"value", "low", "high"} with a 95 % Wilson interval, by picture where images are
-        crops; `mean_kl` is KL(reference || variant) in nats; logit differences are in the logits' own unit.
+        crops; `mean_kl` is KL(reference || variant) in nats; logit differences are in the logits' own unit;
+        `decided_resampled` and `mean_kl_interval` are those of `export.parity.clusters.mean_interval`.
     """
     if pictures is None:
         pictures = np.arange(len(reference))
@@ -64,6 +65,7 @@ def compare(
         "decided_images": int(decided.sum()),
         "decided_classes": len(np.unique(answers[decided])),
         "decided_agreement": clustered_rate(same[finite][decided], kept[decided], divergence[decided]),
+        "decided_resampled": mean_interval(same[finite][decided].astype(np.float64), kept[decided]),
         "top5_overlap": _top5_overlap(reference_ok, variant_ok),
         "mean_kl": _mean(divergence),
         "mean_kl_interval": mean_interval(divergence, kept),

@@ -152,6 +152,37 @@ def test_int8_that_fails_is_not_promoted(
         proof(copied, "onnxruntime-int8")
 
 
+@pytest.mark.parametrize(("better", "verdicts"), [(True, ["PASSED"] * 2), (False, ["PASSED", "FAILED", "PASSED"])])
+def test_a_graph_at_the_limit_serves_only_if_no_other_is_better(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, better: bool, verdicts: list[str]
+) -> None:
+    source, graphs = exported("mobilenetv3_small", 96), list[onnx.ModelProto]()
+    bundle = Bundle.open(shutil.copytree(source.folder, tmp_path / source.name))
+
+    def without_weights(graph: onnx.ModelProto) -> onnx.ModelProto:
+        damaged = onnx.ModelProto()
+        damaged.CopyFrom(graph)
+        largest = max(damaged.graph.initializer, key=lambda each: np.prod(each.dims))
+        largest.CopyFrom(numpy_helper.from_array(np.zeros(largest.dims, np.float32), largest.name))
+        return damaged
+
+    def second_is_damaged(graph: onnx.ModelProto, *_: Any, **__: Any) -> onnx.ModelProto:
+        graphs.append(graph if better or not graphs else without_weights(graph))
+        return graphs[-1]
+
+    monkeypatch.setattr(export.onnx.int8, "CALIBRATION_PICTURES", 16)
+    monkeypatch.setattr(export.onnx.int8, "quantise", second_is_damaged)
+    monkeypatch.setattr(export.onnx.int8, "int8_variants", lambda: ["onnxruntime-int8"])
+    monkeypatch.setattr(Gate, "at_limit", lambda *_, **__: [] if len(graphs) == 2 else ["agreement down to 0.95"])
+
+    attempts = export_int8(bundle, data=None, calibrate_on=None, report=lambda _: None)
+
+    assert [each.verdict for each in attempts] == verdicts
+    assert attempts[0].at_limit == ["onnxruntime-int8: agreement down to 0.95"]
+    assert attempts[-1].fp32_nodes == attempts[1 if better else 0].fp32_nodes
+    assert proof(bundle, "onnxruntime-int8").verdict == "PASSED"
+
+
 @pytest.fixture
 def spoilt(tmp_path: Path) -> Bundle:
     """A ResNet-18 with four channels that are 10,000 times as large as the others, until the next layer divides.

@@ -51,6 +51,22 @@ def test_the_thresholds_themselves_pass() -> None:
     assert reasons(GOOD) == reasons(GOOD, trained=False) == reasons(GOOD | accuracy(0, 0, 300)) == []
 
 
+@pytest.mark.parametrize(
+    ("highest", "lowest", "words"),
+    [
+        (0.001, 0.99, []),
+        (0.0011, 0.99, ["mean KL divergence up to 0.0011 on other such pictures, limit 0.001"]),
+        (0.001, 0.98, ["top-1 agreement on decided pictures down to 0.98 on other such pictures, limit 0.99"]),
+    ],
+)
+def test_what_other_pictures_might_refuse_is_at_the_limit(highest: float, lowest: float, words: list[str]) -> None:
+    figures = GOOD | {"mean_kl_interval": {"highest": highest}, "decided_resampled": {"lowest": lowest}}
+
+    assert Gate().at_limit(figures, trained=True) == words
+    # Random weights are decided on no image.
+    assert Gate().at_limit(figures, trained=False) == [each for each in words if "KL" in each]
+
+
 @pytest.mark.parametrize("labelled", [{}, accuracy(0, 0, 2)], ids=["without labels", "with labels"])
 @pytest.mark.parametrize(
     ("change", "words"),

@@ -203,6 +203,20 @@ def test_crops_of_one_picture_count_as_less() -> None:
         assert copied["mean_kl_interval"][bound] == pytest.approx(once["mean_kl_interval"][bound])
 
 
+def test_the_bounds_are_what_resamples_of_the_pictures_give() -> None:
+    """By 400 resamples of eight photographs with a generator of their own."""
+    pictures, generator = np.repeat(np.arange(8), 5), np.random.default_rng(7)
+    drawn = [np.concatenate([5 * number + np.arange(5) for number in generator.integers(0, 8, 8)]) for _ in range(400)]
+    resampled = [compare(REFERENCE[chosen], VARIANT[chosen], None) for chosen in drawn]
+    agreements = [each["decided_agreement"]["value"] for each in resampled]
+
+    found = compare(REFERENCE, VARIANT, None, pictures=pictures)["decided_resampled"]
+
+    assert found["lowest"] <= found["low"] < found["high"] <= found["highest"]
+    assert np.quantile(agreements, 0.01) == pytest.approx(found["lowest"], abs=0.04)
+    assert np.quantile(agreements, 0.99) == pytest.approx(found["highest"], abs=0.04)
+
+
 def test_the_interval_over_photographs_where_all_agree() -> None:
     reference = np.tile(REFERENCE[:1], (320, 1))
     variant = reference * (1 + np.repeat(np.linspace(0.01, 0.5, 8), 40)[:, None].astype(np.float32))
