@@ -45,6 +45,8 @@ WRONG_REQUEST = 2
 _HERE = Path(__file__).parent
 _ARTIFACTS, _SETTINGS, _KEYS = "HALFTONE_ARTIFACTS", "HALFTONE_SETTINGS", "HALFTONE_API_KEYS"
 _HOME = "BENTOML_HOME"
+_TEMPORARY = "_HALFTONE_TEMPORARY"
+"""The service removes it: its supervisor is another program in the same process."""
 
 
 def main() -> NoReturn:
@@ -86,12 +88,13 @@ def _prepare() -> None:
 
 def _find_home() -> None:
     """Give BentoML a folder that it can write to: it makes one when it is imported, and its error is a traceback."""
+    os.environ.pop(_TEMPORARY, None)
     if named := os.environ.get(_HOME):
         if not _is_writable(Path(named)):
             print(f"error: can't write to {named}: set {_HOME} to a folder that can be written", file=sys.stderr)
             sys.exit(WRONG_REQUEST)
     elif not _is_writable(Path("~/bentoml")):
-        os.environ[_HOME] = tempfile.mkdtemp(prefix="halftone-bentoml-")
+        os.environ[_HOME] = os.environ[_TEMPORARY] = tempfile.mkdtemp(prefix="halftone-bentoml-")
         atexit.register(_remove, os.environ[_HOME], os.getpid())
 
 

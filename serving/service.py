@@ -22,7 +22,7 @@ os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 
 import bentoml
 
-from models.bundle.store import open_bundle
+from models.bundle.store import artifacts, open_bundle
 from models.common.cli import WRONG_REQUEST
 from models.common.errors import HalftoneError
 from models.common.text import line
@@ -102,7 +102,7 @@ def _wrap(app: ASGIApp) -> ASGIApp:
 @functools.cache
 def _slot() -> WorkerSlot | None:
     """Return this worker's slot in the worker table; None without a supervisor of ours."""
-    return attach(worker_number(), SETTINGS.workers)
+    return attach(worker_number())
 
 
 def _install_server() -> None:
@@ -162,12 +162,12 @@ class HalftoneService:
         _or_exit(check_supervisor)
         _or_exit(lambda: check_open_files(SETTINGS.connections, _OTHERS))
         # Imported here: no worker needs circus.
-        from serving.process import forked, supervisor
+        from serving.process.supervision import forked, handover
 
-        supervisor.install()
         if SETTINGS.trace_endpoint:
             _or_exit(check_exporter)
         forked.fork(SETTINGS.workers, _check_bundles)
+        handover.install(artifacts().absolute(), guarded=bool(SETTINGS.api_keys))
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def stop(self) -> None:

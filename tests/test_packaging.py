@@ -125,7 +125,7 @@ def test_a_wheel_serves_from_another_folder(artifacts: Path, tmp_path: Path) -> 
         (here / package).mkdir(parents=True)
         (here / package / "__init__.py").write_text("raise ImportError('not ours')\n")
     command = [str(site / "bin" / "halftone"), "serve", "--port", "{port}"]
-    variables = {"PYTHONPATH": str(site), "HOME": str(home), "BENTOML_HOME": "", **QUICK}
+    variables = {"PYTHONPATH": str(site), "HOME": str(home), "BENTOML_HOME": "", "TMPDIR": str(tmp_path), **QUICK}
     linked = here / "artifacts"
     linked.symlink_to(artifacts)
 
@@ -133,7 +133,11 @@ def test_a_wheel_serves_from_another_folder(artifacts: Path, tmp_path: Path) -> 
         answer = server.post("/classify", files={"image": (PHOTOS / "cat.jpg").read_bytes()})
         page = server.get("/ui")
         log = server.log.read_text()
+        homes = list(tmp_path.glob("halftone-bentoml-*"))
+        server.process.terminate()
+        code = server.process.wait(timeout=30)
 
+    assert (len(homes), code, list(tmp_path.glob("halftone-*"))) == (1, 0, [])
     assert f"bundles: {linked}\n" in log
     assert "cat" in answer.json()["predictions"][0]["label"]
     assert page.text.startswith("<!doctype html>")

@@ -147,20 +147,25 @@ _CIRCUS_ARBITER = Part(
     CIRCUS,
     "circus.arbiter",
     "Arbiter",
-    ("initialize", "manage_watchers", "endpoint", "pubsub_endpoint", "loop", "sockets", "watchers", "_stopping"),
+    (
+        *("start", "stop", "initialize", "manage_watchers", "endpoint", "pubsub_endpoint", "check_delay"),
+        *("loop", "sockets", "watchers", "_stopping"),
+    ),
 )
 _WATCHER = Part(
     CIRCUS,
     "circus.watcher",
     "Watcher",
     (
-        *("env", "hooks", "numprocesses", "processes", "respawn", "stop_signal", "after_reap"),
+        *("name", "cmd", "args", "env", "working_dir", "hooks", "numprocesses", "processes", "respawn", "stop_signal"),
+        *("after_reap", "close_child_stdin", "use_sockets", "stop_children", "graceful_timeout", "copy_env"),
         *("_process_class", "spawn_process"),
     ),
 )
+_SOCKET = Part(CIRCUS, "circus.sockets", "CircusSocket", ("name", "host", "port", "family", "backlog"))
 _CONFLICT = Part(CIRCUS, "circus.exc", "ConflictError")
 
-# Processes of the watchers: `serving.process.forked` replaces their start.
+# Processes of the watchers: `serving.process.supervision.forked` replaces their start.
 _PROCESS = Part(
     CIRCUS, "circus.process", "Process", ("spawn", "format_args", "_get_sockets_fds", "_worker", "env", "working_dir")
 )
@@ -169,7 +174,7 @@ WORKER_PARTS = (
     *(_SERVER_CONTEXT, _CONTAINER, _DECORATOR, _SERVICE),
     *(_SERVER, _SERVER_STATE, _CONFIG, _PROTOCOL, _CYCLE),
 )
-SUPERVISOR_PARTS = (_WORKER, _ARBITER_FACTORY, _ARBITER, _CIRCUS_ARBITER, _WATCHER, _PROCESS, _CONFLICT)
+SUPERVISOR_PARTS = (_WORKER, _ARBITER_FACTORY, _ARBITER, _CIRCUS_ARBITER, _WATCHER, _SOCKET, _PROCESS, _CONFLICT)
 """Not checked in workers, which don't import circus."""
 
 
@@ -252,13 +257,25 @@ def guarded_protocol(
 
 
 def arbiter_class() -> type[Any]:
-    """Return the class of BentoML's supervisor, to be derived from."""
-    found: type[Any] = _ARBITER.load()
+    """Return circus' supervisor, to be derived from."""
+    found: type[Any] = _CIRCUS_ARBITER.load()
+    return found
+
+
+def watcher_class() -> type[Any]:
+    """Return circus' class of a group of processes."""
+    found: type[Any] = _WATCHER.load()
+    return found
+
+
+def socket_class() -> type[Any]:
+    """Return circus' class of a listening socket."""
+    found: type[Any] = _SOCKET.load()
     return found
 
 
 def use_arbiter(kind: type[Any]) -> None:
-    """Let `bentoml serve` use this class of supervisor; to be called before it makes its own."""
+    """Let `bentoml serve` use this class in place of its supervisor; to be called before it makes its own."""
     importlib.import_module(_BENTOML_CIRCUS).Arbiter = kind  # type: ignore[attr-defined]
 
 

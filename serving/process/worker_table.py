@@ -7,7 +7,6 @@ import os
 import tempfile
 
 from serving.process.signals import has_supervisor
-from serving.settings import MOST_WORKERS
 
 VARIABLE = "_HALFTONE_WORKER_TABLE"
 """Environment variable with the file descriptor of the table, which workers inherit."""
@@ -15,12 +14,9 @@ VARIABLE = "_HALFTONE_WORKER_TABLE"
 FOLDER = "_HALFTONE_FOLDER"
 """Environment variable with the folder for the workers' sockets, if there are several; only their user can enter it."""
 
-_SLOTS = 2 * MOST_WORKERS
-"""A worker that is replaced while it still serves has a number from the second half."""
-
 _FIELDS = 4
 _PID, _READY, _ACCEPTING, _LISTENING = range(_FIELDS)
-_BYTES = 8 * _FIELDS * _SLOTS
+_BYTES = 8
 
 
 class WorkerTable:
@@ -31,7 +27,7 @@ class WorkerTable:
     """
 
     def __init__(self, descriptor: int) -> None:
-        self._values = memoryview(mmap.mmap(descriptor, _BYTES)).cast("q")
+        self._values = memoryview(mmap.mmap(descriptor, 0)).cast("q")
 
     def remove(self, pid: int) -> bool:
         """Clear the slot of a worker that has ended. Return True if it had become ready."""
@@ -43,14 +39,13 @@ class WorkerTable:
                 return ready
         return False
 
-    def slot(self, number: int, workers: int = MOST_WORKERS) -> WorkerSlot:
+    def slot(self, number: int) -> WorkerSlot:
         """Take a slot for this process and return it.
 
         Args:
             number: of the worker, from 1 to twice the number of workers.
-            workers: number of workers, so that only their slots are read.
         """
-        return WorkerSlot(self._values[: 2 * workers * _FIELDS], number - 1)
+        return WorkerSlot(self._values, number - 1)
 
 
 class WorkerSlot:
@@ -108,8 +103,12 @@ class WorkerSlot:
         return values
 
 
-def create() -> int:
+def create(workers: int) -> int:
     """Return the descriptor of new shared memory for a table, which child processes inherit.
+
+    Args:
+        workers: number of workers. There are as many more slots: a worker that is replaced while it still serves has a
+            number from the second half.
 
     Raises:
         OSError: there is no room for it.
@@ -120,18 +119,17 @@ def create() -> int:
         with tempfile.TemporaryFile() as file:
             descriptor = os.dup(file.fileno())
     # Written instead of truncated to this length: the first process that writes to a page without room is killed.
-    os.write(descriptor, bytes(_BYTES))
+    os.write(descriptor, bytes(_BYTES * _FIELDS * 2 * workers))
     os.set_inheritable(descriptor, True)
     return descriptor
 
 
-def attach(number: int, workers: int) -> WorkerSlot | None:
+def attach(number: int) -> WorkerSlot | None:
     """Return this worker's slot; None if its parent process is not a supervisor of ours.
 
     Args:
         number: of the worker, from 1 on.
-        workers: number of workers.
     """
     if not has_supervisor() or VARIABLE not in os.environ:
         return None
-    return WorkerTable(int(os.environ[VARIABLE])).slot(number, workers)
+    return WorkerTable(int(os.environ[VARIABLE])).slot(number)

@@ -93,8 +93,8 @@ def workers_of(pid: int) -> list[psutil.Process]:
         for child in supervisor.children():
             # A process may end between any two of these calls.
             with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied, ProcessLookupError):
-                # Forked workers have the command line of their parent, and its session until it gives them their work.
-                forked = child.cmdline() == supervisor.cmdline() and os.getsid(child.pid) != os.getsid(pid)
+                # A forked worker has the command line that was typed, and its parent's session until it has its work.
+                forked = "serve" in child.cmdline() and os.getsid(child.pid) != os.getsid(pid)
                 if forked or "_bentoml_impl.worker" in " ".join(child.cmdline()):
                     found.append(child)
     return found

@@ -34,7 +34,7 @@ class SharedSocket:
     """A listening socket with acceptors that share it, all on one event loop."""
 
     def __init__(self, number: int, loading: frozenset[int] | set[int] = frozenset()) -> None:
-        descriptor = worker_table.create()
+        descriptor = worker_table.create(2)
         self.table = worker_table.WorkerTable(descriptor)
         os.close(descriptor)
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=200)
@@ -149,7 +149,7 @@ def test_a_connection_without_a_handshake_delays_no_shutdown() -> None:
     async def scenario() -> float:
         listener = socket.create_server(("127.0.0.1", 0))
         connections: set[asyncio.Protocol] = set()
-        share = ConnectionShare(worker_table.WorkerTable(worker_table.create()).slot(1))
+        share = ConnectionShare(worker_table.WorkerTable(worker_table.create(2)).slot(1))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         acceptor = Acceptor(listener, share, lambda: Counting(connections), connections, ssl=context)
         with socket.create_connection(listener.getsockname()):
@@ -182,7 +182,7 @@ def test_a_lack_of_files_passes(caplog: pytest.LogCaptureFixture) -> None:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         connections: set[asyncio.Protocol] = set()
-        share = ConnectionShare(worker_table.WorkerTable(worker_table.create()).slot(1))
+        share = ConnectionShare(worker_table.WorkerTable(worker_table.create(2)).slot(1))
         acceptor = Acceptor(listener, share, lambda: Counting(connections), connections, ssl=None)
         start = time.monotonic()
         reader, writer = await asyncio.open_connection(*listener.getsockname())

@@ -3,6 +3,7 @@
 import contextlib
 import shutil
 import socket
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -54,6 +55,14 @@ def shares(server: Server) -> dict[str, float]:
             if sample.name == "halftone_request_seconds_count" and sample.labels["route"] == "/classify":
                 counts[worker] = counts.get(worker, 0.0) + sample.value
     return counts
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
+def test_the_supervisor_keeps_no_library_of_the_service(two: Server) -> None:
+    supervisor = psutil.Process(two.process.pid)
+
+    assert not [each.path for each in supervisor.memory_maps() if "numpy" in each.path or "pydantic" in each.path]
+    assert supervisor.cmdline()[-len(two.process.args) + 1 :] == two.process.args[1:]  # type: ignore[arg-type, index]
 
 
 def test_they_share_the_connections_that_clients_keep(two: Server) -> None:

@@ -29,6 +29,9 @@ _LENGTH = 8
 _waiting: list[tuple[int, socket.socket]] = []
 """Process id of each forked worker that has no work yet, and the connection to it."""
 
+SUPPORTED = sys.platform == "linux"
+"""Libraries of other systems may not be used after a fork."""
+
 
 def fork(count: int, check: Callable[[], object]) -> None:
     """Fork workers that wait, and let the first one check what they will serve; before any thread is started.
@@ -39,8 +42,7 @@ def fork(count: int, check: Callable[[], object]) -> None:
         count: number of workers.
         check: ends the process if the workers could not serve; this process then ends with the same exit code.
     """
-    if sys.platform != "linux":
-        # Libraries of other systems may not be used after a fork.
+    if not SUPPORTED:
         check()
         return
     # The collector would write to every page that it shares.
@@ -64,6 +66,25 @@ def fork(count: int, check: Callable[[], object]) -> None:
                 sys.exit(code)
             # A signal ended it: the supervisor starts a new process in its place.
             _waiting.pop()[1].close()
+
+
+def waiting() -> list[tuple[int, int]]:
+    """Return process id and descriptor of the connection of each worker that has no work yet."""
+    return [(pid, connection.fileno()) for pid, connection in _waiting]
+
+
+def keep() -> None:
+    """Let the program that replaces this one have the connections."""
+    for _, connection in _waiting:
+        connection.set_inheritable(True)
+
+
+def adopt(workers: Sequence[tuple[int, int]]) -> None:
+    """Take over what `waiting` returned in the program that this one has replaced."""
+    for pid, descriptor in workers:
+        connection = socket.socket(fileno=descriptor)
+        connection.set_inheritable(False)
+        _waiting.append((pid, connection))
 
 
 class ForkedWorker(psutil.Process):

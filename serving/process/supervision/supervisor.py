@@ -6,7 +6,9 @@ end, exits with code 0 whatever happened, and prints a traceback if the port is 
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import json
 import logging
 import os
 import re
@@ -15,17 +17,17 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 from circus.exc import ConflictError  # type: ignore[import-untyped]
 
-from models.bundle.store import artifacts
 from models.common.cli import WRONG_REQUEST
-from serving.process import forked, lifeline, worker_table
-from serving.process.bentoml_compat import ADDRESSES, arbiter_class, is_stopping, use_arbiter, use_process
+from serving.process import lifeline, worker_table
+from serving.process.bentoml_compat import ADDRESSES, arbiter_class, is_stopping, use_process
 from serving.process.signals import READY, SERVICE_STOP, SUCCESSOR, SUPERVISOR
-from serving.settings import Settings
+from serving.process.supervision import forked
 from serving.telemetry.request_log import report
 
 FAILED = 1
@@ -42,6 +44,9 @@ _IN_PROCESS = {"endpoint": "inproc://control", "pubsub_endpoint": "inproc://even
 port after BentoML chose it and before circus binds it."""
 
 
+_CHECKS = {"check_delay": 10}
+"""Seconds, as in BentoML: a signal tells of a worker that has ended at once."""
+
 _LARGEST_PORT = 65_535
 _EVERY_ADDRESS = ("0.0.0.0", "::")
 _OPEN = (
@@ -57,14 +62,25 @@ class Supervisor(arbiter_class()):  # type: ignore[misc]
 
     Its exit code is 0 after a signal, 2 if a worker can't serve (it has printed why), and 1 if workers died of
     something else. While another worker serves, the supervisor keeps trying to replace a lost one.
+
+    Args:
+        watchers: of circus.
+        sockets: of circus, not bound yet.
+        bundles: folder of the bundles, for the log.
+        guarded: False if no API key is asked for.
+        options: of circus' arbiter.
     """
 
-    def __init__(self, watchers: list[Any], **options: Any) -> None:
-        super().__init__(watchers, **options | _IN_PROCESS)
+    def __init__(
+        self, watchers: list[Any], sockets: list[Any], *, bundles: Path, guarded: bool, **options: Any
+    ) -> None:
+        super().__init__(watchers, sockets=sockets, **_CHECKS | options | _IN_PROCESS)
+        self.exit_stack = contextlib.ExitStack()
+        self._bundles, self._guarded = bundles, guarded
         self._exit_code = 0
         self._was_ready = False
         self._deaths = 0
-        descriptor = worker_table.create()
+        descriptor = worker_table.create(sum(watcher.numprocesses for watcher in watchers))
         self._table = worker_table.WorkerTable(descriptor)
         # The second one is open until this process ends.
         theirs, self._lifeline = lifeline.create()
@@ -96,16 +112,19 @@ class Supervisor(arbiter_class()):  # type: ignore[misc]
             circus.disabled = False
         except OSError as error:
             self._exit(self._bind_error(error))
-        logger.info("bundles: %s", artifacts().absolute())
-        if not Settings.from_environment().api_keys:
+        logger.info("bundles: %s", self._bundles)
+        if not self._guarded:
             for socket in self.sockets.values():
                 if socket.host in _EVERY_ADDRESS:
                     logger.warning(_OPEN, socket.host, socket.port)
 
+    def _urls(self) -> list[str]:
+        addresses = [(watcher.env or {}).get(ADDRESSES, "{}") for watcher in self.watchers]
+        return [url for each in addresses for url in json.loads(each).values()]
+
     def _port(self) -> int:
         """Return the port as it was asked for: the socket has only its last 16 bits."""
-        addresses = [(watcher.env or {}).get(ADDRESSES, "{}") for watcher in self.watchers]
-        return max((int(port) for each in addresses for port in re.findall(r":(\d+)\"", each)), default=0)
+        return max((int(port) for url in self._urls() for port in re.findall(r":(\d+)$", url)), default=0)
 
     def _exit(self, reason: str) -> NoReturn:
         report("error", reason)
@@ -113,19 +132,23 @@ class Supervisor(arbiter_class()):  # type: ignore[misc]
         # Threads of the message queue would keep the process alive.
         os._exit(WRONG_REQUEST)
 
-    def start(self, cb: Callable[[Any], Any] | None = None) -> None:
-        """Serve until a signal arrives or the supervisor gives up."""
+    def run(self) -> NoReturn:
+        """Serve until a signal arrives or the supervisor gives up, and end this process."""
         signal.signal(signal.SIGCHLD, self._on_loop(self._reap))
         signal.signal(READY, self._on_loop(self._on_worker_ready))
         try:
-            super().start(cb)
+            self.start(self._on_started).result()
         except RuntimeError:
             # circus has no worker left and may not start one.
             if not self._exit_code:
                 raise
-        if self._exit_code:
+        finally:
             self.exit_stack.close()
-            sys.exit(self._exit_code)
+        sys.exit(self._exit_code)
+
+    def _on_started(self, _: Any) -> None:
+        for url in self._urls():
+            logger.info("Starting production HTTP BentoServer listening on %s (Press CTRL+C to quit)", url)
 
     def stop(self) -> Any:
         """Stop the workers, each of which drains its requests, then this process."""
@@ -208,11 +231,6 @@ class Supervisor(arbiter_class()):  # type: ignore[misc]
         }
         reason = reasons.get(error.errno or 0, error.strerror or str(error))
         return f"can't listen on {address}: {reason}"
-
-
-def install() -> None:
-    """Let `bentoml serve` use this supervisor; to be called before it makes its own."""
-    use_arbiter(Supervisor)
 
 
 def _has_others(watcher: Any) -> bool:
