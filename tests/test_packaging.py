@@ -137,7 +137,7 @@ def test_a_wheel_serves_from_another_folder(artifacts: Path, tmp_path: Path) -> 
         server.process.terminate()
         code = server.process.wait(timeout=30)
 
-    assert (len(homes), code, list(tmp_path.glob("halftone-*"))) == (1, 0, [])
+    assert (len(homes), code, list(tmp_path.glob("halftone-bentoml-*"))) == (1, 0, [])
     assert f"bundles: {linked}\n" in log
     assert "cat" in answer.json()["predictions"][0]["label"]
     assert page.text.startswith("<!doctype html>")
