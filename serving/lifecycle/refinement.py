@@ -26,6 +26,7 @@ from serving.lifecycle.measurements import Measurement
 from serving.lifecycle.registry import Registry
 from serving.lifecycle.served_model import ServedModel
 from serving.process.memory import trim
+from serving.process.signals import SERVICE_STOP
 from serving.process.startup_errors import exit_broken, explain
 from serving.settings import Settings
 
@@ -163,7 +164,8 @@ class Refinement:
             found = output.read()
             reason = errors.read().decode(errors="replace").strip()
             code = process.wait()
-        if self._closed.is_set():
+        # The supervisor sends its signal to the worker's processes as well.
+        if self._closed.is_set() or code == -SERVICE_STOP:
             return []
         if code:
             raise HalftoneError(f"measuring ended with exit code {code}: {(reason.splitlines() or ['-'])[-1]}")
