@@ -17,7 +17,7 @@ export BENTOML_DO_NOT_TRACK := True
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bundle serve demo picture test test-fast check
+.PHONY: help setup bundle serve demo picture docs test test-fast check
 
 help:
 	@echo "make serve      build and prove the default model if need be, then answer on http://$(HOST):$(PORT)"
@@ -27,6 +27,7 @@ help:
 	@echo "make check      lint, formatting and types"
 	@echo "make bundle     build and prove artifacts/$(MODEL) only"
 	@echo "make picture    take the picture of the README: the page with a heat map"
+	@echo "make docs       build the documentation as a site in build/site: 10 seconds"
 	@echo "make setup      make the environment $(VENV) only"
 
 setup: $(READY)
@@ -55,6 +56,10 @@ demo: setup
 
 picture: bundle
 	@$(BIN)/python -m tests.picture docs/page.png
+
+docs: setup
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "open build/site/index.html"
 
 test: setup
 	$(PYTEST) $(PYTEST_FLAGS)
