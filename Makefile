@@ -58,6 +58,7 @@ picture: bundle
 	@$(BIN)/python -m tests.picture docs/page.png
 
 docs: setup
+	@$(BIN)/python -m tests.docs.pages
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "open build/site/index.html"
 

@@ -1,4 +1,4 @@
-"""Hook of MkDocs: the site holds the repository's Markdown, each file at its own path, so that every link stays as it is.
+"""Hook of MkDocs: the site holds the Markdown of the repository at its own paths, so that every link stays as it is.
 
 MkDocs reads one folder, which may not be the root of the repository. The pages link to the README and to reports
 outside it.

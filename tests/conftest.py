@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -54,13 +55,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The slowest files first; tests marked `gpu` run where PyTorch finds one, those marked `browser` with Chromium."""
+    """The slowest files first; tests marked `gpu` run where PyTorch finds one, `browser` with Chromium."""
     left_out = order.slow(items) if config.getoption("--fast") else set()
     on_gpu = {item for item in items if item.get_closest_marker("gpu")}
     if on_gpu and not _has_gpu():
         left_out |= on_gpu
     if not chromium():
         left_out |= {item for item in items if item.get_closest_marker("browser")}
+    left_out |= {item for item in items if (tool := item.get_closest_marker("tool")) and not shutil.which(*tool.args)}
     if left_out:
         config.hook.pytest_deselected(items=list(left_out))
         items[:] = [item for item in items if item not in left_out]

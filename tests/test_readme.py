@@ -1,4 +1,4 @@
-"""README and CONTRIBUTING say what is so: their code runs, their tables are complete."""
+"""README and docs say what is so: their code runs, their tables are complete."""
 
 import re
 import subprocess
@@ -13,17 +13,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from serving.settings import Settings
 from tests.commands import run
+from tests.docs.markdown import CONTRIBUTING, DOCS, README, blocks
+from tests.docs.messages import http_codes
 from tests.servers import ROOT, Server
 from training.config.recipe import Recipe
 from training.config.train import recipe_names
-
-README = (ROOT / "README.md").read_text()
-DOCS = {path.stem: path.read_text() for path in (ROOT / "docs").glob("*.md")}
-CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
-
-
-def blocks(text: str, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 def test_the_python_client_example_runs(server: Server) -> None:
@@ -90,26 +84,16 @@ def test_every_setting_is_in_the_table_with_its_default() -> None:
             assert float(rows[field.name.upper()]) == field.default
 
 
-def test_every_error_code_is_in_the_table() -> None:
-    sources = "".join(path.read_text() for path in (ROOT / "serving").rglob("*.py"))
-    codes = set(re.findall(r'RequestError\(\s*\d{3},\s*"(\w+)"', sources)) | set(
-        re.findall(r'\d{3}, "(\w+)"\)', sources)
-    )
+def test_every_error_code_is_in_the_table_at_its_status() -> None:
+    rows = re.findall(r"^\| (\d{3}) \| ([^|]+) \|", DOCS["api"], re.MULTILINE)
+    documented = [(int(status), code) for status, codes in rows for code in re.findall(r"`(\w+)`", codes)]
 
-    assert codes >= {"not_an_image", "bad_parameter"}
-    # Those of the administration are described on the page of swaps.
-    documented = DOCS["api"] + DOCS["hot-swap"]
-    assert {code for code in codes if f"`{code}`" not in documented} <= {
-        "internal_error",
-        "bad_image",
-        "not_found",
-        "method_not_allowed",
-    }
+    assert sorted(documented) == sorted(http_codes())
 
 
 def test_the_example_of_a_new_architecture_is_right() -> None:
     namespace: dict[str, object] = {}
-    exec(blocks(CONTRIBUTING, "python")[0], namespace)
+    exec(blocks(DOCS["architecture"], "python")[0], namespace)
     (entry,) = namespace["ARCHITECTURES"]  # type: ignore[misc]
     config = timm.get_pretrained_cfg(entry.timm_name, allow_unregistered=False)
     with torch.device("meta"):
@@ -135,7 +119,7 @@ def test_no_file_speaks_of_a_machine() -> None:
 
 def test_the_example_of_a_new_recipe_is_right() -> None:
     namespace: dict[str, object] = {}
-    exec(blocks(CONTRIBUTING, "python")[1], namespace)
+    exec(blocks(DOCS["architecture"], "python")[1], namespace)
 
     assert isinstance(namespace["RECIPE"], Recipe)
 

@@ -71,8 +71,11 @@ def unavailable(code: str, message: str, *, retry_after: int) -> RequestError:
 
 def out_of_resources(error: Exception) -> RequestError:
     """Return the error for a request for which the process has no memory, or no file or thread, left now."""
-    code, what = ("out_of_memory", "memory") if isinstance(error, MemoryError) else ("out_of_files", "files or threads")
-    return unavailable(code, f"the server has no {what} left for this request now: try again", retry_after=1)
+    if isinstance(error, MemoryError):
+        message = "the server has no memory left for this request now: try again"
+        return unavailable("out_of_memory", message, retry_after=1)
+    message = "the server has no files or threads left for this request now: try again"
+    return unavailable("out_of_files", message, retry_after=1)
 
 
 def unauthorized() -> RequestError:
