@@ -1,0 +1,24 @@
+"""The notebook: its Python compiles, its commands are accepted, and it holds no outputs. Running it takes minutes."""
+
+import json
+import shlex
+
+from tests.docs.command_lines import problem
+from tests.servers import ROOT
+
+NOTEBOOK = json.loads((ROOT / "examples" / "own_pictures.ipynb").read_text())
+CELLS = ["".join(cell["source"]) for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"]
+
+
+def test_its_python_compiles_and_its_commands_are_accepted() -> None:
+    lines = [cell[1:].replace("{PICTURES}", "training/sample") for cell in CELLS if cell.startswith("!")]
+
+    for cell in CELLS:
+        if not cell.startswith("!"):
+            compile(cell, "own_pictures.ipynb", "exec")
+    assert len(lines) == 3
+    assert [found for line in lines if (found := problem(shlex.split(line), whole=True))] == []
+
+
+def test_it_holds_no_outputs() -> None:
+    assert [cell["outputs"] for cell in NOTEBOOK["cells"] if cell.get("outputs")] == []
