@@ -59,6 +59,7 @@ picture: bundle
 
 docs: setup
 	@$(BIN)/python -m tests.docs.pages
+	@$(BIN)/python -m tests.docs.prose
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "open build/site/index.html"
 
