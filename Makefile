@@ -61,7 +61,7 @@ docs: setup
 	@$(BIN)/python -m tests.docs.pages
 	@$(BIN)/python -m tests.docs.prose
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
-	@echo "open build/site/index.html"
+	@echo "open build/site/index.html; its search works over HTTP: python -m http.server --directory build/site"
 
 test: setup
 	$(PYTEST) $(PYTEST_FLAGS)

@@ -7,7 +7,7 @@ import textwrap
 import types
 import typing
 from collections.abc import Iterator
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,8 +34,8 @@ def rows(config: type, prefix: str = "") -> Iterator[Row]:
         if is_dataclass(hint):
             yield from rows(typing.cast(type, hint), prefix if flat else f"{prefix}{name}.")
         else:
-            default = "needed" if field.default is MISSING else _shown(field.default)
-            yield Row(name=f"--{prefix}{name}", takes=_takes(hint), default=default, meaning=help_texts[field.name])
+            meaning = help_texts[field.name]
+            yield Row(name=f"--{prefix}{name}", takes=_takes(hint), default=_default(field), meaning=meaning)
 
 
 def about(config: type) -> str:
@@ -66,6 +66,13 @@ def _takes(hint: Any) -> str:
     if typing.get_origin(hint) is Literal:
         return ", ".join(f"`{value}`" for value in typing.get_args(hint))
     return {bool: "", int: "whole number", float: "number", str: "text", Path: "path"}[hint]
+
+
+def _default(field: Field[Any]) -> str:
+    """Return the default, and nothing for one that depends on the machine or on other flags: its meaning says it."""
+    if field.default is not MISSING:
+        return _shown(field.default)
+    return "needed" if field.default_factory is MISSING else ""
 
 
 def _shown(value: Any) -> str:

@@ -77,9 +77,11 @@ def flag_tables() -> str:
 def _flag_table(name: str, config: type) -> Iterator[str]:
     yield f"\n## python -m {name}\n"
     yield f"{escaped(flags.about(config))}\n"
-    yield "| flag | takes | default | |\n|---|---|---|---|"
+    yield "| flag | |\n|---|---|"
     for row in flags.rows(config):
-        cells = (f"`{row.name}`", row.takes, row.default, escaped(row.meaning))
+        # Two columns, which a telephone shows whole.
+        ends = {"needed": " Needed.", "": ""}.get(row.default, f" Default: {row.default}.")
+        cells = (f"`{row.name}` {row.takes}".rstrip(), escaped(row.meaning) + ends)
         yield "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
 

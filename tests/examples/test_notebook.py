@@ -11,17 +11,14 @@ CELLS = ["".join(cell["source"]) for cell in NOTEBOOK["cells"] if cell["cell_typ
 
 
 def test_its_python_compiles_and_its_commands_are_accepted() -> None:
-    lines = [
-        cell[1:].replace("{PICTURES}", "training/sample").replace("\\\n", "") for cell in CELLS if cell.startswith("!")
-    ]
+    commands = [cell.strip("!\n").replace("\\\n", "") for cell in CELLS if cell.startswith("!")]
+    typed = [shlex.split(command.format(PICTURES="training/sample")) for command in commands]
 
     for cell in CELLS:
         if not cell.startswith("!"):
             compile(cell, "own_pictures.ipynb", "exec")
-    assert len(lines) == 3
-    assert [
-        found for line in lines if (found := problem(shlex.split(line.format(PICTURES="training/sample")), whole=True))
-    ] == []
+    assert len(typed) == 3
+    assert [found for words in typed if (found := problem(words, whole=True))] == []
 
 
 def test_it_holds_no_outputs() -> None:
