@@ -19,7 +19,7 @@ import shlex
 import statistics
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -43,6 +43,14 @@ _COARSE_SHARE, _MIN_SECONDS = 0.4, 0.5
 """Length of a coarse measurement: share of a thorough one, and at least these seconds."""
 
 
+def _workers() -> tuple[int, ...]:
+    return (usable_cores(),) if usable_cores() > 1 and not _ADMIN else ()
+
+
+def _threads() -> tuple[int, ...]:
+    return tuple(sorted({max(1, usable_cores() // 2), usable_cores() + 1} - {usable_cores()}))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config(JsonOutput):
     """Find the setting that holds the highest rate within a latency target.
@@ -60,12 +68,12 @@ class Config(JsonOutput):
     variants: tuple[str, ...] = ()
     """Variants to try; empty: all proven ones."""
 
-    workers: tuple[int, ...] = (usable_cores(),) if usable_cores() > 1 and not _ADMIN else ()
+    workers: tuple[int, ...] = field(default_factory=_workers)
     """Numbers of workers to try besides one; default: one per core, or none if HALFTONE_ADMIN_TOKEN is set, which
     takes a single worker."""
 
-    threads: tuple[int, ...] = tuple(sorted({max(1, usable_cores() // 2), usable_cores() + 1} - {usable_cores()}))
-    """Numbers of threads to try with one worker besides the default, which is the number of cores."""
+    threads: tuple[int, ...] = field(default_factory=_threads)
+    """Numbers of threads to try with one worker besides the number of cores; default: half of them, and one more."""
 
     batches: tuple[int, ...] = (1, 2, 4, 8)
     """Largest batches to try besides the default, which the service decides from measured batch costs."""
