@@ -94,6 +94,12 @@ def test_a_bento_installs_what_serving_needs_and_nothing_else() -> None:
     assert bento["python"]["packages"] == PROJECT["dependencies"]
 
 
+def test_the_citation_names_the_version_and_the_licence() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+
+    assert (citation["version"], citation["license"]) == (PROJECT["version"], PROJECT["license"])
+
+
 def test_serving_alone_needs_no_training_library() -> None:
     names = {canonical(requirement) for requirement in PROJECT["dependencies"]}
 
