@@ -52,7 +52,7 @@ demo: setup
 		--recipe quick --output $(ARTIFACTS)/demo
 	@$(BIN)/python -m export --model demo --data training/sample
 	@HALFTONE_MODEL=demo $(BIN)/halftone ask --image $(SAMPLE)
-	@echo "training report: $(ARTIFACTS)/demo/report/index.html (rm -r $(ARTIFACTS)/demo starts anew)"
+	@echo "training report: $(ARTIFACTS)/demo/report/index.html (rm -r $(ARTIFACTS)/demo starts again)"
 
 picture: bundle
 	@$(BIN)/python -m tests.picture docs/page.png

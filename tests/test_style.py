@@ -1,4 +1,4 @@
-"""The words of the code: docstrings, comments and messages use the field's terms."""
+"""The words of code and documentation: docstrings, comments, messages and pages use the field's terms."""
 
 import io
 import re
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs.markdown import PAGES
 from tests.servers import ROOT
 
 PACKAGES = ("models", "training", "export", "serving", "loadtest")
@@ -36,15 +37,23 @@ def words(path: Path) -> list[tuple[int, str]]:
     return [(token.start[0], token.string) for token in tokens if token.type in kinds]
 
 
+PATTERN = re.compile("|".join(rf"\b(?:{banned})\b" for banned in BANNED), re.IGNORECASE)
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_no_sentence_has_to_be_read_twice(package: str) -> None:
-    pattern = re.compile("|".join(rf"\b(?:{banned})\b" for banned in BANNED), re.IGNORECASE)
-
     found = [
         f"{path.relative_to(ROOT)}:{line}: {match.group()}"
         for path in sorted((ROOT / package).rglob("*.py"))
         for line, text in words(path)
-        for match in pattern.finditer(text)
+        for match in PATTERN.finditer(text)
     ]
 
     assert found == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_sentence_of_a_page_has_to_be_read_twice(page: str) -> None:
+    prose = re.sub(r"```.*?```|`[^`]*`", "", PAGES[page], flags=re.DOTALL)
+
+    assert PATTERN.findall(prose) == []

@@ -7,6 +7,8 @@ from tests.servers import ROOT
 README = (ROOT / "README.md").read_text()
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 DOCS = {path.stem: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
+PAGES = {"README": README, "CONTRIBUTING": CONTRIBUTING, **DOCS}
+"""Name to text."""
 
 
 def blocks(text: str, language: str) -> list[str]:

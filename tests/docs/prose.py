@@ -6,7 +6,7 @@ The grade is that of Flesch and Kincaid (1975): years of school, from words per 
 import re
 from collections.abc import Iterator
 
-from tests.docs.markdown import CONTRIBUTING, DOCS, README
+from tests.docs.markdown import PAGES
 
 WITHOUT_PROSE = {"flags", "glossary", "python"}
 
@@ -32,7 +32,7 @@ def grade(text: str) -> float:
 
 def main() -> None:
     """Print a line for every page."""
-    for name, text in {"README": README, "CONTRIBUTING": CONTRIBUTING, **DOCS}.items():
+    for name, text in PAGES.items():
         if name not in WITHOUT_PROSE:
             longest = max(sentences(text), key=len)
             start = " ".join(longest[:6])

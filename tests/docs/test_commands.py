@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.docs.command_lines import mentioned, problem, served, typed
-from tests.docs.markdown import CONTRIBUTING, DOCS, README, blocks
+from tests.docs.markdown import DOCS, PAGES, blocks
 from tests.servers import ROOT
 from tests.wrong_uses import commands, flags
 
-PAGES = {"README": README, "CONTRIBUTING": CONTRIBUTING, **DOCS}
 OTHERS = {
     "--ssl-certfile", "--ssl-keyfile", "--port", "--help", "--env-file", "--shm-size", "--record-seconds",
     "--nproc-per-node", "--host", "--think-min", "--think-max", "--fast",
