@@ -1,5 +1,6 @@
 """README and docs say what is so: their code runs, their tables are complete."""
 
+import json
 import re
 import subprocess
 import sys
@@ -41,7 +42,13 @@ def test_the_curl_example_runs(server: Server) -> None:
         [*command.replace("http://127.0.0.1:3000", server.url).split(), "-s"], cwd=ROOT, capture_output=True, check=True
     )
 
-    assert b'"predictions"' in result.stdout
+    (shown,) = (json.loads(block.replace(", …", "")) for block in blocks(README, "json"))
+    answer = json.loads(result.stdout)
+    # Version and variant, and with it the probability, are those of the machine.
+    assert list(answer) == list(shown)
+    first, expected = answer["predictions"][0], shown["predictions"][0]
+    assert (first["label"], first["index"], answer["model"]) == (expected["label"], expected["index"], shown["model"])
+    assert first["probability"] == pytest.approx(expected["probability"], abs=0.1)
 
 
 def test_every_make_target_that_is_named_exists() -> None:

@@ -6,6 +6,7 @@ They follow the mark in their files; what comes before it is written by hand. A 
 import re
 from collections.abc import Callable, Iterator
 
+from tests.commands import run
 from tests.docs import flags, messages, python_api
 from tests.servers import ROOT
 from tests.wrong_uses import commands
@@ -85,6 +86,11 @@ def _flag_table(name: str, config: type) -> Iterator[str]:
         yield "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
 
+def catalogue_table() -> str:
+    """Return the catalogue as the command prints it."""
+    return "\n" + run("models", "--format", "markdown").stdout
+
+
 def python_reference() -> str:
     """Return signature and docstring of everything public."""
     return "\n".join(line for entry in python_api.entries() for line in _entry(*entry)).rstrip() + "\n"
@@ -116,6 +122,7 @@ def escaped(text: str) -> str:
 PAGES: dict[str, Callable[[], str]] = {
     "troubleshooting.md": troubleshooting,
     "flags.md": flag_tables,
+    "models.md": catalogue_table,
     "python.md": python_reference,
 }
 """Page to the function that makes its last part."""
