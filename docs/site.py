@@ -19,6 +19,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Return the files of the theme, all pages of the repository, and the files that the pages link to."""
     pages = _pages()
     linked = {_from_root(page, target) for page in pages for target in LINK.findall((ROOT / page).read_text())}
+    linked |= {Path(str(name)) for name in config.extra_css}
     attached = sorted(path for path in linked - set(pages) if (ROOT / path).is_file())
     theme = [file for file in files if not Path(file.abs_src_path or "").is_relative_to(ROOT / "docs")]
     return Files([*theme, *(_file(path, config) for path in [*pages, *attached])])
