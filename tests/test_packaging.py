@@ -94,6 +94,12 @@ def test_a_bento_installs_what_serving_needs_and_nothing_else() -> None:
     assert bento["python"]["packages"] == PROJECT["dependencies"]
 
 
+def test_every_extra_is_documented() -> None:
+    named = (ROOT / "docs" / "deploy.md").read_text().partition("The extras: ")[2].partition("\n\n")[0]
+
+    assert [extra for extra in PROJECT["optional-dependencies"] if f"`{extra}`" not in named] == []
+
+
 def test_the_citation_names_the_version_and_the_licence() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
 
