@@ -127,6 +127,13 @@ class Runtime(ABC):
         """
         return False
 
+    def keep_compiled(self) -> None:  # noqa: B027
+        """Write what loads faster next time into the bundle's folder, which is not the bundle's content.
+
+        Raises:
+            OSError: the folder can't be written.
+        """
+
     def run(self, pixels: Pixels, *, alone: bool = False) -> Logits:
         """Execute the model.
 

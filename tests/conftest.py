@@ -18,7 +18,8 @@ from tests.browser import chromium
 from tests.cache import fingerprint, made_once
 from tests.servers import ROOT, Server, serve
 
-MEASUREMENTS = "measured.json"
+KEPT = ("measured.json", "compiled-*.bin")
+"""Files that a service adds to the folder of a bundle."""
 
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1
 
@@ -103,8 +104,9 @@ def artifacts() -> Iterator[Path]:
 
 
 def _bundles(folder: Path) -> dict[str, tuple[int, int]]:
-    """Size and time of the files, without the measurements that a service adds."""
-    return {name: state for name, state in fingerprint(folder).items() if not name.endswith(MEASUREMENTS)}
+    """Size and time of the files, without those that a service adds."""
+    found = fingerprint(folder).items()
+    return {name: state for name, state in found if not any(Path(name).match(kept) for kept in KEPT)}
 
 
 @pytest.fixture(scope="session")

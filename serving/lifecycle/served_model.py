@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -140,6 +141,9 @@ class ServedModel:
                 self._batcher.use_sizes(self.sizes)
             if runtime.prepare_alone():
                 self._batcher.use_alone(partial(self._run, alone=True))
+            # A read-only folder is no fault.
+            with contextlib.suppress(OSError):
+                runtime.keep_compiled()
 
     def announce(self) -> None:
         """Add the model to the metrics: requests reach it from now on."""
