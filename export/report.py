@@ -17,7 +17,7 @@ from models.bundle.bundle import Bundle
 from models.bundle.commands import export_command, serve_command
 from models.bundle.promises import read_promises
 from models.bundle.store import open_bundle
-from models.catalog import architecture
+from models.catalog import network_of
 from models.common.cli import DONE, run
 from models.common.files import check_writable, write_atomic
 from models.common.pages import environment, flat
@@ -106,7 +106,7 @@ def _tiles(bundle: Bundle) -> Iterator[tuple[str, str, str]]:
         yield name, _percent(metrics[f"{part}_top1"]), note
     if majority := metrics.get(f"{part}_majority"):
         yield "majority baseline", _percent(majority["value"]), f"by always answering {majority['label']!r}"
-    network = architecture(manifest.architecture)
+    network = network_of(manifest)
     yield "parameters", f"{network.parameters / 1e6:.1f} M", f"{network.macs / 1e9:.2f} GMACs an image"
 
 

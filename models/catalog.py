@@ -8,6 +8,7 @@ import importlib
 import pkgutil
 
 import models.architectures
+from models.bundle.manifest import Manifest
 from models.common.errors import HalftoneError
 from models.spec import Architecture
 
@@ -36,3 +37,27 @@ def architecture(name: str) -> Architecture:
     similar = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(similar)}? " if similar else ""
     raise HalftoneError(f"there is no architecture {name!r}: {hint}`python -m models` lists all {len(known)}")
+
+
+def network_of(manifest: Manifest) -> Architecture:
+    """Return the catalogue entry of a bundle's network; for an ensemble, an entry with the sums of its members.
+
+    Raises:
+        HalftoneError: the catalogue has no such network.
+    """
+    if not manifest.members:
+        return architecture(manifest.architecture)
+    members = [architecture(name) for name in manifest.architectures]
+    return Architecture(
+        name=manifest.architecture,
+        family="ensemble",
+        timm_name=", ".join(member.timm_name for member in members),
+        input=manifest.input,
+        stages=(),
+        head="",
+        parameters=sum(member.parameters for member in members),
+        macs=sum(member.macs for member in members),
+        top1=None,
+        top1_source="",
+        scenario="",
+    )

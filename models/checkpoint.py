@@ -21,7 +21,8 @@ from models.bundle.bundle import WEIGHTS, Bundle
 from models.catalog import architecture
 from models.common.errors import HalftoneError
 from models.common.text import printable
-from models.spec import Architecture
+from models.graph import Ensemble
+from models.spec import Architecture, InputSpec
 
 State = dict[str, torch.Tensor]
 
@@ -60,10 +61,19 @@ def load_module(bundle: Bundle) -> torch.nn.Module:
         HalftoneError: the weights do not fit the architecture.
     """
     manifest = bundle.manifest
-    network = architecture(manifest.architecture)
-    module = build(network, classes=len(manifest.labels))
-    fit_input_size(module, network, manifest.input.size)
+    inputs = [member.input for member in manifest.members] or [manifest.input]
+    modules = [
+        _sized(name, spec, len(manifest.labels)) for name, spec in zip(manifest.architectures, inputs, strict=True)
+    ]
+    module = Ensemble(modules, manifest.members, manifest.input) if manifest.members else modules[0]
     load_state(module, safetensors.torch.load(bundle.read(WEIGHTS)), str(bundle.folder / WEIGHTS))
+    return module.eval()
+
+
+def _sized(name: str, spec: InputSpec, classes: int) -> torch.nn.Module:
+    network = architecture(name)
+    module = build(network, classes=classes)
+    fit_input_size(module, network, spec.size)
     return module
 
 

@@ -62,6 +62,13 @@ class InputSpec:
         """Length of the short side before the centre crop, in pixels (timm: floor(size / crop_pct))."""
         return math.floor(self.size / self.crop_fraction)
 
+    @property
+    def window(self) -> tuple[float, float]:
+        """The part of the short side that the centre crop keeps, from and to, in 0..1."""
+        # Rounds half to even, as torchvision's CenterCrop.
+        left = round((self.resize_to - self.size) / 2)
+        return left / self.resize_to, (left + self.size) / self.resize_to
+
     def to_dict(self) -> dict[str, Any]:
         """Return the values as JSON-ready types."""
         return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}

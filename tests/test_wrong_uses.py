@@ -199,7 +199,10 @@ def test_a_file_that_is_run_by_its_path_names_the_command(file: str, name: str) 
     assert result.stderr.endswith(f" is a module: run it as `python -m {name}`\n")
 
 
-FOR_SCRIPTS = {"models", "export", "export.parity", "export.benchmark", "export.benchmark.power", "training.evaluate"}
+FOR_SCRIPTS = {
+    "models", "export", "export.parity", "export.benchmark", "export.benchmark.power",
+    "export.ensemble", "training.ablation", "training.evaluate",
+}  # fmt: skip
 
 
 def test_commands_whose_results_scripts_read_take_json() -> None:

@@ -14,7 +14,7 @@ from export.exchange.hf_layout import CONFIG, SECTION, WEIGHTS_FILE, Section
 from models.bundle.bundle import WEIGHTS, Bundle
 from models.bundle.card import CARD, model_card
 from models.bundle.manifest import Manifest
-from models.catalog import architecture
+from models.catalog import network_of
 from models.checkpoint import load_module
 from models.common.errors import HalftoneError
 from models.common.files import staged_folder, write_atomic
@@ -42,14 +42,21 @@ def push_folder(bundle: Bundle, folder: Path) -> None:
         folder: must be missing or empty.
 
     Raises:
-        HalftoneError: the folder is not empty, or timm does not rebuild the same network from it.
+        HalftoneError: the bundle is an ensemble, the folder is not empty, or timm does not rebuild the same network
+            from it.
         BundleError: the weights are missing or differ from the manifest.
     """
+    if bundle.manifest.members:
+        names = ", ".join(member.name for member in bundle.manifest.members)
+        raise HalftoneError(
+            f"{bundle.name} is an ensemble, and timm's format holds one network: push its members ({names}), or the "
+            "whole bundle with --to bentoml"
+        )
     manifest, weights, module = bundle.manifest, bundle.read(WEIGHTS), load_module(bundle)
     with _staged(folder) as stage:
         write_atomic(stage / WEIGHTS_FILE, weights)
         _write_config(stage / CONFIG, manifest, module, Section.of(manifest, weights))
-        card = model_card(manifest, architecture(manifest.architecture), _USE.format(name=manifest.name))
+        card = model_card(manifest, network_of(manifest), _USE.format(name=manifest.name))
         write_atomic(stage / CARD, card)
         _check_round_trip(stage, module, manifest.input.size)
 

@@ -51,10 +51,13 @@ class Explainer:
 
     Raises:
         BundleError: the weights are missing or not what the manifest says.
-        HalftoneError: the weights do not fit the architecture.
+        HalftoneError: the weights do not fit the architecture, or the bundle is an ensemble.
     """
 
     def __init__(self, bundle: Bundle) -> None:
+        if bundle.manifest.members:
+            names = " or ".join(member.name for member in bundle.manifest.members)
+            raise HalftoneError(f"{bundle.name} is an ensemble, whose members see different things: explain {names}")
         spec, self._labels = bundle.manifest.input, bundle.manifest.labels
         self._shape = (spec.size, spec.size, 3)
         self._normalise = Normalise(spec)

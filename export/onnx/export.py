@@ -11,7 +11,7 @@ from typing import Literal, get_args
 
 import onnx
 
-from export.onnx.metadata import describe, precision_histogram
+from export.onnx.metadata import describe, normalisation, precision_histogram
 from models.bundle.bundle import WEIGHTS, Bundle
 from models.common.errors import HalftoneError
 
@@ -53,7 +53,10 @@ def export_onnx(bundle: Bundle, precision: Precision) -> str:
 
 
 def _check_fp16(graph: onnx.ModelProto) -> None:
-    sizes = precision_histogram(graph)
+    # What prepares the image is FP32 in every graph, and an ensemble has matrices there.
+    before = normalisation(graph)
+    own = {name for node in graph.graph.node if node.name not in before for name in node.input}
+    sizes = precision_histogram(graph, of=own)
     floats = {name: size for name, size in sizes.items() if name in ("FLOAT", "FLOAT16", "DOUBLE", "BFLOAT16")}
     share = floats.get("FLOAT16", 0) / max(1, sum(floats.values()))
     if share < MIN_FP16_SHARE:

@@ -24,7 +24,7 @@ from rich.progress import Progress
 
 from export.onnx.attempts import Attempt, describe_proof, save_attempts
 from export.onnx.calibration import CalibrationPictures, calibration_pictures
-from export.onnx.metadata import describe
+from export.onnx.metadata import describe, resampling
 from export.onnx.quiet import suppress_output
 from export.onnx.sensitivity import candidates, most_disturbing
 from export.parity.gate import Gate
@@ -67,7 +67,7 @@ def export_int8(
     bundle.fresh(SOURCE)
     graph = onnx.load_from_string(bundle.read(SOURCE))
     pictures = calibration_pictures(bundle.manifest.input, data, calibrate_on, count=CALIBRATION_PICTURES)
-    transformer = architecture(bundle.manifest.architecture).family in TRANSFORMERS
+    transformer = any(architecture(name).family in TRANSFORMERS for name in bundle.manifest.architectures)
     attempts: list[Attempt] = []
     made: list[onnx.ModelProto] = []
 
@@ -172,7 +172,8 @@ def _quantised(
                     per_channel=False
                 )
             ),
-            ignored_scope=nncf.IgnoredScope(names=list(kept)),
+            # Pixels have 8 bits; resampling them for a member of an ensemble in 8 bits would take some away.
+            ignored_scope=nncf.IgnoredScope(names=list(dict.fromkeys([*kept, *resampling(graph)]))),
         )
 
 

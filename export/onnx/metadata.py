@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 import onnx
 
@@ -13,7 +13,8 @@ from models.bundle.bundle import WEIGHTS, Bundle
 WEIGHTED = frozenset({"Conv", "Gemm", "MatMul"})
 """Operators that multiply by a kernel or a weight matrix."""
 
-_NORMALISING = {"Cast", "Transpose", "Mul", "Add"}
+_NORMALISING = {"Cast", "Transpose", "Mul", "Add", "MatMul", "Clip"}
+"""Products with a matrix and limits are the resampling of an ensemble's members."""
 
 
 def describe(graph: onnx.ModelProto, bundle: Bundle, precision: str) -> None:
@@ -37,10 +38,17 @@ def describe(graph: onnx.ModelProto, bundle: Bundle, precision: str) -> None:
     )
 
 
-def precision_histogram(graph: onnx.ModelProto) -> dict[str, int]:
-    """Return the bytes of weights by element type, such as {"FLOAT16": 9300000, "FLOAT": 48}."""
+def precision_histogram(graph: onnx.ModelProto, of: Collection[str] | None = None) -> dict[str, int]:
+    """Return the bytes of weights by element type, such as {"FLOAT16": 9300000, "FLOAT": 48}.
+
+    Args:
+        graph: the graph.
+        of: names of the weights to count; None for all.
+    """
     sizes: Counter[str] = Counter()
     for tensor in graph.graph.initializer:
+        if of is not None and tensor.name not in of:
+            continue
         sizes[onnx.TensorProto.DataType.Name(tensor.data_type)] += onnx.numpy_helper.to_array(tensor).nbytes
     return dict(sizes)
 
@@ -71,7 +79,7 @@ def consumers(model: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:
 
 
 def normalisation(model: onnx.ModelProto) -> set[str]:
-    """Return the names of the nodes that turn `pixels` into the network's input: cast, transpose, scale, shift."""
+    """Return the names of the nodes that turn `pixels` into the network's input: cast, transpose, resample, scale."""
     readers, names, waiting = consumers(model), set[str](), ["pixels"]
     while waiting:
         for node in readers.get(waiting.pop(), []):
@@ -81,19 +89,59 @@ def normalisation(model: onnx.ModelProto) -> set[str]:
     return names
 
 
+def resampling(model: onnx.ModelProto) -> list[str]:
+    """Return the names of the products that resample the image for a member of an ensemble."""
+    before = normalisation(model)
+    return [node.name for node in model.graph.node if node.op_type == "MatMul" and node.name in before]
+
+
 def layers(model: onnx.ModelProto) -> list[list[str]]:
     """Return the node names by layer, in execution order.
 
-    A layer starts with a node that has a weight matrix or kernel. Normalisation comes before the first layer and
-    belongs to none.
+    A layer starts with a node that has a weight matrix or kernel. Normalisation belongs to none.
     """
+    before = normalisation(model)
     kernels = {tensor.name for tensor in model.graph.initializer if len(tensor.dims) >= 2}
     found: list[list[str]] = []
-    for node in model.graph.node:
+    for node in (each for each in model.graph.node if each.name not in before):
         if node.op_type in WEIGHTED and kernels & set(node.input):
             found.append([node.name])
         elif found:
             found[-1].append(node.name)
+    return found
+
+
+def end_layers(model: onnx.ModelProto) -> list[str]:
+    """Return the names of the first and the last nodes with weights, in execution order: two for each network.
+
+    The first have no other weights before them, the last none after. An ensemble has two for each member.
+    """
+    weighted = {layer[0] for layer in layers(model)}
+    found = _without_weights_before(model.graph.node, weighted, lambda node: (node.input, node.output))
+    found |= _without_weights_before(model.graph.node[::-1], weighted, lambda node: (node.output, node.input))
+    return [node.name for node in model.graph.node if node.name in found]
+
+
+def _without_weights_before(
+    nodes: Iterable[onnx.NodeProto],
+    weighted: Collection[str],
+    ends: Callable[[onnx.NodeProto], tuple[Iterable[str], Iterable[str]]],
+) -> set[str]:
+    """Return the names of the nodes of `weighted` to which no path leads from another one.
+
+    Args:
+        nodes: in the order of the paths.
+        weighted: names.
+        ends: returns the tensors by which a path enters a node, and those by which it leaves.
+    """
+    found, behind = set[str](), set[str]()
+    for node in nodes:
+        entries, exits = ends(node)
+        passed = any(name in behind for name in entries)
+        if node.name in weighted and not passed:
+            found.add(node.name)
+        if passed or node.name in weighted:
+            behind.update(exits)
     return found
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import onnx
 
 from export.onnx.fp16.ranges import infer
-from export.onnx.metadata import WEIGHTED, layers
+from export.onnx.metadata import WEIGHTED, end_layers, layers
 
 MAX_FP32_SHARE = 0.5
 """Largest share of the weights between first and last layer to keep; above it, the graph would be INT8 by name only."""
@@ -36,7 +36,7 @@ def candidates(graph: onnx.ModelProto, measure: Callable[[], list[str]]) -> Iter
         measure: returns the nodes' names as `most_disturbing` does; called only if the cheap sets were not enough.
     """
     weighted = [layer[0] for layer in layers(graph)]
-    ends = [weighted[0], weighted[-1]]
+    ends = end_layers(graph)
     yield "the first and the last layer", ends
     fragile = [name for name in _fragile(graph, weighted) if name not in ends]
     if fragile:

@@ -14,7 +14,7 @@ _CARD = """---
 pipeline_tag: image-classification
 library_name: timm
 license: {license}
-base_model: timm/{timm_name}
+base_model:{base_models}
 tags:
 - image-classification
 - halftone
@@ -25,7 +25,7 @@ tags:
 {family} `{architecture}` ({timm_name}), {parameters:.1f} M parameters, {macs:.2f} GMACs an image, {classes} classes.
 
 - Weights: {source}.
-- Input: RGB, {size} x {size} pixels, {interpolation} resize of the short side to {resize}, centre crop.
+{members}- Input: RGB, {size} x {size} pixels, {interpolation} resize of the short side to {resize}, centre crop.
 {accuracy}- Version: `{version}`.
 {warning}{proofs}
 {use}"""
@@ -35,6 +35,8 @@ The exported graphs take uint8 pixels and normalise inside; their parity records
 """
 
 _PROOFS = "\n## Proofs: each variant beside the FP32 network\n\n"
+
+_MEMBERS = "- The answer is the mean of the calibrated probabilities of {names}.\n"
 
 _UNTRAINED = "- **Untrained**: the weights are random and the predictions mean nothing; for latency studies only.\n"
 
@@ -51,6 +53,20 @@ def _accuracy(metrics: dict[str, Any]) -> str:
     )
 
 
+def _members(manifest: Manifest) -> str:
+    """Return the line about the members of an ensemble; empty for a single network."""
+    names = [
+        f"`{member.name}` ({member.architecture}, {member.input.size} px, version `{member.version}`)"
+        for member in manifest.members
+    ]
+    return _MEMBERS.format(names=" and ".join([", ".join(names[:-1]), names[-1]])) if names else ""
+
+
+def _base_models(network: Architecture) -> str:
+    names = network.timm_name.split(", ")
+    return f" timm/{names[0]}" if len(names) == 1 else "".join(f"\n- timm/{name}" for name in dict.fromkeys(names))
+
+
 def model_card(manifest: Manifest, network: Architecture, use: str | None = None, proofs: Sequence[str] = ()) -> bytes:
     """Return the card as UTF-8 Markdown with YAML front matter (https://huggingface.co/docs/hub/model-cards).
 
@@ -62,7 +78,9 @@ def model_card(manifest: Manifest, network: Architecture, use: str | None = None
     """
     return _CARD.format(
         license=manifest.license,
+        base_models=_base_models(network),
         timm_name=network.timm_name,
+        members=_members(manifest),
         name=manifest.name,
         family=network.family,
         architecture=network.name,

@@ -18,7 +18,7 @@ def export_command(folder: Path, data: str) -> str:
         folder: the bundle's folder.
         data: location of the data; the proof takes a folder only, and otherwise shows the sample photographs.
     """
-    labelled = ["--data", data] if Path(data).is_dir() else []
+    labelled = ["--data", data] if data and Path(data).is_dir() else []
     return _in(folder, shlex.join(["python", "-m", "export", "--model", folder.name, *labelled]))
 
 

@@ -64,6 +64,45 @@ class FileRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Member:
+    """One model of an ensemble, as it was when they were joined."""
+
+    name: str
+    """Name of its bundle."""
+
+    version: str
+    """`Manifest.version` of its bundle."""
+
+    architecture: str
+    """The catalogue's name of its network."""
+
+    input: InputSpec
+    """Preprocessing that it expects; the ensemble's graph makes it from the ensemble's own input."""
+
+    temperature: float
+    """Divisor of its logits before the softmax."""
+
+    order: tuple[int, ...] = ()
+    """For each label of the ensemble, the index of the member's output; empty for the same order."""
+
+    def __post_init__(self) -> None:
+        texts = (self.name, self.version, self.architecture)
+        if not all(isinstance(text, str) and text.isprintable() for text in texts):
+            raise HalftoneError(f"the description of a member of the ensemble is {texts!r:.100}")
+        if not isinstance(self.temperature, int | float) or not self.temperature > 0:
+            raise HalftoneError(f"the temperature of a member of the ensemble is {self.temperature!r:.100}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the values as JSON-ready types."""
+        return asdict(self) | {"input": self.input.to_dict(), "order": list(self.order)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Parse the result of `to_dict`."""
+        return cls(**values | {"input": InputSpec.from_dict(values["input"]), "order": tuple(values["order"])})
+
+
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """The bundle's description; immutable, so a change creates a new object.
 
@@ -76,7 +115,7 @@ class Manifest:
     """The bundle's name, also the model's name over HTTP."""
 
     architecture: str
-    """The catalogue's name of the network."""
+    """The catalogue's name of the network, or `ensemble`."""
 
     input: InputSpec
     """Preprocessing that the model expects."""
@@ -102,11 +141,17 @@ class Manifest:
     temperature: float = 1.0
     """Divisor of the logits before the softmax (calibration, Guo et al. 2017); 1 without calibration."""
 
+    members: tuple[Member, ...] = ()
+    """Models of an ensemble, whose mean probabilities are its answer; empty for a single network."""
+
     files: dict[str, FileRecord] = field(default_factory=dict)
     """Relative path to record, for every file of the bundle except the manifest."""
 
     def __post_init__(self) -> None:
         self._check_texts()
+        indices = list(range(len(self.labels)))
+        if not all(sorted(member.order or indices) == indices for member in self.members):
+            raise HalftoneError("the outputs of a member of the ensemble do not fit the labels")
         if not isinstance(self.trained, bool) or not isinstance(self.training, dict):
             raise HalftoneError("`trained` must be true or false, and `training` an object")
         for name, values in (("labels", self.labels), ("label ids", self.label_ids)):
@@ -131,10 +176,16 @@ class Manifest:
                 raise HalftoneError(f"the {name} must be text, not {getattr(self, name)!r}")
 
     @property
+    def architectures(self) -> tuple[str, ...]:
+        """The catalogue's names of the members' networks, or of the only one."""
+        return tuple(member.architecture for member in self.members) or (self.architecture,)
+
+    @property
     def version(self) -> str:
         """Twelve hexadecimal digits, derived from everything that changes the predictions or their meaning."""
         weights = self.files["weights.safetensors"].sha256 if "weights.safetensors" in self.files else ""
         meaning = [weights, self.architecture, self.input.to_dict(), list(self.labels), self.temperature]
+        meaning += [member.to_dict() for member in self.members]
         return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()[:12]
 
     def with_file(self, name: str, record: FileRecord) -> Self:
@@ -145,6 +196,10 @@ class Manifest:
         """Return the manifest as indented UTF-8 JSON."""
         values = {"schema": SCHEMA} | asdict(self) | {"input": self.input.to_dict()}
         values["training"] = _without_nan(self.training)
+        values["members"] = [member.to_dict() for member in self.members]
+        if not self.members:
+            # Earlier versions read the manifests of single networks.
+            del values["members"]
         return (json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
     @classmethod
@@ -171,6 +226,7 @@ class Manifest:
                     "input": InputSpec.from_dict(values["input"]),
                     "labels": tuple(values["labels"]),
                     "label_ids": tuple(values["label_ids"]),
+                    "members": tuple(Member.from_dict(member) for member in values.get("members", [])),
                     "files": {name: FileRecord(**record) for name, record in values["files"].items()},
                 }
             )

@@ -71,6 +71,30 @@ def resample(picture: Image.Image | Pixels, size: int, box: Box, filter_: Interp
     return _with_simd(picture, (x0, y0, x1, y1), size, across, down, filter_)
 
 
+def resampling_weights(length: int, size: int, span: Span, filter_: Interpolation) -> npt.NDArray[np.float32]:
+    """Return the weights with which Pillow resamples a part of a line of samples.
+
+    Args:
+        length: number of samples in the line.
+        size: number of samples in the result.
+        span: the part, from and to, in samples; beyond its ends, the line goes on with its outermost samples.
+        filter_: as for `resample`.
+
+    Returns:
+        float32 (size, length); a product with the line resamples it, without the rounding to 8 bits.
+    """
+    beyond = math.ceil(max(0.0, -span[0], span[1] - length))
+    extended = length + 2 * beyond
+    # Pillow's own filter, not another implementation of it: each unit vector gives a column.
+    lines = Image.fromarray(np.eye(extended, dtype=np.float32))
+    box = (span[0] + beyond, 0, min(span[1] + beyond, extended), extended)
+    columns = np.asarray(lines.resize((size, extended), _FILTERS[filter_][0], box=box))
+    nearest = np.clip(np.arange(extended) - beyond, 0, length - 1)
+    weights = np.zeros((size, length), np.float32)
+    np.add.at(weights.T, nearest, columns)
+    return weights
+
+
 def _with_pillow(image: Image.Image, size: int, across: Span, down: Span, filter_: Interpolation) -> Pixels:
     resampling = _FILTERS[filter_][0]
     narrow = image.resize((size, image.height), resampling, box=(across[0], 0, across[1], image.height))

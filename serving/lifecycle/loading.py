@@ -187,7 +187,7 @@ def _known_costs(manifest: Manifest, variant: str, other: ServedModel | None) ->
     """
     if other is None or not isinstance(other.sizes, Costs) or variant != other.variant:
         return None
-    same = manifest.architecture == other.manifest.architecture and manifest.input.size == other.manifest.input.size
+    same = manifest.architectures == other.manifest.architectures and manifest.input.size == other.manifest.input.size
     return (other.streams, Costs(other.sizes.seconds)) if same else None
 
 

@@ -19,7 +19,7 @@ from export.parity.images import Integers, sample_crops
 from export.parity.metrics import compare
 from export.runtime import Logits, Pixels
 from models.bundle.bundle import Bundle
-from models.catalog import architecture
+from models.catalog import network_of
 
 BATCHES = (1, 8, 64, 256)
 PROOF_BATCH = 64
@@ -154,7 +154,7 @@ def _figures(bundle: Bundle, timing: Timing, ceilings: Ceilings) -> dict[str, An
     A multiply and an add are two operations. Only the bytes of the pixels count as upload.
     """
     manifest = bundle.manifest
-    tflops = 2 * architecture(manifest.architecture).macs * timing.images_per_second / 1e12
+    tflops = 2 * network_of(manifest).macs * timing.images_per_second / 1e12
     upload = manifest.input.size**2 * 3 * timing.images_per_second / 1e9
     return {
         "batch": timing.batch,
