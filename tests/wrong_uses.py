@@ -19,6 +19,7 @@ MISSING_INPUT = "nowhere.jpg"
 BASES: dict[str, tuple[str, ...]] = {
     "export": ("--model", "no-such"),
     "export.benchmark": ("--model", "no-such"),
+    "export.benchmark.compare": ("--models", "no-such"),
     "export.benchmark.power": ("--model", "no-such"),
     "export.ensemble": ("--models", "no-such,neither", "--name", "new"),
     "export.explain": ("--model", "no-such", "--image", MISSING_INPUT),

@@ -16,6 +16,7 @@ import json
 import shlex
 import sys
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -120,10 +121,10 @@ def evaluate(config: EvaluateConfig, progress: Progress) -> dict[str, Any]:
 
     Returns:
         JSON-ready: `data`, `part`, `excluded_training_pictures`, `pictures`, `warnings`, `unreadable`, `models` (name
-        to the result of `classification_metrics`, and `promises`) and, for several models, `ensemble` with the same
-        metrics and a comparison with its best member. `promises` holds the results of `training.evaluation.promises`:
-        `halves` for promises that are fitted on one half and measured on the other, `bundle` for those of the bundle
-        unless these images fitted them, and `foreign`.
+        to the result of `classification_metrics`, and `promises`) and, for several models, `pairs` with McNemar's test
+        of every two, and `ensemble` with the same metrics and a comparison with its best member. `promises` holds the
+        results of `training.evaluation.promises`: `halves` for promises that are fitted on one half and measured on
+        the other, `bundle` for those of the bundle unless these images fitted them, and `foreign`.
 
     Raises:
         HalftoneError: a bundle or the data can't be used, or their classes differ.
@@ -155,6 +156,7 @@ def evaluate(config: EvaluateConfig, progress: Progress) -> dict[str, Any]:
     ensemble = np.mean(list(by_model.values()), axis=0)
     if len(by_model) > 1:
         metrics = classification_metrics(ensemble, evaluated.targets, evaluated.labels)
+        result["pairs"] = _pairs(by_model, evaluated.targets)
         result["ensemble"] = metrics | {"against_best_member": _against_best(by_model, ensemble, evaluated.targets)}
     if config.report is not None:
         spec = bundles[0].manifest.input
@@ -233,6 +235,23 @@ def _against_best(
     }
 
 
+def _pairs(by_model: dict[str, Probabilities], targets: npt.NDArray[np.int64]) -> list[dict[str, Any]]:
+    """Compare every two models on the same images, the more accurate one first."""
+    correct = {name: in_best(values, targets, 1) for name, values in by_model.items()}
+    order = sorted(correct, key=lambda name: -int(correct[name].sum()))
+    return [
+        {
+            "model": one,
+            "other": two,
+            "top1_difference": float(correct[one].mean() - correct[two].mean()),
+            "mcnemar_p": mcnemar_p(
+                int((correct[two] & ~correct[one]).sum()), int((~correct[two] & correct[one]).sum())
+            ),
+        }
+        for one, two in combinations(order, 2)
+    ]
+
+
 def _write_report(
     folder: Path,
     config: EvaluateConfig,
@@ -309,6 +328,13 @@ def _kept(name: str, promises: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _in_pairs(pair: dict[str, Any]) -> str:
+    return (
+        f"{printable(pair['model'])} against {printable(pair['other'])}: {100 * pair['top1_difference']:+.2f} points, "
+        f"McNemar's p = {pair['mcnemar_p']:.2g}"
+    )
+
+
 def _pictures(count: int) -> str:
     return "1 picture" if count == 1 else f"{count:,} pictures"
 
@@ -328,6 +354,8 @@ def _main(config: EvaluateConfig) -> int:
     Console(width=None if sys.stdout.isatty() else 120).print(_table(result))
     print(_hardest(result))
     print(_majority(result))
+    for pair in result.get("pairs", []):
+        print(_in_pairs(pair))
     for name, metrics in result["models"].items():
         print("\n".join(_kept(name, metrics["promises"])))
     for warning in result["warnings"]:

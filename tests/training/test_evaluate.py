@@ -108,6 +108,12 @@ def test_an_ensemble_averages_probabilities_class_by_class(artifacts, photos):
     best = result["ensemble"]["against_best_member"]
     assert best["model"] in ("one", "two")
     assert 0 <= best["mcnemar_p"] <= 1
+    (pair,) = result["pairs"]
+    tops = [result["models"][pair[role]]["top1"]["value"] for role in ("model", "other")]
+    assert {pair["model"], pair["other"]} == {"one", "two"}
+    assert pair["top1_difference"] == pytest.approx(tops[0] - tops[1])
+    assert pair["top1_difference"] >= 0
+    assert 0 <= pair["mcnemar_p"] <= 1
 
 
 def test_the_data_may_have_fewer_classes_than_the_model(artifacts, tmp_path):
