@@ -30,7 +30,7 @@ Format = Literal["table", "markdown"]
 SortKey = Literal["name", "params", "macs", "top1"]
 
 PIPED_WIDTH = 160
-HEADINGS = ("name", "family", "params M", "GMACs", "px", "top-1 %", "when to choose it")
+HEADINGS = ("name", "family", "params M", "GMACs", "px", "top-1 %", "weights trained on", "when to choose it")
 RIGHT_ALIGNED = ("params M", "GMACs", "px", "top-1 %")
 
 
@@ -91,6 +91,7 @@ def cells(architecture: Architecture, mark: str) -> tuple[str, ...]:
         f"{architecture.macs / 1e9:.2f}",
         str(architecture.input.size),
         f"{top1} {mark}",
+        architecture.pretraining,
         architecture.scenario,
     )
 
@@ -139,7 +140,7 @@ FORMATS: dict[Format, Callable[[Sequence[Architecture]], str]] = {
 def list_models(config: ListModels) -> int:
     """Print the selected architectures; return the exit code."""
     entries = select(config.family, config.sort)
-    publish([asdict(entry) for entry in entries])
+    publish([asdict(entry) | {"pretraining": entry.pretraining} for entry in entries])
     print(FORMATS[config.format](entries))
     return DONE
 

@@ -99,6 +99,17 @@ NORMALISATIONS: dict[str, Normalisation] = {
 }
 
 
+PRETRAINING_SETS = {
+    "jft": "JFT-300M",
+    "laion2b": "LAION-2B",
+    "in22k": "ImageNet-21k",
+    "in21k": "ImageNet-21k",
+    "in12k": "ImageNet-12k",
+    "in1k": "ImageNet-1k",
+}
+"""Data sets by their names in timm's tags; ImageNet-21k has two, for 21,841 classes with and without rounding."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
     """One network that Halftone trains, exports and serves."""
@@ -135,3 +146,9 @@ class Architecture:
 
     scenario: str
     """When to choose this network, in a few words."""
+
+    @property
+    def pretraining(self) -> str:
+        """The data sets that the published weights were trained on, in order, such as `ImageNet-21k, ImageNet-1k`."""
+        tag = self.timm_name.partition(".")[2]
+        return ", ".join(PRETRAINING_SETS[part] for part in tag.split("_") if part in PRETRAINING_SETS)

@@ -265,11 +265,22 @@ def test_json_holds_every_field_exactly() -> None:
     assert rows[lite0.name]["input"] == lite0.input.to_dict()
 
 
+def test_the_catalogue_says_what_the_weights_were_trained_on() -> None:
+    trained_on = {row["name"]: row["pretraining"] for row in listed()}
+
+    assert all(sets.endswith("ImageNet-1k") for sets in trained_on.values())
+    assert trained_on["resnet50"] == "ImageNet-1k"
+    assert trained_on["efficientnet_b0"] == "JFT-300M, ImageNet-1k"
+    assert trained_on["swin_b"] == "ImageNet-21k, ImageNet-1k"
+    assert trained_on["vit_h14"] == "LAION-2B, ImageNet-12k, ImageNet-1k"
+    assert "JFT-300M, ImageNet-1k" in run("models", "--family", "efficientnet").stdout
+
+
 def test_markdown_is_one_table_with_a_footnote(capsys: pytest.CaptureFixture[str]) -> None:
     assert list_models(ListModels(format="markdown", family="deit")) == 0
 
     header, rule, *rows, blank, note = capsys.readouterr().out.splitlines()
-    assert {line.count("|") for line in (header, rule, *rows)} == {8}
+    assert {line.count("|") for line in (header, rule, *rows)} == {9}
     assert [row.split()[1] for row in rows] == sorted(PROMISED["deit"])
     assert all("[^1] |" in row for row in rows)
     assert blank == ""

@@ -218,6 +218,20 @@ def test_an_unknown_set():
         load_data("torchvision:FashionMnist")
 
 
+def test_caltech101_is_read_from_its_folder(tmp_path):
+    folder = tmp_path / "caltech101" / "101_ObjectCategories"
+    for number, name in enumerate(("BACKGROUND_Google", "accordion", "airplanes")):
+        (folder / name).mkdir(parents=True)
+        for image in range(1, 6):
+            Image.new("RGB", (20, 20), (50 * number, image, 0)).save(folder / name / f"image_{image:04d}.jpg")
+
+    data = load_data(f"torchvision:Caltech101@{tmp_path}")
+
+    assert data.train.labels == ("accordion", "airplanes")
+    assert (len(data.train), len(data.val)) == (8, 2)
+    assert data.train.read(0).shape == (20, 20, 3)
+
+
 def test_every_known_set_exists_in_torchvision():
     for name in (*torchvision_sets.SETS, *idx.IDX_SETS):
         assert hasattr(torchvision.datasets, name)

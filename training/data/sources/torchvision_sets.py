@@ -50,6 +50,7 @@ SETS: dict[str, _Parts] = {
     "Imagenette": _WITH_VAL,
     "OxfordIIITPet": _Parts(train={"split": "trainval"}, val={"split": "test"}),
     "EuroSAT": _Parts(train={}),
+    "Caltech101": _Parts(train={}),
     "Caltech256": _Parts(train={}),
 }
 """Sets with known parts, in addition to IDX_SETS."""
