@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -135,25 +134,39 @@ def join(config: EnsembleConfig, bundles: Sequence[Bundle], progress: Progress) 
     Raises:
         HalftoneError: the classes differ, the pictures can't be used, or there is a bundle of that name.
     """
+    manifest = _manifest(config.name, bundles)
+    command = f"`{PROG} --models {','.join(config.members)} --name {config.name}`"
+    comparison: dict[str, Any] = {}
+    try:
+        with Bundle.creating(bundle_folder(config.name), manifest) as bundle:
+            _write(bundle, bundles, command)
+            comparison = _compared(bundle, bundles, config.data, progress)
+            if comparison["verdict"] == "FAILED":
+                raise _RefusedError
+            bundle.write(JOINING, json.dumps(comparison, indent=1).encode(), made_by=command, made_from=[WEIGHTS])
+            write_card(bundle)
+    except _RefusedError:
+        return None, comparison
+    return bundle, comparison
+
+
+class _RefusedError(Exception):
+    """The graph differs too much from the members: its bundle is removed."""
+
+
+def _write(bundle: Bundle, members: Sequence[Bundle], command: str) -> None:
+    """Write the weights of all members, and the record of the pictures that any of them was trained on."""
+    # Imported here, as PyTorch takes seconds to load.
     from models.checkpoint import load_module, save_weights
     from models.graph import Ensemble
 
-    manifest = _manifest(config.name, bundles)
-    command = f"`{PROG} --models {','.join(config.members)} --name {config.name}`"
-    with ExitStack() as stack:
-        bundle = stack.enter_context(Bundle.creating(bundle_folder(config.name), manifest))
-        networks = [load_module(member) for member in bundles]
-        save_weights(bundle, Ensemble(networks, manifest.members, manifest.input), made_by=command)
-        digests = [each for member in bundles if (each := training_digests(member)) is not None]
-        if digests:
-            joined = np.unique(np.concatenate(digests)).astype("<u8").tobytes()
-            bundle.write(TRAINING_PICTURES, joined, made_by=command, made_from=[WEIGHTS])
-        comparison = _compared(bundle, bundles, config.data, progress)
-        bundle.write(JOINING, json.dumps(comparison, indent=1).encode(), made_by=command, made_from=[WEIGHTS])
-        write_card(bundle)
-        if comparison["verdict"] == "FAILED":
-            raise _RefusedError(comparison)
-        return bundle, comparison
+    manifest = bundle.manifest
+    networks = [load_module(member) for member in members]
+    save_weights(bundle, Ensemble(networks, manifest.members, manifest.input), made_by=command)
+    digests = [each for member in members if (each := training_digests(member)) is not None]
+    if digests:
+        joined = np.unique(np.concatenate(digests)).astype("<u8").tobytes()
+        bundle.write(TRAINING_PICTURES, joined, made_by=command, made_from=[WEIGHTS])
 
 
 def _share(spec: InputSpec) -> float:
@@ -162,24 +175,14 @@ def _share(spec: InputSpec) -> float:
     return last - first
 
 
-class _RefusedError(Exception):
-    """The comparison failed; nothing is written."""
-
-    def __init__(self, comparison: dict[str, Any]) -> None:
-        super().__init__()
-        self.comparison = comparison
-
-
 def _check_classes(first: Bundle, other: Bundle) -> None:
     ours, theirs = first.manifest.labels, other.manifest.labels
-    for label, owner, lacking in (
-        *((label, first, other) for label in ours if label not in theirs),
-        *((label, other, first) for label in theirs if label not in ours),
-    ):
-        raise HalftoneError(
-            f"{owner.name} has the class {label!r} and {lacking.name} does not: only models of the same classes can be "
-            "joined; train one of them again on the other's classes"
-        )
+    for mine, yours, owner, lacking in ((ours, theirs, first, other), (theirs, ours, other, first)):
+        if missing := next((label for label in mine if label not in yours), None):
+            raise HalftoneError(
+                f"{owner.name} has the class {missing!r} and {lacking.name} does not: only models of the same classes "
+                "can be joined; train one of them again on the other's classes"
+            )
 
 
 def _order(labels: Sequence[str], own: Sequence[str]) -> tuple[int, ...]:
@@ -306,10 +309,7 @@ def _main(config: EnsembleConfig) -> int:
         )
     console = Console(stderr=True)
     with exporting(config.name), Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        try:
-            bundle, comparison = join(config, bundles, progress)
-        except _RefusedError as refused:
-            bundle, comparison = None, refused.comparison
+        bundle, comparison = join(config, bundles, progress)
     publish({"bundle": None if bundle is None else str(bundle.folder), "comparison": comparison})
     print(_in_words(comparison))
     if bundle is None:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +14,12 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from rich.progress import Progress
 
-from export.ensemble import joint_input, mean_logits
+from export.ensemble import EnsembleConfig, join, joint_input, mean_logits
 from export.onnx.export import export_onnx
 from export.onnx.metadata import WEIGHTED, end_layers, layers, normalisation, resampling
+from export.parity.gate import Gate
 from export.variants import load
 from models.bundle.bundle import WEIGHTS, Bundle
 from models.bundle.card import CARD
@@ -124,6 +127,25 @@ def test_the_bundle_says_of_which_members_it_is_made(folder: Path) -> None:
     assert bundle.manifest.version != Bundle.open(folder / "small").manifest.version
 
 
+def test_it_is_evaluated_as_its_members_are_together(folder: Path, tmp_path: Path) -> None:
+    photos = [Image.open(path).convert("RGB") for path in sorted(PHOTOS.glob("*.jpg"))]
+    for number in range(10):
+        place = tmp_path / "data" / f"n{number % len(LABELS)}"
+        place.mkdir(parents=True, exist_ok=True)
+        photos[number % len(photos)].crop((20 * number, 0, 20 * number + 96, 96)).save(place / f"{number}.png")
+
+    def evaluated(*models: str) -> Any:
+        names = [word for model in models for word in ("--model", model)]
+        output = str(tmp_path / "result.json")
+        more = ("--data", str(tmp_path / "data"), "--workers", "0", "--device", "cpu", "--output", output, "--json")
+        return json.loads(command(folder, "training.evaluate", *names, *more))
+
+    joined, together = evaluated("both")["models"]["both"], evaluated("small", "large")["ensemble"]
+
+    assert joined["nll"] == pytest.approx(together["nll"], abs=0.05)
+    assert joined["classes"][0]["images"] == 2
+
+
 def test_every_member_has_a_first_and_a_last_layer(folder: Path) -> None:
     graph = onnx.load_from_string(Bundle.open(folder / "both").read("model.fp32.onnx"))
     kinds = {node.name: node.op_type for node in graph.graph.node}
@@ -135,6 +157,20 @@ def test_every_member_has_a_first_and_a_last_layer(folder: Path) -> None:
     assert {name for layer in layers(graph) for name in layer}.isdisjoint(resampling(graph))
     assert set(resampling(graph)) <= normalisation(graph)
     assert all(kinds[layer[0]] in WEIGHTED for layer in layers(graph))
+
+
+def test_an_ensemble_that_answers_otherwise_is_not_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HALFTONE_ARTIFACTS", str(folder))
+    monkeypatch.setattr("export.ensemble.RESAMPLED", Gate(max_mean_kl=0))
+    members = [Bundle.open(folder / name) for name in ("small", "large")]
+
+    with Progress(disable=True) as progress:
+        bundle, comparison = join(EnsembleConfig(models="small,large", name="new"), members, progress)
+
+    assert bundle is None
+    assert comparison["verdict"] == "FAILED"
+    assert comparison["reasons"][0].startswith("mean KL divergence")
+    assert list(folder.glob("*new*")) == []
 
 
 def test_the_input_holds_the_view_of_every_member() -> None:

@@ -16,6 +16,7 @@ def test_training_is_followed_by_an_export(tmp_path: Path, monkeypatch: pytest.M
 
     assert export_command(Path("artifacts/a"), "my photos") == "python -m export --model a --data 'my photos'"
     assert export_command(Path("artifacts/a"), "table.csv") == "python -m export --model a"
+    assert export_command(Path("artifacts/a"), "") == "python -m export --model a"
     assert export_command(Path("b c/a"), "x") == f"HALFTONE_ARTIFACTS='{tmp_path}/b c' python -m export --model a"
 
 
