@@ -30,7 +30,7 @@ Format = Literal["table", "markdown"]
 SortKey = Literal["name", "params", "macs", "top1"]
 
 PIPED_WIDTH = 160
-HEADINGS = ("name", "family", "params M", "GMACs", "px", "top-1 %", "weights trained on", "when to choose it")
+HEADINGS = ("name", "family", "params M", "GMACs", "px", "top-1 %", "when to choose it")
 RIGHT_ALIGNED = ("params M", "GMACs", "px", "top-1 %")
 
 
@@ -75,14 +75,19 @@ def select(family: str | None, sort: SortKey) -> list[Architecture]:
     return sorted((entry for entry in entries if family in (None, entry.family)), key=SORT_KEYS[sort])
 
 
-def sources(architectures: Sequence[Architecture]) -> dict[str, int]:
-    """Return the publications of the accuracies, numbered from 1 in order of appearance."""
-    distinct = dict.fromkeys(architecture.top1_source for architecture in architectures)
-    return {source: number for number, source in enumerate(distinct, start=1)}
+def note(architecture: Architecture) -> str:
+    """Return what the weights of the accuracy were trained on, and its publication."""
+    return f"ImageNet-1k top-1 after {architecture.pretraining}: {architecture.top1_source}"
+
+
+def notes(architectures: Sequence[Architecture]) -> dict[str, int]:
+    """Return the distinct notes, numbered from 1 in order of appearance."""
+    distinct = dict.fromkeys(map(note, architectures))
+    return {text: number for number, text in enumerate(distinct, start=1)}
 
 
 def cells(architecture: Architecture, mark: str) -> tuple[str, ...]:
-    """Return one row under `HEADINGS`; `mark` refers to the footnote with the source of the accuracy."""
+    """Return one row under `HEADINGS`; `mark` refers to the note about the accuracy."""
     top1 = "n/a" if architecture.top1 is None else f"{architecture.top1:.1f}"
     return (
         architecture.name,
@@ -91,13 +96,12 @@ def cells(architecture: Architecture, mark: str) -> tuple[str, ...]:
         f"{architecture.macs / 1e9:.2f}",
         str(architecture.input.size),
         f"{top1} {mark}",
-        architecture.pretraining,
         architecture.scenario,
     )
 
 
 def as_table(architectures: Sequence[Architecture]) -> str:
-    """Format as an aligned table with the sources below it."""
+    """Format as an aligned table with the notes below it."""
     console = Console(highlight=False)
     if not console.is_terminal:
         # Rich assumes that a pipe is 80 columns wide and would fold the rows, which `grep` could not read.
@@ -109,26 +113,26 @@ def as_table(architectures: Sequence[Architecture]) -> str:
             justify="right" if heading in RIGHT_ALIGNED else "left",
             no_wrap=heading != HEADINGS[-1],
         )
-    numbers = sources(architectures)
+    numbers = notes(architectures)
     for architecture in architectures:
         # As Text, "[1]" is not parsed as rich's markup.
-        table.add_row(*map(Text, cells(architecture, f"[{numbers[architecture.top1_source]}]")))
+        table.add_row(*map(Text, cells(architecture, f"[{numbers[note(architecture)]}]")))
     # Captured, because rich exits with code 1 if the reader has closed the pipe (`… | head`).
     with console.capture() as capture:
         console.print(table)
         console.print()
-        for source, number in numbers.items():
-            console.print(Text(f"[{number}] ImageNet-1k top-1: {source}"))
+        for text, number in numbers.items():
+            console.print(Text(f"[{number}] {text}"))
     return capture.get().rstrip("\n")
 
 
 def as_markdown(architectures: Sequence[Architecture]) -> str:
-    """Format as a GitHub-flavoured table with the sources as footnotes."""
-    numbers = sources(architectures)
-    rows = [cells(architecture, f"[^{numbers[architecture.top1_source]}]") for architecture in architectures]
-    notes = [f"[^{number}]: ImageNet-1k top-1: {source}" for source, number in numbers.items()]
+    """Format as a GitHub-flavoured table with the notes as footnotes."""
+    numbers = notes(architectures)
+    rows = [cells(architecture, f"[^{numbers[note(architecture)]}]") for architecture in architectures]
+    below = [f"[^{number}]: {text}" for text, number in numbers.items()]
     table = markdown_table(HEADINGS, rows, right=[HEADINGS.index(heading) for heading in RIGHT_ALIGNED])
-    return "\n".join((table, "", *notes))
+    return "\n".join((table, "", *below))
 
 
 FORMATS: dict[Format, Callable[[Sequence[Architecture]], str]] = {

@@ -215,8 +215,10 @@ def test_table_fits_120_columns_when_piped_and_names_its_source() -> None:
     assert max(map(len, lines)) <= 120
     assert all(rows[name].endswith(entry.scenario) for name, entry in catalogue().items())
     assert rows["resnet50"].split()[1:6] == ["resnet", "25.6", "4.09", "224", "80.4"]
-    for number, name in enumerate(("resnet50", "efficientnet_lite2"), start=1):
-        assert f"[{number}] ImageNet-1k top-1: {architecture(name).top1_source}" in lines[-2:]
+    for name in ("resnet50", "efficientnet_lite2", "vit_b16", "efficientnet_b0"):
+        entry, mark = architecture(name), rows[name].split()[6]
+        note = f"{mark} ImageNet-1k top-1 after {entry.pretraining}: {entry.top1_source}"
+        assert note in lines
 
 
 def test_an_unknown_family_is_one_line_and_exit_code_2() -> None:
@@ -276,15 +278,16 @@ def test_the_catalogue_says_what_the_weights_were_trained_on() -> None:
     assert "JFT-300M, ImageNet-1k" in run("models", "--family", "efficientnet").stdout
 
 
-def test_markdown_is_one_table_with_a_footnote(capsys: pytest.CaptureFixture[str]) -> None:
+def test_markdown_is_one_table_with_footnotes(capsys: pytest.CaptureFixture[str]) -> None:
     assert list_models(ListModels(format="markdown", family="deit")) == 0
 
-    header, rule, *rows, blank, note = capsys.readouterr().out.splitlines()
-    assert {line.count("|") for line in (header, rule, *rows)} == {9}
+    header, rule, *rows, blank, first, second = capsys.readouterr().out.splitlines()
+    assert {line.count("|") for line in (header, rule, *rows)} == {8}
     assert [row.split()[1] for row in rows] == sorted(PROMISED["deit"])
-    assert all("[^1] |" in row for row in rows)
+    assert {name for name in PROMISED["deit"] for row in rows if name in row and "[^2] |" in row} == {"deit_ti16"}
     assert blank == ""
-    assert note.startswith("[^1]: ")
+    assert first.startswith("[^1]: ")
+    assert second.startswith("[^2]: ImageNet-1k top-1 after ImageNet-1k: ")
 
 
 @pytest.mark.parametrize(
