@@ -233,7 +233,8 @@ def _main(config: AblationConfig) -> int:
         write_atomic(config.output / "ablation.md", f"{text}\n".encode())
     publish(document)
     print(text)
-    print(printable(f"\nwrote {config.output / 'ablation.md'} and ablation.json"))
+    print()
+    print(printable(f"wrote {config.output / 'ablation.md'} and ablation.json"))
     return DONE
 
 
