@@ -21,13 +21,13 @@ def reference_logits(bundle: Bundle, reference: Runtime, pixels: Pixels) -> Logi
     """Return the logits of a batch, float32 (N, classes), from `reference` or from an earlier proof by this process.
 
     Args:
-        bundle: its weights, architecture and input decide the logits, with the pixels.
+        bundle: its weights, architecture, input and members decide the logits, with the pixels.
         reference: the loaded reference of the bundle.
         pixels: uint8 (N, S, S, 3).
     """
     manifest = bundle.manifest
-    decides = f"{manifest.files[WEIGHTS].sha256} {manifest.architecture} {manifest.input} {pixels.shape}"
-    key = hashlib.sha256(decides.encode() + pixels.tobytes()).digest()
+    decides = f"{manifest.files[WEIGHTS].sha256} {manifest.architecture} {manifest.input} {manifest.members} "
+    key = hashlib.sha256(f"{decides}{pixels.shape}".encode() + pixels.tobytes()).digest()
     if key not in _kept:
         _kept[key] = reference.run(pixels)
     _kept.move_to_end(key)

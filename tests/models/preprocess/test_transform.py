@@ -12,8 +12,9 @@ from PIL import Image
 
 from models.catalog import architecture
 from models.graph import Normalise
+from models.preprocess.resample import resample, resampling_weights
 from models.preprocess.transform import fit, load
-from models.spec import InputSpec
+from models.spec import InputSpec, Interpolation
 from tests.samples import noise
 from tests.servers import PHOTOS
 
@@ -85,3 +86,28 @@ def test_normalisation_is_timms(name: str) -> None:
     planes = Normalise(spec)(torch.from_numpy(picture)[None])[0]
 
     torch.testing.assert_close(planes, expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("size", "box"), [(20, (0, 0, 48, 48)), (31, (5.25, 7.5, 41, 43.25)), (60, (0, 0, 48, 48))])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_products_with_the_weights_resample_as_pillow_does(
+    size: int, box: tuple[float, float, float, float], interpolation: Interpolation
+) -> None:
+    pixels = noise(48, 48)
+
+    rows = resampling_weights(48, size, (box[1], box[3]), interpolation)
+    columns = resampling_weights(48, size, (box[0], box[2]), interpolation)
+    resampled = np.einsum("ih,jw,hwc->ijc", rows, columns, pixels.astype(np.float64), optimize=True)
+
+    # Pillow rounds to 8 bits after each of the two directions, and cuts off what is beyond them.
+    difference = np.abs(resampled.clip(0, 255) - resample(pixels, size, box, interpolation, plain=True))
+    assert np.quantile(difference, 0.95) <= 1.5
+
+
+def test_beyond_its_ends_a_line_goes_on_with_its_outermost_samples() -> None:
+    line = np.array([10.0, 20, 30, 40])
+    beyond = np.array([10.0, 10, 20, 30, 40, 40])
+
+    weights = resampling_weights(4, 3, (-1.0, 5.0), "bilinear")
+
+    assert weights @ line == pytest.approx(resampling_weights(6, 3, (0.0, 6.0), "bilinear") @ beyond, abs=1e-4)
