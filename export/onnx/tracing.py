@@ -35,6 +35,7 @@ def _exported(graph: ServingGraph, size: int) -> onnx.ModelProto:
     # Batch 2, because torch would treat a batch of 1 as a constant.
     example = torch.zeros(TRACE_BATCH, size, size, 3, dtype=torch.uint8)
     _plain_attention(graph.network)
+    _out_of_place(graph.network)
     # If pixels are only permuted, not copied, torch keeps that memory layout after pooling. It exports this as a Gather
     # by indices that need the batch size at run time.
     planes = graph.network.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(),))
@@ -63,3 +64,14 @@ def _plain_attention(network: torch.nn.Module) -> None:
     for attention in network.modules():
         if hasattr(attention, "fused_attn"):
             attention.fused_attn = False
+
+
+def _out_of_place(network: torch.nn.Module) -> None:
+    """Let activations return new tensors: torch takes as long again to trace those that change their input.
+
+    The exported graph is the same.
+    """
+    module: Any
+    for module in network.modules():
+        if hasattr(module, "inplace"):
+            module.inplace = False
