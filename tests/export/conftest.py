@@ -1,4 +1,4 @@
-"""The default bundle, to read and to spoil."""
+"""A proven bundle of the default network, to read and to spoil."""
 
 import shutil
 from collections.abc import Callable
@@ -13,9 +13,9 @@ NAME = "efficientnet_lite0"
 
 
 @pytest.fixture(scope="session")
-def default(artifacts: Path) -> Bundle:
-    """The proven default bundle, not to be changed."""
-    return Bundle.open(artifacts / NAME)
+def default(small: Path) -> Bundle:
+    """The default network's proven bundle, not to be changed."""
+    return Bundle.open(small / NAME)
 
 
 Exported = Callable[[str, int], Bundle]
@@ -42,7 +42,7 @@ def _export(folder: Path, network: str, size: int) -> None:
 
 
 @pytest.fixture
-def copied(artifacts: Path, tmp_path: Path) -> Bundle:
+def copied(small: Path, tmp_path: Path) -> Bundle:
     """A copy of it."""
-    shutil.copytree(artifacts / NAME, tmp_path / NAME)
+    shutil.copytree(small / NAME, tmp_path / NAME)
     return Bundle.open(tmp_path / NAME)

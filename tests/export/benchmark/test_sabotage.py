@@ -1,5 +1,7 @@
 """Every kind of damage that costs a point of the decided answers is refused, and no honest variant is."""
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
@@ -18,6 +20,12 @@ UNSEEN = 6
 
 
 Pair = tuple[Logits, Logits]
+
+
+@pytest.fixture(scope="module")
+def default(artifacts: Path) -> Bundle:
+    """The default bundle as it is published: the strengths of the damages are measured on it."""
+    return Bundle.open(artifacts / "efficientnet_lite0")
 
 
 @pytest.fixture(scope="module")

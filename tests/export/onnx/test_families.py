@@ -61,7 +61,7 @@ def test_the_session_offers_the_contract(default: Bundle) -> None:
         (source,), (target,) = session.get_inputs(), session.get_outputs()
         metadata = session.get_modelmeta().custom_metadata_map
 
-        assert (source.name, source.type, source.shape) == ("pixels", "tensor(uint8)", ["batch", 224, 224, 3])
+        assert (source.name, source.type, source.shape) == ("pixels", "tensor(uint8)", ["batch", 96, 96, 3])
         assert (target.name, target.type, target.shape) == ("logits", "tensor(float)", ["batch", 1000])
         assert metadata["halftone.weights_sha256"] == default.manifest.files[WEIGHTS].sha256
         assert metadata["halftone.version"] == default.manifest.version

@@ -268,7 +268,7 @@ def test_calibration_sees_other_windows_than_a_proof(default: Bundle) -> None:
     pictures = calibration_pictures(spec, None, None, count=24)
 
     proof_crops = {crop.tobytes() for crop, _ in sample_crops(spec)}
-    assert pictures.pixels.shape == (24, 224, 224, 3)
+    assert pictures.pixels.shape == (24, spec.size, spec.size, 3)
     assert not proof_crops & {each.tobytes() for each in pictures.pixels}
     assert "other windows than a proof's" in pictures.description
 
@@ -276,7 +276,7 @@ def test_calibration_sees_other_windows_than_a_proof(default: Bundle) -> None:
 def test_calibration_takes_the_training_split_of_every_class(folder: Path, default: Bundle) -> None:
     pictures = calibration_pictures(default.manifest.input, folder / "pictures", None, count=300)
 
-    assert pictures.pixels.shape == (16, 224, 224, 3)
+    assert pictures.pixels.shape == (16, 96, 96, 3)
     assert pictures.description == "16 pictures of the folder train, evenly spread"
 
 

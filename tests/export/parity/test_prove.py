@@ -132,7 +132,7 @@ def test_a_graph_with_shifted_classes_exits_with_1_and_may_not_serve(copied: Bun
 @pytest.mark.parametrize("variant", ["onnxruntime-fp32", "onnxruntime-fp16", "openvino-fp32", "torch-fp32"])
 def test_a_batch_and_single_images_have_the_same_logits(default: Bundle, variant: str) -> None:
     runtime = load(default, variant, threads=2, streams=1)
-    pixels = np.random.default_rng(0).integers(0, 256, (5, 224, 224, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 96, 96, 3), dtype=np.uint8)
 
     together = runtime.run(pixels)
 

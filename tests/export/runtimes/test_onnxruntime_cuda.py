@@ -101,7 +101,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Cuda:
 
 
 def pictures(count: int) -> npt.NDArray[np.uint8]:
-    return np.random.default_rng(count).integers(0, 256, (count, 224, 224, 3), dtype=np.uint8)
+    return np.random.default_rng(count).integers(0, 256, (count, 96, 96, 3), dtype=np.uint8)
 
 
 @pytest.fixture
@@ -273,7 +273,7 @@ def test_the_gpus_memory_is_freed(cuda: Cuda, default: Bundle) -> None:
     runtime = load(default, VARIANT, threads=2, streams=2)
     # Buffers for the largest batch of images and of logits, on the host and on the GPU.
     largest = max(runtime.sizes)
-    assert cuda.free == before - 2 * 2 * largest * (224 * 224 * 3 + 1000 * 4)
+    assert cuda.free == before - 2 * 2 * largest * (96 * 96 * 3 + 1000 * 4)
 
     del runtime
     gc.collect()
@@ -282,12 +282,12 @@ def test_the_gpus_memory_is_freed(cuda: Cuda, default: Bundle) -> None:
 
 
 def test_large_images_are_run_in_smaller_batches(cuda: Cuda, default: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnxruntime_cuda, "MAX_STAGING", 3 * 224 * 224 * 3)
+    monkeypatch.setattr(onnxruntime_cuda, "MAX_STAGING", 3 * 96 * 96 * 3)
     before = cuda.free
 
     runtime = load(default, VARIANT, threads=1)
 
-    assert cuda.free == before - 2 * 3 * (224 * 224 * 3 + 1000 * 4)
+    assert cuda.free == before - 2 * 3 * (96 * 96 * 3 + 1000 * 4)
     assert runtime.run(pictures(4)).shape == (4, 1000)
 
 

@@ -22,6 +22,7 @@ from models.bundle.bundle import WEIGHTS, Bundle
 from models.bundle.errors import BundleError, HashMismatchError, StaleError
 from models.common.errors import HalftoneError
 from models.common.files import sha256_file
+from tests.export.conftest import NAME
 
 VARIANTS = ["onnxruntime-fp32", "onnxruntime-fp16", "openvino-fp32", "torch-fp32"]
 GRAPH = "model.fp32.onnx"
@@ -31,6 +32,13 @@ GRAPH = "model.fp32.onnx"
 def pixels(default: Bundle) -> npt.NDArray[np.uint8]:
     """Crop each sample photograph once."""
     return np.stack([picture for picture, _ in sample_crops(default.manifest.input, per_photo=1)])
+
+
+@pytest.fixture(scope="module")
+def published(artifacts: Path) -> tuple[Bundle, npt.NDArray[np.uint8]]:
+    """The default bundle at its published size, for which the tolerances are, and such crops."""
+    bundle = Bundle.open(artifacts / NAME)
+    return bundle, np.stack([picture for picture, _ in sample_crops(bundle.manifest.input, per_photo=1)])
 
 
 class Stub(Runtime):
@@ -114,11 +122,12 @@ def test_pixels_may_have_any_memory_layout(default: Bundle, pixels: npt.NDArray[
     np.testing.assert_array_equal(runtime.run(mirrored), runtime.run(read_only))
 
 
-def test_each_runtime_agrees_with_the_reference(default: Bundle, pixels: npt.NDArray[np.uint8]) -> None:
-    expected = load(default, "torch-fp32", threads=2).run(pixels)
+def test_each_runtime_agrees_with_the_reference(published: tuple[Bundle, npt.NDArray[np.uint8]]) -> None:
+    bundle, pixels = published
+    expected = load(bundle, "torch-fp32", threads=2).run(pixels)
 
     for variant, tolerance in (("onnxruntime-fp32", 1e-4), ("openvino-fp32", 1e-3), ("onnxruntime-fp16", 0.1)):
-        np.testing.assert_allclose(load(default, variant, threads=2).run(pixels), expected, atol=tolerance)
+        np.testing.assert_allclose(load(bundle, variant, threads=2).run(pixels), expected, atol=tolerance)
 
 
 @pytest.mark.parametrize(
@@ -135,17 +144,18 @@ def test_a_runtime_reports_what_it_executes(default: Bundle, variant: str, words
 
 
 def test_bfloat16_runs_if_the_processor_supports_it_and_is_an_error_otherwise(
-    default: Bundle, pixels: npt.NDArray[np.uint8]
+    published: tuple[Bundle, npt.NDArray[np.uint8]],
 ) -> None:
+    bundle, pixels = published
     has_bf16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     assert runtime_class("openvino").supported("bf16") is has_bf16
 
     if not has_bf16:
         with pytest.raises(HalftoneError, match=r"not support bf16 arithmetic.*use the variant openvino-fp32"):
-            load(default, "openvino-bf16", threads=2)
+            load(bundle, "openvino-bf16", threads=2)
         return
-    runtime = load(default, "openvino-bf16", threads=2)
-    expected = load(default, "torch-fp32", threads=2).run(pixels)
+    runtime = load(bundle, "openvino-bf16", threads=2)
+    expected = load(bundle, "torch-fp32", threads=2).run(pixels)
     assert runtime.executed_as == "bf16 on CPU"
     assert 0 < np.abs(runtime.run(pixels) - expected).max() < 1
 
@@ -307,17 +317,17 @@ def test_a_runtime_receives_the_checked_bytes(default: Bundle) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        np.zeros((1, 224, 224, 3), np.float32),
-        np.zeros((1, 224, 224, 3), np.int8),
-        np.zeros((224, 224, 3), np.uint8),
-        np.zeros((0, 224, 224, 3), np.uint8),
-        np.zeros((1, 3, 224, 224), np.uint8),
-        np.zeros((1, 224, 223, 3), np.uint8),
-        np.zeros((1, 224, 224, 4), np.uint8),
+        np.zeros((1, 96, 96, 3), np.float32),
+        np.zeros((1, 96, 96, 3), np.int8),
+        np.zeros((96, 96, 3), np.uint8),
+        np.zeros((0, 96, 96, 3), np.uint8),
+        np.zeros((1, 3, 96, 96), np.uint8),
+        np.zeros((1, 96, 95, 3), np.uint8),
+        np.zeros((1, 96, 96, 4), np.uint8),
     ],
 )
 def test_other_arrays_than_pixels_are_an_error(default: Bundle, wrong: npt.NDArray[Any]) -> None:
-    with pytest.raises(ValueError, match=r"pixels must be uint8 of shape \(N, 224, 224, 3\) with N >= 1, not"):
+    with pytest.raises(ValueError, match=r"pixels must be uint8 of shape \(N, 96, 96, 3\) with N >= 1, not"):
         Stub.load(default, precision="fp32", threads=1).run(wrong)
 
 
@@ -328,13 +338,13 @@ def test_an_output_of_another_shape_is_an_error(
     monkeypatch.setattr(Stub, "output", lambda pixels: np.zeros(shape))
 
     with pytest.raises(ValueError, match=r"the model's output has shape .*, not \(2, 1000\)"):
-        Stub.load(default, precision="fp32", threads=1).run(np.zeros((2, 224, 224, 3), np.uint8))
+        Stub.load(default, precision="fp32", threads=1).run(np.zeros((2, 96, 96, 3), np.uint8))
 
 
 def test_outputs_become_float32(default: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Stub, "output", lambda pixels: np.ones((len(pixels), 1000), np.float16))
 
-    logits = Stub.load(default, precision="fp32", threads=1).run(np.zeros((2, 224, 224, 3), np.uint8)[:, ::-1])
+    logits = Stub.load(default, precision="fp32", threads=1).run(np.zeros((2, 96, 96, 3), np.uint8)[:, ::-1])
 
     assert (logits.dtype, logits.shape, logits.min()) == (np.float32, (2, 1000), 1)
 

@@ -65,11 +65,11 @@ def built(bundle: Bundle, edition: Library, precision: str = "fp16", *capabiliti
 
 def replace_graph(bundle: Bundle, nodes: list[onnx.NodeProto], batch: int | str = "batch") -> None:
     """Replace the FP16 graph by a graph of these nodes."""
-    source = helper.make_tensor_value_info("pixels", TensorProto.UINT8, [batch, 224, 224, 3])
+    source = helper.make_tensor_value_info("pixels", TensorProto.UINT8, [batch, 96, 96, 3])
     target = helper.make_tensor_value_info("logits", TensorProto.FLOAT16, None)
     constants = [
-        helper.make_tensor("matrix", TensorProto.FLOAT16, [224 * 224 * 3, 1], [1.0] * (224 * 224 * 3)),
-        helper.make_tensor("two", TensorProto.INT64, [2], [2, 224 * 224 * 3]),
+        helper.make_tensor("matrix", TensorProto.FLOAT16, [96 * 96 * 3, 1], [1.0] * (96 * 96 * 3)),
+        helper.make_tensor("two", TensorProto.INT64, [2], [2, 96 * 96 * 3]),
     ]
     graph = helper.make_graph(nodes, "g", [source] if nodes else [], [target] if nodes else [], constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
