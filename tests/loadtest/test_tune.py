@@ -25,7 +25,7 @@ def tune(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str
     return run("loadtest.tune", *arguments, env=os.environ | environment)
 
 
-def test_one_command_tunes_plans_and_checks_itself(artifacts: Path, tmp_path: Path) -> None:
+def test_one_command_tunes_plans_and_checks_itself(small: Path, tmp_path: Path) -> None:
     file = tmp_path / "tuned.env"
 
     result = tune(
@@ -33,7 +33,7 @@ def test_one_command_tunes_plans_and_checks_itself(artifacts: Path, tmp_path: Pa
         *("--traffic", "500", "2000"),
         *("--seconds", "0.5", "--resolution", "0.3", "--p99-ms", "400"),
         *("--settings", str(file), "--output", str(tmp_path / "tune")),
-        HALFTONE_ARTIFACTS=str(artifacts),
+        HALFTONE_ARTIFACTS=str(small),
         HALFTONE_BATCH="32",
         HALFTONE_WORKERS="3",
     )
