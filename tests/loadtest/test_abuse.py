@@ -27,9 +27,9 @@ def run(artifacts: Path, output: Path, name: str, *options: str) -> dict[str, An
     return {figure["name"]: figure["value"] for figure in report["figures"]} | {"output": result.stdout + result.stderr}
 
 
-def test_malformed_files(artifacts: Path, tmp_path: Path) -> None:
+def test_malformed_files(small: Path, tmp_path: Path) -> None:
     options = ("--count", "400", "--rounds", "10", "--images", str(PHOTOS), "--bomb-megapixels", "0.25")
-    found = run(artifacts, tmp_path / "a", "malformed", *options)
+    found = run(small, tmp_path / "a", "malformed", *options)
 
     assert found["malformed files"] == 410
     assert (found["lost connections"], found["5xx responses"]) == (0, 0)
@@ -42,9 +42,9 @@ def test_malformed_files(artifacts: Path, tmp_path: Path) -> None:
     assert found["requests of others that failed meanwhile"] == 0
 
 
-def test_overload_disconnecting_clients_and_slow_connections(artifacts: Path, tmp_path: Path) -> None:
+def test_overload_disconnecting_clients_and_slow_connections(small: Path, tmp_path: Path) -> None:
     options = ("--seconds", "3", "--leavers", "40", "--slow", "30")
-    found = run(artifacts, tmp_path / "a", "overload", *options)
+    found = run(small, tmp_path / "a", "overload", *options)
 
     assert found["rejections other than 429 or 503 with Retry-After"] == 0
     assert found["pictures of these clients that were run"] == 0
@@ -53,8 +53,8 @@ def test_overload_disconnecting_clients_and_slow_connections(artifacts: Path, tm
     assert found["classifications that failed"] == 0
 
 
-def test_the_service_keeps_to_its_openapi_description(artifacts: Path, tmp_path: Path) -> None:
-    found = run(artifacts, tmp_path / "a", "schema", "--cases", "100")
+def test_the_service_keeps_to_its_openapi_description(small: Path, tmp_path: Path) -> None:
+    found = run(small, tmp_path / "a", "schema", "--cases", "100")
 
     assert found["runs with a failure"] == 0, found["output"]
     assert found["requests"] >= 100
