@@ -2,26 +2,18 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.commands import run
 from tests.servers import QUICK, ROOT
 
 SAMPLE = ROOT / "training" / "sample"
 
 
 def command(artifacts: Path, *arguments: str, **environment: str) -> str:
-    result = subprocess.run(
-        [sys.executable, "-m", *arguments],
-        cwd=ROOT,
-        env=os.environ | {"HALFTONE_ARTIFACTS": str(artifacts)} | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    result = run(*arguments, env=os.environ | {"HALFTONE_ARTIFACTS": str(artifacts)} | environment)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
 

@@ -16,14 +16,12 @@ from export.onnx.metadata import precision_histogram
 from export.variants import load
 from models.bundle.bundle import WEIGHTS, Bundle
 from models.common.errors import HalftoneError
-from models.resolve import open_or_create
 from tests.export.explain.maps import check_maps
+from tests.export.trained import trained_bundle
 from tests.samples import noise
 
-
-def from_catalogue(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
-    monkeypatch.setenv("HALFTONE_ARTIFACTS", str(folder))
-    return open_or_create(name, weights="random")
+SIZE = 112
+"""A quarter of the published pixels, which windows of 7 and patches of 16 divide too."""
 
 
 @pytest.mark.parametrize(
@@ -37,9 +35,8 @@ def from_catalogue(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_graph_answers_and_explains_as_the_network(
     name: str, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bundle = from_catalogue(name, tmp_path, monkeypatch)
-    size = bundle.manifest.input.size
-    pixels = np.stack([noise(size, size), noise(size, size)[::-1], np.full((size, size, 3), 128, np.uint8)])
+    bundle = trained_bundle(tmp_path / "mine", name, SIZE)
+    pixels = np.stack([noise(SIZE, SIZE), noise(SIZE, SIZE)[::-1], np.full((SIZE, SIZE, 3), 128, np.uint8)])
 
     assert export_onnx(bundle, "fp32") == "model.fp32.onnx"
 
@@ -47,7 +44,7 @@ def test_the_graph_answers_and_explains_as_the_network(
     runtime = load(bundle, "onnxruntime-fp32", threads=2)
     for batch in (1, 3):
         np.testing.assert_allclose(runtime.run(pixels[:batch]), expected[:batch], atol=1e-4)
-    # Random heads answer in small numbers: the difference counts against their spread as well.
+    # The difference counts against the spread of the answers as well.
     assert np.abs(runtime.run(pixels) - expected).max() <= 1e-3 * expected.std()
     assert bundle.has("model.fp32.onnx")
     check_maps(bundle, tmp_path, monkeypatch, method)
