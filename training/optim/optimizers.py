@@ -44,8 +44,8 @@ def build_optimiser(groups: list[dict[str, Any]], config: Optimisation) -> torch
         return torch.optim.SGD(groups, momentum=config.momentum, nesterov=config.momentum > 0)
     # One kernel per group instead of a dozen. Not for SGD: its fused kernel leaves the first momentum undefined if fp16
     # overflows, and does not support parameters that are unfrozen later.
-    fused = True if any(parameter.is_cuda for group in groups for parameter in group["params"]) else None
-    return torch.optim.AdamW(groups, fused=fused)
+    devices = {parameter.device.type for group in groups for parameter in group["params"]}
+    return torch.optim.AdamW(groups, fused=True if devices <= {"cuda", "cpu"} else None)
 
 
 def set_rates(optimiser: torch.optim.Optimizer, factor: float) -> None:
