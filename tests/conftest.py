@@ -24,6 +24,9 @@ KEPT = ("measured.json", "compiled-*.bin")
 
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1
 
+KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
+"""The same for the process that makes the default bundle."""
+
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 if CORES and (worker := os.environ.get("PYTEST_XDIST_WORKER", "")):
@@ -37,7 +40,7 @@ if threading.current_thread() is threading.main_thread():
 
 if hasattr(libc := ctypes.CDLL(None), "mallopt"):
     # glibc gives large blocks back to the system at once, which clears them for the next use: a tenth of the CPU time
-    # of tests that run networks. Processes that tests start have the default.
+    # of tests that run networks. Processes that tests start have the default, but for `KEEP_MEMORY`.
     libc.mallopt(MMAP_THRESHOLD, 2**30)
     libc.mallopt(TRIM_THRESHOLD, 2**30)
 
@@ -132,7 +135,7 @@ def labelled(artifacts: Path) -> Path:
 
 def _export_default(folder: Path) -> None:
     command = [sys.executable, "-m", "export", "--model", "efficientnet_lite0", "--no-int8"]
-    environment = os.environ | {"HALFTONE_ARTIFACTS": str(folder)}
+    environment = os.environ | KEEP_MEMORY | {"HALFTONE_ARTIFACTS": str(folder)}
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
 

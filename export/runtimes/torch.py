@@ -43,7 +43,8 @@ class Torch(Runtime):
 
     def _infer(self, pixels: Pixels) -> npt.NDArray[np.floating]:
         with torch.inference_mode():
-            return np.asarray(torch.cat([self._graph(part) for part in torch.tensor(pixels).split(PART)]).numpy())
+            parts = [self._graph(torch.tensor(pixels[at : at + PART])) for at in range(0, len(pixels), PART)]
+            return np.asarray(torch.cat(parts).numpy())
 
 
 RUNTIME = Torch
