@@ -18,7 +18,7 @@ from models.bundle.onnx_external import external_locations
 from models.common.errors import HalftoneError
 from models.preprocess.transform import load as load_picture
 from models.spec import InputSpec
-from tests.export.conftest import Exported
+from tests.export.conftest import NAME, Exported
 from tests.export.trained import trained_bundle
 from tests.samples import encoded, noise
 from tests.servers import PHOTOS
@@ -105,7 +105,8 @@ def test_the_size_of_the_file_is_known_before(bundle: Bundle, precision: Precisi
 
 
 @pytest.mark.parametrize("precision", TOLERANCE)
-def test_the_default_takes_any_batch_of_any_pictures(default: Bundle, precision: Precision) -> None:
+def test_the_default_takes_any_batch_of_any_pictures(artifacts: Path, precision: Precision) -> None:
+    default = Bundle.open(artifacts / NAME)
     pixels = pictures(default.manifest.input)
     expected = load(default, "torch-fp32", threads=2).run(pixels)
     runtime = load(default, f"onnxruntime-{precision}", threads=2)
