@@ -73,6 +73,7 @@ def test_the_quickstart_leads_from_pictures_to_an_answer_and_to_the_page(clone: 
     assert all(re.search(pattern, printed) for pattern in shown())
     assert (manifest["labels"], manifest["training"]["metrics"]["val_top1"] > 0.8) == (["cat", "dog"], True)
     assert (record["verdict"], record["data"]["labelled"]) == ("PASSED", True)
+    assert "report/index.html" in manifest["files"]
     assert "<h1>photos</h1>" in (artifacts / "photos" / "report" / "index.html").read_text()
 
     setting, *command = serving
