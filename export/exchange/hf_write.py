@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import timm
@@ -11,13 +9,14 @@ import torch
 from timm.models._hub import save_config_for_hf
 
 from export.exchange.hf_layout import CONFIG, SECTION, WEIGHTS_FILE, Section
+from export.exchange.staging import new_folder
 from models.bundle.bundle import WEIGHTS, Bundle
 from models.bundle.card import CARD, model_card
 from models.bundle.manifest import Manifest
 from models.catalog import network_of
 from models.checkpoint import load_module
 from models.common.errors import HalftoneError
-from models.common.files import staged_folder, write_atomic
+from models.common.files import write_atomic
 
 _USE = """Use it with timm, from this folder or after uploading it to a hub:
 
@@ -53,7 +52,7 @@ def push_folder(bundle: Bundle, folder: Path) -> None:
             "whole bundle with --to bentoml"
         )
     manifest, weights, module = bundle.manifest, bundle.read(WEIGHTS), load_module(bundle)
-    with _staged(folder) as stage:
+    with new_folder(folder) as stage:
         write_atomic(stage / WEIGHTS_FILE, weights)
         _write_config(stage / CONFIG, manifest, module, Section.of(manifest, weights))
         card = model_card(manifest, network_of(manifest), _USE.format(name=manifest.name))
@@ -92,18 +91,3 @@ def _check_round_trip(folder: Path, module: torch.nn.Module, size: int) -> None:
             f"timm {timm.__version__} rebuilds another network from the folder than the bundle holds: nothing was "
             "written; install the versions of constraints.txt and push again"
         )
-
-
-@contextlib.contextmanager
-def _staged(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder that becomes `folder` on success and is removed on an error."""
-    taken = f"{folder} is not empty: remove it, or choose another place with --to"
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise HalftoneError(taken)
-    with staged_folder(folder) as stage:
-        yield stage
-        try:
-            stage.replace(folder)
-        except OSError:
-            # Another command has written there since.
-            raise HalftoneError(taken) from None
