@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import os
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -104,6 +105,12 @@ def open_bundle(model: str) -> Bundle:
 
 def _instead(model: str) -> str:
     """Return what to do about a bundle that is not there."""
+    if (artifacts() / FILE_NAME).exists():
+        here = artifacts().resolve()
+        return (
+            f"{artifacts()} is a bundle itself, not a folder of bundles: set "
+            f"HALFTONE_ARTIFACTS={shlex.quote(str(here.parent))} and name the model {here.name}"
+        )
     create = (
         f"create it with `python -m export --model {model}`"
         if model == DEFAULT_MODEL

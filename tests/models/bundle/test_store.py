@@ -50,6 +50,18 @@ def test_a_missing_bundle_is_answered_with_what_there_is(tmp_path: Path, monkeyp
         open_bundle("clothes")
 
 
+def test_a_bundle_that_is_taken_for_the_folder_of_bundles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small_bundle(tmp_path / "mnt" / "models")
+    monkeypatch.setenv("HALFTONE_ARTIFACTS", str(tmp_path / "mnt" / "models"))
+    advice = rf"is a bundle itself, .*: set HALFTONE_ARTIFACTS={tmp_path}/mnt and name the model models"
+
+    with pytest.raises(BundleMissingError, match=advice):
+        open_bundle("photos")
+
+    monkeypatch.setenv("HALFTONE_ARTIFACTS", str(tmp_path / "mnt"))
+    assert open_bundle("models").folder == tmp_path / "mnt" / "models"
+
+
 def test_a_link_out_of_the_folder_of_bundles_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small_bundle(tmp_path / "elsewhere" / "v1")
     small_bundle(tmp_path / "artifacts" / "v2")
