@@ -35,6 +35,7 @@ BASES: dict[str, tuple[str, ...]] = {
     "loadtest.coldstart": ("--image", MISSING_INPUT),
     "loadtest.compare": ("--images", MISSING_INPUT),
     "loadtest.malformed": ("--photo", MISSING_INPUT),
+    "loadtest.openloop.fleet": ("--traffic", "1e9"),
     "loadtest.openloop.simulation": ("--seeds", "0"),
     "loadtest.overload": ("--photo", MISSING_INPUT),
     "loadtest.readme": ("--readme", MISSING_INPUT),
