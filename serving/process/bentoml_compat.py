@@ -13,7 +13,7 @@ import asyncio
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
@@ -291,13 +291,18 @@ def use_process(watcher: Any, kind: type[Any]) -> None:
     watcher.__class__ = type("Watcher", (type(watcher),), {"_process_class": kind})
 
 
+def is_worker(command: Sequence[str]) -> bool:
+    """Return True if a command starts a worker, not another process of the supervisor: `--reload` has one."""
+    return _WORKER.module in command
+
+
 def run_worker(command: list[str]) -> NoReturn:
     """Run BentoML's worker in this process, which has imported it: `python -m _bentoml_impl.worker.service …`.
 
     Args:
         command: program and arguments of a new process.
     """
-    worker = importlib.import_module("_bentoml_impl.worker.service")
+    worker = importlib.import_module(_WORKER.module)
     sys.argv = command[command.index("-m") + 1 :]
     worker.main(sys.argv[1:])
     sys.exit(0)

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 import psutil
 
-from serving.process.bentoml_compat import process_class, run_worker
+from serving.process.bentoml_compat import is_worker, process_class, run_worker
 
 _HIGH = 256
 """Files that a worker must not close get numbers from here on, until those of the supervisor have theirs."""
@@ -115,7 +115,7 @@ def worker_class(descriptors: Sequence[int]) -> type[Any]:
         def spawn(self) -> None:
             sockets = self._get_sockets_fds() or {}
             arguments = self.format_args(sockets_fds=sockets)
-            while _waiting:
+            while _waiting and is_worker(arguments):
                 pid, connection = _waiting.pop(0)
                 with connection, contextlib.suppress(OSError, psutil.NoSuchProcess):
                     worker = ForkedWorker(pid)

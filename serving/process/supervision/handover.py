@@ -60,7 +60,7 @@ class Handover:
         """Supervise until a signal arrives or the workers can't start; where workers are forked, in a small process."""
         # What BentoML would clean up at the end is not needed: the folder of the sockets of other services.
         self.exit_stack.close()
-        if not forked.SUPPORTED or self._options.get("plugins"):
+        if not forked.SUPPORTED or self._options.get("plugins") or self._options.get("debug"):
             self._supervise()
         for each in self._sockets:
             # Circus makes them inheritable.

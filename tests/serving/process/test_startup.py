@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -226,6 +227,15 @@ def test_sigterm_ends_the_server_with_exit_code_0(artifacts: Path, tmp_path: Pat
     with serve(artifacts, tmp_path / "log", **QUICK) as server:
         os.kill(server.process.pid, signal.SIGTERM)
         assert server.process.wait(timeout=30) == 0
+
+
+def test_reload_has_a_process_of_its_own(artifacts: Path, tmp_path: Path) -> None:
+    command = [str(Path(sys.executable).parent / "bentoml"), "serve", "--reload", "--host", "127.0.0.1"]
+
+    with serve(artifacts, tmp_path / "log", [*command, "--port", "{port}"], **QUICK) as server:
+        os.kill(server.process.pid, signal.SIGTERM)
+        assert server.process.wait(timeout=30) == 0
+        assert "Traceback" not in server.log.read_text()
 
 
 MAKE_SERVE = ["make", "--no-print-directory", "serve", "PORT={port}", "EXPORT_FLAGS=--no-int8"]
