@@ -25,7 +25,7 @@ from tests.training.memory import crops
 from tests.training.runs import TINY, run
 from tests.training.samples import class_folders, png
 from training.__main__ import _summary
-from training.data.duplicates import digests
+from training.data.check.duplicates import digests
 from training.data.load import load_data
 from training.evaluate import EvaluateConfig, evaluate
 from training.evaluation.leakage import encoded_digests

@@ -1,15 +1,17 @@
 """`python -m training.data --data DIR`: describe a data set, check every image (--check), or copy a sample (--output).
 
     python -m training.data --data photos --check
+    python -m training.data --data photos --check --report checked
     python -m training.data --data torchvision:FashionMNIST --output sample --per-class 50 --val-per-class 20
 
 The check reads every image and lists broken images, those in two parts and those under two labels. If there are any,
-the exit code is 1. 70,000 Fashion-MNIST images in memory take 2 s, 1,000 photographs about 3 s.
+the exit code is 1. 70,000 Fashion-MNIST images in memory take 2 s, 1,000 photographs about 3 s. A report also looks for
+near doublets, labels that are probably wrong, outliers and classes that look alike, at 12 ms of a core an image.
 """
 
 from __future__ import annotations
 
-import hashlib
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -17,19 +19,18 @@ from typing import Annotated
 import numpy as np
 import tyro
 from PIL import Image
-from rich.console import Console
-from rich.progress import track
 
 from models.common.cli import ANSWER_IS_NO, DONE, run
 from models.common.errors import HalftoneError
 from models.common.files import atomic_path
 from models.common.text import printable
-from models.preprocess.errors import ImageError
 from training.config.columns import Columns
 from training.data.balance import imbalance_warning
-from training.data.duplicates import Duplicates, equal_pairs, find_duplicates, parts
+from training.data.check.duplicates import Duplicates, equal_pairs, find_duplicates, parts
+from training.data.check.reading import Reading, read_all
+from training.data.check.table import TABLE
 from training.data.load import load_data
-from training.data.pictures import Data, Pictures, read_named
+from training.data.pictures import Data, read_named
 from training.data.split import first_of_every_class
 
 PROG = "python -m training.data"
@@ -53,6 +54,9 @@ class DataConfig:
     check: bool = False
     """Read every picture; exit code 1 if one is broken, in two parts, or under two labels."""
 
+    report: Path | None = None
+    """With `--check`: folder for a page with wrong labels, near doublets and outliers, and a table to correct them."""
+
     output: Path | None = None
     """New folder for a sample as PNG files, in train/CLASS and val/CLASS."""
 
@@ -67,6 +71,10 @@ class DataConfig:
             raise HalftoneError("--per-class and --val-per-class must be 1 or more")
         if self.output is not None and self.output.exists():
             raise HalftoneError(f"--output {self.output} exists already: choose a new folder")
+        if self.report is not None and not self.check:
+            raise HalftoneError("--report is of a check: add --check")
+        if self.report is not None and os.path.lexists(self.report / TABLE):
+            raise HalftoneError(f"{self.report / TABLE} exists and may be edited: name another folder with --report")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,13 +90,32 @@ class Findings:
 
 def check(data: Data) -> Findings:
     """Read every image of all parts."""
-    console = Console(stderr=True)
-    hashes: dict[str, dict[int, bytes]] = {}
-    broken: list[str] = []
-    for part, pictures in parts(data).items():
-        hashes[part], faults = _digests(pictures, f"reading the {part} pictures", console)
-        broken += faults
-    return Findings(broken=broken, duplicates=equal_pairs(data, hashes))
+    return _findings(data, read_all(data, lambda place, pixels: None))
+
+
+def _findings(data: Data, reading: Reading) -> Findings:
+    broken = [f"{parts(data)[part].name(index)}: {reason}" for (part, index), reason in reading.broken.items()]
+    return Findings(broken=broken, duplicates=equal_pairs(data, reading.hashes))
+
+
+def _inspect(data: Data, location: str, folder: Path) -> Findings:
+    """Write the report, and say what it holds."""
+    # Imported here: a plain check needs no PyTorch.
+    from training.data.check.inspection import inspect
+    from training.data.check.page import write_inspection
+    from training.data.check.problems import doublets
+
+    inspection = inspect(data)
+    table = write_inspection(folder, data, inspection, title=location)
+    near = [each for each in doublets(data, inspection) if each.kind == "near"]
+    crossing = sum(bool(each.conflict) for each in near)
+    wrong, outliers = len(inspection.judgement.wrong), len(inspection.outliers)
+    print(f"{wrong} labels are probably wrong; a linear probe finds {inspection.judgement.accuracy:.1%} of them all")
+    print(f"{len(near)} near doublets, {crossing} of them in two parts or under two labels; {outliers} outliers")
+    print(f"the pictures are on {printable(folder / 'index.html')}")
+    if table:
+        print(f"correct {printable(folder / TABLE)}, then train with it: --data {printable(folder / TABLE)}")
+    return _findings(data, inspection.reading)
 
 
 def write_sample(data: Data, folder: Path, *, per_class: int, val_per_class: int, seed: int) -> int:
@@ -115,19 +142,6 @@ def _compact(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> Image.I
     """Return the image with one channel if it is grey."""
     grey = bool((pixels == pixels[:, :, :1]).all())
     return Image.fromarray(np.ascontiguousarray(pixels[:, :, 0]) if grey else pixels)
-
-
-def _digests(pictures: Pictures, description: str, console: Console) -> tuple[dict[int, bytes], list[str]]:
-    digests: dict[int, bytes] = {}
-    broken: list[str] = []
-    for index in track(range(len(pictures)), description, console=console, transient=True):
-        try:
-            pixels = pictures.read(index)
-        except ImageError as error:
-            broken.append(f"{pictures.name(index)}: {error}")
-            continue
-        digests[index] = hashlib.blake2b(f"{pixels.shape}".encode() + pixels.tobytes(), digest_size=16).digest()
-    return digests, broken
 
 
 def _describe(data: Data, *, duplicates: bool) -> None:
@@ -170,7 +184,9 @@ def _main(config: DataConfig) -> int:
             data, config.output, per_class=config.per_class, val_per_class=config.val_per_class, seed=config.seed
         )
         print(f"wrote {count} pictures to {printable(config.output)}")
-    return _report(check(data), data) if config.check else DONE
+    if not config.check:
+        return DONE
+    return _report(_inspect(data, config.data, config.report) if config.report else check(data), data)
 
 
 if __name__ == "__main__":

@@ -51,6 +51,9 @@ class Pictures(Protocol):
     def name(self, index: int) -> str:
         """Return the image's name for messages and the report."""
 
+    def file(self, index: int) -> Path | None:
+        """Return the image's file; None if it is not in a file of its own."""
+
     def digest(self, index: int) -> bytes:
         """Return a hash of the content alone, 8 bytes, without decoding a file.
 
@@ -129,13 +132,13 @@ class FilePictures:
     def __len__(self) -> int:
         return len(self.targets)
 
-    def path(self, index: int) -> Path:
+    def file(self, index: int) -> Path:
         """Return the path of the image's file."""
         return self._root / self._paths[index]
 
     def read(self, index: int) -> Pixels:
         """Decode the file; one that can't be opened is a broken image."""
-        return decode(read_file(self.path(index)))
+        return decode(read_file(self.file(index)))
 
     def name(self, index: int) -> str:
         """Return the path below the data's folder, with escapes for bytes that are not UTF-8."""
@@ -143,11 +146,11 @@ class FilePictures:
 
     def digest(self, index: int) -> bytes:
         """Return the hash of the file's bytes."""
-        return content_digest(read_file(self.path(index)))
+        return content_digest(read_file(self.file(index)))
 
     def size(self, index: int) -> int | None:
         """Return the file's size in bytes."""
-        return file_size(self.path(index))
+        return file_size(self.file(index))
 
     def fingerprint(self) -> str:
         """Return the hash of paths and classes, without the files' content: hashing it would read every file."""
@@ -179,6 +182,10 @@ class ArrayPictures:
     def name(self, index: int) -> str:
         """Return title and number."""
         return f"{self._title} {range(len(self))[index]}"
+
+    def file(self, index: int) -> Path | None:
+        """Return None: the images are in memory."""
+        return None
 
     def digest(self, index: int) -> bytes:
         """Return the hash of the pixels."""

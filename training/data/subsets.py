@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,10 @@ class SelectedPictures:
     def name(self, index: int) -> str:
         """Return the name in the whole set."""
         return self._pictures.name(int(self._chosen[index]))
+
+    def file(self, index: int) -> Path | None:
+        """Return the file in the whole set."""
+        return self._pictures.file(int(self._chosen[index]))
 
     def digest(self, index: int) -> bytes:
         """Return the hash of the image in the whole set."""
@@ -73,6 +78,11 @@ class JoinedPictures:
         """Return the name in the part."""
         part, place = self._find(index)
         return part.name(place)
+
+    def file(self, index: int) -> Path | None:
+        """Return the file in the part."""
+        part, place = self._find(index)
+        return part.file(place)
 
     def digest(self, index: int) -> bytes:
         """Return the hash of the image in the part."""
@@ -116,6 +126,10 @@ class RelabelledPictures:
     def name(self, index: int) -> str:
         """Return the name in the other set."""
         return self._pictures.name(index)
+
+    def file(self, index: int) -> Path | None:
+        """Return the file in the other set."""
+        return self._pictures.file(index)
 
     def digest(self, index: int) -> bytes:
         """Return the hash of the image in the other set."""

@@ -16,7 +16,7 @@ from models.bundle.bundle import Bundle
 from models.common.errors import HalftoneError
 from models.dataset import training_digests
 from training.config.columns import Columns
-from training.data.duplicates import digests
+from training.data.check.duplicates import digests
 from training.data.load import load_data
 from training.data.pictures import Data, Pictures
 from training.data.subsets import JoinedPictures, RelabelledPictures, SelectedPictures

@@ -12,8 +12,8 @@ import torch
 
 from models.bundle.bundle import Bundle
 from models.common.errors import HalftoneError
+from training.data.check.duplicates import find_duplicates
 from training.data.dataset import CorruptDataError
-from training.data.duplicates import find_duplicates
 from training.loop.build import Parts, build, held_out_feed
 from training.loop.checkpoints import RunFolder
 from training.loop.distributed import World, joined

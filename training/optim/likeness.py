@@ -8,16 +8,14 @@ the pretraining hardly do. On 300 images this takes about as long as a third of 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 
-from models.graph import Normalise
 from models.preprocess.errors import ImageError
-from models.preprocess.resample import Pixels
 from models.preprocess.transform import fit
 from models.spec import InputSpec
+from training.data.check.features import last_features
 from training.data.pictures import Pictures
 from training.data.split import stratified_sample
 
@@ -33,8 +31,6 @@ SIMILAR = 2.0
 NEIGHBOURS = 5
 THUMBNAIL = 16
 """Side in pixels of the images whose pixels are compared."""
-
-BATCH = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +83,7 @@ def measure_likeness(module: torch.nn.Module, spec: InputSpec, pictures: Picture
         thumbnails.append(fit(picture, small).reshape(-1))
         targets.append(int(pictures.targets[index]))
     classes = torch.tensor(targets)
-    by_features = neighbours_right(_cosine(_features(module, spec, views)), classes) if views else 0
+    by_features = neighbours_right(_cosine(last_features(module, spec, views)), classes) if views else 0
     by_pixels = neighbours_right(_proximity(torch.tensor(np.array(thumbnails)).float()), classes) if views else 0
     # Half an image more on either side keeps the odds finite.
     return Likeness(
@@ -122,12 +118,3 @@ def _cosine(vectors: torch.Tensor) -> torch.Tensor:
 
 def _proximity(vectors: torch.Tensor) -> torch.Tensor:
     return -torch.cdist(vectors, vectors)
-
-
-@torch.no_grad()
-def _features(module: Any, spec: InputSpec, views: list[Pixels]) -> torch.Tensor:
-    normalise, found = Normalise(spec), []
-    for first in range(0, len(views), BATCH):
-        planes = normalise(torch.tensor(np.stack(views[first : first + BATCH])))
-        found.append(module.forward_head(module.forward_features(planes), pre_logits=True).float())
-    return torch.cat(found)

@@ -12,7 +12,7 @@ from models.spec import InputSpec
 from tests.commands import run
 from tests.training.samples import class_folders, png
 from training.data.__main__ import DataConfig, Findings, check, write_sample
-from training.data.duplicates import Duplicates
+from training.data.check.duplicates import Duplicates
 from training.data.load import load_data
 
 

@@ -9,6 +9,7 @@ from tests.training.samples import class_folders, picture
 from training.config.columns import Columns
 from training.data.load import load_data
 
+KEEP = ("1", "0", "", "yes")
 ROWS = "path,label\n" + "".join(f"{name}/{n:03d}.png,{name}\n" for name in ("cat", "dog") for n in range(5))
 
 
@@ -236,3 +237,16 @@ def test_a_test_part_of_a_table(folder):
     alone = load_data(table(folder, text.replace("valid", "test")))
     assert (len(alone.val), alone.test) == (3, None)
     assert "mark some rows of train as val" in alone.warnings[0]
+
+
+def test_a_column_keep_leaves_rows_out(tmp_path):
+    class_folders(tmp_path, {"cat": 4, "dog": 4})
+    rows = [f"{label}/00{number}.png,{label},{keep}" for label in ("cat", "dog") for number, keep in enumerate(KEEP)]
+    (tmp_path / "all.csv").write_text("\n".join(["path,label,keep", *rows]))
+    data = load_data(str(tmp_path / "all.csv"), val_share=0.4)
+    assert len(data.train) + len(data.val) == 6
+    assert data.warnings == ()
+    for wrong, message in (("perhaps", "row 1 has 'perhaps' in the column keep"), ("0", "keeps no row")):
+        (tmp_path / "all.csv").write_text(f"path,label,keep\ncat/000.png,cat,{wrong}\ndog/000.png,dog,0")
+        with pytest.raises(HalftoneError, match=message):
+            load_data(str(tmp_path / "all.csv"))

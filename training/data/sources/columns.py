@@ -33,6 +33,9 @@ _TRUE_FOR: dict[str, tuple[Part, Part]] = {
 """Name of a column of truth values to the parts of its true and its false rows."""
 
 _FOLDS = re.compile(r"k?folds?(id)?|cv(fold)?")
+_KEEP = "keep"
+"""Name of a column whose false rows are left out."""
+
 _TRUE, _FALSE = frozenset({"true", "1", "1.0", "yes"}), frozenset({"false", "0", "0.0", "no"})
 _SAMPLE = 20
 """Rows that decide whether a column holds files."""
@@ -52,6 +55,9 @@ class Reading:
 
     splits: list[Part | str] | None
     """A part, or a word that means none; None without a column of them."""
+
+    keep: list[bool]
+    """False for a row to leave out."""
 
     unused: list[str]
     """Columns without a meaning."""
@@ -78,12 +84,24 @@ def read_columns(file: Path, table: Table, columns: Columns) -> Reading:
     rest = [name for name in rest if name != split]
     label = columns.label_column or _label_column(file, table, rest, path)
     classes = rest if label is None else [label]
+    keep = next((name for name in rest if name not in classes and _plain(name) == _KEEP), None)
     return Reading(
         paths=[_found(folder, value) for value in table[path]],
         labels=table[label] if label is not None else _one_hot(file, table, rest),
         splits=_splits(file, split, table[split]) if split is not None else None,
-        unused=[name for name in rest if name not in classes],
+        keep=_kept(file, table[keep]) if keep is not None else [True] * len(table[path]),
+        unused=[name for name in rest if name not in (*classes, keep)],
     )
+
+
+def _kept(file: Path, values: list[str]) -> list[bool]:
+    """Return which rows count; an empty cell does."""
+    for row, value in enumerate(values):
+        if value and value.lower() not in _TRUE | _FALSE:
+            raise HalftoneError(
+                f"{file}, row {row + 1} has {value!r} in the column {_KEEP}, which says what to leave out: write 0 or 1"
+            )
+    return [value.lower() not in _FALSE for value in values]
 
 
 def _plain(name: str) -> str:

@@ -69,7 +69,7 @@ def load_table(file: Path, shares: Shares, *, columns: Columns, for_training: bo
 
 
 def _read(file: Path, columns: Columns) -> tuple[list[_Row], list[str]]:
-    """Return the rows, and the names of the columns that nothing is taken from."""
+    """Return the rows that are kept, and the names of the columns that nothing is taken from."""
     header, table, lines = _table(file)
     if not lines and not {"path", "label"} <= {name.lower() for name in table}:
         raise HalftoneError(f"{file} starts with {header[:80]!r}, but its first line must name the columns, path,label")
@@ -79,8 +79,13 @@ def _read(file: Path, columns: Columns) -> tuple[list[_Row], list[str]]:
     splits = reading.splits or [""] * len(lines)
     rows = [
         _Row(line=line, path=path, label=label, split=split)
-        for line, path, label, split in zip(lines, reading.paths, reading.labels, splits, strict=True)
+        for line, path, label, split, keep in zip(
+            lines, reading.paths, reading.labels, splits, reading.keep, strict=True
+        )
+        if keep
     ]
+    if not rows:
+        raise HalftoneError(f"{file} keeps no row: write 1 into its column keep for the pictures to use")
     for row in rows:
         _check_row(file, row, split=reading.splits is not None)
     return rows, reading.unused

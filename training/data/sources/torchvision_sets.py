@@ -149,6 +149,10 @@ class TorchvisionPictures:
         except (OSError, SyntaxError, ValueError) as error:
             raise BrokenImageError(f"{self.name(index)} is damaged ({error}): download the set again") from None
 
+    def file(self, index: int) -> Path | None:
+        """Return the path of the image's file if it is known."""
+        return Path(self._files[index]) if self._files is not None else None
+
     def digest(self, index: int) -> bytes:
         """Return the hash of the file's bytes, or of the pixels if the file is not known."""
         if self._files is not None:

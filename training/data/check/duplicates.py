@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -99,17 +99,23 @@ def equal_pairs(data: Data, hashes: Mapping[str, Mapping[int, object]]) -> Dupli
         data: the images.
         hashes: by part (`training`, `validation`, `test`) and index; a hash of 0 is none.
     """
-    everything, first = parts(data), dict[object, Place]()
+    everything = parts(data)
     found = Duplicates(mislabelled=[], shared=[], repeated=[])
+    for twin, place in equal_places(hashes):
+        same_label = label(everything, twin) == label(everything, place)
+        kind = found.mislabelled if not same_label else found.repeated if twin[0] == place[0] else found.shared
+        kind.append(f"{_described(everything, twin)} = {_described(everything, place)}")
+    return found
+
+
+def equal_places(hashes: Mapping[str, Mapping[int, object]]) -> Iterator[tuple[Place, Place]]:
+    """Yield each image with an equal one before it, that first; arguments as for `equal_pairs`."""
+    first = dict[object, Place]()
     for part, of_part in hashes.items():
         for index, value in sorted(of_part.items()):
             twin = first.setdefault(value, (part, index))
-            if not value or twin == (part, index):
-                continue
-            same_label = _label(everything, twin) == _label(everything, (part, index))
-            kind = found.mislabelled if not same_label else found.repeated if twin[0] == part else found.shared
-            kind.append(f"{_described(everything, twin)} = {_described(everything, (part, index))}")
-    return found
+            if value and twin != (part, index):
+                yield twin, (part, index)
 
 
 def parts(data: Data) -> dict[str, Pictures]:
@@ -117,13 +123,14 @@ def parts(data: Data) -> dict[str, Pictures]:
     return {"training": data.train, "validation": data.val} | ({"test": data.test} if data.test is not None else {})
 
 
-def _label(everything: Mapping[str, Pictures], place: Place) -> str:
+def label(everything: Mapping[str, Pictures], place: Place) -> str:
+    """Return the class of an image."""
     pictures = everything[place[0]]
     return pictures.labels[int(pictures.targets[place[1]])]
 
 
 def _described(everything: Mapping[str, Pictures], place: Place) -> str:
-    return f"{place[0]} picture {everything[place[0]].name(place[1])} ({_label(everything, place)!r})"
+    return f"{place[0]} picture {everything[place[0]].name(place[1])} ({label(everything, place)!r})"
 
 
 def _some(pairs: list[str]) -> str:
