@@ -151,10 +151,13 @@ def _measured(
 def _figures(bundle: Bundle, timing: Timing, ceilings: Ceilings) -> dict[str, Any]:
     """Return the rate, the latencies and the shares of the limits for one batch size.
 
-    A multiply and an add are two operations. Only the bytes of the pixels count as upload.
+    A multiply and an add are two operations, as many as the input has pixels next to the published size. Only the
+    bytes of the pixels count as upload.
     """
     manifest = bundle.manifest
-    tflops = 2 * network_of(manifest).macs * timing.images_per_second / 1e12
+    network = network_of(manifest)
+    macs = network.macs * (manifest.input.size / network.input.size) ** 2
+    tflops = 2 * macs * timing.images_per_second / 1e12
     upload = manifest.input.size**2 * 3 * timing.images_per_second / 1e9
     return {
         "batch": timing.batch,

@@ -34,7 +34,7 @@ class SharedSocket:
     """A listening socket with acceptors that share it, all on one event loop."""
 
     def __init__(self, number: int, loading: frozenset[int] | set[int] = frozenset()) -> None:
-        descriptor = worker_table.create(2)
+        descriptor = worker_table.create(5)
         self.table = worker_table.WorkerTable(descriptor)
         os.close(descriptor)
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=200)
