@@ -59,7 +59,7 @@ def test_a_row_says_what_manifest_and_records_know(bundles: Path, tmp_path: Path
     assert lite["agreement"].keys() >= {"fp16", "fp32"}
     assert lite["milliseconds"] > 0
     assert (bare["accuracy"], bare["macs"], bare["variant"]) == (None, None, None)
-    assert "| lite | efficientnet_lite0 | general | 2 | random | 224 | 90.00% | 88.0% to 92.0% |" in table.read_text()
+    assert "| lite | efficientnet_lite0 | general | 2 | random | 96 | 90.00% | 88.0% to 92.0% |" in table.read_text()
     assert "accuracy on 1,000 test pictures of clothes" in table.read_text()
     with Image.open(picture) as drawing:
         assert drawing.size == (1036, 633)

@@ -53,6 +53,12 @@ def fail_every(bundle: Bundle, runtime: str) -> None:
         write_record(bundle, replace(record, verdict="FAILED", reasons=["mean KL 3 is above 0.01"]))
 
 
+@pytest.fixture
+def default(artifacts: Path) -> Bundle:
+    """The bundle that `server` serves, not to be changed."""
+    return Bundle.open(artifacts / "efficientnet_lite0")
+
+
 def test_triton_reads_its_configuration(default: Bundle, tmp_path: Path) -> None:
     (variant,) = push_triton(default, tmp_path / "models")
     config, record = triton_config(tmp_path / "models"), record_of(default, variant)
