@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ import yaml
 
 from serving.http.connections import HEALTH
 from serving.settings import Settings
-from tests.cache import fingerprint
 from tests.deploy.test_kubernetes import VERSIONS, container
 from tests.servers import PHOTOS, QUICK, ROOT, Server, serve
 from tests.test_packaging import PROJECT
@@ -200,13 +200,10 @@ def served(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     start = pod(artifacts)
     if not start:
         values["HALFTONE_ARTIFACTS"] = str(artifacts)
-    bentoml = shutil.which("bentoml")
-    assert bentoml
+    bentoml = str(Path(sys.executable).parent / "bentoml")
     command = [*start, bentoml, "serve", "--host", "127.0.0.1", "--port", "{port}"]
-    before = fingerprint(artifacts)
     with serve(None, folder / "log", command, TMPDIR=str(temporary), **QUICK, **values) as server:
         yield server
-    assert fingerprint(artifacts) == before
 
 
 def test_the_layout_of_the_storage_initialiser_is_served(served: Server) -> None:
