@@ -5,7 +5,7 @@ import importlib
 import types
 import typing
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import Field, dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -103,8 +103,14 @@ def commands() -> dict[str, Command]:
     return found
 
 
-def flags(config: type, prefix: str = "") -> Iterator[Flag]:
+def flags(config: type) -> Iterator[Flag]:
     """Yield the flags of a configuration, those of its parts included."""
+    for name, hint, _, _ in leaves(config):
+        yield Flag(name=name, kind=_scalar(hint))
+
+
+def leaves(config: type, prefix: str = "") -> Iterator[tuple[str, Any, "Field[Any]", type]]:
+    """Yield name, type, field and owner of each flag of a configuration, those of its parts included."""
     hints = typing.get_type_hints(config, include_extras=True)
     for field in fields(config):
         hint, name = hints[field.name], field.name.strip("_").replace("_", "-")
@@ -113,9 +119,9 @@ def flags(config: type, prefix: str = "") -> Iterator[Flag]:
             hint, *extras = typing.get_args(hint)
             flat = any(getattr(extra, "name", None) == "" for extra in extras)
         if is_dataclass(hint):
-            yield from flags(hint, prefix if flat else f"{prefix}{name}.")
+            yield from leaves(typing.cast(type, hint), prefix if flat else f"{prefix}{name}.")
         else:
-            yield Flag(name=f"--{prefix}{name}", kind=_scalar(hint))
+            yield f"--{prefix}{name}", hint, field, config
 
 
 def _scalar(hint: Any) -> Any:

@@ -7,9 +7,11 @@ import textwrap
 import types
 import typing
 from collections.abc import Iterator
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from tests.wrong_uses import leaves
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,20 +24,11 @@ class Row:
     meaning: str
 
 
-def rows(config: type, prefix: str = "") -> Iterator[Row]:
+def rows(config: type) -> Iterator[Row]:
     """Yield the flags of a configuration, those of its parts included."""
-    hints, help_texts = typing.get_type_hints(config, include_extras=True), _help(config)
-    for field in fields(config):
-        hint, name = hints[field.name], field.name.strip("_").replace("_", "-")
-        flat = False
-        if typing.get_origin(hint) is typing.Annotated:
-            hint, *extras = typing.get_args(hint)
-            flat = any(getattr(extra, "name", None) == "" for extra in extras)
-        if is_dataclass(hint):
-            yield from rows(typing.cast(type, hint), prefix if flat else f"{prefix}{name}.")
-        else:
-            meaning = help_texts[field.name]
-            yield Row(name=f"--{prefix}{name}", takes=_takes(hint), default=_default(field), meaning=meaning)
+    for name, hint, field, owner in leaves(config):
+        meaning = _help(owner)[field.name]
+        yield Row(name=name, takes=_takes(hint), default=_default(field), meaning=meaning)
 
 
 def about(config: type) -> str:
