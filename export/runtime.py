@@ -42,6 +42,9 @@ class Runtime(ABC):
     sizes: ClassVar[tuple[int, ...]] = ()
     """Batch sizes that are compiled or recorded separately, so that a proof must run every one of them."""
 
+    largest_batch: ClassVar[int | None] = None
+    """Images that are executed at once at most: a larger batch is composed of several. None: no limit."""
+
     copies_weights: ClassVar[bool] = False
     """True if each batch size of `keep` has a copy of the weights: a size is then worth it only if it gains much."""
 

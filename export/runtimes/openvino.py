@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import functools
 import io
-import math
 import queue
+import statistics
 import threading
 import time
 from collections.abc import Callable, Collection
@@ -35,7 +35,7 @@ _WEIGHTED = ("Convolution", "FullyConnected", "MatMul")
 _SIZES = (8, 4, 2, 1)
 """Batch sizes that the graph is compiled for; other batches are composed of them."""
 
-_ALONE_GAIN, _ALONE_RUNS = 1.15, 10
+_ALONE_GAIN, _ALONE_RUNS = 1.15, 15
 """Least gain of a single image on all threads that is worth another copy of the weights, and runs to measure it."""
 
 MAX_COPIED = 512 * 2**20
@@ -82,6 +82,7 @@ class OpenVino(Runtime):
 
     name: ClassVar[str] = "openvino"
     precisions: ClassVar[tuple[str, ...]] = ("bf16", "fp32", _QUANTISED)
+    largest_batch: ClassVar[int | None] = _SIZES[0]
     copies_weights: ClassVar[bool] = True
 
     @classmethod
@@ -125,6 +126,8 @@ class OpenVino(Runtime):
         self._options[hint.enable_cpu_pinning] = threads >= cores() and not separate
         self._models: list[Compiled] = [{} for _ in range(streams if separate else 1)]
         self._free: queue.LifoQueue[Slot] = queue.LifoQueue()
+        # Held while slots are awaited: without it, calls in many threads could keep `keep` from ever having all slots.
+        self._turn = threading.Lock()
         for stream in range(streams):
             self._free.put(Slot(self._models[stream if separate else 0]))
         self._read, self._source_bytes = partial(bundle.read, self.source(self.precision)), len(source)
@@ -151,7 +154,8 @@ class OpenVino(Runtime):
         """Compose batches of these sizes, and of single images; free what other sizes need, once no call is running."""
         kept = {1, *sizes}
         self._sizes = tuple(size for size in _SIZES if size in kept)
-        slots = [self._free.get() for _ in range(self._streams)]
+        with self._turn:
+            slots = [self._free.get() for _ in range(self._streams)]
         for slot in slots:
             slot.requests = {size: request for size, request in slot.requests.items() if size in kept}
         with self._compiling:
@@ -221,7 +225,7 @@ class OpenVino(Runtime):
             return False
         request = _import(self._blobs[1], _options(self.precision, self._threads)).create_infer_request()
         pixels = np.zeros((1, *self.shape), np.uint8)
-        if _least_seconds(partial(_run, request, pixels)) * _ALONE_GAIN > _least_seconds(partial(self._infer, pixels)):
+        if _times_faster(partial(_run, request, pixels), partial(self._infer, pixels)) < _ALONE_GAIN:
             return False
         self._alone.put(request)
         return True
@@ -263,7 +267,8 @@ class OpenVino(Runtime):
             # Before a slot is taken: other calls use all of them meanwhile.
             self._prepare(size)
         # The slot that was returned last: its memory is most likely in the processor's caches.
-        slot = self._free.get()
+        with self._turn:
+            slot = self._free.get()
         try:
             if size not in slot.requests:
                 self._prepare(size)
@@ -298,15 +303,17 @@ def _run(request: openvino.InferRequest, pixels: Pixels) -> npt.NDArray[np.float
     return np.array(request.infer({0: pixels}, share_inputs=True, share_outputs=True)[0])
 
 
-def _least_seconds(run: Callable[[], object]) -> float:
-    """Return the least duration of some calls, after one that does not count."""
-    run()
-    least = math.inf
+def _times_faster(run: Callable[[], object], than: Callable[[], object]) -> float:
+    """Return the median ratio of two durations, taken in turns: the speed of a shared machine changes at any time."""
+    run(), than()
+    ratios = []
     for _ in range(_ALONE_RUNS):
         start = time.perf_counter()
         run()
-        least = min(least, time.perf_counter() - start)
-    return least
+        between = time.perf_counter()
+        than()
+        ratios.append((time.perf_counter() - between) / (between - start))
+    return statistics.median(ratios)
 
 
 RUNTIME = OpenVino

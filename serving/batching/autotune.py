@@ -31,9 +31,12 @@ _STOP_RATIO, _STOP_COUNT = 1.6, 3
 """The measurement stops at a size whose cost per image is this multiple of the least one, or after N sizes without
 gain."""
 
-_COPY_GAIN = 1.08
-"""Least ratio of the throughputs for which a size is worth a copy of the weights on each stream: 40 MB of
-EfficientNet-Lite0 on two cores."""
+_TURNS = 5
+"""Comparisons of a size with single images, whose median counts."""
+
+_COPY_GAIN = 1.1
+"""Ratio of two throughputs that is worth a copy of the weights on each stream, 40 MB of EfficientNet-Lite0 on two cores.
+Up to it the smaller size is as good: fewer waiting images fill it."""
 
 _BATCHES_DECIDE = 2.0
 """Least ratio of the throughput in batches to that of single images for which few large batches are better."""
@@ -66,7 +69,7 @@ def batch_sizes(
     if known is not None:
         prepare(runtime, known[1].seconds)
         return known
-    return _measured(name, runtime, threads, run, largest=settings.queue)
+    return _measured(name, runtime, threads, run, largest=min(settings.queue, runtime.largest_batch or SIZES[-1]))
 
 
 def prepare(runtime: Runtime, sizes: Iterable[int]) -> None:
@@ -148,19 +151,20 @@ def measure(
     *,
     streams: int,
     largest: int,
-    seconds: float = 0.05,
+    seconds: float = 0.04,
     clock: Callable[[], float] = time.monotonic,
     prepare: Callable[[int], object] = lambda size: None,
 ) -> Costs:
     """Measure batches of 1, 2, 4, … on `streams` threads at once, as long as larger ones may pay.
 
-    Takes little more than twice `seconds` per size.
+    Each size is compared with single images in turns: the speed of a shared machine changes by half within a second.
+    Takes little more than ten times `seconds` per size.
 
     Args:
         run: executes a batch of the given size; called from several threads at once.
         streams: batches in flight.
         largest: largest size to try.
-        seconds: time to spend on each size, twice, in addition to a first run that does not count.
+        seconds: time to spend on each size and on single images in each turn, after a first run that does not count.
         clock: monotonic clock in seconds.
         prepare: called by the calling thread alone before it measures a size.
 
@@ -174,11 +178,17 @@ def measure(
     """
     table: dict[int, float] = {}
     least, without_gain = math.inf, 0
+    singles: list[float] = []
+
+    def images_of(size: int) -> float:
+        """Return the duration of a batch as a multiple of that of a single image."""
+        singles.append(_seconds_per_batch(run, 1, streams, seconds, clock))
+        return 1 if size == 1 else _seconds_per_batch(run, size, streams, seconds, clock) / singles[-1]
+
     for size in (size for size in SIZES if size <= largest):
         try:
             prepare(size)
-            # The lower of two: another process that takes the cores for a while would rule the size out.
-            cost = min(_seconds_per_batch(run, size, streams, seconds, clock) for _ in range(2))
+            cost = statistics.median(images_of(size) for _ in range(_TURNS))
         except GpuLostError:
             raise
         except Exception:
@@ -193,7 +203,8 @@ def measure(
         if without_gain == _STOP_COUNT:
             break
         least = min(least, each)
-    return Costs(_worth_trying(table))
+    # The lowest: another process may have taken the cores during the others.
+    return Costs({size: cost * min(singles) for size, cost in _worth_trying(table).items()})
 
 
 def _worth_trying(table: Mapping[int, float]) -> dict[int, float]:
@@ -206,12 +217,13 @@ def _worth_trying(table: Mapping[int, float]) -> dict[int, float]:
 
 
 def worth_their_memory(costs: Costs) -> Costs:
-    """Return the costs of the sizes that are worth a copy of the weights on each stream; size 1 is always one."""
-    kept: dict[int, float] = {}
-    for size, cost in costs.seconds.items():
-        if not kept or min(each / count for count, each in kept.items()) >= _COPY_GAIN * cost / size:
-            kept[size] = cost
-    return Costs(kept)
+    """Return the costs of single images, and of one larger size if it is worth a copy of the weights on each stream."""
+    each = {size: cost / size for size, cost in costs.seconds.items()}
+    limit = _COPY_GAIN * min(each.values())
+    if each[1] > limit:
+        limit = min(limit, each[1] / _COPY_GAIN)
+    chosen = next(size for size, cost in each.items() if cost <= limit)
+    return Costs({size: cost for size, cost in costs.seconds.items() if size in (1, chosen)})
 
 
 def _seconds_per_batch(

@@ -195,12 +195,14 @@ def test_no_more_batches_at_once_than_the_runtime_executes(batch: int) -> None:
     ("seconds", "sizes"),
     [
         # ms of a batch on processors with and without matrix units.
-        ({1: 5.5, 2: 10.0, 4: 19.5, 8: 40.9}, [1, 2]),
+        ({1: 5.5, 2: 9.9, 4: 19.5, 8: 40.9}, [1, 2]),
+        ({1: 3.68, 2: 7.02, 4: 12.8}, [1, 4]),
         ({1: 3.6, 2: 7.1, 4: 14.0}, [1]),
-        ({1: 3.6, 2: 6.8, 4: 13.2}, [1, 4]),
+        ({1: 3.6, 2: 6.8, 4: 13.2}, [1]),
         ({1: 3.6, 2: 6.8, 4: 13.4}, [1]),
-        ({1: 2.9, 2: 4.0, 4: 6.0, 8: 11.9}, [1, 2, 4]),
+        ({1: 2.9, 2: 4.0, 4: 6.0, 8: 11.9}, [1, 4]),
+        ({1: 2.9, 2: 4.0, 4: 6.0, 8: 9.9}, [1, 8]),
     ],
 )
-def test_a_size_with_a_copy_of_the_weights_must_gain_much(seconds: dict[int, float], sizes: list[int]) -> None:
+def test_one_larger_size_has_a_copy_of_the_weights_if_it_gains_much(seconds: dict[int, float], sizes: list[int]) -> None:
     assert list(worth_their_memory(Costs(seconds)).seconds) == sizes
