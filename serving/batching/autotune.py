@@ -35,8 +35,8 @@ _TURNS = 5
 """Comparisons of a size with single images, whose median counts."""
 
 _COPY_GAIN = 1.1
-"""Ratio of two throughputs that is worth a copy of the weights on each stream, 40 MB of EfficientNet-Lite0 on two cores.
-Up to it the smaller size is as good: fewer waiting images fill it."""
+"""Ratio of two throughputs that is worth a copy of the weights on each stream, 80 MB of EfficientNet-Lite0 on two
+cores. Up to it the smaller size is as good: fewer waiting images fill it."""
 
 _BATCHES_DECIDE = 2.0
 """Least ratio of the throughput in batches to that of single images for which few large batches are better."""

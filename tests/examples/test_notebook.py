@@ -31,7 +31,8 @@ def test_it_leads_from_pictures_to_an_answer(folder: Path, monkeypatch: pytest.M
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     notebook = nbformat.read(NOTEBOOK, as_version=4)
 
-    NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(folder)}}).execute()
+    where = {"metadata": {"path": str(folder)}}
+    NotebookClient(notebook, timeout=600, kernel_name="python3", resources=where).execute()
 
     answers = notebook.cells[-1].outputs[0].text.splitlines()
     assert {line.split()[1] for line in answers} == {"Bag", "Trouser"}

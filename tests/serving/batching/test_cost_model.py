@@ -204,5 +204,5 @@ def test_no_more_batches_at_once_than_the_runtime_executes(batch: int) -> None:
         ({1: 2.9, 2: 4.0, 4: 6.0, 8: 9.9}, [1, 8]),
     ],
 )
-def test_one_larger_size_has_a_copy_of_the_weights_if_it_gains_much(seconds: dict[int, float], sizes: list[int]) -> None:
+def test_one_larger_size_is_kept_if_it_gains_much(seconds: dict[int, float], sizes: list[int]) -> None:
     assert list(worth_their_memory(Costs(seconds)).seconds) == sizes
