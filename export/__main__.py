@@ -43,7 +43,7 @@ class ExportAllConfig(JsonOutput):
     """Export a model to every form that this machine can serve, prove each one and measure its speed."""
 
     model: str
-    """Bundle under artifacts/, or architecture of the catalogue (`python -m models`)."""
+    """Bundle under artifacts/, or architecture of the catalogue (`python -m models`), or `timm:NAME`."""
 
     weights: str | None = None
     """For a model without a bundle: `pretrained` (default), `random`, or a checkpoint made elsewhere: a .safetensors,

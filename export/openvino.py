@@ -23,7 +23,7 @@ class OpenVinoConfig:
     """Export the graph that OpenVINO loads, and prove it."""
 
     model: str
-    """Bundle under artifacts/, or architecture of the catalogue (`python -m models`)."""
+    """Bundle under artifacts/, or architecture of the catalogue (`python -m models`), or `timm:NAME`."""
 
     precision: Literal["fp32", "bf16", "int8"] = "bf16"
     """Number format of the arithmetic."""

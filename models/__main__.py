@@ -2,10 +2,11 @@
 
     python -m models                          every architecture, by name
     python -m models --family vit --sort top1
+    python -m models timm:convnext_tiny       any other network of timm, by its name
     python -m models --format markdown        for a README
     python -m models --json                   every field and the exact numbers, for scripts
 
-Takes about a third of a second: the command builds no network and imports no torch.
+Takes about a third of a second: the command builds no network and imports no torch, but for a network of timm.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+import tyro
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from models.catalog import catalogue
+from models.catalog import architecture, catalogue
 from models.common.cli import DONE, JsonOutput, publish, run
 from models.common.errors import HalftoneError
 from models.common.tables import markdown_table
@@ -37,6 +39,9 @@ RIGHT_ALIGNED = ("params M", "GMACs", "px", "top-1 %")
 @dataclass(frozen=True, kw_only=True)
 class ListModels(JsonOutput):
     """List the architectures that Halftone trains, exports and serves."""
+
+    name: tyro.conf.Positional[str | None] = None
+    """Show this architecture only, or `timm:NAME` of timm's registry."""
 
     family: str | None = None
     """Show this family only, e.g. `vit`."""
@@ -62,12 +67,16 @@ SORT_KEYS: dict[SortKey, Callable[[Architecture], Any]] = {
 }
 
 
-def select(family: str | None, sort: SortKey) -> list[Architecture]:
-    """Return the sorted catalogue entries of one family, or of all if `family` is None.
+def select(name: str | None, family: str | None, sort: SortKey) -> list[Architecture]:
+    """Return the architecture of that name, or the sorted catalogue entries of one family, or of all.
 
     Raises:
-        HalftoneError: the catalogue has no such family.
+        HalftoneError: there is no such architecture or family, or both are given.
     """
+    if name is not None and family is not None:
+        raise HalftoneError(f"--family {family} lists several architectures: omit it to show {name} alone")
+    if name is not None:
+        return [architecture(name)]
     entries = catalogue().values()
     families = sorted({entry.family for entry in entries})
     if family is not None and family not in families:
@@ -81,8 +90,8 @@ def note(architecture: Architecture) -> str:
 
 
 def notes(architectures: Sequence[Architecture]) -> dict[str, int]:
-    """Return the distinct notes, numbered from 1 in order of appearance."""
-    distinct = dict.fromkeys(map(note, architectures))
+    """Return the distinct notes, numbered from 1 in order of appearance; a network of timm's registry has none."""
+    distinct = dict.fromkeys(note(each) for each in architectures if each.top1_source)
     return {text: number for number, text in enumerate(distinct, start=1)}
 
 
@@ -95,9 +104,13 @@ def cells(architecture: Architecture, mark: str) -> tuple[str, ...]:
         f"{architecture.parameters / 1e6:.1f}",
         f"{architecture.macs / 1e9:.2f}",
         str(architecture.input.size),
-        f"{top1} {mark}",
+        f"{top1} {mark}".rstrip(),
         architecture.scenario,
     )
+
+
+def _mark(architecture: Architecture, numbers: dict[str, int], form: str) -> str:
+    return form.format(numbers[note(architecture)]) if architecture.top1_source else ""
 
 
 def as_table(architectures: Sequence[Architecture]) -> str:
@@ -114,9 +127,9 @@ def as_table(architectures: Sequence[Architecture]) -> str:
             no_wrap=heading != HEADINGS[-1],
         )
     numbers = notes(architectures)
-    for architecture in architectures:
+    for entry in architectures:
         # As Text, "[1]" is not parsed as rich's markup.
-        table.add_row(*map(Text, cells(architecture, f"[{numbers[note(architecture)]}]")))
+        table.add_row(*map(Text, cells(entry, _mark(entry, numbers, "[{}]"))))
     # Captured, because rich exits with code 1 if the reader has closed the pipe (`… | head`).
     with console.capture() as capture:
         console.print(table)
@@ -129,7 +142,7 @@ def as_table(architectures: Sequence[Architecture]) -> str:
 def as_markdown(architectures: Sequence[Architecture]) -> str:
     """Format as a GitHub-flavoured table with the notes as footnotes."""
     numbers = notes(architectures)
-    rows = [cells(architecture, f"[^{numbers[note(architecture)]}]") for architecture in architectures]
+    rows = [cells(architecture, _mark(architecture, numbers, "[^{}]")) for architecture in architectures]
     below = [f"[^{number}]: {text}" for text, number in numbers.items()]
     table = markdown_table(HEADINGS, rows, right=[HEADINGS.index(heading) for heading in RIGHT_ALIGNED])
     return "\n".join((table, "", *below))
@@ -143,7 +156,7 @@ FORMATS: dict[Format, Callable[[Sequence[Architecture]], str]] = {
 
 def list_models(config: ListModels) -> int:
     """Print the selected architectures; return the exit code."""
-    entries = select(config.family, config.sort)
+    entries = select(config.name, config.family, config.sort)
     publish([asdict(entry) | {"pretraining": entry.pretraining} for entry in entries])
     print(FORMATS[config.format](entries))
     return DONE

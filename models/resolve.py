@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from models.bundle.bundle import WEIGHTS, Bundle
-from models.bundle.store import bundle_folder, check_name, has_bundle, open_bundle
+from models.bundle.store import bundle_folder, bundle_name, check_name, has_bundle, open_bundle
 from models.catalog import architecture
 from models.common.errors import HalftoneError
 from models.common.files import check_writable, sha256_file
@@ -22,7 +22,7 @@ class FileWeights:
     """What a checkpoint of `--weights FILE` doesn't say about itself."""
 
     name: str | None = None
-    """Checkpoint: name of its bundle; default: that of the architecture."""
+    """Checkpoint: name of its bundle; default: that of the architecture, with timm-NAME for timm:NAME."""
 
     labels: Path | None = None
     """Checkpoint: file with one class name per line, in the order of the outputs; default for 1,000 outputs:
@@ -48,7 +48,7 @@ def open_or_create(
     """Open the bundle `artifacts/MODEL`, or create it from the catalogue architecture of that name.
 
     Args:
-        model: name of a bundle, or of an architecture of the catalogue.
+        model: name of a bundle, or of an architecture of the catalogue, or `timm:NAME`.
         weights: for a new bundle only: `pretrained` (also for None), `random`, or a file of `read_weights`.
         data: folder of labelled images that the caller will use: refused before minutes of work.
         file: about the weights of a file; its name replaces that of the bundle.
@@ -81,7 +81,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
 
 
 def _open_or_create(model: str, weights: str | None, file: FileWeights) -> Bundle:
-    name = file.name or model
+    name = file.name or bundle_name(model)
     if file != FileWeights() and weights in (None, *NAMED_WEIGHTS):
         raise HalftoneError(
             "--name, --labels, --size and --normalisation describe a checkpoint: name it with --weights FILE"
@@ -105,7 +105,7 @@ def _create(model: str, name: str, weights: str, file: FileWeights) -> Bundle:
     from models.weights import create, create_from_file
 
     if weights in NAMED_WEIGHTS:
-        return create(network, weights)
+        return create(network, weights, name=name)
     return create_from_file(
         network,
         Path(weights),
@@ -113,7 +113,7 @@ def _create(model: str, name: str, weights: str, file: FileWeights) -> Bundle:
         labels=labels,
         size=file.size,
         normalisation=NORMALISATIONS.get(file.normalisation),
-        command=f"`{_command(model, weights, file)}`",
+        command=f"`{_command(network.name, weights, file)}`",
     )
 
 

@@ -13,6 +13,9 @@ Interpolation = Literal["bilinear", "bicubic"]
 MIN_CROP_FRACTION = 0.05
 """Lower values would enlarge an image to over twenty times the network's input and cut most of it away."""
 
+TIMM = "timm:"
+"""Start of the names of networks that come from timm's registry instead of the catalogue."""
+
 NAMED_WEIGHTS = ("pretrained", "random")
 """Values of `--weights` that are not file names."""
 
@@ -99,6 +102,12 @@ NORMALISATIONS: dict[str, Normalisation] = {
 }
 
 
+ATTENTION = "transformer"
+"""Family of the networks with attention that come from timm's registry."""
+
+TRANSFORMERS = ("vit", "deit", "swin", "pvt", ATTENTION)
+"""Families of networks with attention."""
+
 PRETRAINING_SETS = {
     "jft": "JFT-300M",
     "laion2b": "LAION-2B",
@@ -115,10 +124,11 @@ class Architecture:
     """One network that Halftone trains, exports and serves."""
 
     name: str
-    """The name typed on the command line, e.g. `resnet50`."""
+    """The name typed on the command line, e.g. `resnet50`; with `timm:` before it, one of timm's registry."""
 
     family: str
-    """`resnet`, `mobilenet`, `efficientnet`, `vit` and their relatives `deit`, `swin`, `pvt`."""
+    """`resnet`, `mobilenet`, `efficientnet`, `vit` and their relatives `deit`, `swin`, `pvt`; of timm's registry,
+    `transformer`, or the name of timm's file for a network without attention."""
 
     timm_name: str
     """Model and weights in timm's registry, as `model.tag`."""
@@ -142,7 +152,7 @@ class Architecture:
     """Published ImageNet-1k top-1 accuracy of these weights at `input`, in percent; None if unpublished."""
 
     top1_source: str
-    """Publication of `top1`."""
+    """Publication of `top1`; empty for networks of timm's registry."""
 
     scenario: str
     """When to choose this network, in a few words."""

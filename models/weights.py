@@ -31,6 +31,7 @@ from models.checkpoint import (
     imagenet_labels,
     load_embedded,
     load_state,
+    outputs,
     save_weights,
 )
 from models.common.errors import HalftoneError
@@ -38,7 +39,7 @@ from models.common.files import sha256_file
 from models.common.text import printable
 from models.foreign.checkpoint_file import read_weights
 from models.foreign.torchvision_names import of_torchvision, to_timm
-from models.hub import pretrained
+from models.registry.hub import pretrained, published_classes
 from models.spec import NAMED_WEIGHTS, TORCHVISION_INPUT, Architecture, InputSpec, Normalisation
 
 RELATIVE_TABLE = ".relative_position_bias_table"
@@ -96,16 +97,15 @@ def start(network: Architecture, weights: str, *, classes: int, size: int, seed:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if weights in NAMED_WEIGHTS:
-            module = build(network, classes=classes if weights == "random" else IMAGENET_CLASSES, **options)
+            module = build(network, classes=classes if weights == "random" else published_classes(network), **options)
             source, license_ = initialise(module, network, weights)
             fit_input_size(module, network, size)
         else:
             checkpoint = load_checkpoint(network, Path(weights), size=size, spare_classes=classes, **options)
             module, spec = checkpoint.module, checkpoint.input
             source, license_ = f"file {Path(weights).name}", "other"
-        head: Any = module.get_submodule(network.head)
         # timm scales the initial heads of some networks for 1,000 classes: for a few, the logits are far too large.
-        if weights == "random" or head.out_features != classes:
+        if weights == "random" or outputs(module) != classes:
             reset: Any = module.reset_classifier
             reset(classes)
     return Start(module=module.eval(), source=source, license=license_, pretrained=weights != "random", input=spec)
@@ -168,10 +168,15 @@ def _with_head_of(
 
 def _trained_size(state: State, module: Any) -> int | None:
     """Return the side of the input in pixels of which the state has position embeddings; None without any."""
-    if "pos_embed" not in state or not hasattr(module, "pos_embed"):
+    # Some networks of timm's registry have another kind of embeddings.
+    if not hasattr(module, "num_prefix_tokens") or "pos_embed" not in state or not _is_sequence(state["pos_embed"]):
         return None
     grid = math.isqrt(max(0, state["pos_embed"].shape[1] - module.num_prefix_tokens))
     return grid * int(module.patch_embed.patch_size[0])
+
+
+def _is_sequence(embeddings: torch.Tensor) -> bool:
+    return embeddings.ndim == 3
 
 
 def _resampled(state: State, module: Any, path: Path, *, any_size: bool) -> State:
@@ -181,7 +186,7 @@ def _resampled(state: State, module: Any, path: Path, *, any_size: bool) -> Stat
         fitted[name] = value
         if name not in own or own[name].shape == value.shape or own[name].shape[-1] != value.shape[-1]:
             continue
-        if name == "pos_embed":
+        if name == "pos_embed" and _is_sequence(value) and hasattr(module, "num_prefix_tokens"):
             grid, prefix = module.patch_embed.grid_size, module.num_prefix_tokens
             fitted[name] = resample_abs_pos_embed(value, new_size=list(grid), num_prefix_tokens=prefix)
         elif name.endswith(RELATIVE_TABLE):
@@ -214,16 +219,23 @@ def initialise(module: torch.nn.Module, network: Architecture, weights: str) -> 
     return f"timm {network.timm_name}", str(published.pretrained_cfg.get("license") or "other")
 
 
-def create(network: Architecture, weights: str) -> Bundle:
-    """Create a bundle of a catalogue architecture, under the architecture's name.
+def create(network: Architecture, weights: str, *, name: str) -> Bundle:
+    """Create a bundle of an architecture with the classes of ImageNet-1k.
 
     Args:
         network: entry of the catalogue.
         weights: `pretrained` or `random`.
+        name: of the bundle.
 
     Raises:
-        HalftoneError: the weights are not available.
+        HalftoneError: the weights are not available, or are for other classes.
     """
+    if weights == "pretrained" and (classes := published_classes(network)) != IMAGENET_CLASSES:
+        theirs = f"{classes:,} classes without names here" if classes else "features, without a classifier"
+        raise HalftoneError(
+            f"the published weights of {network.name} are for {theirs}: train a head for your classes with `python -m "
+            f"training --model {network.name}`, or choose weights for ImageNet-1k, whose tags end in in1k"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         module = build(network, classes=IMAGENET_CLASSES)
@@ -231,7 +243,7 @@ def create(network: Architecture, weights: str) -> Bundle:
     if weights == "random":
         source += ", seed 0 (for latency studies only)"
     manifest = Manifest(
-        name=network.name,
+        name=name,
         architecture=network.name,
         input=network.input,
         labels=imagenet_labels(),
@@ -269,7 +281,7 @@ def create_from_file(
         HalftoneError: the file can't be read or does not fit the network, or the labels do not fit its outputs.
     """
     checkpoint = load_checkpoint(network, path, size=size)
-    classes = checkpoint.module.get_submodule(network.head).out_features
+    classes = outputs(checkpoint.module)
     if not labels and classes != IMAGENET_CLASSES:
         raise HalftoneError(
             f"--weights {path} has {classes} outputs: name them with --labels FILE, one class name per line in the "

@@ -10,10 +10,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+import tyro
+
 from tests.servers import ROOT
 
 PACKAGES = ("models", "training", "export", "serving", "loadtest")
 MISSING_INPUT = "nowhere.jpg"
+_POSITIONAL = typing.get_args(tyro.conf.Positional[str])[1]
 
 # Each command line ends as a wrong request whatever its other flags are: nothing is trained, exported or started.
 BASES: dict[str, tuple[str, ...]] = {
@@ -114,11 +117,13 @@ def leaves(config: type, prefix: str = "") -> Iterator[tuple[str, Any, "Field[An
     hints = typing.get_type_hints(config, include_extras=True)
     for field in fields(config):
         hint, name = hints[field.name], field.name.strip("_").replace("_", "-")
-        flat = False
+        flat, extras = False, []
         if typing.get_origin(hint) is typing.Annotated:
             hint, *extras = typing.get_args(hint)
             flat = any(getattr(extra, "name", None) == "" for extra in extras)
-        if is_dataclass(hint):
+        if _POSITIONAL in extras:
+            yield name.upper(), hint, field, config
+        elif is_dataclass(hint):
             yield from leaves(typing.cast(type, hint), prefix if flat else f"{prefix}{name}.")
         else:
             yield f"--{prefix}{name}", hint, field, config

@@ -53,7 +53,7 @@ class BenchmarkConfig(JsonOutput):
     """Time every variant of models on this machine, next to the figures of their parity records."""
 
     model: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """Bundle under artifacts/, or with --make an architecture of the catalogue; may be repeated."""
+    """Bundle under artifacts/, or with --make an architecture of the catalogue or `timm:NAME`; may be repeated."""
 
     make: bool = False
     """Export and prove what is missing first: FP32, FP16, INT8 and, if the library is installed, a TensorRT plan."""

@@ -1,5 +1,7 @@
 """Heat maps for any bundle: attention for Vision Transformers (rollout or single heads), Grad-CAM for other networks.
 
+Networks whose last features lie on no grid, such as EVA's or MLP-Mixer's, get occlusion.
+
     maps = explain(open_bundle("efficientnet_lite0"), pixels)      # float32 (N, S, S) in 0..1
 
 Loading the FP32 checkpoint with torch takes 1 s for EfficientNet-Lite0; a map takes about as long as a forward pass.
@@ -8,15 +10,16 @@ Loading the FP32 checkpoint with torch takes 1 s for EfficientNet-Lite0; a map t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from timm.layers.attention import Attention
 from timm.models import VisionTransformer
 
-from export.explain.gradcam import grad_cam
-from export.explain.heat import EVEN
+from export.explain.gradcam import grad_cam, on_grid
+from export.explain.heat import EVEN, occlusion
 from export.explain.rollout import AttentionRollout
 from models.bundle.bundle import Bundle
 from models.checkpoint import load_module
@@ -24,7 +27,7 @@ from models.common.errors import HalftoneError
 from models.graph import Normalise
 from models.preprocess.resample import Pixels
 
-Method = Literal["Grad-CAM", "attention rollout", "attention"]
+Method = Literal["Grad-CAM", "attention rollout", "attention", "occlusion"]
 Maps = npt.NDArray[np.float32]
 
 
@@ -37,7 +40,7 @@ class Explanation:
 
     maps: Maps
     """float32 (N, S, S) in 0..1. Grad-CAM: the hottest pixel of an image is 1, and all are 0 if nothing speaks for the
-    class. Attention: stretched, so that the coldest patch is 0 and the hottest pixel 1."""
+    class; occlusion: alike. Attention: stretched, so that the coldest patch is 0 and the hottest pixel 1."""
 
     logits: npt.NDArray[np.float32]
     """float32 (N, classes) of the FP32 network that was explained."""
@@ -59,11 +62,12 @@ class Explainer:
             names = " or ".join(member.name for member in bundle.manifest.members)
             raise HalftoneError(f"{bundle.name} is an ensemble, whose members see different things: explain {names}")
         spec, self._labels = bundle.manifest.input, bundle.manifest.labels
+        self._temperature = bundle.manifest.temperature
         self._shape = (spec.size, spec.size, 3)
         self._normalise = Normalise(spec)
         self._module = load_module(bundle).requires_grad_(False)
-        self._rollout = AttentionRollout(self._module) if isinstance(self._module, VisionTransformer) else None
-        self.method: Method = "attention rollout" if self._rollout else "Grad-CAM"
+        self._rollout = AttentionRollout(self._module) if _rolls_out(self._module) else None
+        self.method: Method = "attention rollout" if self._rollout else self._by_features()
 
     def explain(self, pixels: Pixels, class_index: int | None = None) -> Explanation:
         """Compute heat maps and logits of images.
@@ -74,7 +78,7 @@ class Explainer:
 
         Raises:
             ValueError: the pixels have another type or shape.
-            HalftoneError: there is no such class, or the network's features do not lie on a grid.
+            HalftoneError: there is no such class.
         """
         if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != self._shape or not len(pixels):
             raise ValueError(
@@ -86,6 +90,9 @@ class Explainer:
         planes = self._normalise(torch.tensor(pixels))
         if self._rollout:
             maps, logits = self._rollout(planes)
+        elif self.method == "occlusion":
+            heats = [occlusion(self._logits, each, class_index, self._temperature).map for each in pixels]
+            maps, logits = torch.tensor(np.stack(heats)), torch.tensor(self._logits(pixels))
         else:
             classes = None if class_index is None else torch.full((len(pixels),), class_index)
             maps, logits = grad_cam(self._module, planes, classes)
@@ -108,11 +115,29 @@ class Explainer:
         if self._rollout is None:
             raise HalftoneError(
                 f"--layer shows the attention of ViT and DeiT, and this network is a {type(self._module).__name__}: "
-                "omit it for Grad-CAM"
+                f"omit it for {self.method}"
             )
         maps, logits = self._rollout.heads(self._normalise(torch.tensor(pixels)), layer)
         large = _enlarge(maps, self._shape[0], stretch=True)
         return Explanation(method="attention", maps=large, logits=logits.numpy())
+
+    def _by_features(self) -> Method:
+        size, network = self._shape[0], self._module
+        forward_features: Any = network.forward_features
+        with torch.no_grad():
+            return "Grad-CAM" if on_grid(forward_features(torch.zeros(1, 3, size, size))) else "occlusion"
+
+    def _logits(self, pixels: Pixels) -> npt.NDArray[np.float32]:
+        with torch.no_grad():
+            logits: torch.Tensor = self._module(self._normalise(torch.tensor(pixels)))
+        return logits.numpy()
+
+
+def _rolls_out(module: torch.nn.Module) -> TypeGuard[VisionTransformer]:
+    """Return True for a Vision Transformer whose blocks have timm's plain attention."""
+    return isinstance(module, VisionTransformer) and all(
+        type(getattr(block, "attn", None)) is Attention for block in module.blocks
+    )
 
 
 def explain(bundle: Bundle, pixels: Pixels, class_index: int | None = None) -> Maps:

@@ -13,6 +13,11 @@ import torch
 from models.common.errors import HalftoneError
 
 
+def on_grid(features: Any) -> bool:
+    """Return True if the features of a network's last stage lie on a grid, as Grad-CAM needs them."""
+    return isinstance(features, torch.Tensor) and features.ndim == 4
+
+
 def grad_cam(module: torch.nn.Module, planes: torch.Tensor, classes: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
     """Compute class-discriminative maps from the features that the last stage passes to the head.
 
@@ -30,10 +35,10 @@ def grad_cam(module: torch.nn.Module, planes: torch.Tensor, classes: torch.Tenso
     network: Any = module
     with torch.no_grad():
         features = network.forward_features(planes)
-    if features.ndim != 4:
+    if not on_grid(features):
         raise HalftoneError(
-            f"Grad-CAM needs features on a grid, and {type(module).__name__} ends in {tuple(features.shape[1:])}: "
-            "choose a convolutional network, Swin, PVT, or a ViT (attention rollout)"
+            f"Grad-CAM needs features on a grid, and those of {type(module).__name__} lie on none: choose a "
+            "convolutional network, Swin, PVT, or a ViT (attention rollout)"
         )
     # Everything before the last stage's output is a constant, so that only the head is differentiated.
     features.requires_grad_()
@@ -41,7 +46,9 @@ def grad_cam(module: torch.nn.Module, planes: torch.Tensor, classes: torch.Tenso
         logits = network.forward_head(features)
         chosen = logits.detach().argmax(dim=1) if classes is None else classes
         (gradients,) = torch.autograd.grad(logits.gather(1, chosen[:, None]).sum(), features)
-    # Swin keeps its channels last.
-    channel, rows, columns = (3, 1, 2) if getattr(module, "output_fmt", "NCHW") == "NHWC" else (1, 2, 3)
+    # Swin and others keep their channels last, and images are square.
+    _, first, second, third = features.shape
+    last = first == second != third or getattr(module, "output_fmt", "NCHW") == "NHWC"
+    channel, rows, columns = (3, 1, 2) if last else (1, 2, 3)
     weights = gradients.mean(dim=(rows, columns), keepdim=True)
     return (weights * features.detach()).sum(dim=channel).relu(), logits.detach()

@@ -6,6 +6,7 @@ occlusion takes `CELLS` squared plus one of them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from export.parity.record import check_runtime, proof
-from export.runtime import Pixels
+from export.runtime import Logits, Pixels
 from export.runtimes.onnxruntime import OnnxRuntime
 from export.variants import load
 from models.bundle.bundle import EXPLAIN, Bundle
@@ -86,23 +87,30 @@ class HeatMaps:
             class_index: output to explain; None for the best class.
         """
         if self._runtime is not None:
-            return self._occlusion(self._runtime, pixels, class_index)
+            return occlusion(self._runtime.run, pixels, class_index, self._temperature)
         logits, maps = self._session.run(["logits", MAPS], {"pixels": pixels[np.newaxis]})
         probabilities = softmax(logits, self._temperature)[0]
         index = int(logits[0].argmax()) if class_index is None else class_index
         heat = _stretched(maps[0]) if self.method == ATTENTION else maps[0, index]
         return Heat(map=_scaled(heat), index=index, probability=float(probabilities[index]))
 
-    def _occlusion(self, runtime: OnnxRuntime, pixels: Pixels, class_index: int | None) -> Heat:
-        """Measure how much of the class's probability each place takes away when it is painted in the mean colour.
 
-        Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks" (arXiv:1311.2901), section 4.2.
-        """
-        probabilities = softmax(runtime.run(np.concatenate([pixels[np.newaxis], occluded(pixels)])), self._temperature)
-        whole = probabilities[0]
-        index = int(whole.argmax()) if class_index is None else class_index
-        lost = (whole[index] - probabilities[1:, index]).reshape(CELLS, CELLS)
-        return Heat(map=_scaled(lost), index=index, probability=float(whole[index]))
+def occlusion(network: Callable[[Pixels], Logits], pixels: Pixels, class_index: int | None, temperature: float) -> Heat:
+    """Measure how much of the class's probability each place takes away when it is painted in the mean colour.
+
+    Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks" (arXiv:1311.2901), section 4.2.
+
+    Args:
+        network: returns logits float32 (N, classes) for uint8 RGB (N, S, S, 3).
+        pixels: uint8 RGB (S, S, 3).
+        class_index: output to explain; None for the best class.
+        temperature: divisor of the logits.
+    """
+    probabilities = softmax(network(np.concatenate([pixels[np.newaxis], occluded(pixels)])), temperature)
+    whole = probabilities[0]
+    index = int(whole.argmax()) if class_index is None else class_index
+    lost = (whole[index] - probabilities[1:, index]).reshape(CELLS, CELLS)
+    return Heat(map=_scaled(lost), index=index, probability=float(whole[index]))
 
 
 def occluded(pixels: Pixels) -> Pixels:

@@ -23,7 +23,7 @@ class ExportConfig:
     """Export a model to ONNX and prove the result."""
 
     model: str
-    """Bundle under artifacts/, or architecture of the catalogue (`python -m models`)."""
+    """Bundle under artifacts/, or architecture of the catalogue (`python -m models`), or `timm:NAME`."""
 
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
     """Number format of the network's weights and arithmetic."""

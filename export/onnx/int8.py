@@ -36,12 +36,12 @@ from models.catalog import architecture
 from models.common.cli import ANSWER_IS_NO, DONE
 from models.common.errors import HalftoneError
 from models.common.text import printable
+from models.spec import TRANSFORMERS
 
 SOURCE, TARGET = "model.fp32.onnx", "model.int8.onnx"
 CALIBRATION_PICTURES = 120
 MEASURED_PICTURES = 8
 """Images to order the layers by the noise of their quantisation on."""
-TRANSFORMERS = frozenset({"vit", "deit", "swin", "pvt"})
 
 
 def export_int8(

@@ -10,10 +10,15 @@ import torch
 from export.onnx.quiet import suppress_output
 from models.bundle.bundle import Bundle
 from models.checkpoint import load_module
+from models.common.errors import HalftoneError
+from models.common.text import printable
 from models.graph import ServingGraph
 
 OPSET = 20
 TRACE_BATCH = 2
+
+MOST_REASON = 200
+"""Characters of the exporter's message that are shown."""
 
 _DTYPE = {"fp32": torch.float32, "fp16": torch.float16}
 
@@ -24,11 +29,20 @@ def traced(bundle: Bundle, precision: Literal["fp32", "fp16"]) -> onnx.ModelProt
     FP16 is made by halving the module; normalisation stays FP32.
 
     Raises:
-        HalftoneError: the weights don't fit the architecture.
+        HalftoneError: the weights don't fit the architecture, or PyTorch can't export it.
     """
     spec = bundle.manifest.input
     network = load_module(bundle).to(_DTYPE[precision])
-    return _exported(ServingGraph(network, spec), spec.size)
+    try:
+        return _exported(ServingGraph(network, spec), spec.size)
+    # The exporter raises many types, some of which derive from Exception alone.
+    except Exception as error:
+        reason = printable(" ".join(str(error).split())[:MOST_REASON])
+        raise HalftoneError(
+            f"PyTorch {torch.__version__} can't export {bundle.manifest.architecture} to ONNX in {precision.upper()} "
+            f"({type(error).__name__}: {reason}): choose another architecture; docs/models.md names some of timm's "
+            "that were tried"
+        ) from error
 
 
 def _exported(graph: ServingGraph, size: int) -> onnx.ModelProto:

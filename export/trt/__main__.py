@@ -29,7 +29,7 @@ class TrtConfig:
     """Build a TensorRT plan of a model and prove it."""
 
     model: str
-    """Bundle under artifacts/, or architecture of the catalogue (`python -m models`)."""
+    """Bundle under artifacts/, or architecture of the catalogue (`python -m models`), or `timm:NAME`."""
 
     precision: Precision = "fp16"
     """Number format of the graph, which is exported first if the bundle does not have it."""

@@ -15,6 +15,7 @@ from models.bundle.errors import BundleMissingError, SymlinkError
 from models.bundle.manifest import FILE_NAME
 from models.common.errors import HalftoneError
 from models.common.files import LockedError, check_length, locked
+from models.spec import TIMM
 
 DEFAULT_MODEL = "efficientnet_lite0"
 
@@ -37,12 +38,13 @@ def artifacts() -> Path:
 
 
 def bundle_folder(model: str) -> Path:
-    """Return the folder that belongs to a model's name; it need not exist.
+    """Return the folder that belongs to a model's name; it need not exist. That of `timm:NAME` is `timm-NAME`.
 
     Raises:
         HalftoneError: the name contains other characters than letters, digits, `.`, `_` and `-`, or is too long.
         SymlinkError: the folder is a link to a place outside the folder of bundles.
     """
+    model = bundle_name(model)
     check_name(model)
     folder = artifacts() / model
     # A link within the folder of bundles is fine: `current` may be one to `v2`.
@@ -52,6 +54,12 @@ def bundle_folder(model: str) -> Path:
             "HALFTONE_ARTIFACTS to the folder that holds the bundle itself"
         )
     return folder
+
+
+def bundle_name(model: str) -> str:
+    """Return the name of the bundle of a model: the name itself, and `timm-NAME` for `timm:NAME`."""
+    # A colon can't be part of a file's name everywhere, nor of an address in HTTP.
+    return f"{TIMM.rstrip(':')}-{model.removeprefix(TIMM)}" if model.startswith(TIMM) else model
 
 
 def check_name(model: str) -> None:
@@ -81,7 +89,7 @@ def exporting(model: str) -> Iterator[None]:
     """
     folder = bundle_folder(model)
     try:
-        with locked(folder.with_name(f".{model}.lock")):
+        with locked(folder.with_name(f".{folder.name}.lock")):
             yield
     except LockedError:
         raise HalftoneError(
@@ -113,7 +121,7 @@ def _instead(model: str) -> str:
         )
     create = (
         f"create it with `python -m export --model {model}`"
-        if model == DEFAULT_MODEL
+        if model == DEFAULT_MODEL or model.startswith(TIMM)
         else "`python -m export --model NAME` creates one for a name that `python -m models` lists"
     )
     there = sorted(path.parent.name for path in artifacts().glob(f"*/{FILE_NAME}"))

@@ -12,7 +12,6 @@ import safetensors.torch
 import torch
 import yaml
 
-from models import hub
 from models.bundle.bundle import WEIGHTS, Bundle
 from models.bundle.errors import FileMissingError
 from models.catalog import architecture
@@ -29,6 +28,7 @@ from models.common.errors import HalftoneError
 from models.common.files import sha256_file
 from models.graph import ServingGraph
 from models.preprocess.transform import load
+from models.registry import hub
 from models.resolve import FileWeights, open_or_create
 from tests.commands import run_process
 from tests.samples import edit_manifest, manifest

@@ -50,7 +50,7 @@ class AblationConfig(JsonOutput):
     """As for training: a folder, FILE.csv, or torchvision:NAME."""
 
     model: str = "efficientnet_lite0"
-    """Architecture of the catalogue."""
+    """Architecture of the catalogue, or `timm:NAME`."""
 
     recipe: str = "auto"
     """File name in training/recipes/, or `auto`."""

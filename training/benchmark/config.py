@@ -28,7 +28,7 @@ class BenchmarkConfig:
     """As for training: a folder, FILE.csv, or torchvision:NAME."""
 
     model: str
-    """Architecture of the catalogue."""
+    """Architecture of the catalogue, or `timm:NAME`."""
 
     recipe: str = "auto"
     """File name in training/recipes/, or `auto`."""

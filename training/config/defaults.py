@@ -6,13 +6,10 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from models.common.errors import HalftoneError
-from models.spec import Architecture, InputSpec
+from models.spec import TRANSFORMERS, Architecture, InputSpec
 from training.config.recipe import Freeze, Recipe, Transfer
 
 HEAD_BELOW, LATE_BELOW = 1000, 10_000
-
-TRANSFORMERS = ("vit", "deit", "swin", "pvt")
-"""Families of transformers."""
 
 UNLIKE, UNLIKE_TRANSFORMER = 10.0, 3.0
 """Factors on the backbone's learning rate for images unlike those of the pretraining. Transformers diverge earlier."""

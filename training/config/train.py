@@ -19,8 +19,8 @@ import training.recipes
 from models.bundle.store import check_name
 from models.common.cli import parse
 from models.common.errors import HalftoneError
+from models.spec import TRANSFORMERS
 from training.config.columns import Columns
-from training.config.defaults import TRANSFORMERS
 from training.config.recipe import Recipe
 
 SMALL = 1000
@@ -65,7 +65,7 @@ class TrainConfig:
     """A folder (`train/` and `val/`, or one folder per class), FILE.csv or .tsv (path,label), or torchvision:NAME."""
 
     model: str = ""
-    """Architecture of the catalogue (`python -m models`)."""
+    """Architecture of the catalogue (`python -m models`), or `timm:NAME` for any other of timm's."""
 
     output: Path
     """Folder of the new bundle, artifacts/NAME; other commands find it by NAME."""

@@ -44,7 +44,8 @@ def last_features(module: Any, spec: InputSpec, views: list[Pixels]) -> torch.Te
     normalise, found = Normalise(spec), []
     for first in range(0, len(views), BATCH):
         planes = normalise(torch.tensor(np.stack(views[first : first + BATCH])))
-        found.append(module.forward_head(module.forward_features(planes), pre_logits=True).float())
+        # Some networks of timm's registry keep two dimensions of one place.
+        found.append(module.forward_head(module.forward_features(planes), pre_logits=True).flatten(1).float())
     return torch.cat(found)
 
 

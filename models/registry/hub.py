@@ -1,4 +1,4 @@
-"""Pretrained weights of the catalogue from timm's model hub, or from the cache of an earlier download.
+"""Pretrained weights of networks of timm from its model hub, or from the cache of an earlier download.
 
 Needs timm. The hub is asked once whether it can be reached: its client would try every file six times, for a minute.
 """
@@ -19,14 +19,25 @@ SECONDS = 5.0
 """Limit on the wait for the hub's first response."""
 
 
+def published_classes(network: Architecture) -> int:
+    """Return the number of classes of the published weights; 0 if they have no classifier."""
+    config: Any = timm.get_pretrained_cfg(network.timm_name)
+    return int(config.num_classes) if config else 0
+
+
 def pretrained(network: Architecture) -> torch.nn.Module:
-    """Return the network with its published weights and 1,000 classes, FP32 on the CPU.
+    """Return the network with its published weights and classes, FP32 on the CPU.
 
     Raises:
-        HalftoneError: the weights are not in the cache, and the hub can't be reached or does not give them.
+        HalftoneError: there are none; or they are not in the cache, and the hub can't be reached or does not give them.
     """
     config: Any = timm.get_pretrained_cfg(network.timm_name)
-    cached = try_to_load_from_cache(config.hf_hub_id, FILE)
+    if not config or not config.has_weights:
+        raise HalftoneError(
+            f"timm has no weights of {network.name}: train it with --weights random, or give a file with --weights "
+            "FILE.safetensors"
+        )
+    cached = try_to_load_from_cache(config.hf_hub_id, FILE) if config.hf_hub_id else None
     options: dict[str, Any] = {"pretrained_cfg_overlay": {"file": cached}} if isinstance(cached, str) else {}
     try:
         if not options:
