@@ -203,7 +203,7 @@ def _leaky() -> Iterator[tuple[psutil.Process, int]]:
             raise NotReadyError("no response")
 
     port = free_port()
-    command = [sys.executable, "-m", "loadtest.leaky", str(port), str(LEAK_KIB)]
+    command = [sys.executable, "-m", "loadtest.servers.leaky", str(port), str(LEAK_KIB)]
     with server_process(command, os.environ, port) as server:
         server.wait_until(respond)
         yield psutil.Process(server.process.pid), port

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from loadtest.swaps.__main__ import swap_sequence
-from loadtest.swaps.bundles import BAD
-from loadtest.swaps.checks import ServingInterval, check_samples
-from loadtest.swaps.clients import Sample
+from loadtest.client.routes import Sample
+from loadtest.servers.bundles import BAD
+from loadtest.servers.versions import ServingInterval, check_samples
+from loadtest.swaps import swap_sequence
 from tests.servers import ROOT, environment
 
 

@@ -1,4 +1,4 @@
-"""Checks of responses during swaps: each must come from a version that was active at that time."""
+"""Versions that responses name: each must be active at that time, and the one that computed the response."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loadtest.client.load import percentile
+from loadtest.client.routes import Sample
 from loadtest.reporting.figures import Figure
-from loadtest.swaps.clients import Sample
 
 TOLERANCE = 0.002
 
@@ -39,12 +39,7 @@ def check_samples(samples: Sequence[Sample], intervals: Sequence[ServingInterval
         intervals: active versions in order; the first interval starts before the first request.
     """
     good = [sample for sample in samples if not sample.problem]
-    # ln(p1 / p2) times the temperature is the difference of two logits: the same for every version of one network.
-    gap = (
-        statistics.median(sample.gaps[0] * _temperature(sample.version, intervals) for sample in good) if good else 0.0
-    )
-    wrong = sum(not _was_active(sample, intervals) for sample in good)
-    misnamed = sum(not _computed_by_named(sample, intervals, gap) for sample in good)
+    wrong, misnamed = count_wrong(samples, intervals)
     failed = len(samples) - len(good)
     problems = Counter(sample.problem for sample in samples if sample.problem)
     return [
@@ -58,6 +53,20 @@ def check_samples(samples: Sequence[Sample], intervals: Sequence[ServingInterval
         Figure("responses that name another version than the one that computed them", misnamed, "0", not misnamed),
         Figure("versions seen in responses", len({sample.version for sample in good})),
     ]
+
+
+def count_wrong(samples: Sequence[Sample], intervals: Sequence[ServingInterval]) -> tuple[int, int]:
+    """Return the number of valid responses of an inactive version, and of those that name a wrong one.
+
+    Args: as for `check_samples`.
+    """
+    good = [sample for sample in samples if not sample.problem]
+    if not good:
+        return 0, 0
+    # ln(p1 / p2) times the temperature is the difference of two logits: the same for every version of one network.
+    gap = statistics.median(sample.gaps[0] * _temperature(sample.version, intervals) for sample in good)
+    wrong = sum(not _was_active(sample, intervals) for sample in good)
+    return wrong, sum(not _computed_by_named(sample, intervals, gap) for sample in good)
 
 
 def _was_active(sample: Sample, intervals: Sequence[ServingInterval]) -> bool:
@@ -96,7 +105,7 @@ def latency(samples: Sequence[Sample], loads: Sequence[tuple[float, float]]) -> 
     overlaps = [any(each.sent <= end and each.received >= start for start, end in loads) for each in samples]
     for name, wanted in (("during loads", True), ("between loads", False)):
         some = [each for each, during in zip(samples, overlaps, strict=True) if during is wanted]
-        times = [1000 * (each.received - each.sent) for each in some]
+        times = [each.latency_ms for each in some]
         if times:
             figures.append(Figure(f"latency {name}, p50 ms", round(statistics.median(times), 1)))
             figures.append(Figure(f"latency {name}, p99 ms", round(percentile(times, 99), 1)))

@@ -1,22 +1,24 @@
-"""Closed-loop clients that post images over every route in turn and record each response."""
+"""Clients that post images over every route in turn and record each response, with the version that it names."""
 
 from __future__ import annotations
 
 import json
 import math
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle
 from typing import Any
 
 from loadtest.client.blocking import SyncClient
 from loadtest.client.http1 import encode_request
-from loadtest.servers.halftone import Server
 
-BOUNDARY = "swaps"
+BOUNDARY = "versions"
 FORM = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+TRIED = b"x-upstream"
+"""Header in which a balancer names the servers that it tried, in order and separated by commas."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,17 @@ class Sample:
 
     problem: str = ""
     """Error message; empty for a valid response."""
+
+    tried: tuple[str, ...] = ()
+    """Addresses of the servers that a balancer tried, the last of which answered; empty without a balancer."""
+
+    late: float = 0.0
+    """Seconds from the time at which it was due to that of sending; 0 in a closed loop."""
+
+    @property
+    def latency_ms(self) -> float:
+        """Milliseconds from the time at which it was due to the end of the response."""
+        return 1000 * (self.received - self.sent + self.late)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,15 +96,18 @@ class Clients:
     """Threads that send requests until the block ends.
 
     Args:
-        server: receives the requests.
+        port: of the server on 127.0.0.1.
         routes: used in turn.
         count: number of threads.
+        rate: requests a second of all threads together, at random times; None: each thread sends the next request
+            after the last response.
     """
 
-    def __init__(self, server: Server, routes: list[Route], count: int) -> None:
+    def __init__(self, port: int, routes: list[Route], count: int, *, rate: float | None = None) -> None:
         self.samples: list[Sample] = []
-        self._server = server
+        self._port = port
         self._stopped = threading.Event()
+        self._times = None if rate is None else _Times(rate)
         self._threads = [threading.Thread(target=self._run, args=(_rotated(routes, i),)) for i in range(count)]
 
     def __enter__(self) -> Clients:
@@ -105,20 +121,44 @@ class Clients:
             thread.join()
 
     def _run(self, routes: Iterator[Route]) -> None:
-        client = SyncClient(self._server.port)
-        while not self._stopped.is_set():
-            self.samples.append(send(client, next(routes)))
+        client = SyncClient(self._port)
+        for route in routes:
+            due = self._times.next() if self._times else time.monotonic()
+            if self._stopped.wait(max(0.0, due - time.monotonic())):
+                break
+            sample = send(client, route)
+            self.samples.append(replace(sample, late=sample.sent - due) if self._times else sample)
         client.close()
+
+
+class _Times:
+    """Times of a Poisson process, each given to one thread.
+
+    Args:
+        rate: mean number a second.
+    """
+
+    def __init__(self, rate: float) -> None:
+        self._rate, self._random, self._now = rate, random.Random(0), time.monotonic()
+        self._lock = threading.Lock()
+
+    def next(self) -> float:
+        """Return the next monotonic time in seconds."""
+        with self._lock:
+            self._now += self._random.expovariate(self._rate)
+            return self._now
 
 
 def send(client: SyncClient, route: Route) -> Sample:
     """Post one request and return the sample."""
     sent, status = time.monotonic(), 0
+    tried: tuple[str, ...] = ()
     try:
         response = client.request(
             encode_request("POST", route.path, route.body, host="127.0.0.1", headers=route.headers)
         )
         body, status = response.body, response.status
+        tried = tuple(each.strip() for each in response.headers.get(TRIED, b"").decode().split(",") if each)
         if status != 200:
             raise ValueError(body.decode(errors="replace")[:300])
         version, pictures = route.read(json.loads(body))
@@ -127,8 +167,13 @@ def send(client: SyncClient, route: Route) -> Sample:
     except Exception as error:
         client.close()
         problem = f"{type(error).__name__}: {error}"
-        return Sample(route=route.name, sent=sent, received=time.monotonic(), status=status, problem=problem)
-    return Sample(route=route.name, sent=sent, received=time.monotonic(), status=status, version=version, gaps=gaps)
+        return Sample(
+            route=route.name, sent=sent, received=time.monotonic(), status=status, problem=problem, tried=tried
+        )
+    received = time.monotonic()
+    return Sample(
+        route=route.name, sent=sent, received=received, status=status, version=version, gaps=gaps, tried=tried
+    )
 
 
 def _rotated(routes: list[Route], by: int) -> Iterator[Route]:

@@ -9,9 +9,9 @@ from typing import Any
 
 from loadtest.client.blocking import fetch
 from loadtest.client.http1 import encode_request
+from loadtest.servers.bundles import BAD, Bundle
 from loadtest.servers.halftone import Server
-from loadtest.swaps.bundles import BAD, Bundle
-from loadtest.swaps.checks import ServingInterval
+from loadtest.servers.versions import ServingInterval
 
 LOAD_SECONDS = 300
 

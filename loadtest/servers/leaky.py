@@ -1,4 +1,4 @@
-"""Server that leaks KIB of memory per request, to test `loadtest.soak`: `python -m loadtest.leaky PORT KIB`."""
+"""Server that leaks KIB of memory per request, to test `loadtest.soak`: `python -m loadtest.servers.leaky PORT KIB`."""
 
 from __future__ import annotations
 

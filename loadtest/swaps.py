@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from itertools import cycle, zip_longest
 from pathlib import Path
 
+from loadtest.client.routes import Clients, routes
 from loadtest.reporting.cli import CompareError, JsonOutput, check_least, check_picture, run
 from loadtest.reporting.figures import Figure, Findings
+from loadtest.servers.bundles import BAD, Bundle
 from loadtest.servers.halftone import RefusedError, Server, no_bundle, started
+from loadtest.servers.operator import Operator, UnexpectedError
 from loadtest.servers.process import process_tree, resident_mib
-from loadtest.swaps.bundles import BAD, Bundle
-from loadtest.swaps.checks import check_samples, latency, load_times
-from loadtest.swaps.clients import Clients, routes
-from loadtest.swaps.operator import Operator, UnexpectedError
+from loadtest.servers.versions import check_samples, latency, load_times
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +97,7 @@ def _swap_under_load(config: Swaps, operator: Operator) -> Findings:
     done: list[str] = []
     memory: list[float] = []
     problem = ""
-    with Clients(server, routes(config.model, picture), config.clients) as clients:
+    with Clients(server.port, routes(config.model, picture), config.clients) as clients:
         try:
             for step in swap_sequence(config.swaps, config.bad, config.rollbacks):
                 _run_step(operator, step)
