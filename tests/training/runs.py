@@ -6,6 +6,7 @@ import random
 import shutil
 import signal
 import sys
+import threading
 import time
 import traceback
 from dataclasses import replace
@@ -14,6 +15,7 @@ from unittest import mock
 
 import safetensors.torch
 import torch
+from torch.distributed import run as elastic
 
 from models.bundle.bundle import WEIGHTS, Bundle
 from models.checkpoint import load_module
@@ -116,9 +118,46 @@ def distributed(folder):
         together(count, task, folder / name)
 
 
-def transformer(output):
+def torchrun(*arguments, **environment):
+    """Start torchrun in a child process and return its id; the processes that it starts are new interpreters."""
+    return forked(elastic.main, list(map(str, arguments)), **environment)
+
+
+def nodes(folder):
+    """Train in two nodes of one process each; the second one is killed after a checkpoint, and started again."""
+    endpoint = ("--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{free_port()}", "--rdzv-id", "nodes")
+    # A node that is silent for six seconds is lost, instead of 15.
+    quick = "keep_alive_interval=2,keep_alive_max_attempt=3"
+
+    def node(number, **environment):
+        where = f"{quick},is_host={int(number == 0)}"
+        flags = ("--nnodes", 2, "--nproc-per-node", 1, "--max-restarts", 3, *endpoint, "--rdzv-conf", where)
+        return torchrun(*flags, __file__, "node", folder, TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1", **environment)
+
+    first, second = node(0), node(1, KILLED="1")
+    assert not done(second)
+    again = node(1)
+    assert done(first)
+    assert done(again)
+
+
+def member(output):
+    """Train as a process of a node, which is killed as a whole after the first checkpoint if KILLED is set."""
+    if os.environ.get("KILLED"):
+        threading.Thread(target=_end_node, args=(output.with_name(f".{output.name}.training"),), daemon=True).start()
+    transformer(output, minutes=0.0)
+
+
+def _end_node(checkpoints):
+    while not list(checkpoints.glob("last-*")):
+        time.sleep(0.001)
+    for process in (os.getppid(), os.getpid()):
+        os.kill(process, signal.SIGKILL)
+
+
+def transformer(output, **options):
     """Train a ViT with two micro-batches a step."""
-    run(output, replace(TINY, optimisation=Optimisation(accumulate=2)), model="vit_ti16")
+    run(output, replace(TINY, optimisation=Optimisation(accumulate=2)), model="vit_ti16", **options)
 
 
 def kill_points(folder, kills, seed):
@@ -181,5 +220,9 @@ if __name__ == "__main__":
         kill_points(Path(folder), int(arguments[0]), int(arguments[1]))
     elif action == "distributed":
         distributed(Path(folder))
+    elif action == "nodes":
+        nodes(Path(folder))
+    elif action == "node":
+        member(Path(folder))
     else:
         transformer(Path(folder))

@@ -1,4 +1,4 @@
-"""Distributed training: one process, or several under `torchrun --nproc-per-node N -m training …`.
+"""Distributed training: one process, or several under `torchrun --nproc-per-node N -m training …`, on any nodes.
 
 DistributedDataParallel averages the gradients, over NCCL between GPUs and gloo between CPUs.
 """
@@ -103,7 +103,8 @@ def joined(device: str) -> Iterator[World]:
         device: `auto`, `cpu` or `cuda`.
 
     Raises:
-        HalftoneError: `cuda` is requested without a GPU, or there are more processes than GPUs.
+        HalftoneError: `cuda` is requested without a GPU, there are more processes than GPUs, or another process of the
+            run ended.
     """
     size, local_rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
     place = _device(device, local_rank)
@@ -115,6 +116,14 @@ def joined(device: str) -> Iterator[World]:
     dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
     try:
         yield World(rank=dist.get_rank(), size=size, device=place)
+    except RuntimeError as error:
+        # Those of torch.distributed are of this kind too; gloo has none of its own.
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        raise HalftoneError(
+            "another process of this run ended: torchrun starts all of them again if it has --max-restarts; else repeat "
+            "the command on every node, which goes on from the last checkpoint"
+        ) from None
     finally:
         dist.destroy_process_group()
 

@@ -51,6 +51,20 @@ def test_the_saved_weights_are_the_validated_ones(runs):
     assert again == pytest.approx(validated, abs=1e-5)
 
 
+def test_a_lost_node_comes_back_and_the_run_ends_with_the_same_weights(runs, tmp_path):
+    """Two nodes of one process each under torchrun's elastic agents; one is killed after a checkpoint."""
+    result = python(SCRIPT, "nodes", tmp_path / "nodes")
+
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "resuming after" in result.stdout
+    bundles = [runs[0][1], Bundle.open(tmp_path / "nodes")]
+    whole, lost = (safetensors.torch.load(bundle.read(WEIGHTS)) for bundle in bundles)
+    assert whole.keys() == lost.keys()
+    for name, tensor in whole.items():
+        assert torch.equal(lost[name], tensor), name
+    assert timeless(bundles[0]) == timeless(bundles[1])
+
+
 def test_a_refused_run_ends_in_every_process_with_one_message(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "something").touch()
