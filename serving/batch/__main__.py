@@ -2,15 +2,18 @@
 
     python -m serving.batch --model efficientnet_lite0 --input photos --output labels.parquet
     python -m serving.batch --model efficientnet_lite0 --input s3://bucket/photos --output labels.parquet --workers 8
+    python -m serving.batch --input s3://bucket/photos --output s3://bucket/labels.parquet --ray-address auto
 
 One row per image: `path`, `labels`, `indices`, `probabilities`, `error_code`, `error`, `model`, `version`, `variant`.
-The same command again resumes a run that was killed, and does nothing if all is done. Needs the extra `batch` (Ray
-Data). Takes about ten seconds to start, then runs as fast as the model on all cores. Exit code 0, even if some images
-have errors; 1 if none could be classified. The service's HALFTONE_* limits and variant apply here too.
+The same command again resumes a run that was killed, and does nothing if all is done. Needs the extra `batch` (Ray).
+Takes about ten seconds to start, then runs as fast as the model on all cores, or on all nodes of a cluster. Exit code
+0, even if some images have errors; 1 if none could be classified. The service's HALFTONE_* limits and variant apply
+here too.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,12 +24,14 @@ from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 from models.bundle.store import DEFAULT_MODEL
 from models.common.cli import ANSWER_IS_NO, DONE, run
 from models.common.errors import HalftoneError
+from models.common.files import check_length, check_writable
 from models.common.text import printable
 from serving.api.upload import DEFAULT_TOP_K
 from serving.settings import Settings
 
 PROG = "python -m serving.batch"
 NAMED = 5
+_ADDRESS = re.compile(r"auto|(ray://)?[^/\s]+:\d+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +41,9 @@ class BatchConfig:
     input: str
     """Folder of pictures, searched to any depth, or its URI such as s3://bucket/photos."""
 
-    output: Path
-    """Parquet file to write; OUTPUT.parts next to it holds the finished parts meanwhile."""
+    output: str
+    """Parquet file to write, or its URI such as s3://bucket/labels.parquet; OUTPUT.parts next to it holds the finished
+    parts meanwhile."""
 
     model: str = DEFAULT_MODEL
     """Name of the bundle."""
@@ -46,15 +52,24 @@ class BatchConfig:
     """Classes in each row."""
 
     workers: int = 0
-    """Number of processes, which share the cores; 0: two, or one per four cores on larger machines."""
+    """Number of processes, which share the cores; 0: two, or one per four cores on larger machines. On a cluster it is
+    that of each node."""
+
+    ray_address: str = ""
+    """Existing Ray cluster to run on: `auto`, HOST:PORT or ray://HOST:PORT; empty: this machine alone."""
 
     def __post_init__(self) -> None:
-        if self.output.suffix != ".parquet":
+        if not self.output.endswith(".parquet"):
             raise HalftoneError(f"--output {self.output} must end in .parquet")
+        if "://" not in self.output:
+            check_length(Path(self.output), "--output")
+            check_writable(Path(self.output), "--output")
         if self.top_k < 1:
             raise HalftoneError(f"--top-k must be at least 1, not {self.top_k}")
         if self.workers < 0:
             raise HalftoneError(f"--workers must be 0 or more, not {self.workers}")
+        if self.ray_address and not _ADDRESS.fullmatch(self.ray_address):
+            raise HalftoneError(f"--ray-address {self.ray_address} must be auto, HOST:PORT or ray://HOST:PORT")
 
 
 def check_installed() -> None:
@@ -70,7 +85,7 @@ def check_installed() -> None:
 def batch(config: BatchConfig) -> int:
     """Score and report; return the exit code."""
     check_installed()
-    from serving.batch.run import Result, default_workers, score
+    from serving.batch.run import Result, score
 
     console = Console(stderr=True)
     settings = replace(Settings.from_environment(), model=config.model)
@@ -82,8 +97,9 @@ def batch(config: BatchConfig) -> int:
             location=config.input,
             output=config.output,
             top_k=config.top_k,
-            workers=config.workers or default_workers(),
             progress=lambda done, total: bar.update(task, completed=done, total=total),
+            workers=config.workers,
+            ray_address=config.ray_address,
         )
     if not isinstance(result, Result):
         print(
@@ -94,7 +110,7 @@ def batch(config: BatchConfig) -> int:
     return ANSWER_IS_NO if sum(result.errors.values()) == result.job.pictures else DONE
 
 
-def _report(result: object, output: Path) -> None:
+def _report(result: object, output: str) -> None:
     from serving.batch.run import Result
 
     assert isinstance(result, Result)
@@ -105,6 +121,10 @@ def _report(result: object, output: Path) -> None:
     print(f"{job.pictures} pictures in {printable(output)}: {new} now{rate}, {result.kept} before")
     print(f"{result.seconds:.1f} s with choosing the variant, starting the workers and merging their parts")
     print(f"{job.model} {job.version} ({job.variant})")
+    for node, (count, variant) in sorted(result.nodes.items()):
+        print(f"  {count} on {printable(node)} by {variant}")
+    for each in result.refused:
+        print(f"  node {each.node} can't score: {printable(each.reason)}")
     for code, count in result.errors.items():
         print(f"  {count} x {code}: see the column `error`")
     if result.left_out:

@@ -87,7 +87,7 @@ def benchmark(config: BenchmarkConfig) -> int:
         "batch": batch,
         "ratio": ratio,
     }
-    rows = [_cells("raw runtime, threads", raw, 1.0), _cells("serving.batch, Ray Data", batch, ratio)]
+    rows = [_cells("raw runtime, threads", raw, 1.0), _cells("serving.batch, Ray", batch, ratio)]
     about = {name: report[name] for name in ("date", "host")}
     print(as_text(HEADINGS, rows, about))
     print(_conditions(report))
@@ -135,16 +135,16 @@ def _measure_raw(settings: Settings, location: str) -> dict[str, float]:
 
 
 def _measure_batch(settings: Settings, config: BenchmarkConfig) -> dict[str, float]:
-    from serving.batch.run import Result, default_workers, score
+    from serving.batch.run import Result, score
 
     with tempfile.TemporaryDirectory() as folder:
         result = score(
             settings,
             location=config.input,
-            output=Path(folder) / "rows.parquet",
+            output=f"{folder}/rows.parquet",
             top_k=min(DEFAULT_TOP_K, len(open_bundle(settings.model).manifest.labels)),
-            workers=config.workers or default_workers(),
             progress=lambda done, total: None,
+            workers=config.workers,
         )
     assert isinstance(result, Result)
     pictures = result.job.pictures

@@ -1,18 +1,16 @@
-"""Input images of a local folder or a bucket: listed once in a fixed order, and read one by one.
-
-pyarrow reads `s3://`, `gs://`, `hdfs://` and `file://`; the fsspec package of their scheme reads other URIs.
-"""
+"""Input images of a local folder or a bucket: listed once in a fixed order, and read one by one."""
 
 from __future__ import annotations
 
 import mimetypes
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from pyarrow import ArrowException, fs
 
 from models.common.errors import HalftoneError
 from models.preprocess.formats import image_format, other_format
+from serving.batch.locations import file_system
 
 SUFFIXES = frozenset(
     (".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -37,10 +35,10 @@ class Pictures:
         self.left_out: list[str] = []
         """Names of the files that are no images, hidden ones apart; filled by `names`."""
         try:
-            self._files, self._root = _file_system(location)
+            self._files, self._root = file_system(location)
             kind = self._files.get_file_info(self._root).type
         except (OSError, ValueError, ImportError, ArrowException) as error:
-            raise HalftoneError(f"--input {location} can't be reached: {_reason(error)}") from None
+            raise HalftoneError(f"--input {location} can't be reached: {reason(error)}") from None
         if kind != fs.FileType.Directory:
             raise HalftoneError(f"--input {location} is not a folder: name one that holds pictures")
 
@@ -54,7 +52,7 @@ class Pictures:
             files = sorted(self._list())
             names = [name for name in files if self._is_picture(name)]
         except (OSError, ArrowException) as error:
-            raise HalftoneError(f"--input {self.location} can't be listed: {_reason(error)}") from None
+            raise HalftoneError(f"--input {self.location} can't be listed: {reason(error)}") from None
         except UnicodeDecodeError as error:
             raise HalftoneError(
                 f"--input {self.location} holds a file whose name is not UTF-8 ({error.object!r}): rename it"
@@ -99,18 +97,6 @@ def _hidden(name: str) -> bool:
     return any(part.startswith(".") for part in PurePosixPath(name).parts)
 
 
-def _file_system(location: str) -> tuple[fs.FileSystem, str]:
-    if "://" not in location:
-        return fs.LocalFileSystem(), Path(location).absolute().as_posix().rstrip("/")
-    try:
-        files, root = fs.FileSystem.from_uri(location)
-    except ArrowException:
-        import fsspec
-
-        other, root = fsspec.core.url_to_fs(location)
-        files = fs.PyFileSystem(fs.FSSpecHandler(other))
-    return files, root.rstrip("/")
-
-
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Return the message of an error as one line."""
     return " ".join(str(error).split())

@@ -15,17 +15,17 @@ import contextlib
 import fcntl
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow import fs
 
 from models.common.errors import HalftoneError
-from models.common.files import atomic_path, write_atomic
+from serving.batch.inputs import reason
+from serving.batch.locations import exists, file_system, writing
 
 _CHUNKS = 64
 _SMALLEST, _LARGEST = 16, 1024
@@ -116,24 +116,46 @@ class PartsFolder:
     """The folder of parts of one output.
 
     Args:
-        output: the Parquet file to make.
+        output: path or URI of the Parquet file to make.
+
+    Raises:
+        HalftoneError: it can't be reached.
     """
 
-    def __init__(self, output: Path) -> None:
-        self.output = output
-        self.folder = output.with_name(output.name + ".parts")
-        self._job, self._names = self.folder / "job.json", self.folder / "pictures.parquet"
+    def __init__(self, output: str) -> None:
+        try:
+            self._files, self.output = file_system(output)
+        except (OSError, ValueError, ImportError, pa.ArrowException) as error:
+            raise HalftoneError(f"--output {output} can't be reached: {reason(error)}") from None
+        self.folder = f"{self.output}.parts"
+        self._job, self._names = f"{self.folder}/job.json", f"{self.folder}/pictures.parquet"
+
+    @property
+    def finished(self) -> bool:
+        """True if the output exists."""
+        return exists(self._files, self.output)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the lock of this output; remove the folder afterwards if the run is finished or was refused.
 
+        In a bucket there is no lock: two commands would do the same work, with the same result.
+
         Raises:
             HalftoneError: another command holds the lock, or the folder can't be written.
         """
+        with self._lock() if isinstance(self._files, fs.LocalFileSystem) else self._unlocked():
+            try:
+                yield
+            finally:
+                if exists(self._files, self.folder) and (self.finished or not exists(self._files, self._job)):
+                    self._files.delete_dir(self.folder)
+
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[None]:
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+            os.makedirs(self.folder, exist_ok=True)
+            lock = os.open(f"{self.folder}/lock", os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise HalftoneError(f"--output: {self.folder} can't be made or written ({error.strerror})") from None
         try:
@@ -144,9 +166,15 @@ class PartsFolder:
         try:
             yield
         finally:
-            if self.output.exists() or not self._job.exists():
-                shutil.rmtree(self.folder, ignore_errors=True)
             os.close(lock)
+
+    @contextlib.contextmanager
+    def _unlocked(self) -> Iterator[None]:
+        try:
+            self._files.create_dir(self.folder, recursive=True)
+        except (OSError, pa.ArrowException) as error:
+            raise HalftoneError(f"--output: {self.folder} can't be made or written ({reason(error)})") from None
+        yield
 
     def unfinished_job(self) -> Job | None:
         """Return the job that was started here, or None.
@@ -154,34 +182,58 @@ class PartsFolder:
         Raises:
             HalftoneError: the folder's job can't be resumed.
         """
-        if not self._job.exists():
+        if not exists(self._files, self._job):
             return None
         try:
-            return Job.from_json(self._job.read_bytes())
+            with self._files.open_input_stream(self._job) as stream:
+                return Job.from_json(stream.read())
         except HalftoneError as error:
             raise HalftoneError(f"{self._job} can't be used, {error}: remove {self.folder} to start again") from None
 
+    def finished_job(self) -> Job | None:
+        """Return the job that made the finished output, or None.
+
+        Raises:
+            HalftoneError: the output was not made by this command.
+        """
+        if not self.finished:
+            return None
+        try:
+            with self._open(self.output) as file:
+                return Job.from_json((file.schema_arrow.metadata or {})[KEY])
+        except (pa.ArrowException, OSError, KeyError, HalftoneError):
+            raise HalftoneError(
+                f"{self.output} exists and was not made by this command: remove it or name another --output"
+            ) from None
+
     def start(self, job: Job, names: list[str]) -> None:
         """Write the job and the names of its images; from now on the run can be resumed."""
-        with atomic_path(self._names) as path:
-            pq.write_table(pa.table({"path": names}), path, row_group_size=job.chunk)
-        write_atomic(self._job, job.to_json())
+        with writing(self._files, self._names) as stream:
+            pq.write_table(pa.table({"path": names}), stream, row_group_size=job.chunk)
+        with writing(self._files, self._job) as stream:
+            stream.write(job.to_json())
 
     def names(self, chunk: int | None = None) -> list[str]:
         """Return the names of all images, or those of one chunk."""
-        with pq.ParquetFile(self._names) as file:
+        with self._open(self._names) as file:
             table = file.read() if chunk is None else file.read_row_group(chunk)
         names: list[str] = table.column("path").to_pylist()
         return names
 
-    def part(self, chunk: int) -> Path:
+    def part(self, chunk: int) -> str:
         """Return the path of a chunk's rows."""
-        return self.folder / f"part-{chunk:07d}.parquet"
+        return f"{self.folder}/part-{chunk:07d}.parquet"
+
+    def write(self, chunk: int, rows: pa.Table) -> None:
+        """Write the rows of a chunk in one step; the same rows may be written twice."""
+        with writing(self._files, self.part(chunk)) as stream:
+            pq.write_table(rows, stream)
 
     def missing(self, job: Job) -> list[int]:
         """Return the chunks without a part, in ascending order."""
-        done = {path.name for path in self.folder.glob("part-*.parquet")}
-        return [chunk for chunk in range(job.chunks) if self.part(chunk).name not in done]
+        done = {info.path for info in self._files.get_file_info(fs.FileSelector(self.folder))}
+        names = {path.rpartition("/")[2] for path in done}
+        return [chunk for chunk in range(job.chunks) if self.part(chunk).rpartition("/")[2] not in names]
 
     def finish(self, job: Job) -> dict[str, int]:
         """Merge the parts into the output and remove them.
@@ -193,26 +245,27 @@ class PartsFolder:
             HalftoneError: a part does not hold each image of its chunk once.
         """
         counts: dict[str, int] = {}
-        merged, schema = self.folder / "all.parquet", SCHEMA.with_metadata({KEY: job.to_json()})
-        with atomic_path(merged) as path, pq.ParquetWriter(path, schema) as writer:
+        merged, schema = f"{self.folder}/all.parquet", SCHEMA.with_metadata({KEY: job.to_json()})
+        with writing(self._files, merged) as stream, pq.ParquetWriter(stream, schema) as writer:
             for table in self._row_groups(job):
                 for each in table.column("error_code").drop_null().value_counts().to_pylist():
                     counts[each["values"]] = counts.get(each["values"], 0) + each["counts"]
                 writer.write_table(table)
-        merged.replace(self.output)
-        shutil.rmtree(self.folder)
+        self._files.move(merged, self.output)
+        self._files.delete_dir(self.folder)
         return dict(sorted(counts.items(), key=lambda item: -item[1]))
 
     def _row_groups(self, job: Job) -> Iterator[pa.Table]:
         """Yield the rows in the order of the names, in tables of at least a row group."""
         waiting: list[pa.Table] = []
         for chunk in range(job.chunks):
-            table = pq.read_table(self.part(chunk), schema=SCHEMA)
-            if table.num_rows != job.size(chunk):
-                raise HalftoneError(
-                    f"{self.part(chunk)} holds {table.num_rows} rows instead of {job.size(chunk)}: remove it, and run "
-                    "the same command again"
-                )
+            with self._open(self.part(chunk)) as file:
+                if (rows := file.metadata.num_rows) != job.size(chunk):
+                    raise HalftoneError(
+                        f"{self.part(chunk)} holds {rows} rows instead of {job.size(chunk)}: remove it, and run the "
+                        "same command again"
+                    )
+                table = file.read().cast(SCHEMA)
             waiting.append(table)
             if sum(each.num_rows for each in waiting) >= _ROW_GROUP:
                 yield pa.concat_tables(waiting)
@@ -220,17 +273,7 @@ class PartsFolder:
         if waiting:
             yield pa.concat_tables(waiting)
 
-
-def finished_job(output: Path) -> Job:
-    """Return the job that made a finished output.
-
-    Raises:
-        HalftoneError: the file was not made by this command.
-    """
-    try:
-        metadata: dict[bytes, Any] = pq.read_schema(output).metadata or {}
-        return Job.from_json(metadata[KEY])
-    except (pa.ArrowException, OSError, KeyError, HalftoneError):
-        raise HalftoneError(
-            f"{output} exists and was not made by this command: remove it or name another --output"
-        ) from None
+    @contextlib.contextmanager
+    def _open(self, path: str) -> Iterator[pq.ParquetFile]:
+        with self._files.open_input_file(path) as stream, pq.ParquetFile(stream) as file:
+            yield file

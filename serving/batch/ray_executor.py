@@ -1,8 +1,7 @@
-"""Distribute the chunks of a job over worker processes with Ray Data.
+"""Score the chunks of a job with Ray: on this machine alone, or on the nodes of an existing cluster.
 
-Ray passes on only the numbers of the chunks: a worker reads its images and writes its part, so that no image is copied
-between processes. Ray runs on this machine only and listens on 127.0.0.1 only; its dashboard and its usage reports are
-off. A process of its own drives it, because Ray ends the process that drives it, without an exception, when one of its
+On this machine Ray runs as long as the job and listens on 127.0.0.1 only; its dashboard and its usage reports are off.
+A process of its own drives it, because Ray ends the process that drives it, without an exception, when one of its
 agents is lost.
 """
 
@@ -15,103 +14,61 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import threading
 import time
 import traceback
-import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
-import numpy.typing as npt
-import pyarrow.parquet as pq
-
 import serving
+from models.bundle.store import open_bundle
 from models.common.errors import HalftoneError
-from models.common.files import atomic_path
-from serving.batch.inputs import Pictures
-from serving.batch.job import Job, PartsFolder
-from serving.batch.scorer import Scorer
+from models.common.host import cores
+from serving.batch.job import Job
+from serving.batch.nodes import Prepared, default_workers, packed, prepare
+from serving.batch.schedule import Plan, RefusedNode, Schedule, ScoredChunk, failed, on_node
 from serving.settings import Settings
 
 _OBJECT_STORE_BYTES = 100 * 2**20
+
+_ATTEMPTS = 3
+"""Workers that a chunk may lose on a cluster, whose nodes also run other programs."""
+
+_REACH_SECONDS = 5.0
 
 _END_SECONDS = 15
 """Time for Ray to end; then it is killed."""
 
 
-@dataclass(frozen=True)
-class ScoredChunk:
-    """A chunk whose part is written."""
-
-    chunk: int
-    """Number of the chunk."""
-
-    rows: int
-    """Number of images in the chunk."""
-
-    started: float
-    """Start, in monotonic seconds of this machine."""
-
-    ended: float
-    """End, in monotonic seconds of this machine."""
-
-
-class Worker:
-    """A worker process, which loads the model for itself.
-
-    Args:
-        settings: settings with the model, variant and number of threads.
-        output: output of the job.
-        job: the job to work on.
-    """
-
-    def __init__(self, settings: Settings, output: Path, job: Job) -> None:
-        self._parts = PartsFolder(output)
-        self._scorer = Scorer(settings, Pictures(job.input), job.top_k)
-
-    def __call__(self, batch: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-        """Score the chunks with these numbers, each into its part."""
-        scored = [self._score(int(chunk)) for chunk in batch["item"]]
-        names = ("chunk", "rows", "started", "ended")
-        return {name: np.array([getattr(each, name) for each in scored]) for name in names}
-
-    def _score(self, chunk: int) -> ScoredChunk:
-        start = time.monotonic()
-        table = self._scorer.score(self._parts.names(chunk))
-        with atomic_path(self._parts.part(chunk)) as path:
-            pq.write_table(table, path)
-        return ScoredChunk(chunk, table.num_rows, start, time.monotonic())
-
-
 def score_chunks(
-    settings: Settings, output: Path, job: Job, chunks: Sequence[int], workers: int
-) -> Iterator[ScoredChunk]:
-    """Write the parts of these chunks; yield each as soon as Ray reports it.
+    settings: Settings, output: str, job: Job, chunks: Sequence[int], workers: int, ray_address: str = ""
+) -> Iterator[ScoredChunk | RefusedNode]:
+    """Write the parts of these chunks; yield each as soon as it is written, and each node that can't score.
 
     Args:
-        settings: settings of each worker.
-        output: output of the job.
+        settings: settings of the run; `threads` are those of all workers of a node together.
+        output: path or URI of the output of the job.
         job: the job to work on.
         chunks: numbers of the chunks.
-        workers: number of processes.
+        workers: number of processes on each node; 0: by its cores.
+        ray_address: of an existing cluster; empty: Ray on this machine alone, as long as the run takes.
 
     Raises:
-        HalftoneError: Ray can't be started, or a worker ended.
+        HalftoneError: Ray can't be started or reached, a worker ended, or no node can score.
     """
     # In /tmp, because the paths of Ray's sockets have to be short and TMPDIR may be long.
     with tempfile.TemporaryDirectory(prefix="ht-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         spawn = multiprocessing.get_context("spawn")
         ours, theirs = spawn.Pipe()
-        driver = spawn.Process(
-            target=_drive, args=(theirs, folder, settings, output, job, chunks, workers), daemon=True
-        )
+        run = _Run(settings, output, job, chunks, workers, ray_address)
+        driver = spawn.Process(target=_drive, args=(theirs, folder, run), daemon=True)
         driver.start()
         theirs.close()
         try:
@@ -125,7 +82,19 @@ def score_chunks(
             ours.close()
 
 
-def _reported(driver: Connection) -> Iterator[ScoredChunk]:
+@dataclass(frozen=True)
+class _Run:
+    """The arguments of `score_chunks`."""
+
+    settings: Settings
+    output: str
+    job: Job
+    chunks: Sequence[int]
+    workers: int
+    ray_address: str
+
+
+def _reported(driver: Connection) -> Iterator[ScoredChunk | RefusedNode]:
     """Yield what the driver reports until it says that all is done."""
     while True:
         try:
@@ -142,9 +111,7 @@ def _reported(driver: Connection) -> Iterator[ScoredChunk]:
         yield report
 
 
-def _drive(
-    parent: Connection, folder: str, settings: Settings, output: Path, job: Job, chunks: Sequence[int], workers: int
-) -> None:
+def _drive(parent: Connection, folder: str, run: _Run) -> None:
     """Run Ray and report each chunk, then an error or None; the main function of the driver process."""
     # A terminal sends SIGINT to all processes; the parent handles it, and ends this one with SIGTERM.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -155,15 +122,10 @@ def _drive(
         for stream in (1, 2):
             os.dup2(nowhere.fileno(), stream)
     try:
-        with _cluster(workers, folder) as ray:
-            try:
-                for row in _data_set(ray, Worker, (settings, output, job), chunks, workers).iter_rows():
-                    parent.send(ScoredChunk(**row))
-            except ray.exceptions.RayError as error:
-                cause = str(error).strip().splitlines()[-1]
-                raise HalftoneError(
-                    f"the workers failed ({cause}): the finished parts are kept, run the same command again to resume"
-                ) from None
+        plan = _on_cluster if run.ray_address else _on_this_machine
+        with plan(run, folder) as schedule:
+            for report in schedule.run():
+                parent.send(report)
         parent.send(None)
     except HalftoneError as error:
         parent.send(error)
@@ -186,60 +148,90 @@ def _end_with(parent: Connection, folder: str) -> None:
     os._exit(1)
 
 
-def _data_set(ray: Any, worker: type, arguments: tuple[Any, ...], chunks: Sequence[int], workers: int) -> Any:
-    """Return the data set of the workers' results for the chunks."""
-    numbers = ray.data.from_items(list(chunks), override_num_blocks=min(len(chunks), 64 * workers))
-    with warnings.catch_warnings():
-        # Ray deprecates the last two options in favour of others that it doesn't have yet.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return numbers.map_batches(
-            worker,
-            fn_constructor_args=arguments,
-            batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=workers),
-            num_cpus=1,
-            # Otherwise Ray restarts a worker without end that an image makes end.
-            max_restarts=0,
-            max_task_retries=0,
-        )
-
-
 @contextlib.contextmanager
-def _cluster(workers: int, folder: str) -> Iterator[Any]:
-    """Yield the module `ray`, connected to its own processes, which end with the block and have files in the folder."""
+def _on_this_machine(run: _Run, folder: str) -> Iterator[Schedule]:
+    """Start Ray for the run, with files in the folder; it ends with the block."""
     os.environ.update(_environment())
-    # After the environment is set: Ray reads it on import.
-    import ray
-    import ray.data
-
-    for name in ("ray", "ray.data"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    workers = min(run.workers or default_workers(cores()), len(run.chunks))
+    of_a_worker = replace(run.settings, threads=max(1, run.settings.worker_threads // workers))
+    node = Prepared(settings=of_a_worker, workers=workers)
     try:
-        _start(ray, workers, folder)
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
-        yield ray
-    finally:
-        ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _start(ray: Any, workers: int, folder: str) -> None:
-    try:
-        ray.init(
+        with _connected(
+            "Ray can't be started on this machine",
             address="local",
-            num_cpus=workers,
+            num_cpus=workers * of_a_worker.threads,
             num_gpus=0,
             object_store_memory=_OBJECT_STORE_BYTES,
             include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
             _temp_dir=folder,
-        )
-    # Many kinds, because Ray starts many programs.
-    except Exception as error:
-        reason = " ".join(str(error).split())
-        raise HalftoneError(f"Ray can't be started on this machine: {reason}") from None
+        ) as ray:
+            prepared = ray.put(node)
+            # An image that ends its worker would end every other one.
+            yield Schedule(ray, _plan(run, lambda node, cpus: prepared, attempts=1))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_reachable(ray_address: str) -> None:
+    """Raise HalftoneError if nothing listens at the address of a cluster: Ray would try for minutes."""
+    if ray_address == "auto":
+        return
+    host, _, port = ray_address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise HalftoneError(
+            f"--ray-address {ray_address}: no cluster answers there ({error}): `ray start --head` starts one, and "
+            "prints its address"
+        ) from None
+
+
+@contextlib.contextmanager
+def _on_cluster(run: _Run, _: str) -> Iterator[Schedule]:
+    """Connect to a cluster, and send the bundle to each node that is asked to score."""
+    files = packed(open_bundle(run.job.model))
+    failure = f"--ray-address {run.ray_address} can't be used; `ray start --head` starts a cluster"
+    with _connected(failure, address=run.ray_address) as ray:
+        bundle = ray.put(files)
+
+        def prepare_node(node: str, cpus: int) -> Any:
+            task = ray.remote(prepare).options(num_cpus=0, max_retries=0, **on_node(node))
+            return task.remote(bundle, run.settings, run.output, run.job, cpus, run.workers)
+
+        yield Schedule(ray, _plan(run, prepare_node, attempts=_ATTEMPTS))
+
+
+def _plan(run: _Run, start: Callable[[str, int], Any], *, attempts: int) -> Plan:
+    return Plan(output=run.output, job=run.job, chunks=run.chunks, prepare=start, attempts=attempts)
+
+
+@contextlib.contextmanager
+def _connected(failure: str, **options: Any) -> Iterator[Any]:
+    """Yield the module `ray`, connected until the block ends.
+
+    Args:
+        failure: says what happened if it can't be connected.
+        options: of `ray.init`.
+
+    Raises:
+        HalftoneError: Ray can't be started or reached, or lost its own processes.
+    """
+    # After the environment is set: Ray reads it on import.
+    import ray
+
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
+    try:
+        try:
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+        # Many kinds, because Ray starts many programs.
+        except Exception as error:
+            raise HalftoneError(f"{failure}: {' '.join(str(error).split())}") from None
+        try:
+            yield ray
+        except ray.exceptions.RayError as error:
+            raise failed(error) from None
+    finally:
+        ray.shutdown()
 
 
 def _environment() -> dict[str, str]:

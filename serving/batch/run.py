@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from models.bundle.manifest import Manifest
+from models.bundle.store import open_bundle
 from models.common.errors import HalftoneError
-from models.common.host import cores
 from serving.batch.inputs import Pictures
-from serving.batch.job import Job, PartsFolder, finished_job
-from serving.batch.ray_executor import ScoredChunk, score_chunks
+from serving.batch.job import Job, PartsFolder
+from serving.batch.ray_executor import check_reachable, score_chunks
+from serving.batch.schedule import RefusedNode, ScoredChunk
 from serving.batching.autotune import batch_sizes
 from serving.lifecycle.loading import load_fastest
+from serving.lifecycle.selection import check_bundle
 from serving.settings import Settings
+
+EACH = "the fastest of each node"
+"""Variant of a job whose nodes choose for themselves."""
+
+Choose = Callable[[Settings, Job | None], tuple[Manifest, str, Settings]]
+"""Returns the manifest, the variant of the job and the settings of its workers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,19 +51,33 @@ class Result:
     seconds: float
     """Duration of the whole run."""
 
+    nodes: dict[str, tuple[int, str]]
+    """Of a cluster: name of each node to the number of images that it scored now, and its variant."""
+
+    refused: list[RefusedNode]
+    """Nodes of a cluster that could not score."""
+
 
 def score(
-    settings: Settings, *, location: str, output: Path, top_k: int, workers: int, progress: Callable[[int, int], None]
+    settings: Settings,
+    *,
+    location: str,
+    output: str,
+    top_k: int,
+    progress: Callable[[int, int], None],
+    workers: int = 0,
+    ray_address: str = "",
 ) -> Result | Job:
     """Score every image of a folder into a Parquet file; resume an earlier run that was interrupted.
 
     Args:
         settings: the service's settings; `model` names the bundle, `threads` are those of all workers together.
         location: folder or URI.
-        output: the Parquet file.
+        output: path or URI of the Parquet file.
         top_k: classes in each row; all if the model has fewer.
-        workers: number of processes.
         progress: called with the number of finished images and of all images.
+        workers: number of processes, on each node of a cluster; 0: by the cores.
+        ray_address: of an existing Ray cluster; empty: this machine alone.
 
     Returns:
         The result, or the job of an earlier run if the output was complete already.
@@ -63,18 +86,25 @@ def score(
         HalftoneError: the input, the model or the output can't be used, or the output belongs to another job.
     """
     start = time.monotonic()
+    if ray_address:
+        check_reachable(ray_address)
+    output = _absolute(output)
     pictures, parts = Pictures(location), PartsFolder(output)
     with parts.locked():
-        earlier = parts.unfinished_job() or (finished_job(output) if output.exists() else None)
-        job, settings = _job(settings, pictures, top_k, earlier, parts)
-        if output.exists():
+        earlier = parts.unfinished_job() or parts.finished_job()
+        choose = _each_node_chooses if ray_address else _choose_here
+        job, settings = _job(settings, pictures, top_k, earlier, parts, choose)
+        if parts.finished:
             return job
         names = pictures.names()
         if earlier is None:
             job = replace(job, pictures=len(names))
             parts.start(job, names)
         added = len(set(names) - set(parts.names())) if earlier else 0
-        chunks, kept = _score_missing(settings, parts, job, workers, progress)
+        missing = parts.missing(job)
+        kept = job.pictures - sum(job.size(chunk) for chunk in missing)
+        events = score_chunks(settings, output, job, missing, workers, ray_address) if missing else iter(())
+        chunks, refused = _follow(events, kept, job.pictures, progress)
         errors = parts.finish(job)
     spent = max(each.ended for each in chunks) - min(each.started for each in chunks) if chunks else 0.0
     seconds = time.monotonic() - start
@@ -86,29 +116,23 @@ def score(
         errors=errors,
         scoring_seconds=spent,
         seconds=seconds,
+        nodes=_by_node(chunks) if ray_address else {},
+        refused=refused,
     )
 
 
-def default_workers() -> int:
-    """Return 2, or 1 per four cores on larger machines, or 1 on a single core; the workers share the threads."""
-    return max(min(2, cores()), cores() // 4)
-
-
 def _job(
-    settings: Settings, pictures: Pictures, top_k: int, earlier: Job | None, parts: PartsFolder
+    settings: Settings, pictures: Pictures, top_k: int, earlier: Job | None, parts: PartsFolder, choose: Choose
 ) -> tuple[Job, Settings]:
-    """Return the job of this command and the settings with its variant and batches; refuse another than the earlier."""
-    if earlier and not settings.variant:
-        settings = replace(settings, variant=earlier.variant)
-    loaded = load_fastest(settings.model, settings)
-    manifest = loaded.bundle.manifest
+    """Return the job of this command and the settings of its workers; refuse another than the earlier one."""
+    manifest, variant, settings = choose(settings, earlier)
     if top_k < 1:
         raise HalftoneError(f"--top-k must be at least 1, not {top_k}")
     job = Job(
         input=_absolute(pictures.location),
         model=settings.model,
         version=manifest.version,
-        variant=loaded.record.variant,
+        variant=variant,
         top_k=min(top_k, len(manifest.labels)),
         max_pixels=settings.max_pixels,
         max_bytes=settings.max_body,
@@ -116,9 +140,25 @@ def _job(
     )
     if earlier and earlier != job:
         _refuse(earlier, job, parts)
+    return job, settings
+
+
+def _choose_here(settings: Settings, earlier: Job | None) -> tuple[Manifest, str, Settings]:
+    """Return the variant for this machine, and the settings with it and its batches."""
+    if earlier and not settings.variant and earlier.variant != EACH:
+        settings = replace(settings, variant=earlier.variant)
+    loaded = load_fastest(settings.model, settings)
     # Measured here once: the workers would disturb each other's measurements.
     size = batch_sizes(settings.model, loaded.runtime, settings)[1].best(settings.queue)
-    return job, replace(settings, variant=job.variant, batch=size)
+    chosen = replace(settings, variant=loaded.record.variant, batch=size)
+    return loaded.bundle.manifest, chosen.variant, chosen
+
+
+def _each_node_chooses(settings: Settings, _: Job | None) -> tuple[Manifest, str, Settings]:
+    """Check the bundle; this machine may be too small to run it."""
+    bundle = open_bundle(settings.model)
+    check_bundle(settings.model, bundle, settings)
+    return bundle.manifest, settings.variant or EACH, settings
 
 
 def _refuse(earlier: Job, job: Job, parts: PartsFolder) -> None:
@@ -127,7 +167,7 @@ def _refuse(earlier: Job, job: Job, parts: PartsFolder) -> None:
         for name, old in vars(earlier).items()
         if old != getattr(job, name)
     ]
-    path = parts.output if parts.output.exists() else parts.folder
+    path = parts.output if parts.finished else parts.folder
     raise HalftoneError(
         f"{path} is of another run ({'; '.join(changes)}): run the command as it was, remove {path} to start again, "
         "or name another --output"
@@ -138,20 +178,25 @@ def _absolute(location: str) -> str:
     return location if "://" in location else str(Path(location).absolute())
 
 
-def _score_missing(
-    settings: Settings, parts: PartsFolder, job: Job, workers: int, progress: Callable[[int, int], None]
-) -> tuple[list[ScoredChunk], int]:
-    """Score the chunks without a part; return them, and the number of images that earlier runs had scored."""
-    missing = parts.missing(job)
-    kept = job.pictures - sum(job.size(chunk) for chunk in missing)
-    progress(kept, job.pictures)
-    if not missing:
-        return [], kept
-    workers = min(workers, len(missing))
-    of_a_worker = replace(settings, threads=max(1, settings.worker_threads // workers))
-    chunks, scored = [], kept
-    for chunk in score_chunks(of_a_worker, parts.output, job, missing, workers):
-        chunks.append(chunk)
-        scored += chunk.rows
-        progress(scored, job.pictures)
-    return chunks, kept
+def _follow(
+    events: Iterator[ScoredChunk | RefusedNode], kept: int, pictures: int, progress: Callable[[int, int], None]
+) -> tuple[list[ScoredChunk], list[RefusedNode]]:
+    """Show the progress of a run; return its chunks, and the nodes that could not score."""
+    progress(kept, pictures)
+    chunks: list[ScoredChunk] = []
+    refused: list[RefusedNode] = []
+    for event in events:
+        if isinstance(event, RefusedNode):
+            refused.append(event)
+            continue
+        chunks.append(event)
+        kept += event.rows
+        progress(kept, pictures)
+    return chunks, refused
+
+
+def _by_node(chunks: Sequence[ScoredChunk]) -> dict[str, tuple[int, str]]:
+    variants = {each.node: each.variant for each in chunks}
+    return {
+        node: (sum(each.rows for each in chunks if each.node == node), variant) for node, variant in variants.items()
+    }

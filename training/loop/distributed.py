@@ -121,8 +121,8 @@ def joined(device: str) -> Iterator[World]:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
         raise HalftoneError(
-            "another process of this run ended: torchrun starts all of them again if it has --max-restarts; else repeat "
-            "the command on every node, which goes on from the last checkpoint"
+            "another process of this run ended: torchrun starts all of them again if it has --max-restarts; else "
+            "repeat the command on every node, which goes on from the last checkpoint"
         ) from None
     finally:
         dist.destroy_process_group()

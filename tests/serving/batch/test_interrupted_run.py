@@ -78,7 +78,7 @@ def interrupted(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> It
         # Held while it is inspected: otherwise the run might be finished before it is killed.
         with suspended(family) as held:
             listening, libraries = _sockets(held), _libraries(held)
-            scorers = [process for process in held if "MapWorker" in process.name()]
+            scorers = [process for process in held if "ray::Worker" in process.name()]
             first.kill()
             first.wait()
         assert scorers
@@ -226,7 +226,7 @@ def test_a_run_that_loses_an_agent_of_ray_says_so(artifacts: Path, interrupted: 
         wait_for_a_part(run, output.with_name("rows.parquet.parts"))
         family = psutil.Process(run.pid).children(recursive=True)
         # Held, so that they don't finish before the loss is noticed.
-        with suspended(each for each in family if "MapWorker" in each.name()):
+        with suspended(each for each in family if "ray::Worker" in each.name()):
             for each in family:
                 if "RuntimeEnvAgent" in each.name():
                     each.kill()

@@ -1,5 +1,6 @@
 """Offline scoring without Ray: the rows of an input folder, refused requests, and the parts of an output."""
 
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,14 +11,16 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from models.bundle.store import open_bundle
 from models.common.errors import HalftoneError
 from serving.batch.__main__ import BatchConfig, batch
 from serving.batch.inputs import Pictures
 from serving.batch.job import Job, PartsFolder
+from serving.batch.nodes import Worker, discard, packed, prepare
 from serving.batch.run import score
 from serving.batch.scorer import Scorer
 from serving.settings import Settings
-from tests.servers import PHOTOS, ROOT
+from tests.servers import PHOTOS, ROOT, free_port
 
 MODEL = "efficientnet_lite0"
 
@@ -107,7 +110,7 @@ def test_it_names_what_is_missing_if_ray_is_not_installed(tmp_path: Path, monkey
     monkeypatch.setitem(sys.modules, "ray", None)
 
     with pytest.raises(HalftoneError, match=r"needs ray, which is not installed.*pip install '\.\[batch\]'"):
-        batch(BatchConfig(input=str(tmp_path), output=tmp_path / "rows.parquet"))
+        batch(BatchConfig(input=str(tmp_path), output=str(tmp_path / "rows.parquet")))
 
 
 @pytest.mark.parametrize(
@@ -127,7 +130,7 @@ def test_a_wrong_request_is_refused_and_leaves_nothing(
     output = folder.parent / "rows.parquet"
 
     with pytest.raises(HalftoneError, match=message):
-        score(settings, location=where, output=output, top_k=top_k, workers=1, progress=lambda done, total: None)
+        score(settings, location=where, output=str(output), top_k=top_k, workers=1, progress=lambda done, total: None)
 
     assert sorted(path.name for path in folder.parent.iterdir()) == ["empty", "pictures"]
 
@@ -137,13 +140,13 @@ def test_a_file_of_another_program_is_not_replaced(settings: Settings, folder: P
     output.write_bytes(b"mine")
 
     with pytest.raises(HalftoneError, match="was not made by this command"):
-        score(settings, location=str(folder), output=output, top_k=5, workers=1, progress=lambda done, total: None)
+        score(settings, location=str(folder), output=str(output), top_k=5, workers=1, progress=lambda done, total: None)
 
     assert output.read_bytes() == b"mine"
 
 
 def test_two_commands_do_not_work_on_one_output(tmp_path: Path) -> None:
-    parts = PartsFolder(tmp_path / "rows.parquet")
+    parts = PartsFolder(str(tmp_path / "rows.parquet"))
 
     with parts.locked(), pytest.raises(HalftoneError, match="another command"), parts.locked():
         pass
@@ -152,7 +155,7 @@ def test_two_commands_do_not_work_on_one_output(tmp_path: Path) -> None:
 
 
 def test_a_part_that_lacks_rows_is_not_merged_into_the_output(tmp_path: Path) -> None:
-    parts = PartsFolder(tmp_path / "rows.parquet")
+    parts = PartsFolder(str(tmp_path / "rows.parquet"))
     job = Job(input="x", model="m", version="v", variant="w", top_k=1, max_pixels=1, max_bytes=1, pictures=2)
     parts.start(job, ["a.jpg", "b.jpg"])
     row = {"path": "a.jpg", "model": "m", "version": "v", "variant": "w"}
@@ -161,11 +164,72 @@ def test_a_part_that_lacks_rows_is_not_merged_into_the_output(tmp_path: Path) ->
     assert parts.missing(job) == []
     with pytest.raises(HalftoneError, match="holds 1 rows instead of 2"):
         parts.finish(job)
-    assert not parts.output.exists()
+    assert not parts.finished
+
+
+def test_an_address_without_a_cluster_is_refused_at_once(settings: Settings, folder: Path) -> None:
+    output, address = folder.parent / "rows.parquet", f"ray://127.0.0.1:{free_port()}"
+
+    with pytest.raises(HalftoneError, match=r"no cluster answers there.*ray start --head"):
+        score(
+            settings, location=str(folder), output=str(output), top_k=5, ray_address=address,
+            progress=lambda done, total: None,
+        )  # fmt: skip
+
+    assert [path.name for path in folder.parent.iterdir()] == ["pictures"]
 
 
 def test_its_flags_are_checked() -> None:
+    with pytest.raises(HalftoneError, match="must be auto, HOST:PORT or ray://HOST:PORT"):
+        BatchConfig(input=".", output="rows.parquet", ray_address="cluster")
     with pytest.raises(HalftoneError, match=r"must end in \.parquet"):
-        BatchConfig(input=".", output=Path("rows.csv"))
+        BatchConfig(input=".", output="rows.csv")
     with pytest.raises(HalftoneError, match="--workers must be 0 or more"):
-        BatchConfig(input=".", output=Path("rows.parquet"), workers=-1)
+        BatchConfig(input=".", output="rows.parquet", workers=-1)
+
+
+def waiting(output: Path, folder: Path) -> Job:
+    """Start a job as the command does, without scoring anything."""
+    job = Job(input=str(folder), model=MODEL, version="v", variant="", top_k=2, max_pixels=1, max_bytes=1, pictures=2)
+    PartsFolder(str(output)).start(job, ["a cat.jpg", "c.png"])
+    return job
+
+
+def test_a_node_gets_the_bundle_and_scores_by_its_own_choice(
+    settings: Settings, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "rows.parquet"
+    job, files = waiting(output, folder), packed(open_bundle(MODEL))
+    # A node has no folder of bundles.
+    monkeypatch.setenv("HALFTONE_ARTIFACTS", str(tmp_path / "none"))
+
+    node = prepare(files, replace(settings, batch=8), str(output), job, cpus=6, workers=3)
+    try:
+        worker = Worker(node, str(output), job)
+        rows = worker.score(0)
+    finally:
+        discard(node.artifacts)
+
+    assert (node.workers, node.settings.threads, rows) == (3, 2, 2)
+    assert f"parity/{node.settings.variant}.json" in files
+    assert not Path(node.artifacts).exists()
+    assert PartsFolder(str(output)).missing(job) == []
+
+
+@pytest.mark.parametrize("change", ["bundle", "output", "input"])
+def test_a_node_that_cannot_score_says_why(
+    settings: Settings, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    output = tmp_path / "rows.parquet"
+    job, files = waiting(output, folder), packed(open_bundle(MODEL))
+    monkeypatch.setenv("HALFTONE_ARTIFACTS", str(tmp_path / "none"))
+    if change == "bundle":
+        files["model.fp32.onnx"] += b"x"
+    elif change == "output":
+        output = tmp_path / "elsewhere.parquet"
+    else:
+        shutil.rmtree(folder)
+    message = {"bundle": "model.fp32.onnx", "output": "all nodes share", "input": "is not a folder"}[change]
+
+    with pytest.raises(HalftoneError, match=message):
+        prepare(files, settings, str(output), job, cpus=1, workers=0)
