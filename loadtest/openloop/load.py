@@ -38,9 +38,16 @@ async def open_loop(target: Target, times: Sequence[float]) -> Run:
     return session.finish()
 
 
-async def closed_loop(target: Target, clients: int, seconds: float) -> Run:
-    """Let each client send one request after the other, and wait for those in flight at the end."""
-    session = _Session(target)
+async def closed_loop(target: Target, clients: int, seconds: float, think: float = 0.0) -> Run:
+    """Let each client send one request after the other, and wait for those in flight at the end.
+
+    Args:
+        target: the server.
+        clients: number of clients.
+        seconds: length of the run.
+        think: mean of the random seconds from a response to the client's next request.
+    """
+    session, numbers = _Session(target), random.Random(0)
 
     async def client(first: int) -> None:
         for turn in itertools.count(first):
@@ -49,6 +56,8 @@ async def closed_loop(target: Target, clients: int, seconds: float) -> Run:
             if not await session.send(turn, session.now()):
                 # Keeps a server that refuses at once from being flooded with attempts.
                 await asyncio.sleep(_RETRY_SECONDS)
+            if think:
+                await asyncio.sleep(numbers.expovariate(1 / think))
 
     async with asyncio.TaskGroup() as group:
         for number in range(clients):

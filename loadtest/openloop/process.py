@@ -31,9 +31,9 @@ class Generator:
         """Send requests at random times, `rate` a second on average."""
         return self._pool.submit(_open, target, rate, seconds, seed).result()
 
-    def closed(self, target: Target, *, clients: int, seconds: float) -> Run:
-        """Let clients send requests that each wait for their responses."""
-        return self._pool.submit(_closed, target, clients, seconds).result()
+    def closed(self, target: Target, *, clients: int, seconds: float, think: float = 0.0) -> Run:
+        """Let clients send requests that each wait for their responses, then for `think` seconds on average."""
+        return self._pool.submit(_closed, target, clients, seconds, think).result()
 
 
 def _prepare() -> None:
@@ -46,8 +46,8 @@ def _open(target: Target, rate: float, seconds: float, seed: int) -> Run:
     return _run(lambda: open_loop(target, times))
 
 
-def _closed(target: Target, clients: int, seconds: float) -> Run:
-    return _run(lambda: closed_loop(target, clients, seconds))
+def _closed(target: Target, clients: int, seconds: float, think: float) -> Run:
+    return _run(lambda: closed_loop(target, clients, seconds, think))
 
 
 def _run(make: Callable[[], Coroutine[Any, Any, Run]]) -> Run:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import bentoml
 
-from models.bundle.store import DEFAULT_MODEL, open_bundle
+from models.bundle.store import open_bundle
 from serving.api.app import Api
 from serving.api.gateway import BENTOML_PATHS, FOLDERS, Gateway
 from serving.http.connections import with_limits
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 
 class NoModel(ServedModel):
-    """Returns constant predictions at once. Labels and version are those of the default bundle."""
+    """Returns constant predictions at once. Labels and version are those of the bundle that the service would serve."""
 
     def __init__(self) -> None:
-        self.name = DEFAULT_MODEL
-        self.manifest = open_bundle(DEFAULT_MODEL).manifest
+        self.name = SETTINGS.model
+        self.manifest = open_bundle(self.name).manifest
         self.version = self.manifest.version
         self.variant = "none"
         self.promises = None

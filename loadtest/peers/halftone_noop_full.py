@@ -1,11 +1,14 @@
 """Our whole service with constant predictions: HTTP, metrics, request log, queue and threads.
 
-Only decoding and the engine are left out: a body reaches the threads as it arrived.
+Only decoding and the engine are left out: a body reaches the threads as it arrived. With PEER_WAIT_MS each picture
+keeps a thread for so long, as an engine on a core of its own would.
 """
 
 from __future__ import annotations
 
 import gc
+import os
+import time
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -23,6 +26,7 @@ from serving.process import shutdown
 from serving.process.bentoml_compat import service_class
 from serving.telemetry.request_log import RequestLog
 
+WAIT_SECONDS = float(os.environ.get("PEER_WAIT_MS", "0")) / 1000
 LOG = RequestLog(SETTINGS.log_format)
 
 
@@ -34,8 +38,14 @@ class Queued(NoModel):
         logits = np.zeros(len(self.manifest.labels), np.float32)
         logits[0] = 9
         self._telemetry = API.recorder.model(self.name, self.version, self.variant)
+
+        def run(items: Sequence[bytes]) -> list[Any]:
+            if WAIT_SECONDS:
+                time.sleep(WAIT_SECONDS * len(items))
+            return [logits] * len(items)
+
         self._batcher = Batcher(
-            lambda items: [logits] * len(items),
+            run,
             sizes=AlwaysUpTo(1),
             threads=threads(),
             streams=threads(),

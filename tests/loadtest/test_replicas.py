@@ -50,7 +50,7 @@ def test_both_versions_are_seen_during_a_roll_out(figures: dict[str, Any]) -> No
 
 
 def test_the_simulation_is_shown_beside_the_replicas(figures: dict[str, Any]) -> None:
-    for rate in (30, 60):
+    for rate in (60, 75):
         measured, simulated = (figures[f"model: {rate} requests/s, p99 ms, {way}"] for way in ("measured", "simulated"))
         error = float(figures[f"model: {rate} requests/s, p99 ms, error"].rstrip("%"))
         assert simulated / measured - 1 == pytest.approx(error / 100, abs=0.01)
