@@ -27,7 +27,7 @@ from loadtest.fleet.proxy import balanced, check_installed
 from loadtest.fleet.replica import Replica, replica
 from loadtest.fleet.simulated import compare
 from loadtest.reporting.cli import CompareError, JsonOutput, check_picture, check_positive, run
-from loadtest.reporting.figures import Findings
+from loadtest.reporting.figures import Figure, Findings
 from loadtest.servers.bundles import Bundle
 from loadtest.servers.halftone import RefusedError, no_bundle
 
@@ -75,6 +75,15 @@ def main(config: FleetConfig) -> int:
 
 
 def measure(config: FleetConfig) -> Findings:
+    """Put the fleet through all phases, compare it with the simulation, and return the figures."""
+    picture = config.image.read_bytes()
+    figures = under_load(config)
+    figures += compare(config.model, config.artifacts, REPLICAS, picture, LONGER * config.seconds)
+    setting = {"replicas": REPLICAS, "requests/s": config.rate, "model": config.model}
+    return Findings("Three replicas behind nginx", figures, setting)
+
+
+def under_load(config: FleetConfig) -> list[Figure]:
     """Start the fleet, put it through all phases, and return the figures."""
     picture, pause = config.image.read_bytes(), config.seconds / 10
     with _fleet(config, picture) as fleet:
@@ -84,10 +93,7 @@ def measure(config: FleetConfig) -> Findings:
         figures += measurement.phase("kill -9 of one", lambda: fleet.kill(pause))
         figures += measurement.phase("hot swap one by one", lambda: fleet.swap(pause))
         figures += measurement.phase("canary", lambda: fleet.canary(config.seconds))
-        figures += measurement.canary_share()
-    figures += compare(config.model, config.artifacts, REPLICAS, picture, LONGER * config.seconds)
-    setting = {"replicas": REPLICAS, "requests/s": config.rate, "model": config.model}
-    return Findings("Three replicas behind nginx", figures, setting)
+        return figures + measurement.canary_share()
 
 
 @contextlib.contextmanager

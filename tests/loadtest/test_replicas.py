@@ -1,16 +1,16 @@
 """Three replicas behind nginx: restarted, killed, swapped one by one and given a canary's share, they lose nothing."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from loadtest.fleet.__main__ import FleetConfig, under_load
 from loadtest.fleet.proxy import balanced
+from loadtest.fleet.simulated import WAIT_MS, compare
 from serving.settings import Settings
-from tests.commands import run
-from tests.servers import QUICK, ROOT, environment
+from tests.servers import PHOTOS, QUICK, ROOT
 
 CONFIGURATION = (ROOT / "deploy" / "nginx" / "halftone.conf").read_text()
 PHASES = ("quiet", "rolling restart", "kill -9 of one", "hot swap one by one", "canary")
@@ -19,11 +19,11 @@ PHASES = ("quiet", "rolling restart", "kill -9 of one", "hot swap one by one", "
 @pytest.fixture(scope="module")
 def figures(small: Path) -> dict[str, Any]:
     """Name to value of each figure of a short run."""
-    settings = environment(small, **QUICK)
-    result = run("loadtest.fleet", "--rate", 30, "--seconds", 1.5, "--json", env=settings)
-    # 1: on a machine that others use too, latencies may miss their goals.
-    assert result.returncode in (0, 1), result.stderr
-    return {each["name"]: each["value"] for each in json.loads(result.stdout)["figures"]}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in QUICK.items():
+            patch.setenv(name, value)
+        found = under_load(FleetConfig(artifacts=small, rate=30, seconds=1.5))
+    return {each.name: each.value for each in found}
 
 
 pytestmark = pytest.mark.tool("nginx")
@@ -49,8 +49,13 @@ def test_both_versions_are_seen_during_a_roll_out(figures: dict[str, Any]) -> No
     assert 0 < float(figures["canary: share of the new version"].rstrip("%")) < 50
 
 
-def test_the_simulation_is_shown_beside_the_replicas(figures: dict[str, Any]) -> None:
-    for rate in (60, 75):
+def test_the_simulation_is_shown_beside_a_replica(small: Path) -> None:
+    picture = (PHOTOS / "cat.jpg").read_bytes()
+
+    figures = {each.name: each.value for each in compare("efficientnet_lite0", small, 1, picture, seconds=1)}
+
+    assert figures["model: service time, p50 ms"] > WAIT_MS
+    for rate in (20, 25):
         measured, simulated = (figures[f"model: {rate} requests/s, p99 ms, {way}"] for way in ("measured", "simulated"))
         error = float(figures[f"model: {rate} requests/s, p99 ms, error"].rstrip("%"))
         assert simulated / measured - 1 == pytest.approx(error / 100, abs=0.01)
