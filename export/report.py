@@ -13,6 +13,7 @@ from typing import Any
 
 from export.benchmark.speed import FILE_NAME, SpeedTable
 from export.parity.record import ParityRecord, present_records
+from models.bundle.accuracy import best_known
 from models.bundle.bundle import Bundle
 from models.bundle.commands import export_command, serve_command
 from models.bundle.promises import read_promises
@@ -99,13 +100,12 @@ def _tiles(bundle: Bundle) -> Iterator[tuple[str, str, str]]:
     """Yield name, value and note of every headline figure."""
     manifest = bundle.manifest
     metrics = manifest.training.get("metrics", {})
-    part, name = ("test", "test accuracy") if "test_top1" in metrics else ("val", "validation accuracy")
-    if f"{part}_top1" in metrics:
-        low, high = metrics.get(f"{part}_top1_interval", (None, None))
-        note = f"95 % interval {_percent(low)} to {_percent(high)}" if low is not None else ""
-        yield name, _percent(metrics[f"{part}_top1"]), note
-    if majority := metrics.get(f"{part}_majority"):
-        yield "majority baseline", _percent(majority["value"]), f"by always answering {majority['label']!r}"
+    if known := best_known(metrics):
+        low, high = known.interval or (None, None)
+        note = f"95 % interval {_percent(low)} to {_percent(high)}" if low is not None and high is not None else ""
+        yield f"{known.name} accuracy", _percent(known.value), note
+        if majority := known.majority:
+            yield "majority baseline", _percent(majority["value"]), f"by always answering {majority['label']!r}"
     network = network_of(manifest)
     yield "parameters", f"{network.parameters / 1e6:.1f} M", f"{network.macs / 1e9:.2f} GMACs an image"
 

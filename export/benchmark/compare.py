@@ -23,6 +23,7 @@ from export.benchmark.speed import recorded
 from export.benchmark.tables import Cells, as_markdown, as_text
 from export.onnx.arithmetic import multiply_accumulates
 from export.parity.record import ParityRecord, present_records
+from models.bundle.accuracy import NAMES, Accuracy, best_known
 from models.bundle.bundle import WEIGHTS, Bundle
 from models.bundle.store import open_bundle
 from models.catalog import network_of
@@ -151,8 +152,7 @@ def _row(bundle: Bundle) -> Row:
     manifest = bundle.manifest
     training, records = manifest.training, list(present_records(bundle))
     settings, metrics = training.get("config", {}), training.get("metrics", {})
-    part = "test" if "test_top1" in metrics else "val"
-    interval = metrics.get(f"{part}_top1_interval")
+    known = best_known(metrics)
     variant, milliseconds = _serves(bundle, records)
     served = next((record.source for record in records if record.variant == variant), WEIGHTS)
     return Row(
@@ -163,9 +163,9 @@ def _row(bundle: Bundle) -> Row:
         epochs=len(training["history"]) if "history" in training else None,
         initial=_initial(settings.get("weights")),
         size=manifest.input.size,
-        pictures=_pictures(training, part),
-        accuracy=metrics.get(f"{part}_top1"),
-        interval=None if interval is None else (interval[0], interval[1]),
+        pictures=_pictures(training, known),
+        accuracy=known.value if known else None,
+        interval=known.interval if known else None,
         parameters=_parameters(bundle.read(WEIGHTS)),
         macs=multiply_accumulates(bundle.read(GRAPH)) if bundle.has(GRAPH) else None,
         megabytes=manifest.files[served].size / 1e6,
@@ -180,11 +180,11 @@ def _initial(weights: str | None) -> str | None:
     return weights if weights is None or weights in NAMED_WEIGHTS else "file"
 
 
-def _pictures(training: dict[str, Any], part: str) -> str | None:
-    count = training.get("metrics", {}).get(f"{part}_pictures")
-    if count is None:
+def _pictures(training: dict[str, Any], known: Accuracy | None) -> str | None:
+    if known is None or known.pictures is None:
         return None
-    return f"{count:,} {part} pictures of {training.get('data', {}).get('description', 'its data')}"
+    kind = "" if known.name in NAMES.values() else f" ({known.name})"
+    return f"{known.pictures}{kind} of {training.get('data', {}).get('description', 'its data')}"
 
 
 def _precision(record: ParityRecord) -> str:

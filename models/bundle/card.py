@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from models.bundle.accuracy import best_known
 from models.bundle.manifest import Manifest
 from models.spec import Architecture
 
@@ -42,15 +43,12 @@ _UNTRAINED = "- **Untrained**: the weights are random and the predictions mean n
 
 
 def _accuracy(metrics: dict[str, Any]) -> str:
-    """Return the line of the accuracy on the test part, or else on the validation part; empty for other weights."""
-    part, role = ("test", "") if "test_top1" in metrics else ("val", ", which chose the epoch")
-    if f"{part}_top1_interval" not in metrics:
+    """Return the line of the accuracy that flatters least; empty for other weights."""
+    known = best_known(metrics)
+    if known is None or known.interval is None:
         return ""
-    low, high = metrics[f"{part}_top1_interval"]
-    return (
-        f"- Accuracy: {metrics[f'{part}_top1']:.2%} (95 % interval {low:.1%} to {high:.1%}) on "
-        f"{metrics[f'{part}_pictures']:,} {part} pictures{role}.\n"
-    )
+    low, high = known.interval
+    return f"- Accuracy: {known.value:.2%} (95 % interval {low:.1%} to {high:.1%}) on {known.pictures}, {known.role}.\n"
 
 
 def _members(manifest: Manifest) -> str:

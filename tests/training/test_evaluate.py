@@ -400,10 +400,10 @@ def test_a_test_part_chooses_nothing_and_is_the_headline(artifacts, undivided):
     assert (again["pictures"], again["part"]) == (9, "the part test of the data, no training pictures among them")
     summary = _summary(tested, done=False)
     assert f"test top-1 {metrics['test_top1']:.2%} (95 % interval" in summary
-    assert "9 pictures, which chose nothing" in summary
-    assert "val top-1" not in summary
-    assert "test pictures." in tested.read("README.md").decode()
-    assert "pictures that chose nothing" in tested.read("report/index.html").decode()
+    assert "9 test pictures, which chose nothing" in summary
+    assert "validation top-1" not in summary
+    assert "9 test pictures, which chose nothing" in tested.read("README.md").decode()
+    assert "9 test pictures, which chose nothing" in tested.read("report/index.html").decode()
 
 
 @pytest.mark.parametrize(("share", "message"), [(0.8, "less than 1 with --val-share"), (-0.1, "must be 0 or more")])

@@ -87,6 +87,10 @@ class TrainConfig:
     test_share: float = 0.0
     """Share of the pictures for one test after the training if the data has no split; nothing is chosen by them."""
 
+    folds: int | None = None
+    """Cross-validation while only the head is trained: each training picture is answered by a head that was trained on
+    the other folds. Default: 5 below 1,000 training pictures, else 0, none."""
+
     limit: int | None = None
     """Use at most this number of training pictures, and of validation pictures; for experiments."""
 
@@ -123,6 +127,8 @@ class TrainConfig:
             raise HalftoneError(
                 f"--test-share must be 0 or more, and less than 1 with --val-share, not {self.test_share}"
             )
+        if self.folds is not None and (self.folds < 0 or self.folds == 1):
+            raise HalftoneError(f"--folds must be 2 or more, or 0 for none, not {self.folds}")
         if self.limit is not None and self.limit < 1:
             raise HalftoneError(f"--limit must be 1 or more, not {self.limit}")
 
@@ -141,6 +147,8 @@ class TrainConfig:
             del values["table"]
         if not self.test_share:
             del values["test_share"]
+        if self.folds is None:
+            del values["folds"]
         return values
 
 

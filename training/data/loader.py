@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch.utils.data import DataLoader, default_collate
@@ -25,6 +25,24 @@ Loader = DataLoader[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
 
 Order = PlanSampler | list[list[int]]
 """Keys of each batch."""
+
+
+class TrainingBatches(Protocol):
+    """What the training loop reads."""
+
+    pictures: PictureSet
+    plan: Plan
+
+    def epoch(self, epoch: int, *, start: int = 0) -> Iterator[tuple[Step, list[Batch]]]:
+        """Yield the steps of an epoch from number `start`, each with the micro-batches of this process."""
+
+
+class ValidationBatches(Protocol):
+    """What validation reads, in the order of the images."""
+
+    pictures: PictureSet
+
+    def __iter__(self) -> Iterator[Batch]: ...
 
 
 class TrainingFeed:

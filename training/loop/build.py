@@ -14,7 +14,7 @@ from models.common.errors import HalftoneError
 from models.graph import Normalise
 from models.spec import Architecture, InputSpec
 from models.weights import Start, start
-from training.config.defaults import input_spec, resolve_transfer
+from training.config.defaults import HEAD_BELOW, input_spec, resolve_transfer
 from training.config.recipe import Objective, Recipe
 from training.config.train import TrainConfig
 from training.data.augment import EvaluationView, build_augment
@@ -23,10 +23,13 @@ from training.data.dataset import PictureSet
 from training.data.loader import TrainingFeed, ValidationFeed, default_workers
 from training.data.pictures import Data, Pictures
 from training.data.sampling import Plan
+from training.data.split import stratified_sample
+from training.data.subsets import SelectedPictures
+from training.frozen.features import Backbone, Plain, plain_features
+from training.frozen.likeness import PICTURES, Likeness, measure_likeness
 from training.loop.distributed import World
 from training.loop.learner import Learner
 from training.loop.loop import Loop
-from training.optim.likeness import Likeness, measure_likeness
 from training.optim.objective import Mixing, Targets, load_teacher
 from training.optim.optimizers import build_optimiser, parameter_groups
 from training.optim.precision import precision
@@ -78,6 +81,12 @@ class Parts:
 
     decision: Decision
 
+    normalise: Normalise
+    """Of images for the network, on its device."""
+
+    plain: Plain | None
+    """Features of all training images by the initial network, if something was decided by them."""
+
     warnings: tuple[str, ...] = ()
     """For the user, about the data and the settings together."""
 
@@ -107,16 +116,17 @@ def build(config: TrainConfig, data: Data, world: World) -> Parts:
     )
     # Those of a file may have been trained with another mean and standard deviation than the architecture's.
     spec = replace(spec, mean=initial.input.mean, std=initial.input.std)
-    decision = _decide(recipe, network, initial, spec, data, world)
+    decision, plain = _decide(config, network, initial, spec, data, world)
     recipe = decision.recipe
     config = replace(config, settings=recipe)
     learner = _learner(config, network, initial, world, pictures=len(data.train))
     training, validation = _feeds(config, data, spec, balance, world)
+    normalise = Normalise(spec).to(world.device)
     loop = Loop(
         learner,
         recipe,
         _targets(recipe.objective, labels, spec, balance, world.device, seed=config.seed),
-        Normalise(spec).to(world.device),
+        normalise,
         training,
         validation,
         world=world,
@@ -128,23 +138,55 @@ def build(config: TrainConfig, data: Data, world: World) -> Parts:
         start=replace(initial, module=learner.module),
         loop=loop,
         decision=decision,
+        normalise=normalise,
+        plain=plain,
         warnings=(balance.warning,) if balance.warning else (),
     )
 
 
 def _decide(
-    recipe: Recipe, network: Architecture, initial: Start, spec: InputSpec, data: Data, world: World
-) -> Decision:
-    """Resolve `freeze`, after measuring the likeness of the images if that decides it."""
-    similar, likeness = recipe.transfer.similar != "no", None
+    config: TrainConfig, network: Architecture, initial: Start, spec: InputSpec, data: Data, world: World
+) -> tuple[Decision, Plain | None]:
+    """Resolve `freeze`, after measuring the likeness of the images if that decides it.
+
+    Returns:
+        The decision, and the features that it needed if they are of all training images.
+    """
+    recipe, pictures = config.settings, len(data.train)
+    similar, likeness, plain = recipe.transfer.similar != "no", None, None
     if recipe.transfer.freeze == "auto" and recipe.transfer.similar == "auto" and initial.pretrained:
-        likeness = measure_likeness(initial.module, spec, data.train)
+        everything = pictures < HEAD_BELOW and world.size == 1
+        plain = _plain_features(config, network, initial, spec, data.train, world, everything=everything)
+        likeness = measure_likeness(plain)
+        plain = plain if everything else None
         # All processes take the same decision, whatever their rounding.
         (similar,) = world.any(likeness.similar)
-    resolved = resolve_transfer(
-        recipe, network, pictures=len(data.train), pretrained=initial.pretrained, similar=similar
+    resolved = resolve_transfer(recipe, network, pictures=pictures, pretrained=initial.pretrained, similar=similar)
+    return Decision(recipe=resolved, likeness=likeness), plain
+
+
+def _plain_features(
+    config: TrainConfig,
+    network: Architecture,
+    initial: Start,
+    spec: InputSpec,
+    pictures: Pictures,
+    world: World,
+    *,
+    everything: bool,
+) -> Plain:
+    """Return the initial network's features of all images, or of a sample."""
+    how = precision("off", initial.module, world.device, backbone_trained=False)
+    backbone = Backbone(
+        module=how.place(initial.module), head=network.head, normalise=Normalise(spec).to(world.device), precision=how
     )
-    return Decision(recipe=resolved, likeness=likeness)
+    share = config.max_corrupt_share
+    if not everything:
+        pictures = SelectedPictures(pictures, stratified_sample(pictures, min(PICTURES, len(pictures)), seed=0))
+        # By chance, a sample may have a larger share than all images.
+        share = 1.0
+    seen = PictureSet(pictures, EvaluationView(spec), seed=config.seed, max_corrupt_share=share)
+    return plain_features(backbone, seen, workers=loader_workers(config, world))
 
 
 def _learner(config: TrainConfig, network: Architecture, initial: Start, world: World, *, pictures: int) -> Learner:
@@ -212,7 +254,7 @@ def _feeds(
     _check_batches(plan)
     if data.test is not None and len(data.test) < world.size:
         raise HalftoneError(f"{len(data.test)} test pictures are too few for {world.size} processes")
-    workers, pin = _workers(config, world), world.device.type == "cuda"
+    workers, pin = loader_workers(config, world), world.device.type == "cuda"
     view = build_augment(recipe.augment, spec)
     pictures = PictureSet(data.train, view, seed=config.seed, max_corrupt_share=config.max_corrupt_share)
     training = TrainingFeed(pictures, plan, workers=workers, pin=pin)
@@ -226,12 +268,13 @@ def held_out_feed(config: TrainConfig, pictures: Pictures, spec: InputSpec, worl
         batch=math.ceil(config.settings.batch / world.size),
         rank=world.rank,
         world=world.size,
-        workers=_workers(config, world),
+        workers=loader_workers(config, world),
         pin=world.device.type == "cuda",
     )
 
 
-def _workers(config: TrainConfig, world: World) -> int:
+def loader_workers(config: TrainConfig, world: World) -> int:
+    """Return the number of loader processes of this process."""
     return default_workers(world.size) if config.running.workers is None else config.running.workers
 
 

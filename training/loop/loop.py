@@ -15,10 +15,9 @@ from typing import Any
 
 import torch
 
-from models.graph import Normalise
 from training.config.recipe import Recipe
 from training.data.dataset import PictureSet
-from training.data.loader import Batch, TrainingFeed, ValidationFeed
+from training.data.loader import Batch, TrainingBatches, ValidationBatches
 from training.data.sampling import Step, seed_step
 from training.loop.checkpoints import RunFolder
 from training.loop.distributed import World
@@ -43,7 +42,7 @@ class Loop:
         learner: the network with its optimiser.
         recipe: settings.
         targets: labels and loss.
-        normalise: converts pixels to input planes, on the device.
+        normalise: converts what the batches hold to the network's input, on the device.
         training: training batches.
         validation: validation batches.
         world: the processes that train together.
@@ -55,9 +54,9 @@ class Loop:
         learner: Learner,
         recipe: Recipe,
         targets: Targets,
-        normalise: Normalise,
-        training: TrainingFeed,
-        validation: ValidationFeed,
+        normalise: torch.nn.Module,
+        training: TrainingBatches,
+        validation: ValidationBatches,
         *,
         world: World,
         seed: int,

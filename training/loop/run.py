@@ -17,12 +17,15 @@ from training.data.dataset import CorruptDataError
 from training.loop.build import Parts, build, held_out_feed
 from training.loop.checkpoints import RunFolder
 from training.loop.distributed import World, joined
+from training.loop.frozen.cache import Frozen, cache_features
+from training.loop.frozen.folds import cross_validate
 from training.loop.loggers import open_loggers
 from training.loop.progress import Display
 from training.loop.resume import Request, check_finished, check_output, complete
 from training.loop.signals import handle_signals
 from training.loop.validate import validate
 from training.loop.write_bundle import Outcome, write_bundle
+from training.optim.precision import precision
 from training.optim.transfer import HEAD
 
 
@@ -105,7 +108,7 @@ def _train(request: Request, folder: RunFolder, world: World) -> Bundle | None:
     config, data = request.config, request.data
     if complete(config.output):
         return Bundle.open(config.output) if world.main else None
-    parts = build(config, data, world)
+    parts, frozen = cache_features(build(config, data, world), config, data, world)
     loop = parts.loop
     resumed = loop.restore(folder)
     steps = config.settings.epochs * loop.steps_per_epoch
@@ -122,7 +125,7 @@ def _train(request: Request, folder: RunFolder, world: World) -> Bundle | None:
         finally:
             for logger in loggers:
                 logger.close()
-    return _finish(request, folder, world, parts)
+    return _finish(request, folder, world, parts, frozen)
 
 
 def _announce(display: Display, request: Request, parts: Parts, *, resumed: bool) -> None:
@@ -149,18 +152,19 @@ def _announce(display: Display, request: Request, parts: Parts, *, resumed: bool
         display.say(f"resuming after {loop.position.epoch} epochs and {loop.position.step} steps")
 
 
-def _finish(request: Request, folder: RunFolder, world: World, parts: Parts) -> Bundle | None:
-    loop, module = parts.loop, parts.start.module
-    position, precision = loop.position, loop.learner.precision
-    module.load_state_dict(folder.load_best(position.best_epoch))
+def _finish(request: Request, folder: RunFolder, world: World, parts: Parts, frozen: Frozen | None) -> Bundle | None:
+    loop, learner = parts.loop, parts.loop.learner
+    position = loop.position
+    learner.module.load_state_dict(folder.load_best(position.best_epoch))
     # The reference for every exported variant is FP32.
-    fp32 = replace(precision, dtype=torch.float32)
-    predictions = validate(module, loop.normalise, loop.validation, fp32, world)
+    fp32 = replace(learner.precision, dtype=torch.float32)
+    predictions = validate(learner.module, loop.normalise, loop.validation, fp32, world)
     unreadable, test = loop.unreadable(), None
     if request.data.test is not None:
         # Read once: nothing that follows changes the model.
         feed = held_out_feed(request.config, request.data.test, parts.spec, world)
-        test = validate(module, loop.normalise, feed, fp32, world)
+        exact = precision("off", parts.start.module, world.device, backbone_trained=False)
+        test = validate(parts.start.module, parts.normalise, feed, exact, world)
         unreadable["test"] = feed.pictures.names(world.union(feed.pictures.broken()))
     world.wait()
     if not world.main:
@@ -171,8 +175,9 @@ def _finish(request: Request, folder: RunFolder, world: World, parts: Parts) -> 
         best_epoch=position.best_epoch,
         predictions=predictions,
         test=test,
+        cross_validation=cross_validate(parts, frozen, request.data.train.labels) if frozen else {},
         unreadable=unreadable,
-        arithmetic=str(precision.dtype).removeprefix("torch."),
+        arithmetic=str(learner.precision.dtype).removeprefix("torch."),
         decision=parts.decision.to_dict(),
     )
     return write_bundle(request, parts.network, parts.spec, outcome)

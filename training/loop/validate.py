@@ -9,8 +9,7 @@ import numpy.typing as npt
 import torch
 from torch.nn.functional import cross_entropy
 
-from models.graph import Normalise
-from training.data.loader import ValidationFeed
+from training.data.loader import ValidationBatches
 from training.loop.distributed import World
 from training.optim.precision import Precision
 
@@ -31,13 +30,13 @@ class Predictions:
 
 @torch.no_grad()
 def validate(
-    module: torch.nn.Module, normalise: Normalise, feed: ValidationFeed, precision: Precision, world: World
+    module: torch.nn.Module, normalise: torch.nn.Module, feed: ValidationBatches, precision: Precision, world: World
 ) -> Predictions:
     """Run the network on every validation image; the result is the same in every process.
 
     Args:
         module: the network; it is in evaluation mode afterwards.
-        normalise: converts pixels to input planes.
+        normalise: converts what the batches hold to the network's input.
         feed: this process's share of the images.
         precision: number format, device and memory format.
         world: the processes that share the images.

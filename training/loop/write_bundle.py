@@ -47,6 +47,9 @@ class Outcome:
     test: Predictions | None
     """Of the same weights on the test part; None if the data has none."""
 
+    cross_validation: dict[str, Any]
+    """Metrics of `training.loop.frozen.folds.cross_validate`; empty without folds."""
+
     unreadable: dict[str, list[str]]
     """Names of the unreadable images in each part."""
 
@@ -94,6 +97,7 @@ def _manifest(
         "best_epoch": outcome.best_epoch,
         "temperature": asdict(calibration) | {"kept": calibration.kept},
         "promises": measure_on_half(logits.numpy(), targets.numpy(), calibration.temperature),
+        **outcome.cross_validation,
         **_confidence(outcome.predictions, 1.0, ""),
         **_confidence(outcome.predictions, calibration.temperature, "_calibrated"),
     }
@@ -162,7 +166,7 @@ def _add_report(
             spec=bundle.manifest.input,
             calibration=calibration,
             promises=metrics["promises"],
-            test=metrics if outcome.test is not None else None,
+            metrics=metrics,
             title=config.name,
             config=config.identity(),
             following=export_command(config.output, config.data),

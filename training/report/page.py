@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from models.bundle.accuracy import Accuracy, known
 from models.common.files import write_atomic
 from models.common.pages import environment, flat
 from models.common.statistics import Probabilities, softmax
@@ -46,7 +47,7 @@ def write_report(
     title: str,
     config: dict[str, Any],
     promises: dict[str, Any] | None = None,
-    test: dict[str, Any] | None = None,
+    metrics: dict[str, Any] | None = None,
     chosen_here: bool = True,
     following: str = "",
 ) -> Path:
@@ -65,7 +66,7 @@ def write_report(
         title: the model's name.
         config: the settings of the run.
         promises: result of `training.evaluation.promises.measure_on_half`; None for no such section.
-        test: `test_top1`, `test_top1_interval`, `test_pictures` and `test_majority` of the test part; None without one.
+        metrics: those of the manifest, whose accuracies on other parts are shown too; None for none.
         following: command to run next; none is shown if it is empty.
         chosen_here: True if these images chose the epoch and the temperature.
 
@@ -80,7 +81,7 @@ def write_report(
         temperature=temperature,
         calibration=calibration,
         chosen_here=chosen_here,
-        test=test,
+        others=[each for each in known(metrics or {}) if each.name != "validation"],
         matrix=confusion(logits.argmax(axis=1), targets, len(labels)),
         before=classification_metrics(before, targets, labels),
         after=classification_metrics(after, targets, labels),
@@ -101,7 +102,7 @@ class _Report:
     temperature: float
     calibration: Calibration | None
     chosen_here: bool
-    test: dict[str, Any] | None
+    others: list[Accuracy]
     matrix: npt.NDArray[np.int64]
     before: dict[str, Any]
     after: dict[str, Any]
@@ -178,17 +179,16 @@ def _data_url(png: bytes) -> str:
 
 
 def _subtitle(config: dict[str, Any], spec: InputSpec) -> str:
-    known = [f"{name} {config[name]}" for name in ("model", "recipe", "data", "part") if config.get(name)]
-    return " · ".join([*known, f"input {spec.size} x {spec.size}"])
+    given = [f"{name} {config[name]}" for name in ("model", "recipe", "data", "part") if config.get(name)]
+    return " · ".join([*given, f"input {spec.size} x {spec.size}"])
 
 
 def _tiles(report: _Report) -> Iterator[tuple[str, str, str]]:
     """Yield name, value and note of every headline metric."""
     after, top1, top5 = report.after, report.after["top1"], report.after["top5"]
-    if report.test is not None:
-        yield _test_tile(report.test)
+    yield from map(_tile, report.others)
     yield (
-        "validation accuracy" if report.test is not None else "top-1 accuracy",
+        "validation accuracy" if report.others else "top-1 accuracy",
         f"{top1['value']:.2%}",
         f"95 % interval {top1['low']:.1%} to {top1['high']:.1%}, {after['images']:,} pictures",
     )
@@ -207,13 +207,13 @@ def _tiles(report: _Report) -> Iterator[tuple[str, str, str]]:
         yield "training time", _duration(seconds), f"{len(report.history)} epochs"
 
 
-def _test_tile(test: dict[str, Any]) -> tuple[str, str, str]:
-    (low, high), majority = test["test_top1_interval"], test["test_majority"]
+def _tile(accuracy: Accuracy) -> tuple[str, str, str]:
+    (low, high), majority = accuracy.interval or (0.0, 1.0), accuracy.majority or {}
     return (
-        "test accuracy",
-        f"{test['test_top1']:.2%}",
-        f"95 % interval {low:.1%} to {high:.1%}, {test['test_pictures']:,} pictures that chose nothing; always "
-        f"answering {majority['label']!r} has {majority['value']:.2%}",
+        f"{accuracy.name} accuracy",
+        f"{accuracy.value:.2%}",
+        f"95 % interval {low:.1%} to {high:.1%}, {accuracy.pictures}, {accuracy.role}; always answering "
+        f"{majority.get('label')!r} has {majority.get('value', 0.0):.2%}",
     )
 
 

@@ -191,9 +191,9 @@ def test_a_command_killed_after_its_last_line_is_finished(tmp_path):
     for again in (flags, ("--output", output, "--resume")):
         result = commands.run("training", *again)
         assert result.returncode == 0, result.stderr
-        assert result.stdout.startswith(f"this run is finished, {output} has its model: val top-1 ")
+        assert result.stdout.startswith(f"this run is finished, {output} has its model: validation top-1 ")
         assert len(result.stdout.splitlines()) == 2
-        assert "16 pictures, which chose the epoch, so it flatters; always answering" in result.stdout
+        assert "16 validation pictures, which chose the epoch, so it flatters; always answering" in result.stdout
         assert re.search(
             r"calibration error \S+% \(\S+% by chance\); temperature .*fitted on 16 held-out", result.stdout
         )

@@ -15,7 +15,6 @@ from models.checkpoint import build, load_embedded
 from models.graph import Normalise
 from models.preprocess.resample import Pixels
 from models.preprocess.transform import fit
-from models.spec import InputSpec
 
 BATCH = 32
 
@@ -30,23 +29,6 @@ CELLS = 4
 
 COMPONENTS = 100
 """Most principal components that are kept of the features."""
-
-
-@torch.no_grad()
-def last_features(module: Any, spec: InputSpec, views: list[Pixels]) -> torch.Tensor:
-    """Return the input of a network's head, float32 (N, F).
-
-    Args:
-        module: network of timm in evaluation mode, on the CPU.
-        spec: its input.
-        views: N images of its size.
-    """
-    normalise, found = Normalise(spec), []
-    for first in range(0, len(views), BATCH):
-        planes = normalise(torch.tensor(np.stack(views[first : first + BATCH])))
-        # Some networks of timm's registry keep two dimensions of one place.
-        found.append(module.forward_head(module.forward_features(planes), pre_logits=True).flatten(1).float())
-    return torch.cat(found)
 
 
 class Extractor:

@@ -80,21 +80,24 @@ def judge_labels(
     return Judgement(odds=odds, suggested=suggested, confusion=confusion)
 
 
-def stratified_folds(targets: npt.NDArray[np.int64], groups: Groups, *, seed: int) -> npt.NDArray[np.int64]:
+def stratified_folds(
+    targets: npt.NDArray[np.int64], groups: Groups, *, seed: int, folds: int = FOLDS
+) -> npt.NDArray[np.int64]:
     """Return the fold of every image, int64 (N,); each class is spread over all, a group is within one.
 
     Args:
         targets: int64 (N,).
         groups: int64 (N,); a group counts as of the class of its first image.
         seed: another seed makes other folds.
+        folds: their number.
     """
     generator = np.random.default_rng(seed)
     _, first, member = np.unique(groups, return_index=True, return_inverse=True)
-    folds = np.empty(len(first), dtype=np.int64)
+    fold = np.empty(len(first), dtype=np.int64)
     for label in np.unique(targets[first]):
         of_class = generator.permutation(np.flatnonzero(targets[first] == label))
-        folds[of_class] = (np.arange(len(of_class)) + generator.integers(FOLDS)) % FOLDS
-    return folds[member]
+        fold[of_class] = (np.arange(len(of_class)) + generator.integers(folds)) % folds
+    return fold[member]
 
 
 def out_of_fold(

@@ -8,14 +8,20 @@ import torch
 
 from models.catalog import architecture
 from models.checkpoint import build, load_embedded
+from models.graph import Normalise
 from tests.training.memory import CropPictures, crops
 from tests.training.runs import TINY, config
 from training.config.defaults import resolve_freeze, resolve_transfer
 from training.config.recipe import Recipe, Transfer
 from training.config.train import load_recipe
+from training.data.augment import EvaluationView
+from training.data.dataset import PictureSet
+from training.data.pictures import Pictures
+from training.frozen.features import Backbone, Plain, plain_features
+from training.frozen.likeness import Likeness, measure_likeness, neighbours_right
 from training.loop.build import build as build_parts
 from training.loop.distributed import World
-from training.optim.likeness import Likeness, measure_likeness, neighbours_right
+from training.optim.precision import precision
 
 LITE0 = architecture("efficientnet_lite0")
 SPEC = replace(LITE0.input, size=64)
@@ -38,9 +44,15 @@ def pretrained() -> torch.nn.Module:
     return module
 
 
+def look(module: torch.nn.Module, pictures: Pictures) -> Plain:
+    exact = precision("off", module, torch.device("cpu"), backbone_trained=False)
+    backbone = Backbone(module=module, head=LITE0.head, normalise=Normalise(SPEC), precision=exact)
+    return plain_features(backbone, PictureSet(pictures, EvaluationView(SPEC), seed=0, max_corrupt_share=1), workers=0)
+
+
 def test_photographs_are_similar_and_noise_is_not(pretrained: torch.nn.Module) -> None:
-    photographs = measure_likeness(pretrained, SPEC, CropPictures(80, classes=8, side=100, broken=(3, 70)))
-    noise = measure_likeness(pretrained, SPEC, Stripes(48))
+    photographs = measure_likeness(look(pretrained, CropPictures(80, classes=8, side=100, broken=(3, 70))))
+    noise = measure_likeness(look(pretrained, Stripes(48)))
 
     assert photographs.pictures == 78
     assert photographs.similar
