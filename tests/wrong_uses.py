@@ -59,6 +59,8 @@ BASES: dict[str, tuple[str, ...]] = {
     "training": ("--data", MISSING_INPUT, "--model", "no-such", "--output", "new"),
     "training.ablation": ("--data", MISSING_INPUT, "--model", "no-such"),
     "training.benchmark": ("--data", MISSING_INPUT, "--model", "no-such"),
+    "training.benchmark.interval": ("--data", MISSING_INPUT),
+    "training.choose": ("--data", MISSING_INPUT, "--output", "new"),
     "training.data": ("--data", MISSING_INPUT),
     "training.evaluate": ("--data", MISSING_INPUT, "--model", "no-such"),
     "training.preview": ("--data", MISSING_INPUT, "--output", "new.png"),

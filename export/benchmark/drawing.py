@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-INK, GRID, POINT = "#1d2733", "#e3e7ec", "#1f5fbf"
+INK, GRID, POINT, LINE = "#1d2733", "#e3e7ec", "#1f5fbf", "#9db8de"
 DPI = 144
 
 
@@ -35,7 +35,7 @@ class Point(Protocol):
 
 
 def accuracy_and_time(points: Sequence[Point]) -> bytes:
-    """Draw the points with their intervals.
+    """Draw the points with their intervals, and a line through those that are more accurate than all faster ones.
 
     Args:
         points: none of their accuracies and times is None.
@@ -44,11 +44,14 @@ def accuracy_and_time(points: Sequence[Point]) -> bytes:
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     for point in points:
-        accuracy, time = point.accuracy or 0.0, point.milliseconds or 0.0
+        accuracy, duration = _place(point)
         low, high = point.interval or (accuracy, accuracy)
-        axes.errorbar(time, accuracy, yerr=[[accuracy - low], [high - accuracy]], fmt="o", color=POINT, capsize=3)
+        axes.errorbar(duration, accuracy, yerr=[[accuracy - low], [high - accuracy]], fmt="o", color=POINT, capsize=3)
         # No formulas: a name may contain a dollar sign.
-        axes.annotate(point.model, (time, accuracy), (6, 4), textcoords="offset points", color=INK, parse_math=False)
+        place = (duration, accuracy)
+        axes.annotate(point.model, place, (6, 4), textcoords="offset points", color=INK, parse_math=False)
+    accuracies, durations = zip(*_frontier(points), strict=True)
+    axes.step(durations, accuracies, where="post", color=LINE, zorder=0)
     axes.set_xscale("log")
     axes.set_xlabel("milliseconds a picture, on one core with all cores busy")
     axes.set_ylabel("accuracy, with its 95 % interval")
@@ -58,3 +61,17 @@ def accuracy_and_time(points: Sequence[Point]) -> bytes:
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=DPI)
     return file.getvalue()
+
+
+def _place(point: Point) -> tuple[float, float]:
+    """Return accuracy and time."""
+    return point.accuracy or 0.0, point.milliseconds or 0.0
+
+
+def _frontier(points: Sequence[Point]) -> list[tuple[float, float]]:
+    """Return accuracy and time of the points that are more accurate than all faster ones, by time."""
+    found: list[tuple[float, float]] = []
+    for accuracy, duration in sorted(map(_place, points), key=lambda place: (place[1], -place[0])):
+        if not found or accuracy > found[-1][0]:
+            found.append((accuracy, duration))
+    return found

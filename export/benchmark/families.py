@@ -7,7 +7,7 @@ with an input of over 400 pixels: batches of EfficientNet-B7 in three runtimes a
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,14 @@ from export.benchmark.tables import Cells
 from export.benchmark.variants import compare_variants
 from export.parity.prove import provable_variants
 from export.pipeline import make_graphs
+from export.variants import runtime_of
 from models.bundle.bundle import Bundle
 from models.bundle.manifest import Manifest
 from models.catalog import catalogue
-from models.checkpoint import IMAGENET_CLASSES, build, save_weights
+from models.checkpoint import IMAGENET_CLASSES, build, fit_input_size, save_weights
+from models.common.host import cores
 from models.graph import ServingGraph
-from models.spec import Architecture
+from models.spec import Architecture, InputSpec
 
 LARGEST = 100_000_000
 LARGEST_SIDE = 400
@@ -52,7 +54,14 @@ class FamilyRow:
     images_per_second: float
     """Highest rate of the same variant."""
 
+    served_images_per_second: float
+    """Its rate of single images, one thread per core."""
+
     variant: str
+
+    megabytes: float
+    """Of the file that the variant loads."""
+
     gpu_milliseconds: float | None
     """Latency of one image in FP16 on the GPU with torch; None without a GPU."""
 
@@ -87,37 +96,55 @@ def family_rows(*, rounds: int, seconds: float, progress: Progress) -> list[Fami
     rows = []
     for network in chosen:
         with tempfile.TemporaryDirectory() as folder:
-            rows.append(_measured(network, Path(folder), rounds, seconds))
+            size = network.input.size
+            rows.append(measure_network(network, Path(folder), size=size, rounds=rounds, seconds=seconds))
         progress.advance(task)
     return rows
 
 
-def _measured(network: Architecture, folder: Path, rounds: int, seconds: float) -> FamilyRow:
+def measure_network(network: Architecture, folder: Path, *, size: int, rounds: int, seconds: float) -> FamilyRow:
+    """Measure one architecture with random weights and 1,000 classes.
+
+    Args:
+        network: the architecture.
+        folder: for its bundle.
+        size: side of the input in pixels.
+        rounds: number of turns of each variant.
+        seconds: duration of a measurement.
+
+    Raises:
+        HalftoneError: the network can't be exported, or does not support that size.
+    """
     module = build(network, classes=IMAGENET_CLASSES)
-    bundle = _bundle(network, module, folder)
+    fit_input_size(module, network, size)
+    spec = replace(network.input, size=size)
+    bundle = _bundle(network, spec, module, folder)
     make_graphs(bundle, ("fp32",), Console(quiet=True))
     variants = provable_variants(bundle)
     timings, _ = compare_variants(bundle, variants, rounds=rounds, seconds=seconds, advance=lambda: None)
     variant = max(timings, key=lambda name: timings[name].best()[1])
+    runtime, precision = runtime_of(variant)
     return FamilyRow(
         name=network.name,
         parameters=network.parameters,
         macs=network.macs,
-        size=network.input.size,
+        size=size,
         top1=network.top1,
         milliseconds=1000 / timings[variant].rates()["batch 1"],
         images_per_second=timings[variant].best()[1],
+        served_images_per_second=timings[variant].rates()[f"1 x {cores()}"],
         variant=variant,
-        gpu_milliseconds=_on_gpu(module, network) if torch.cuda.is_available() else None,
+        megabytes=bundle.manifest.files[runtime.source(precision)].size / 1e6,
+        gpu_milliseconds=_on_gpu(module, spec) if torch.cuda.is_available() else None,
         scenario=network.scenario,
     )
 
 
-def _bundle(network: Architecture, module: torch.nn.Module, folder: Path) -> Bundle:
+def _bundle(network: Architecture, spec: InputSpec, module: torch.nn.Module, folder: Path) -> Bundle:
     manifest = Manifest(
         name=network.name,
         architecture=network.name,
-        input=network.input,
+        input=spec,
         labels=tuple(map(str, range(IMAGENET_CLASSES))),
         trained=False,
         source="random initialisation",
@@ -129,10 +156,10 @@ def _bundle(network: Architecture, module: torch.nn.Module, folder: Path) -> Bun
 
 
 @torch.inference_mode()
-def _on_gpu(module: torch.nn.Module, network: Architecture) -> float:
+def _on_gpu(module: torch.nn.Module, spec: InputSpec) -> float:
     """Return the milliseconds of one image in FP16, measured by the GPU's clock."""
-    graph = ServingGraph(module.half(), network.input).eval().cuda()
-    size = network.input.size
+    graph = ServingGraph(module.half(), spec).eval().cuda()
+    size = spec.size
     pixels = torch.zeros(1, size, size, 3, dtype=torch.uint8, device="cuda")
     event: Any = torch.cuda.Event
     start, end = event(enable_timing=True), event(enable_timing=True)

@@ -16,7 +16,6 @@ from models.bundle.bundle import WEIGHTS, Bundle
 from models.bundle.errors import FileMissingError
 from models.catalog import architecture
 from models.checkpoint import (
-    EMBEDDED,
     build,
     imagenet_ids,
     imagenet_labels,
@@ -30,6 +29,7 @@ from models.graph import ServingGraph
 from models.preprocess.transform import load
 from models.registry import hub
 from models.resolve import FileWeights, open_or_create
+from models.spec import EMBEDDED
 from tests.commands import run_process
 from tests.samples import edit_manifest, manifest
 from tests.servers import PHOTOS

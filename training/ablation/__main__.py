@@ -124,13 +124,7 @@ def plan(config: AblationConfig) -> Plan:
     data = load_data(config.data, columns=config.table, limit=config.limit)
     name = choose_recipe(config.recipe, pictures=len(data.train), family=network.family)
     recipe = load_recipe(name)
-    epochs = config.epochs or recipe.epochs
-    recipe = replace(
-        recipe,
-        epochs=epochs,
-        transfer=replace(recipe.transfer, size=config.size or recipe.transfer.size),
-        schedule=replace(recipe.schedule, warmup_epochs=recipe.schedule.warmup_epochs * epochs / recipe.epochs),
-    )
+    recipe = recipe.resized(epochs=config.epochs or recipe.epochs, size=config.size)
     tricks = tricks_of(recipe, tuple(config.names), pretrained=config.weights != "random")
     return Plan(name=name, recipe=recipe, tricks=tricks, data=replace(data, test=None))
 

@@ -6,8 +6,8 @@ A recipe (`training/recipes/NAME.py`) is one `Recipe`; the command line changes 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Literal, Self
 
 import tyro
 
@@ -228,3 +228,12 @@ class Recipe:
         _check(self.epochs >= 1, "epochs", "1 or more", self.epochs)
         _check(self.batch >= 2, "batch", "2 or more", self.batch)
         _check(self.patience >= 0, "patience", "0 or more epochs", self.patience)
+
+    def resized(self, *, epochs: int, size: int | None) -> Self:
+        """Return the recipe with other epochs, with which its warm-up shrinks, and another input size unless None."""
+        return replace(
+            self,
+            epochs=epochs,
+            transfer=replace(self.transfer, size=size or self.transfer.size),
+            schedule=replace(self.schedule, warmup_epochs=self.schedule.warmup_epochs * epochs / self.epochs),
+        )
