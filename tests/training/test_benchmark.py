@@ -6,6 +6,7 @@ import torch
 from rich.progress import Progress
 
 from models.common.errors import HalftoneError
+from tests import commands
 from tests.servers import wait_until
 from training.benchmark.__main__ import main
 from training.benchmark.config import BenchmarkConfig, resolve
@@ -104,3 +105,21 @@ def test_no_utilisation_without_a_gpu():
         without.task = "ours"
 
     assert without.mean("ours") is None
+
+
+def test_the_interval_of_the_cross_validation_is_compared_with_other_pictures(tmp_path):
+    usual = ("--data", "training/sample", "--size", "32", "--workers", "0", "--device", "cpu")
+    result = commands.run(
+        "training.benchmark.interval", *usual, "--pictures", "100", "--subsets", "2", "--json", "--output",
+        tmp_path / "interval.json",
+    )  # fmt: skip
+
+    document = json.loads(result.stdout)
+    assert document == json.loads((tmp_path / "interval.json").read_text())
+    assert (document["pictures"], document["others"], len(document["subsets"])) == (100, 600, 2)
+    held = sum(each["low"] <= each["true"] <= each["high"] for each in document["subsets"])
+    assert (document["held"], result.returncode) == (held, 0 if held == 2 else 1)
+    for each in document["subsets"]:
+        assert 0.3 < each["low"] < each["promised"] < each["high"] < 1
+    few = commands.run("training.benchmark.interval", *usual, "--pictures", "900")
+    assert (few.returncode, "leaves none of the 700 pictures to evaluate on" in few.stderr) == (2, True)

@@ -63,6 +63,8 @@ class Choice:
             row.speed = measured(self._networks[name], row.size, self._config.output.parent, say=self.say)
             figures = {key: value for key, value in asdict(row.speed).items() if key != "variant"}
             row.verdict = self._config.budget.broken_by(**figures) or ""
+        # The speeds are known next time: the time is that of screening and training.
+        self._state.start_clock()
         return [name for name, row in self.rows.items() if not row.verdict]
 
     def screen(self, names: list[str]) -> tuple[dict[str, Right], dict[str, float]]:
@@ -113,7 +115,7 @@ class Choice:
         if self._state.get("epochs") is None:
             self._state.set("epochs", affordable(full[chosen], seconds, rungs.left()))
         epochs = self._state.get("epochs")
-        self.say(f"training {chosen} for {epochs} epochs, {rungs.left() / 60:.0f} min left")
+        self.say(f"training {chosen} for {epochs} epoch(s), {rungs.left() / 60:.0f} min left")
         request = self._config.request(self._networks[chosen], pictures, self._config.output, epochs)
         bundle = train(request_with(request, self._data))
         if bundle is None:
@@ -153,7 +155,7 @@ class Choice:
             row.epochs, row.trained = its.epochs, accuracy_of(its.right)
             if name == chosen:
                 continue
-            row.verdict = f"fell behind after {its.epochs} epochs"
+            row.verdict = f"fell behind after {its.epochs} epoch(s)"
             words = in_words(chosen, name, runs[chosen].right, its.right, "validation pictures")
             faster = self._rate(name) / max(self._rate(chosen), 1e-9)
             speed = f"; {name} serves {faster:.1f} times as many pictures/s" if faster >= FASTER else ""

@@ -92,14 +92,15 @@ class Rungs:
         seconds = {name: self.guess(forward[name]) for name in names}
         rungs = math.ceil(math.log2(len(names)))
         for rung in range(rungs):
-            share = self.left() / (rungs - rung + 1) / len(names)
-            shrink = 2 ** (rungs - rung)
+            share, shrink = self.left() / (rungs - rung + 1), 2 ** (rungs - rung)
+            # The same for all: more epochs of a faster network would be another comparison.
+            whole = sum(seconds[name] for name in names)
             planned: dict[str, int] = self._once(
                 f"rung {rung}",
-                {name: affordable(math.ceil(epochs[name] / shrink), seconds[name], share) for name in names},
+                {name: affordable(math.ceil(epochs[name] / shrink), whole, share) for name in names},
             )
             for name in names:
-                self._say(f"training {name} for {planned[name]} epochs, {self.left() / 60:.0f} min left")
+                self._say(f"training {name} for {planned[name]} epoch(s), {self.left() / 60:.0f} min left")
                 result = run_once(self._request(name, planned[name], rung), self._data)
                 found[name] = Run(rung=rung, epochs=planned[name], right=result.right)
                 seconds[name] = result.seconds_per_epoch

@@ -54,6 +54,10 @@ class State:
         """Time of this choice so far, without that between a kill and the next command."""
         return self._before + time.monotonic() - self._started
 
+    def start_clock(self) -> None:
+        """Count the time from now on, beside that of earlier processes."""
+        self._started = time.monotonic()
+
     def get(self, name: str) -> Any:
         """Return what was found; None if it is not known yet."""
         return self._values.get(name)
