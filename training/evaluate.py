@@ -172,8 +172,8 @@ def _predict(
 ) -> tuple[dict[str, Logits], npt.NDArray[np.bool_]]:
     """Return every model's logits for the readable images, and bool (N,): True for a readable image."""
     # Importing PyTorch takes seconds: requests that can be refused without it are refused first.
+    from training.data.batches.loader import default_workers
     from training.data.dataset import CorruptDataError
-    from training.data.loader import default_workers
     from training.evaluation.predict import predict
 
     by_model, readable = {}, np.ones(len(pictures), dtype=bool)

@@ -18,7 +18,7 @@ from models.common.errors import HalftoneError
 from models.common.files import write_atomic
 from models.common.text import printable
 from training.config.train import TrainConfig
-from training.data.loader import default_workers
+from training.data.batches.loader import default_workers
 from training.data.pictures import Data
 from training.evaluation.predict import predict
 from training.loop.resume import request_with

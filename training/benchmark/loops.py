@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from training.benchmark.timm_loop import folder, timm_epoch
 from training.config.recipe import Recipe
 from training.config.train import TrainConfig
-from training.data.loader import default_workers
+from training.data.batches.loader import default_workers
 from training.data.pictures import Data
 from training.loop.build import Parts, build
 from training.loop.checkpoints import RunFolder

@@ -20,7 +20,7 @@ from training.choose.screen import Right, Screen
 from training.choose.speed import measured
 from training.choose.state import State
 from training.config.train import TrainConfig
-from training.data.loader import default_workers
+from training.data.batches.loader import default_workers
 from training.data.pictures import Data
 from training.loop.distributed import joined
 from training.loop.resume import request_with

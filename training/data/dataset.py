@@ -11,14 +11,14 @@ from torch.utils.data import Dataset
 from models.common.errors import HalftoneError
 from models.preprocess.errors import ImageError
 from models.preprocess.resample import Pixels
+from training.data.batches.shared_memory import share_memory
 from training.data.pictures import Pictures
 from training.data.seeds import derived_seed
-from training.data.shared_memory import share_memory
 
 View = Callable[[Pixels, int], Pixels]
 """Converts uint8 (H, W, 3) and a seed to uint8 (S, S, 3)."""
 
-# Separates these random numbers from those that training.data.sampling derives from the same seed.
+# Separates these random numbers from those that training.data.batches.sampling derives from the same seed.
 AUGMENT = 4
 
 NAMED = 20

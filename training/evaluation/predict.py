@@ -22,8 +22,8 @@ from models.preprocess.resample import Pixels
 from models.preprocess.transform import load
 from models.spec import InputSpec
 from training.data.augment import EvaluationView
+from training.data.batches.loader import ValidationFeed
 from training.data.dataset import PictureSet
-from training.data.loader import ValidationFeed
 from training.data.pictures import Pictures
 
 Logits = npt.NDArray[np.float32]

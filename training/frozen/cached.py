@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch.nn.functional import dropout
 
+from training.data.batches.loader import Batch
+from training.data.batches.sampling import Indices, Plan, Step
 from training.data.dataset import PictureSet
-from training.data.loader import Batch
-from training.data.sampling import Indices, Plan, Step
 
 
 class FrozenHead(torch.nn.Module):

@@ -20,9 +20,9 @@ from rich.progress import track
 from models.graph import Normalise
 from models.preprocess.resample import Pixels
 from training.data.augment import Augment
+from training.data.batches.loader import ValidationFeed
 from training.data.check.doublets import Thumbnails
 from training.data.dataset import PictureSet
-from training.data.loader import ValidationFeed
 from training.data.seeds import derived_seed
 from training.optim.precision import Precision
 

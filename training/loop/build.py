@@ -19,10 +19,10 @@ from training.config.recipe import Objective, Recipe
 from training.config.train import TrainConfig
 from training.data.augment import EvaluationView, build_augment
 from training.data.balance import Balancing, balancing
+from training.data.batches.loader import TrainingFeed, ValidationFeed, default_workers
+from training.data.batches.sampling import Plan
 from training.data.dataset import PictureSet
-from training.data.loader import TrainingFeed, ValidationFeed, default_workers
 from training.data.pictures import Data, Pictures
-from training.data.sampling import Plan
 from training.data.split import stratified_sample
 from training.data.subsets import SelectedPictures
 from training.frozen.features import Backbone, Plain, plain_features

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 from training.config.recipe import Recipe
+from training.data.batches.loader import Batch, TrainingBatches, ValidationBatches
+from training.data.batches.sampling import Step, seed_step
 from training.data.dataset import PictureSet
-from training.data.loader import Batch, TrainingBatches, ValidationBatches
-from training.data.sampling import Step, seed_step
 from training.loop.checkpoints import RunFolder
 from training.loop.distributed import World
 from training.loop.health import bad_loss, check_gradient

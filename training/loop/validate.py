@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch.nn.functional import cross_entropy
 
-from training.data.loader import ValidationBatches
+from training.data.batches.loader import ValidationBatches
 from training.loop.distributed import World
 from training.optim.precision import Precision
 

@@ -22,7 +22,7 @@ from models.checkpoint import load_module
 from models.common.errors import HalftoneError
 from models.spec import InputSpec
 from training.config.recipe import Objective
-from training.data.sampling import MIX
+from training.data.batches.sampling import MIX
 from training.data.seeds import derived_seed
 
 

@@ -12,8 +12,8 @@ from tests.servers import ROOT
 from tests.training.memory import crops
 from training.data import shared_memory
 from training.data.augment import EvaluationView
+from training.data.batches.loader import ValidationFeed
 from training.data.dataset import PictureSet
-from training.data.loader import ValidationFeed
 
 # The loader is still referenced when Python ends, for instance by the traceback of an error.
 HOLDING = """
@@ -21,7 +21,7 @@ import multiprocessing.util, sys
 from tests.training.memory import crops
 from training.data.augment import EvaluationView
 from training.data.dataset import PictureSet
-from training.data.loader import ValidationFeed
+from training.data.batches.loader import ValidationFeed
 from models.spec import InputSpec
 
 feed = ValidationFeed(

@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from training.data.batches.loader import TrainingFeed, ValidationFeed, default_workers
+from training.data.batches.sampling import Plan, seed_step, share
 from training.data.dataset import CorruptDataError
-from training.data.loader import TrainingFeed, ValidationFeed, default_workers
-from training.data.sampling import Plan, seed_step, share
 from training.data.seeds import derived_seed
 
 SIZES = {
@@ -170,5 +170,5 @@ def test_an_error_of_a_loader_process_is_one_clean_line(workers):
 
 
 def test_loader_processes_share_the_cores(monkeypatch):
-    monkeypatch.setattr("training.data.loader.cores", lambda: 6)
+    monkeypatch.setattr("training.data.batches.loader.cores", lambda: 6)
     assert [default_workers(processes) for processes in (1, 2, 9)] == [6, 3, 1]

@@ -11,9 +11,9 @@ from torch.utils.data import DataLoader, default_collate
 
 from models.common.errors import HalftoneError
 from models.common.host import cores
+from training.data.batches.sampling import Plan, PlanSampler, Step, share
+from training.data.batches.shared_memory import ran_out, warn
 from training.data.dataset import PictureSet
-from training.data.sampling import Plan, PlanSampler, Step, share
-from training.data.shared_memory import ran_out, warn
 
 MOST_WORKERS = 16
 """Enough for a fast GPU with a small network; each process uses several hundred MB."""
