@@ -30,6 +30,7 @@ from serving.api.app import Api
 from serving.api.gateway import BENTOML_PATHS, FOLDERS, Gateway
 from serving.api.upload import DEFAULT_TOP_K
 from serving.bento import find_bundles, version
+from serving.collect.store import make_folder
 from serving.http.connections import with_limits
 from serving.http.cors import allow_origins
 from serving.http.json_body import MAX_DIGITS
@@ -161,6 +162,8 @@ class HalftoneService:
         configure(SETTINGS.log_format)
         _or_exit(check_supervisor)
         _or_exit(lambda: check_open_files(SETTINGS.connections, _OTHERS))
+        if SETTINGS.collect:
+            _or_exit(lambda: make_folder(Path(SETTINGS.collect)))
         # Imported here: no worker needs circus.
         from serving.process.supervision import forked, handover
 
@@ -203,11 +206,12 @@ def _load() -> None:
     API.expect_refinement()
     for name in SETTINGS.models:
         try:
-            API.models.publish(load_model(name, SETTINGS, API.recorder, API.decoders))
+            API.models.publish(load_model(name, SETTINGS, API.recorder, API.decoders, collector=API.collector))
         except Exception as error:
             end_worker(name, error)
     release_memory()
     API.watch()
+    API.collect()
     if slot := _slot():
         slot.mark_ready()
     notify_ready()

@@ -18,6 +18,7 @@ from typing import Any, Self
 from models.bundle.store import DEFAULT_MODEL
 from models.common.errors import HalftoneError
 from models.common.host import cores
+from models.preprocess.collected import REASONS, Reason
 from models.preprocess.decode import MAX_PIXELS
 from serving.http.api_keys import Keys
 
@@ -101,6 +102,22 @@ class Settings:
     shadow: float = 0.0
     """Share of the images, 0 to 1, that the FP32 reference classifies again while the service is idle."""
 
+    collect: str = ""
+    """Folder for pictures of which the model was not sure, and a sample of all others (docs/collect.md); empty: none
+    are kept."""
+
+    collect_shares: str = ""
+    """Shares of the pictures to collect that differ from `unfamiliar=1,unconfident=1,disagree=1,random=0.001`."""
+
+    collect_mb: float = 1024.0
+    """Largest size of the collected pictures in MiB; the oldest ones make room."""
+
+    collect_pictures: int = 10_000
+    """Most collected pictures; the oldest ones make room."""
+
+    collect_days: float = 30.0
+    """Days after which a collected picture is deleted."""
+
     explain: bool = True
     """Answer /explain: it takes memory only once it is asked, and cores only while they are idle."""
 
@@ -141,9 +158,10 @@ class Settings:
     """Keep a replaced model in memory, so that a rollback is immediate."""
 
     def __post_init__(self) -> None:
-        for name in ("workers", "queue", "max_pixels", "max_images", "connections"):
+        for name in ("workers", "queue", "max_pixels", "max_images", "connections", "collect_pictures"):
             self._check(name, getattr(self, name) >= 1, "at least 1")
-        for name in ("deadline", "body_timeout", "header_timeout", "max_body_mb", "queue_mb"):
+        times = ("deadline", "body_timeout", "header_timeout", "collect_days")
+        for name in (*times, "max_body_mb", "queue_mb", "collect_mb"):
             self._check(name, 0 < getattr(self, name) < math.inf, "a positive number")
         for name in ("threads", "batch"):
             self._check(name, getattr(self, name) >= 0, "0 or more")
@@ -155,6 +173,8 @@ class Settings:
         origins = "`*` or origins such as https://example.org, separated by commas"
         self._check("cors_origins", all(each == "*" or _ORIGIN.fullmatch(each) for each in self.origins), origins)
         self._check("shadow", 0 <= self.shadow <= 1, "from 0 to 1")
+        known = f"a list such as random=0.01,disagree=0, with shares from 0 to 1 of {', '.join(REASONS)}"
+        self._check("collect_shares", all(0 <= share <= 1 for share in self.shares.values()), known)
         self._check("log_format", self.log_format in ("text", "json"), "text or json")
         self._check("trace_sample", 0 <= self.trace_sample <= 1, "from 0 to 1")
         self._check("watch", 0 <= self.watch < math.inf, "0 or a positive number")
@@ -190,6 +210,16 @@ class Settings:
     def origins(self) -> tuple[str, ...]:
         """The origins of `cors_origins`."""
         return tuple(origin.strip() for origin in self.cors_origins.split(",") if origin.strip())
+
+    @property
+    def shares(self) -> dict[Reason, float]:
+        """Share of the pictures to collect for each reason; NaN for what can't be parsed."""
+        shares = dict.fromkeys(REASONS, 1.0) | {"random": 0.001}
+        for part in filter(None, self.collect_shares.split(",")):
+            name, _, value = part.partition("=")
+            reason = next((each for each in REASONS if each == name.strip()), REASONS[0])
+            shares[reason] = _share(value) if reason == name.strip() else math.nan
+        return shares
 
     @property
     def max_body(self) -> int:
@@ -241,6 +271,13 @@ class Settings:
             known_field = known[variable]
             values[known_field.name] = _parse(variable, text, type(known_field.default))
         return cls(**values)
+
+
+def _share(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def _parse(variable: str, text: str, kind: type[Any]) -> Any:

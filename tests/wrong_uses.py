@@ -53,6 +53,7 @@ BASES: dict[str, tuple[str, ...]] = {
     "models": ("--family", "no-such"),
     "serving.batch": ("--input", MISSING_INPUT, "--output", "new.parquet", "--model", "no-such"),
     "serving.batch.benchmark": ("--input", MISSING_INPUT, "--model", "no-such"),
+    "serving.collect": ("--folder", "nowhere"),
     "serving.decoding.benchmark": ("--rounds", "0"),
     "serving.footprint": ("--top", "0"),
     "serving.profile": ("--image", MISSING_INPUT),

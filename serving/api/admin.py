@@ -1,4 +1,8 @@
-"""Administration over HTTP under /admin/: list, reload and roll back the models (docs/hot-swap.md)."""
+"""Administration over HTTP under /admin/.
+
+It lists, reloads and rolls back the models (docs/hot-swap.md), and counts and deletes the collected pictures
+(docs/collect.md).
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,13 @@ import hmac
 import threading
 from collections.abc import Callable
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from models.bundle.store import check_name
 from models.common.errors import HalftoneError
+from serving.collect.collector import Collector
 from serving.http.body import RequestBody, read_body
-from serving.http.errors import RequestError, bad_parameter
+from serving.http.errors import RequestError, bad_parameter, unavailable
 from serving.http.json_body import parse_object
 from serving.http.response import Answer, as_json
 from serving.lifecycle.hot_swap import HotSwap, Swap
@@ -24,7 +29,12 @@ if TYPE_CHECKING:
 
 _MAX_BODY = 2**16
 _BODY_SECONDS = 10.0
-_PATHS = "GET /admin/models, POST /admin/models/NAME/load, POST /admin/models/NAME/rollback"
+_FOLDER_RETRY = 60
+_PATHS = (
+    "GET /admin/models, POST /admin/models/NAME/load, POST /admin/models/NAME/rollback, GET and DELETE /admin/collected"
+)
+
+Value = TypeVar("Value")
 
 
 class Admin:
@@ -33,12 +43,14 @@ class Admin:
     Args:
         models: the models of the service.
         hot_swap: replaces models.
+        collector: of pictures; None if the service collects none.
         token: the secret; empty: refuse all requests.
     """
 
-    def __init__(self, models: Registry, hot_swap: HotSwap, token: str) -> None:
+    def __init__(self, models: Registry, hot_swap: HotSwap, collector: Collector | None, token: str) -> None:
         self._models = models
         self._hot_swap = hot_swap
+        self._collector = collector
         self._token = token
 
     async def __call__(self, scope: Scope, receive: RequestBody) -> Answer:
@@ -60,7 +72,24 @@ class Admin:
             case ["models", name, "rollback"]:
                 _only(scope, "POST")
                 return as_json(_swap_report(await _in_thread(lambda: self._hot_swap.rollback(name))))
+            case ["collected"]:
+                return as_json(await self._collected(scope))
         raise RequestError(404, "not_found", f"there is nothing at this path: there are {_PATHS}")
+
+    async def _collected(self, scope: Scope) -> dict[str, Any]:
+        """Count the collected pictures, or delete them."""
+        collector = self._collector
+        if collector is None:
+            message = "no pictures are collected: start the service with HALFTONE_COLLECT=FOLDER"
+            raise RequestError(404, "not_found", message)
+        try:
+            if scope["method"] == "DELETE":
+                return {"deleted": await _in_thread(collector.clear)}
+            _only(scope, "GET")
+            return (await _in_thread(collector.contents)).description()
+        except OSError as error:
+            message = f"the folder of HALFTONE_COLLECT can't be used ({error.strerror}): put it back, or make it writable"
+            raise unavailable("folder_failed", message, retry_after=_FOLDER_RETRY) from None
 
     def _authorize(self, scope: Scope) -> None:
         if not self._token:
@@ -125,28 +154,29 @@ def _parse_bundle(body: bytes) -> str | None:
     return name
 
 
-async def _in_thread(work: Callable[[], Swap]) -> Swap:
+async def _in_thread(work: Callable[[], Value]) -> Value:
     """Run blocking work in a daemon thread, which does not keep the process from ending, and return its result."""
     loop = asyncio.get_running_loop()
-    future: asyncio.Future[Swap] = loop.create_future()
+    future: asyncio.Future[Value] = loop.create_future()
 
-    def resolve(result: Swap | None, error: BaseException | None) -> None:
+    def resolve(result: list[Value], error: BaseException | None) -> None:
         if future.done():
             return
         if error is not None:
             future.set_exception(error)
-        elif result is not None:
-            future.set_result(result)
+        else:
+            future.set_result(*result)
 
     def run() -> None:
-        result, error = None, None
+        result: list[Value] = []
+        error: BaseException | None = None
         try:
-            result = work()
+            result.append(work())
         except BaseException as caught:
             error = caught
         # Nothing waits on a closed loop.
         if not loop.is_closed():
             loop.call_soon_threadsafe(resolve, result, error)
 
-    threading.Thread(target=run, name="swap", daemon=True).start()
+    threading.Thread(target=run, name="admin", daemon=True).start()
     return await future

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from serving.api import pages
@@ -26,6 +27,8 @@ from serving.api.upload import (
 )
 from serving.api.v2.protocol import OpenInference
 from serving.api.v2.response import protocol_failure
+from serving.collect.collector import Collector
+from serving.collect.store import Limits, Store
 from serving.decoding.pool import Decoders
 from serving.http.body import BodyBudget, ClientGoneError, RequestBody, read_body, refusable
 from serving.http.connections import HEALTH
@@ -71,6 +74,7 @@ class Api:
         self.recorder = Recorder(metrics=settings.metrics)
         self.decoders = Decoders(settings.decoder_processes)
         self.explanations = Explanations(max_pixels=settings.max_pixels)
+        self.collector = self._collector(settings)
         self._body_budget = BodyBudget(settings.max_held)
         self._keys = settings.keys
         self._public = HEALTH | set(pages.PAGES) | ({"/metrics"} if settings.metrics_open else set())
@@ -100,15 +104,39 @@ class Api:
             self._prefixes[FOLDER] = self._model_page
 
     def _administration(self, settings: Settings) -> Admin:
-        load = partial(load_model, settings=settings, recorder=self.recorder, decoders=self.decoders)
+        load = partial(
+            load_model,
+            settings=settings,
+            recorder=self.recorder,
+            decoders=self.decoders,
+            collector=self.collector,
+        )
         self._hot_swap = HotSwap(self.models, load, self.recorder, keep=settings.keep_previous)
         self._refinement = Refinement(self.models, self._hot_swap, settings)
-        return Admin(self.models, self._hot_swap, settings.admin_token)
+        return Admin(self.models, self._hot_swap, self.collector, settings.admin_token)
+
+    def _collector(self, settings: Settings) -> Collector | None:
+        if not settings.collect:
+            return None
+        size = round(settings.collect_mb * 2**20)
+        limits = Limits(size=size, pictures=settings.collect_pictures, days=settings.collect_days)
+        return Collector(
+            Store(Path(settings.collect), limits),
+            settings.shares,
+            max_pixels=settings.max_pixels,
+            idle=self.recorder.idle,
+            count=self.recorder.collected,
+        )
 
     def watch(self) -> None:
         """Start to reload bundles that change, if the settings say so; to be called once all models are loaded."""
         if self._settings.watch:
             Watcher(self.models, self._hot_swap, self._settings.watch).start()
+
+    def collect(self) -> None:
+        """Start to collect pictures, if the settings say so; to be called in the worker."""
+        if self.collector:
+            self.collector.start()
 
     def expect_refinement(self) -> None:
         """Say in /readyz that more is to be done until `refine` has ended; to be called before loading."""
@@ -131,6 +159,8 @@ class Api:
         """Refuse new requests and finish the accepted ones."""
         self._refinement.close()
         self.models.close()
+        if self.collector:
+            self.collector.close()
         self.explanations.close()
         self.decoders.close()
 

@@ -25,6 +25,7 @@ from models.preprocess import transform
 from models.preprocess.decode import MAX_PIXELS
 from serving.batching.autotune import batch_sizes, guess, throughput
 from serving.batching.cost_model import Costs
+from serving.collect.collector import Collector
 from serving.decoding.placement import place_decoding
 from serving.decoding.pool import Decoders
 from serving.lifecycle import measurements
@@ -59,6 +60,7 @@ def load_model(
     *,
     bundle: str | None = None,
     replaces: ServedModel | None = None,
+    collector: Collector | None = None,
 ) -> ServedModel:
     """Choose the fastest proven variant of a bundle, load it, warm it up and measure its batches.
 
@@ -71,6 +73,7 @@ def load_model(
         replaces: the active model. With one, every file of the bundle is checked, also those that the variant does not
             need, and the measured costs of the active model's batches are reused if they apply. Without one, clients
             wait: nothing is measured, and what is not known (`unmeasured`) is guessed.
+        collector: receives the images with their answers; None: nothing is collected.
 
     Raises:
         HalftoneError: the bundle can't be used, is untrained, or has no proven variant that runs here.
@@ -79,7 +82,7 @@ def load_model(
     loaded = load_fastest(
         name, settings, bundle=bundle, check_all_files=replaces is not None, may_measure=replaces is not None
     )
-    return _served_model(name, loaded, settings, recorder, decoders, replaces)
+    return _served_model(name, loaded, settings, recorder, decoders, replaces, collector)
 
 
 def load_fastest(
@@ -130,6 +133,7 @@ def _served_model(
     recorder: Recorder,
     decoders: Decoders,
     replaces: ServedModel | None,
+    collector: Collector | None,
 ) -> ServedModel:
     bundle, runtime, manifest, variant = loaded.bundle, loaded.runtime, loaded.bundle.manifest, loaded.record.variant
     known = measurements.batches(bundle, variant, settings) or _known_costs(manifest, variant, replaces)
@@ -161,6 +165,7 @@ def _served_model(
         shadow=settings.shadow,
         promises=loaded.promises,
         files=bundle,
+        collector=collector,
     )
     if replaces is not None:
         model.complete()

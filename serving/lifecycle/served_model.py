@@ -6,7 +6,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -21,12 +21,14 @@ from models.bundle.bundle import Bundle
 from models.bundle.manifest import Manifest
 from models.bundle.promises import Promises
 from models.preprocess import transform
+from models.preprocess.collected import NAMED
 from models.preprocess.errors import ImageError
 from models.spec import InputSpec
 from serving.batching.autotune import prepare
 from serving.batching.batcher import Batcher, Many
 from serving.batching.cost_model import AlwaysUpTo, BatchSizes, Costs
 from serving.batching.items import Step
+from serving.collect.collector import Collector, Source
 from serving.decoding.pool import LoadPixels
 from serving.http.errors import RequestError, from_image_error, internal, out_of_resources
 from serving.lifecycle.predictions import Members, answers
@@ -59,6 +61,7 @@ class ServedModel:
         shadow: that share, 0 to 1.
         promises: what is said of every answer; None: nothing beside the probabilities.
         files: the opened bundle, for explanations; None: there are none.
+        collector: receives the images with their answers; None: nothing is collected.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class ServedModel:
         shadow: float = 0.0,
         promises: Promises | None = None,
         files: Bundle | None = None,
+        collector: Collector | None = None,
     ) -> None:
         self.name = name
         self.bundle = bundle or name
@@ -112,6 +116,8 @@ class ServedModel:
         self._sizes_used, self._completed = complete, False
         self._completing = threading.Lock()
         self._recorder = recorder
+        self._collector = collector
+        self._source = Source(name, self.version, self.variant)
         self._shadow: Shadow | None = None
         if reference is not None:
             self._shadow = Shadow(
@@ -122,6 +128,7 @@ class ServedModel:
                 recorder=recorder.comparison(
                     name, self.variant, min_agreement=Gate.for_precision(runtime.precision).min_agreement
                 ),
+                disagreed=_disagreed(collector, answers(manifest, NAMED, promises), self._source),
             )
 
     def complete(self) -> None:
@@ -184,7 +191,10 @@ class ServedModel:
             RequestError: 429 if the queue has no room for all, 503 while stopping, 504 if the time is up.
         """
         finish = answers(self.manifest, top_k, self.promises, coverage)
-        return await self._submit(images, seconds, prepare=self._decode, finish=finish)
+        results = await self._submit(images, seconds, prepare=self._decode, finish=finish)
+        if self._collector:
+            self._collector.offer(images, results, self._source)
+        return results
 
     async def logits_of_pixels(self, pixels: Pixels, *, seconds: float) -> Logits:
         """Run the model on decoded images.
@@ -249,6 +259,18 @@ class ServedModel:
         if self._shadow:
             self._shadow.offer(pixels, logits)
         return logits
+
+
+def _disagreed(
+    collector: Collector | None, finish: Callable[[Logits], Members], source: Source
+) -> Callable[[Pixels, Logits], None]:
+    """Return a function that collects an image; without the model, which would never be freed (see `Batcher.close`)."""
+
+    def disagreed(pixels: Pixels, logits: Logits) -> None:
+        if collector:
+            collector.disagreed(pixels, finish(logits), source)
+
+    return disagreed
 
 
 def _decode(data: bytes, load_pixels: LoadPixels, spec: InputSpec, max_pixels: int) -> Pixels:

@@ -98,6 +98,7 @@ class Shadow:
         idle: returns True if the service has no other work now.
         temperature: calibrates the probabilities.
         recorder: receives the results.
+        disagreed: receives the pixels and logits of an image on which the reference gives another class.
     """
 
     def __init__(
@@ -108,8 +109,10 @@ class Shadow:
         idle: Callable[[], bool],
         temperature: float,
         recorder: ComparisonRecorder,
+        disagreed: Callable[[Pixels, Logits], object] = lambda pixels, logits: None,
     ) -> None:
         self.recorder = recorder
+        self._disagreed = disagreed
         self._reference = reference
         self._share = share
         self._idle = idle
@@ -182,8 +185,11 @@ class Shadow:
         if not (np.isfinite(sample.logits).all() and np.isfinite(reference).all()):
             self.recorder.ended("disagree")
             return
+        result = self._result(sample.logits, reference)
+        if result == "disagree":
+            self._disagreed(sample.pixels, sample.logits)
         self.recorder.compared(
-            self._result(sample.logits, reference),
+            result,
             delta=float(np.abs(sample.logits - reference).max()),
             mean=float(sample.pixels.mean()),
             variance=float(sample.pixels.var()),

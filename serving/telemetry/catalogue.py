@@ -120,6 +120,12 @@ INPUT_DRIFT = Metric(
     labels=("model", "variant", "measure"),
     help="Distance of halftone_input_recent from the first 100 sampled images, in their standard deviations.",
 )
+COLLECTED_TOTAL = Metric(
+    name="halftone_collected_total",
+    kind="counter",
+    labels=("result",),
+    help="Pictures to collect: unfamiliar, unconfident, disagree, random (written for that), known, dropped, failed.",
+)
 
 METRICS = (
     QUEUE_DEPTH,
@@ -136,4 +142,5 @@ METRICS = (
     SHADOW_LOGIT_DELTA,
     INPUT_RECENT,
     INPUT_DRIFT,
+    COLLECTED_TOTAL,
 )

@@ -83,6 +83,11 @@ class Recorder:
         if self.metrics:
             self.metrics.count(catalogue.SWAPS_TOTAL, (name, result))
 
+    def collected(self, result: str) -> None:
+        """Record what became of a picture that was chosen to be collected."""
+        if self.metrics:
+            self.metrics.count(catalogue.COLLECTED_TOTAL, (result,))
+
     def rejected(self, reason: str) -> None:
         """Record that a request, or one image of it, gets the error code `reason`, one of the service's own."""
         if self.metrics:

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from models.bundle.store import DEFAULT_MODEL
+from models.preprocess.collected import collected_pictures, read_answer
 from tests.samples import edit_manifest
 from tests.servers import PHOTOS, QUICK, Server, serve, wait_until
 
@@ -31,7 +32,8 @@ def folder(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def admin(folder: Path) -> Iterator[Server]:
     """Run a service with an administrator's token."""
-    with serve(folder, folder / "log", HALFTONE_ADMIN_TOKEN=TOKEN, **QUICK) as server:
+    collected = {"HALFTONE_COLLECT": str(folder / "collected"), "HALFTONE_COLLECT_SHARES": "random=1"}
+    with serve(folder, folder / "log", HALFTONE_ADMIN_TOKEN=TOKEN, **collected, **QUICK) as server:
         yield server
 
 
@@ -51,7 +53,7 @@ def code(response: httpx.Response) -> tuple[int, str]:
     return response.status_code, response.json()["error"]["code"]
 
 
-@pytest.mark.parametrize("path", ["/admin/models", "/admin/", LOAD])
+@pytest.mark.parametrize("path", ["/admin/models", "/admin/", "/admin/collected", LOAD])
 def test_without_a_token_there_is_no_administration(server: Server, path: str) -> None:
     response = server.post(path, headers=BEARER)
 
@@ -146,6 +148,41 @@ def test_unknown_models_paths_and_methods(admin: Server) -> None:
     assert code(admin.post("/admin/nothing", headers=BEARER)) == (404, "not_found")
     assert code(admin.post("/admin/models", headers=BEARER)) == (405, "method_not_allowed")
     assert code(admin.get(LOAD, headers=BEARER)) == (405, "method_not_allowed")
+
+
+def collected(server: Server) -> int:
+    return int(server.get("/admin/collected", headers=BEARER).json()["pictures"])
+
+
+def test_collected_pictures_are_counted_and_deleted(admin: Server, folder: Path) -> None:
+    admin.request("DELETE", "/admin/collected", headers=BEARER)
+    answer = admin.post("/classify?top_k=1", content=CAT, headers={"X-Request-Id": "of-a-client"}).json()
+    wait_until(lambda: collected(admin) == 1, "the picture was collected")
+
+    (path,) = collected_pictures(folder / "collected")
+    kept = read_answer(path)
+    assert (kept.model, kept.version, kept.variant) == (answer["model"], answer["version"], answer["variant"])
+    assert [label for label, _ in kept.predictions] == [each["label"] for each in answer["predictions"]]
+    assert b"of-a-client" not in path.read_bytes()
+    assert admin.request("DELETE", "/admin/collected", headers=BEARER).json() == {"deleted": 1}
+    assert admin.get("/admin/collected", headers=BEARER).json() == {"pictures": 0, "bytes": 0, "oldest": None}
+    assert code(admin.post("/admin/collected", headers=BEARER)) == (405, "method_not_allowed")
+
+
+def test_requests_do_not_notice_that_the_folder_of_collected_pictures_is_gone(admin: Server, folder: Path) -> None:
+    shutil.rmtree(folder / "collected")
+    photos = [path.read_bytes() for path in sorted(PHOTOS.glob("*.jpg"))[:3]]
+
+    for photo in photos:
+        assert admin.post("/classify", content=photo).status_code == 200
+    failed = 'halftone_collected_total{result="failed"} 3.0'
+    wait_until(lambda: failed in admin.get("/metrics").text, "three failures were counted")
+
+    assert admin.log.read_text().count("pictures can't be collected (No such file or directory)") == 1
+    assert code(admin.get("/admin/collected", headers=BEARER)) == (503, "folder_failed")
+    (folder / "collected").mkdir()
+    admin.post("/classify", content=photos[0])
+    wait_until(lambda: collected(admin) == 1, "the next picture was collected")
 
 
 def test_a_watched_folder_is_loaded(artifacts: Path, tmp_path: Path) -> None:
