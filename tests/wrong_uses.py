@@ -63,6 +63,7 @@ BASES: dict[str, tuple[str, ...]] = {
     "training.benchmark.interval": ("--data", MISSING_INPUT),
     "training.choose": ("--data", MISSING_INPUT, "--output", "new"),
     "training.data": ("--data", MISSING_INPUT),
+    "training.data.review": ("--from", MISSING_INPUT, "--to", "new.csv"),
     "training.evaluate": ("--data", MISSING_INPUT, "--model", "no-such"),
     "training.preview": ("--data", MISSING_INPUT, "--output", "new.png"),
 }

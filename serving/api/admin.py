@@ -88,7 +88,7 @@ class Admin:
             _only(scope, "GET")
             return (await _in_thread(collector.contents)).description()
         except OSError as error:
-            message = f"the folder of HALFTONE_COLLECT can't be used ({error.strerror}): put it back, or make it writable"
+            message = f"the folder of HALFTONE_COLLECT failed ({error.strerror}): put it back, or make it writable"
             raise unavailable("folder_failed", message, retry_after=_FOLDER_RETRY) from None
 
     def _authorize(self, scope: Scope) -> None:
