@@ -19,6 +19,7 @@ from models.bundle.bundle import WEIGHTS, Bundle
 from models.bundle.card import CARD, model_card
 from models.bundle.manifest import Manifest
 from models.bundle.store import bundle_folder
+from models.catalog import architecture
 from models.checkpoint import (
     EMBEDDED_LICENSE,
     IMAGENET_CLASSES,
@@ -108,6 +109,30 @@ def start(network: Architecture, weights: str, *, classes: int, size: int, seed:
             reset: Any = module.reset_classifier
             reset(classes)
     return Start(module=module.eval(), source=source, license=license_, pretrained=weights != "random", input=spec)
+
+
+def start_from(bundle: Bundle, *, size: int, **options: Any) -> Start:
+    """Build the network of a bundle with its weights and its head, to go on with its training.
+
+    Args:
+        bundle: of one network.
+        size: side of the input in pixels, to which position embeddings are resampled.
+        options: passed to `timm.create_model`.
+
+    Raises:
+        HalftoneError: the weights are damaged, or the network does not support that size.
+    """
+    manifest = bundle.manifest
+    # Checked against the manifest's hash.
+    bundle.read(WEIGHTS)
+    checkpoint = load_checkpoint(architecture(manifest.architecture), bundle.folder / WEIGHTS, size=size, **options)
+    return Start(
+        module=checkpoint.module.eval(),
+        source=f"bundle {bundle.name} {manifest.version}",
+        license=manifest.license,
+        pretrained=manifest.trained,
+        input=replace(manifest.input, size=size),
+    )
 
 
 def load_checkpoint(

@@ -2,6 +2,7 @@
 
     python -m training --data photos --model efficientnet_lite0 --output artifacts/photos
     python -m training --data photos --model resnet50 --recipe general --epochs 30 --mixup 0.2 --output artifacts/photos
+    python -m training --data photos --add review/labels.csv --from photos --output artifacts/photos2
     python -m training --output artifacts/photos --resume                  continue an unfinished run
     torchrun --nproc-per-node 4 -m training --data photos --model vit_b16 --output artifacts/photos
 
@@ -22,6 +23,7 @@ from models.bundle.commands import export_command
 from models.common.cli import DONE, INTERRUPTED, run
 from models.common.text import printable
 from training.config.train import TrainConfig, for_help
+from training.evaluation.against import in_words as against_in_words
 from training.evaluation.temperature import Calibration
 from training.loop.resume import PROG, complete, main_process, nothing_left, resolve
 from training.loop.signals import StoppedError
@@ -32,7 +34,8 @@ def _summary(bundle: Bundle, *, done: bool) -> str:
     metrics, following = training["metrics"], export_command(bundle.folder, training["config"]["data"])
     what = f"this run is finished, {bundle.folder} has its model" if done else f"wrote {bundle.folder}"
     summary = f"{what}: {in_words(metrics)}{_confidence(metrics)}; report: {bundle.folder / 'report' / 'index.html'}"
-    return f"{printable(summary)}\nexport and prove it with `{printable(following)}`"
+    against = f"\n{printable(against_in_words(metrics['against']))}" if "against" in metrics else ""
+    return f"{printable(summary)}{against}\nexport and prove it with `{printable(following)}`"
 
 
 def _confidence(metrics: dict[str, Any]) -> str:

@@ -210,7 +210,7 @@ def _main(config: PreviewConfig) -> int:
         mixup=objective.mixup if config.mixup is None else config.mixup,
         cutmix=objective.cutmix if config.cutmix is None else config.cutmix,
     )
-    spec = input_spec(architecture(config.model), replace(transfer, size=config.size or transfer.size))
+    spec = input_spec(architecture(config.model).input, replace(transfer, size=config.size or transfer.size))
     pictures = load_data(config.data, columns=config.table).train
     pixels = sheet(
         pictures,

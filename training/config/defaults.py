@@ -15,11 +15,11 @@ UNLIKE, UNLIKE_TRANSFORMER = 10.0, 3.0
 """Factors on the backbone's learning rate for images unlike those of the pretraining. Transformers diverge earlier."""
 
 
-def input_spec(network: Architecture, transfer: Transfer) -> InputSpec:
-    """Return the network's input: that of pretraining with the changes of the configuration."""
+def input_spec(pretrained: InputSpec, transfer: Transfer) -> InputSpec:
+    """Return a network's input: that of its pretraining with the changes of the configuration."""
     given = {"size": transfer.size, "crop_fraction": transfer.crop_fraction}
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    return replace(network.input, **changes)
+    return replace(pretrained, **changes)
 
 
 def resolve_freeze(

@@ -67,6 +67,14 @@ class TrainConfig:
     model: str = ""
     """Architecture of the catalogue (`python -m models`), or `timm:NAME` for any other of timm's."""
 
+    add: Path | None = None
+    """Table of further training pictures (path,label), such as `training.data.review` writes; those that a held-out
+    part has too are left out."""
+
+    from_: Annotated[str, tyro.conf.arg(name="from")] = ""
+    """Bundle to go on from: its architecture, input and weights, head included. The report compares both on the same
+    pictures. Default: none, a new head on `--weights`."""
+
     output: Path
     """Folder of the new bundle, artifacts/NAME; other commands find it by NAME."""
 
@@ -109,11 +117,14 @@ class TrainConfig:
     settings: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=Recipe)
 
     def __post_init__(self) -> None:
-        if not self.resume and not (self.data and self.model):
+        if not self.resume and not (self.data and (self.model or self.from_)):
             raise HalftoneError(
                 "--data and --model are needed, as in `python -m training --data photos --model efficientnet_lite0 "
-                "--output artifacts/photos`; `--resume --output DIR` continues an unfinished run"
+                "--output artifacts/photos`; `--from NAME` stands for --model; `--resume --output DIR` continues an "
+                "unfinished run"
             )
+        if self.from_ and self.weights != "pretrained":
+            raise HalftoneError("--from goes on from the weights of a bundle: omit --weights, or --from")
         check_name(self.output.name)
         if self.resume and self.restart:
             raise HalftoneError("--resume and --restart contradict each other: give one of them")
@@ -145,8 +156,9 @@ class TrainConfig:
         # Runs of versions that lacked them can be continued.
         if self.table == Columns():
             del values["table"]
-        if not self.test_share:
-            del values["test_share"]
+        for name in ("test_share", "add", "from_"):
+            if not values[name]:
+                del values[name]
         if self.folds is None:
             del values["folds"]
         return values

@@ -69,6 +69,23 @@ class Pictures(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Added:
+    """Images of another source that joined a training part."""
+
+    pictures: Pictures
+    """They are the last ones of the training part."""
+
+    file: str
+    """Table that lists them."""
+
+    left_out: tuple[str, ...]
+    """Images of the table that a held-out part has too, described in words."""
+
+    fingerprint: str
+    """Of the data without them."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Data:
     """Training and validation images."""
 
@@ -89,8 +106,16 @@ class Data:
     warnings: tuple[str, ...] = ()
     """For the user, about usable but unusual data."""
 
+    added: Added | None = None
+    """Images that are not of the data itself; None without any."""
+
     def fingerprint(self) -> str:
-        """Return the fingerprints of both parts, joined by `+`: equal for equal images, classes and split."""
+        """Return the fingerprints of both parts, joined by `+`: equal for equal images, classes and split.
+
+        Added images don't change it, so that an evaluation still knows the data and its held-out part.
+        """
+        if self.added is not None:
+            return self.added.fingerprint
         return f"{self.train.fingerprint()}+{self.val.fingerprint()}"
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from models.bundle.bundle import Bundle
+from models.bundle.bundle import WEIGHTS, Bundle
 from models.common.errors import HalftoneError
 from models.dataset import training_digests
 from training.config.columns import Columns
@@ -197,6 +197,30 @@ def _relabelled(pictures: Pictures, bundle: Bundle) -> Pictures:
         )
     index = np.array([places[label] for label in pictures.labels], dtype=np.int64)
     return RelabelledPictures(pictures, labels=manifest.labels, index=index)
+
+
+def with_classes_of(data: Data, bundle: Bundle) -> Data:
+    """Return the data with the classes of a model in its order, for training that goes on from the model.
+
+    Raises:
+        HalftoneError: the data has other classes than the model, or none of the training images of one.
+    """
+    manifest, labels = bundle.manifest, data.train.labels
+    if labels == manifest.labels:
+        return data
+    if set(labels) not in (set(manifest.labels), set(manifest.label_ids)):
+        other = sorted(set(labels) ^ set(manifest.labels))
+        raise HalftoneError(
+            f"--from {bundle.name} can't go on with the data, whose classes differ, such as {other[0]!r}: use the "
+            f"model's names, or begin with a new head: --model {manifest.architecture} --weights "
+            f"{bundle.folder / WEIGHTS} instead of --from"
+        )
+    return replace(
+        data,
+        train=_relabelled(data.train, bundle),
+        val=_relabelled(data.val, bundle),
+        test=data.test and _relabelled(data.test, bundle),
+    )
 
 
 def check_same_classes(bundles: Sequence[Bundle]) -> None:

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from timm.layers.norm_act import convert_sync_batchnorm
 
+from models.bundle.store import open_bundle
 from models.catalog import architecture
 from models.common.errors import HalftoneError
 from models.graph import Normalise
 from models.spec import Architecture, InputSpec
-from models.weights import Start, start
+from models.weights import Start, start, start_from
 from training.config.defaults import HEAD_BELOW, input_spec, resolve_transfer
 from training.config.recipe import Objective, Recipe
 from training.config.train import TrainConfig
@@ -103,17 +104,14 @@ def build(config: TrainConfig, data: Data, world: World) -> Parts:
         HalftoneError: the model, its weights, the teacher, the precision or the batch size can't be used.
     """
     recipe, network, labels = config.settings, architecture(config.model), data.train.labels
-    spec = input_spec(network, recipe.transfer)
+    origin = open_bundle(config.from_) if config.from_ else None
+    spec = input_spec(origin.manifest.input if origin else network.input, recipe.transfer)
     balance = balancing(recipe.objective.balance, data.train.targets, labels)
-    initial = start(
-        network,
-        config.weights,
-        classes=len(labels),
-        size=spec.size,
-        seed=config.seed,
-        drop_rate=recipe.transfer.dropout,
-        drop_path_rate=recipe.transfer.drop_path,
-    )
+    rates = {"drop_rate": recipe.transfer.dropout, "drop_path_rate": recipe.transfer.drop_path}
+    if origin:
+        initial = start_from(origin, size=spec.size, **rates)
+    else:
+        initial = start(network, config.weights, classes=len(labels), size=spec.size, seed=config.seed, **rates)
     # Those of a file may have been trained with another mean and standard deviation than the architecture's.
     spec = replace(spec, mean=initial.input.mean, std=initial.input.std)
     decision, plain = _decide(config, network, initial, spec, data, world)

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,10 @@ from models.common.errors import HalftoneError
 from models.common.files import sha256_file
 from models.spec import NAMED_WEIGHTS
 from training.config.train import TrainConfig, choose_recipe, from_json, with_recipe
+from training.data.additions import add_pictures
 from training.data.load import load_data
 from training.data.pictures import Data
+from training.evaluation.leakage import with_classes_of
 from training.loop.checkpoints import RunFolder
 
 PROG = "python -m training"
@@ -57,6 +59,7 @@ def resolve(config: TrainConfig) -> Request:
     if config.resume:
         config = _recorded(config)
         return _request(config, _load(config))
+    config = _with_model(config)
     network, data = architecture(config.model), _load(config)
     recipe = choose_recipe(config.recipe, pictures=len(data.train), family=network.family)
     return _request(with_recipe(config, recipe, sys.argv[1:], prog=PROG), data)
@@ -104,8 +107,20 @@ def _trained(output: Path) -> dict[str, Any] | None:
     return training if "config" in training else None
 
 
+def _with_model(config: TrainConfig) -> TrainConfig:
+    """Return the configuration with the architecture of the bundle that it goes on from."""
+    if not config.from_:
+        return config
+    manifest = open_bundle(config.from_).manifest
+    if len(manifest.architectures) > 1:
+        raise HalftoneError(f"--from {config.from_} is an ensemble, and can't be trained as one: name a single model")
+    if config.model not in ("", manifest.architecture):
+        raise HalftoneError(f"--from {config.from_} is a {manifest.architecture}, not a {config.model}: omit --model")
+    return replace(config, model=manifest.architecture)
+
+
 def _load(config: TrainConfig) -> Data:
-    return load_data(
+    data = load_data(
         config.data,
         val_share=config.val_share,
         test_share=config.test_share,
@@ -113,11 +128,15 @@ def _load(config: TrainConfig) -> Data:
         limit=config.limit,
         columns=config.table,
     )
+    if config.from_:
+        data = with_classes_of(data, open_bundle(config.from_))
+    return data if config.add is None else add_pictures(data, config.add)
 
 
 def _recorded(config: TrainConfig) -> TrainConfig:
     plain = TrainConfig(output=config.output, resume=True, running=config.running)
-    changed = [field.name for field in fields(TrainConfig) if getattr(config, field.name) != getattr(plain, field.name)]
+    names = [field.name for field in fields(TrainConfig)]
+    changed = [name.strip("_") for name in names if getattr(config, name) != getattr(plain, name)]
     if changed:
         raise HalftoneError(
             f"--resume continues a run with its recorded settings, so {', '.join(changed)} can't be changed: leave "
@@ -177,6 +196,14 @@ def _lineage(config: TrainConfig, data: Data) -> dict[str, Any]:
             "fingerprint": data.fingerprint(),
         }
     }
+    if data.added is not None:
+        lineage["added"] = {
+            "pictures": len(data.added.pictures),
+            "fingerprint": data.added.pictures.fingerprint(),
+            "left_out": list(data.added.left_out),
+        }
+    if config.from_:
+        lineage["from_version"] = open_bundle(config.from_).manifest.version
     if config.weights not in NAMED_WEIGHTS:
         path = Path(config.weights)
         if not path.is_file():

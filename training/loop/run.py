@@ -20,6 +20,7 @@ from training.loop.distributed import World, joined
 from training.loop.frozen.cache import Frozen, cache_features
 from training.loop.frozen.folds import cross_validate
 from training.loop.loggers import open_loggers
+from training.loop.predecessor import compare_with_predecessor
 from training.loop.progress import Display
 from training.loop.resume import Request, check_finished, check_output, complete
 from training.loop.signals import handle_signals
@@ -166,6 +167,7 @@ def _finish(request: Request, folder: RunFolder, world: World, parts: Parts, fro
         exact = precision("off", parts.start.module, world.device, backbone_trained=False)
         test = validate(parts.start.module, parts.normalise, feed, exact, world)
         unreadable["test"] = feed.pictures.names(world.union(feed.pictures.broken()))
+    against = compare_with_predecessor(request, parts, test or predictions, world)
     world.wait()
     if not world.main:
         return None
@@ -176,6 +178,7 @@ def _finish(request: Request, folder: RunFolder, world: World, parts: Parts, fro
         predictions=predictions,
         test=test,
         cross_validation=cross_validate(parts, frozen, request.data.train.labels) if frozen else {},
+        against=against,
         unreadable=unreadable,
         arithmetic=str(learner.precision.dtype).removeprefix("torch."),
         decision=parts.decision.to_dict(),

@@ -20,6 +20,7 @@ from models.weights import Start
 from training.config.train import TrainConfig
 from training.data.pictures import Data
 from training.data.subsets import SelectedPictures
+from training.evaluation.against import Against
 from training.evaluation.calibration import error_by_chance, expected_calibration_error
 from training.evaluation.leakage import encoded_digests
 from training.evaluation.metrics import majority, negative_log_likelihood
@@ -49,6 +50,9 @@ class Outcome:
 
     cross_validation: dict[str, Any]
     """Metrics of `training.loop.frozen.folds.cross_validate`; empty without folds."""
+
+    against: Against | None
+    """Comparison with the network that the training went on from; None without one."""
 
     unreadable: dict[str, list[str]]
     """Names of the unreadable images in each part."""
@@ -103,6 +107,8 @@ def _manifest(
     }
     if outcome.test is not None:
         metrics |= _accuracy(outcome.test, data.train.labels, "test")
+    if outcome.against is not None:
+        metrics["against"] = outcome.against.summary()
     return Manifest(
         name=config.name,
         architecture=network.name,
@@ -167,6 +173,7 @@ def _add_report(
             calibration=calibration,
             promises=metrics["promises"],
             metrics=metrics,
+            against=outcome.against,
             title=config.name,
             config=config.identity(),
             following=export_command(config.output, config.data),

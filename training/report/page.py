@@ -7,6 +7,8 @@ The page embeds its images and loads nothing, so that it can be mailed and archi
 from __future__ import annotations
 
 import base64
+import csv
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +24,8 @@ from models.common.pages import environment, flat
 from models.common.statistics import Probabilities, softmax
 from models.spec import InputSpec
 from training.data.pictures import Pictures
+from training.evaluation.against import Against
+from training.evaluation.against import in_words as in_sentence
 from training.evaluation.calibration import reliability
 from training.evaluation.metrics import classification_metrics, confusion
 from training.evaluation.promises import in_words
@@ -29,9 +33,11 @@ from training.evaluation.temperature import Calibration
 from training.report import figures
 from training.report.mistakes import Mistake, worst_mistakes
 
-INDEX, METRICS = "index.html", "metrics.json"
+INDEX, METRICS, ADDED = "index.html", "metrics.json", "added.csv"
 TEMPLATE = Path(__file__).with_name("page.html")
 MOST_PAIRS = 15
+MOST_ADDED = 60
+"""Added images that the page names; `added.csv` has all."""
 
 
 def write_report(
@@ -48,10 +54,11 @@ def write_report(
     config: dict[str, Any],
     promises: dict[str, Any] | None = None,
     metrics: dict[str, Any] | None = None,
+    against: Against | None = None,
     chosen_here: bool = True,
     following: str = "",
 ) -> Path:
-    """Write `index.html`, its drawings also as separate PNG files, and `metrics.json`.
+    """Write `index.html`, its drawings also as separate PNG files, `metrics.json`, and `added.csv` for added images.
 
     Args:
         folder: output folder; created if missing.
@@ -67,6 +74,7 @@ def write_report(
         config: the settings of the run.
         promises: result of `training.evaluation.promises.measure_on_half`; None for no such section.
         metrics: those of the manifest, whose accuracies on other parts are shown too; None for none.
+        against: comparison with the network that the training went on from; None without one.
         following: command to run next; none is shown if it is empty.
         chosen_here: True if these images chose the epoch and the temperature.
 
@@ -82,6 +90,7 @@ def write_report(
         calibration=calibration,
         chosen_here=chosen_here,
         others=[each for each in known(metrics or {}) if each.name != "validation"],
+        against=against,
         matrix=confusion(logits.argmax(axis=1), targets, len(labels)),
         before=classification_metrics(before, targets, labels),
         after=classification_metrics(after, targets, labels),
@@ -91,6 +100,8 @@ def write_report(
     for name, png in drawings.items():
         write_atomic(folder / f"{name}.png", png)
     write_atomic(folder / METRICS, _metrics(report))
+    if against is not None and against.added:
+        write_atomic(folder / ADDED, _added(against))
     write_atomic(folder / INDEX, _page(report, drawings, labels, config, spec, promises, following).encode())
     return folder / INDEX
 
@@ -103,6 +114,7 @@ class _Report:
     calibration: Calibration | None
     chosen_here: bool
     others: list[Accuracy]
+    against: Against | None
     matrix: npt.NDArray[np.int64]
     before: dict[str, Any]
     after: dict[str, Any]
@@ -138,6 +150,15 @@ def _metrics(report: _Report) -> bytes:
     return (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode()
 
 
+def _added(against: Against) -> bytes:
+    """Return a table of the added images: what both networks answer."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("path", "label", "before", "now"))
+    writer.writerows((row.name, row.label, row.before, row.now) for row in against.added)
+    return text.getvalue().encode(errors="backslashreplace")
+
+
 def _page(
     report: _Report,
     drawings: dict[str, bytes],
@@ -161,6 +182,9 @@ def _page(
         calibration=report.calibration,
         chosen_here=report.chosen_here,
         promises=promises,
+        against=report.against and report.against.summary(),
+        compared=report.against and in_sentence(report.against.summary()),
+        added=sorted(report.against.added, key=lambda row: row.now == row.label)[:MOST_ADDED] if report.against else [],
         kept=in_words(promises) if promises else [],
         error=report.after["ece"],
         by_chance=report.after["ece_by_chance"],

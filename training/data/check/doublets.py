@@ -63,7 +63,7 @@ def near_pairs(
     for start in range(0, len(plain), BLOCK):
         rows = slice(start, start + BLOCK)
         earlier = slice(0, start + BLOCK)
-        alike = np.maximum(plain[rows] @ plain[earlier].T, plain[rows] @ mirrored[earlier].T)
+        alike = _correlation(plain[rows], plain[earlier], mirrored[earlier])
         alike[features[rows] @ features[earlier].T < AGREEMENT] = 0
         # An image has no pair with itself or a later one.
         alike = np.tril(alike, start - 1)
@@ -72,6 +72,31 @@ def near_pairs(
         found = np.flatnonzero((alike[np.arange(len(best)), best] >= CORRELATION) & ~left_out[rows])
         pairs += [(int(best[row]), start + int(row)) for row in found]
     return pairs
+
+
+def near_others(
+    thumbnails: npt.NDArray[np.uint8], components: npt.NDArray[np.float32] | None, mine: npt.NDArray[np.bool_]
+) -> dict[int, int]:
+    """Return for each image of one set the most alike of the others, if it is near.
+
+    Args:
+        thumbnails: uint8 (N, SIDE, SIDE, 3).
+        components: as for `near_pairs`; None to compare thumbnails alone, which finds a few more.
+        mine: bool (N,), True for the images of the set.
+    """
+    plain, mirrored = _directions(thumbnails), _directions(thumbnails[:, :, ::-1])
+    features = None if components is None else _unit(components)
+    chosen, others = np.flatnonzero(mine), np.flatnonzero(~mine)
+    found: dict[int, int] = {}
+    for start in range(0, len(chosen) if len(others) else 0, BLOCK):
+        rows = chosen[start : start + BLOCK]
+        alike = _correlation(plain[rows], plain[others], mirrored[others])
+        if features is not None:
+            alike[features[rows] @ features[others].T < AGREEMENT] = 0
+        best = alike.argmax(axis=1)
+        near = alike[np.arange(len(rows)), best] >= CORRELATION
+        found |= {int(row): int(others[place]) for row, place in zip(rows[near], best[near], strict=True)}
+    return found
 
 
 def grouped(count: int, pairs: Sequence[Pair]) -> npt.NDArray[np.int64]:
@@ -91,6 +116,12 @@ def grouped(count: int, pairs: Sequence[Pair]) -> npt.NDArray[np.int64]:
 def _directions(thumbnails: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     flat = thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
     return _unit(flat - flat.mean(axis=1, keepdims=True))
+
+
+def _correlation(
+    rows: npt.NDArray[np.float32], plain: npt.NDArray[np.float32], mirrored: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    return np.asarray(np.maximum(rows @ plain.T, rows @ mirrored.T), dtype=np.float32)
 
 
 def _unit(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

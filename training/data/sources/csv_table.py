@@ -68,6 +68,39 @@ def load_table(file: Path, shares: Shares, *, columns: Columns, for_training: bo
     return divided(everything, f"table {printable(file.name)}", shares, for_training=for_training, warnings=warnings)
 
 
+def load_rows(file: Path, labels: tuple[str, ...]) -> FilePictures:
+    """Load the images listed in a table that joins other data.
+
+    Args:
+        file: as for `load_table`; a column of the split may only say `train`, and one class is enough.
+        labels: class names of the data.
+
+    Raises:
+        HalftoneError: as `load_table`; a label is none of the data's, or a row is not for training.
+    """
+    if not file.is_file():
+        raise HalftoneError(f"--add {file}: no such file; name a table with the columns path,label")
+    rows = _without_repeats(file, _read(file, Columns())[0])
+    _check_files(file, rows)
+    for row in rows:
+        if row.label not in labels:
+            raise HalftoneError(
+                f"--add {file}, line {row.line}: the data has no class {row.label!r}: correct the label, or add "
+                "pictures of that class to --data"
+            )
+        if row.split not in ("", "train"):
+            raise HalftoneError(
+                f"--add {file}, line {row.line}: the split is {row.split!r}, but added pictures are for training only: "
+                "write train, or add the picture to --data"
+            )
+    return FilePictures(
+        labels=labels,
+        targets=np.array([labels.index(row.label) for row in rows], dtype=np.int64),
+        root=file.parent,
+        paths=[row.path for row in rows],
+    )
+
+
 def _read(file: Path, columns: Columns) -> tuple[list[_Row], list[str]]:
     """Return the rows that are kept, and the names of the columns that nothing is taken from."""
     header, table, lines = _table(file)
