@@ -10,8 +10,8 @@ import torch
 from models.spec import InputSpec
 from tests.servers import ROOT
 from tests.training.memory import crops
-from training.data import shared_memory
 from training.data.augment import EvaluationView
+from training.data.batches import shared_memory
 from training.data.batches.loader import ValidationFeed
 from training.data.dataset import PictureSet
 
