@@ -16,4 +16,4 @@ def classify(path: str) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    gradio.Interface(classify, gradio.Image(type="filepath"), gradio.Label()).launch()
+    gradio.Interface(classify, gradio.Image(type="filepath"), gradio.Label()).launch(show_error=True)
