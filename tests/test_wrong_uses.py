@@ -201,7 +201,8 @@ def test_a_file_that_is_run_by_its_path_names_the_command(file: str, name: str) 
 
 FOR_SCRIPTS = {
     "models", "export", "export.parity", "export.benchmark", "export.benchmark.power", "export.benchmark.compare",
-    "export.ensemble", "serving.collect", "training.ablation", "training.data.review", "training.evaluate",
+    "export.ensemble", "serving.collect", "training.ablation", "training.benchmark.interval",
+    "training.choose", "training.data.review", "training.evaluate",
 }  # fmt: skip
 
 
