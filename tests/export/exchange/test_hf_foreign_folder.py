@@ -143,7 +143,7 @@ Edit = Callable[[dict[str, Any]], object]
         (lambda c: c.update(label_names=["ant"]), r"1 class names for 3 outputs"),
         (lambda c: c.update(label_names=["ant", "ant", "cow"]), "must be distinct"),
         (lambda c: c.update(label_names={"0": "ant", "2": "cow"}), "label_names has gaps"),
-        (lambda c: c.update(architecture="convnext_tiny"), r"'convnext_tiny', which is not in the catalogue"),
+        (lambda c: c.update(architecture="convnext_tinny"), r"timm's architecture 'convnext_tinny': .*convnext_tiny"),
         (lambda c: c.update(architecture="resnet50"), "do not fit the network"),
         (lambda c: c.pop("pretrained_cfg"), "not a configuration of timm "),
         (

@@ -1,4 +1,4 @@
-"""A step of the wall clock does no harm: only time stamps for people use it."""
+"""A step of the wall clock does no harm: only time stamps for people use it, and the days that pictures are kept."""
 
 import ast
 
@@ -12,9 +12,11 @@ TIME_STAMPS = {
     "lifecycle/served_model.py",
     "profile/__main__.py",
     "batch/benchmark.py",
+    "collect/collector.py",
+    "collect/store.py",
     "decoding/benchmark.py",
 }
-"""Time stamps of log lines, of spans, of reports, and of the loading of a model."""
+"""Time stamps of log lines, of spans, of reports, of collected pictures and of the loading of a model."""
 
 
 def test_time_is_monotonic() -> None:
