@@ -6,11 +6,15 @@ from typing import Any
 
 import pytest
 
+from loadtest.client.blocking import status_of
 from loadtest.fleet.__main__ import FleetConfig, under_load
 from loadtest.fleet.proxy import balanced
 from loadtest.fleet.simulated import WAIT_MS, compare
 from serving.settings import Settings
 from tests.servers import PHOTOS, QUICK, ROOT
+
+BAD_GATEWAY = 502
+"""Of a proxy that reaches no replica."""
 
 CONFIGURATION = (ROOT / "deploy" / "nginx" / "halftone.conf").read_text()
 PHASES = ("quiet", "rolling restart", "kill -9 of one", "hot swap one by one", "canary")
@@ -63,7 +67,9 @@ def test_the_simulation_is_shown_beside_a_replica(small: Path) -> None:
 
 def test_weights_stand_in_the_file_that_is_deployed() -> None:
     with balanced({"127.0.0.1:1": 9, "127.0.0.1:2": 2}) as proxy:
+        assert status_of(proxy.port, "/livez") == BAD_GATEWAY
         proxy.send_to({"127.0.0.1:3": 1})
+        assert status_of(proxy.port, "/livez") == BAD_GATEWAY
 
 
 def test_the_proxy_agrees_with_the_settings_of_the_service() -> None:
