@@ -1,5 +1,6 @@
 """The notebook runs from its first cell to its last one, on a part of the sample, and holds no outputs."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -29,6 +30,8 @@ def folder(tmp_path: Path) -> Path:
 
 def test_it_leads_from_pictures_to_an_answer(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    # As an editor starts it: the environment of the clone isn't activated.
+    monkeypatch.setenv("PATH", os.defpath)
     notebook = nbformat.read(NOTEBOOK, as_version=4)
 
     where = {"metadata": {"path": str(folder)}}
