@@ -105,8 +105,13 @@ class Gate:
         if not few:
             reasons.append(self._images(figures))
         if figures["outputs"] is not None:
-            reasons += [self._kl(figures), _exchanged(figures["outputs"], labels)]
-            if trained:
+            reasons.append(self._kl(figures))
+            constant = figures["outputs"]["constant"]
+            if not constant:
+                reasons.append(_exchanged(figures["outputs"], labels))
+            if trained and constant:
+                reasons.append("the network answers every picture alike: train it again, with a lower learning rate")
+            elif trained:
                 reasons += [*self._outputs(figures["outputs"], labels), self._decided(figures, few=few)]
             else:
                 # The logits of random weights hardly differ between images, so that rounding is a large part of that.
@@ -148,6 +153,8 @@ class Gate:
         notes = []
         if not trained:
             notes.append("the weights are random: no answer was compared, only the logits")
+            if figures["outputs"] is not None and figures["outputs"]["constant"]:
+                notes.append("with these weights the network answers every picture alike")
         if self.outcome(figures) == "too few to tell":
             notes.append(self._too_few(figures))
         if figures.get("classes", {}).get("too_few"):

@@ -17,6 +17,7 @@ OUTPUTS: dict[str, Any] = {
     "scale": 0.995,
     "exchanged": 0,
     "exchanges": [],
+    "constant": False,
 }
 GOOD: dict[str, Any] = {
     "images": 320,
@@ -170,6 +171,15 @@ def test_random_weights_are_compared_by_their_logits_and_said_to_be() -> None:
     exchanged = {"outputs": OUTPUTS | {"exchanged": 2, "exchanges": [{"class_index": 0, "is_rather": 2}]}}
     assert reasons(undecided | exchanged, trained=False) == ["2 classes are exchanged, such as 'cat' answers as 'hen'"]
     assert Gate().notes(undecided, trained=False) == ["the weights are random: no answer was compared, only the logits"]
+
+
+def test_a_network_that_answers_every_picture_alike_is_not_judged_by_rounding() -> None:
+    constant = GOOD | {"outputs": OUTPUTS | {"exchanged": 2, "exchanges": [{"class_index": 0, "is_rather": 2}]}}
+    constant["outputs"]["constant"] = True
+
+    assert reasons(constant) == ["the network answers every picture alike: train it again, with a lower learning rate"]
+    assert reasons(constant, trained=False) == []
+    assert Gate().notes(constant, trained=False)[1:] == ["with these weights the network answers every picture alike"]
 
 
 def test_a_look_at_a_few_images_has_the_same_limits_but_for_their_number() -> None:

@@ -174,6 +174,13 @@ def test_the_outputs_of_every_class() -> None:
     assert (figures["exchanged"], figures["exchanges"]) == (0, [])
 
 
+def test_outputs_that_differ_by_rounding_alone_are_constant() -> None:
+    row = REFERENCE[:1]
+
+    assert not compare(REFERENCE, VARIANT, None)["outputs"]["constant"]
+    assert compare(row + REFERENCE * np.float32(1e-9), row + VARIANT * np.float32(1e-9), None)["outputs"]["constant"]
+
+
 def test_exchanged_classes_are_named_as_what_they_are() -> None:
     variant = VARIANT.copy()
     variant[:, [2, 5]] = VARIANT[:, [5, 2]]
