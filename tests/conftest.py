@@ -34,6 +34,10 @@ if CORES and (worker := os.environ.get("PYTEST_XDIST_WORKER", "")):
     # other on every core, which takes twice as long.
     os.sched_setaffinity(0, {CORES[int(worker[2:]) % len(CORES)]})
 
+# Where the environment forbids bytecode, every process that tests start would compile all sources again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 if threading.current_thread() is threading.main_thread():
     # A shell starts what runs in the background with SIGINT ignored, and child processes inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -15,7 +15,7 @@ from unittest import mock
 
 import safetensors.torch
 import torch
-from torch.distributed import run as elastic
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from models.bundle.bundle import WEIGHTS, Bundle
 from models.checkpoint import load_module
@@ -118,25 +118,26 @@ def distributed(folder):
         together(count, task, folder / name)
 
 
-def torchrun(*arguments, **environment):
-    """Start torchrun in a child process and return its id; the processes that it starts are new interpreters."""
-    return forked(elastic.main, list(map(str, arguments)), **environment)
-
-
-def nodes(folder):
-    """Train in two nodes of one process each; the second one is killed after a checkpoint, and started again."""
-    endpoint = ("--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{free_port()}", "--rdzv-id", "nodes")
+def node(number, output, endpoint, **environment):
+    """Start a node of two, with a training process, and return its id."""
     # A node that is silent for six seconds is lost, instead of 15.
-    quick = "keep_alive_interval=2,keep_alive_max_attempt=3"
+    rendezvous = {"keep_alive_interval": 2, "keep_alive_max_attempt": 3, "is_host": number == 0}
+    config = LaunchConfig(
+        min_nodes=2, max_nodes=2, nproc_per_node=1, run_id="nodes", rdzv_backend="c10d", rdzv_endpoint=endpoint,
+        rdzv_configs=rendezvous, max_restarts=3, start_method="fork",
+    )  # fmt: skip
+    return forked(elastic_launch(config, member), output, TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1", **environment)
 
-    def node(number, **environment):
-        where = f"{quick},is_host={int(number == 0)}"
-        flags = ("--nnodes", 2, "--nproc-per-node", 1, "--max-restarts", 3, *endpoint, "--rdzv-conf", where)
-        return torchrun(*flags, __file__, "node", folder, TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1", **environment)
 
-    first, second = node(0), node(1, KILLED="1")
+def nodes(output):
+    """Train in two nodes under torchrun's elastic agents; the second one is killed after a checkpoint, and comes back.
+
+    The agents fork their training processes, which torchrun starts as new interpreters.
+    """
+    endpoint = f"127.0.0.1:{free_port()}"
+    first, second = node(0, output, endpoint), node(1, output, endpoint, KILLED="1")
     assert not done(second)
-    again = node(1)
+    again = node(1, output, endpoint)
     assert done(first)
     assert done(again)
 
@@ -222,7 +223,5 @@ if __name__ == "__main__":
         distributed(Path(folder))
     elif action == "nodes":
         nodes(Path(folder))
-    elif action == "node":
-        member(Path(folder))
     else:
         transformer(Path(folder))
