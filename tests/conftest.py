@@ -5,7 +5,6 @@ import gc
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -17,15 +16,12 @@ from tests import order
 from tests.browser import chromium
 from tests.cache import fingerprint, made_once
 from tests.commands import run
-from tests.servers import ROOT, Server, serve
+from tests.servers import Server, serve
 
 KEPT = ("measured.json", "compiled-*.bin")
 """Files that a service adds to the folder of a bundle."""
 
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1
-
-KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
-"""The same for the process that makes the default bundle."""
 
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
@@ -44,7 +40,7 @@ if threading.current_thread() is threading.main_thread():
 
 if hasattr(libc := ctypes.CDLL(None), "mallopt"):
     # glibc gives large blocks back to the system at once, which clears them for the next use: a tenth of the CPU time
-    # of tests that run networks. Processes that tests start have the default, but for `KEEP_MEMORY`.
+    # of tests that run networks. Processes that tests start have the default.
     libc.mallopt(MMAP_THRESHOLD, 2**30)
     libc.mallopt(TRIM_THRESHOLD, 2**30)
 
@@ -105,7 +101,7 @@ def every_core() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def artifacts() -> Iterator[Path]:
     """A folder of bundles that holds the proven default one; copy it before changing anything in it."""
-    folder = made_once("default", _export_default)
+    folder = made_once("default", _export)
     before = _bundles(folder)
     yield folder
     assert _bundles(folder) == before, f"a test changed {folder}, which all tests share: remove it"
@@ -120,7 +116,8 @@ def _bundles(folder: Path) -> dict[str, tuple[int, int]]:
 @pytest.fixture(scope="session")
 def small(artifacts: Path) -> Iterator[Path]:
     """A folder with the default network at 96 px, exported and proven: a fifth of the work for every image."""
-    folder = made_once("small", lambda folder: _export_small(folder, artifacts / "efficientnet_lite0"))
+    weights = artifacts / "efficientnet_lite0" / "weights.safetensors"
+    folder = made_once("small", lambda folder: _export(folder, "--weights", weights, "--size", 96))
     before = _bundles(folder)
     yield folder
     assert _bundles(folder) == before, f"a test changed {folder}, which all tests share: remove it"
@@ -137,18 +134,9 @@ def labelled(artifacts: Path) -> Path:
     return made_once("labelled", lambda folder: labelled_pictures(Bundle.open(bundle), folder))
 
 
-def _export_default(folder: Path) -> None:
-    command = [sys.executable, "-m", "export", "--model", "efficientnet_lite0", "--no-int8"]
-    environment = os.environ | KEEP_MEMORY | {"HALFTONE_ARTIFACTS": str(folder)}
-    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout + result.stderr
-
-
-def _export_small(folder: Path, default: Path) -> None:
-    result = run(
-        "export", "--model", "efficientnet_lite0", "--no-int8", "--weights", default / "weights.safetensors",
-        "--size", 96, env=os.environ | {"HALFTONE_ARTIFACTS": str(folder)},
-    )  # fmt: skip
+def _export(folder: Path, *flags: object) -> None:
+    environment = os.environ | {"HALFTONE_ARTIFACTS": str(folder)}
+    result = run("export", "--model", "efficientnet_lite0", "--no-int8", *flags, env=environment)
     assert result.returncode == 0, result.stdout + result.stderr
 
 

@@ -37,7 +37,7 @@ def test_a_training_reports_nothing(environment: dict[str, str], tmp_path: Path)
         "--weights",
         "random",
     ]
-    command += ["--size", "32", "--epochs", "1", "--output", str(tmp_path / "run")]
+    command += ["--size", "32", "--epochs", "1", "--limit", "40", "--output", str(tmp_path / "run")]
 
     subprocess.run(command, env=environment, cwd=ROOT, check=True, capture_output=True)
 

@@ -71,11 +71,11 @@ def test_a_wrong_request_is_one_line(arguments: list[str], message: str) -> None
     assert result.stderr.count("\n") == 1
 
 
-def test_a_variant_that_the_service_refuses_is_not_chosen(artifacts: Path, tmp_path: Path) -> None:
+def test_a_variant_that_the_service_refuses_is_not_chosen(small: Path, tmp_path: Path) -> None:
     result = tune(
         *("--variants", "openvino-int8", "--workers", "--threads", "--batches", "--seconds", "0.5"),
-        *("--p99-ms", "0.01", "--settings", str(tmp_path / "no.env")),
-        HALFTONE_ARTIFACTS=str(artifacts),
+        *("--rounds", "1", "--p99-ms", "0.01", "--settings", str(tmp_path / "no.env")),
+        HALFTONE_ARTIFACTS=str(small),
     )
 
     assert result.returncode == 1

@@ -1,6 +1,7 @@
 """Test that a plan of which only the graph was proved does not serve before the plan itself was run."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,6 +19,7 @@ from models.bundle.bundle import WEIGHTS, Bundle
 from models.common.errors import HalftoneError
 from serving.lifecycle.selection import check_bundle
 from serving.settings import Settings
+from tests.export.conftest import NAME
 from tests.export.simulated_gpu import Cuda
 
 VARIANT, PLAN = "tensorrt_rtx-fp16", "engines/tensorrt_rtx-fp16.plan"
@@ -30,14 +32,21 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", Cuda(None))
 
 
-@pytest.fixture
-def by_graph(copied: Bundle, labelled: Path) -> Bundle:
+@pytest.fixture(scope="module")
+def proved(small: Path, labelled: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """Copy the default bundle and add a plan of which only the graph is proved."""
-    copied.write(PLAN, b"plan", made_by="a test", made_from=[WEIGHTS, "model.fp16.onnx"])
+    bundle = Bundle.open(shutil.copytree(small / NAME, tmp_path_factory.mktemp("proved") / NAME))
+    bundle.write(PLAN, b"plan", made_by="a test", made_from=[WEIGHTS, "model.fp16.onnx"])
     lenient = Gate(min_agreement=0)
     with Progress(disable=True) as progress:
-        prove(copied, {VARIANT: lenient}, labelled, progress, graphs={VARIANT: "onnxruntime-fp16"})
-    return copied
+        prove(bundle, {VARIANT: lenient}, labelled, progress, graphs={VARIANT: "onnxruntime-fp16"})
+    return bundle
+
+
+@pytest.fixture
+def by_graph(proved: Bundle, tmp_path: Path) -> Bundle:
+    """A copy of it."""
+    return Bundle.open(shutil.copytree(proved.folder, tmp_path / NAME))
 
 
 def mark_as_graph(bundle: Bundle, variant: str) -> None:

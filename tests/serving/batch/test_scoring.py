@@ -26,9 +26,10 @@ MODEL = "efficientnet_lite0"
 
 
 @pytest.fixture
-def settings(artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    monkeypatch.setenv("HALFTONE_ARTIFACTS", str(artifacts))
-    return Settings(model=MODEL)
+def settings(small: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings with which nothing has to be measured first."""
+    monkeypatch.setenv("HALFTONE_ARTIFACTS", str(small))
+    return Settings(model=MODEL, variant="onnxruntime-fp32", batch=8)
 
 
 @pytest.fixture
@@ -203,7 +204,7 @@ def test_a_node_gets_the_bundle_and_scores_by_its_own_choice(
     # A node has no folder of bundles.
     monkeypatch.setenv("HALFTONE_ARTIFACTS", str(tmp_path / "none"))
 
-    node = prepare(files, replace(settings, batch=8), str(output), job, cpus=6, workers=3)
+    node = prepare(files, replace(settings, variant="", batch=8), str(output), job, cpus=6, workers=3)
     try:
         worker = Worker(node, str(output), job)
         rows = worker.score(0)
