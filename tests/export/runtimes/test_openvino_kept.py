@@ -88,18 +88,20 @@ def no_number_of_bytes(path: Path) -> None:
 def test_a_damaged_file_is_made_again(
     bundle: Bundle, compilations: list[object], damage: Callable[[Path], object]
 ) -> None:
-    first, path = opened(bundle), bundle.folder / FILE
+    first = opened(bundle)
     first.keep_compiled()
-    whole = path.read_bytes()
-    damage(path)
+    damage(bundle.folder / FILE)
     compilations.clear()
 
     second = opened(bundle)
     second.keep_compiled()
 
     assert len(compilations) == 1
-    np.testing.assert_array_equal(second.run(PIXELS), first.run(PIXELS))
-    assert len(path.read_bytes()) == len(whole)
+    # The file has the form for single images.
+    np.testing.assert_array_equal(second.run(PIXELS[:1]), first.run(PIXELS[:1]))
+    # It is whole again. Its length may differ: the names of layers have numbers that count on in a process.
+    opened(bundle)
+    assert len(compilations) == 1
 
 
 def test_it_counts_for_its_options_and_library_only(

@@ -13,6 +13,7 @@ from models.preprocess import transform
 from serving.decoding.placement import lock_share, place_decoding
 from serving.decoding.pool import Decoders
 from serving.settings import Settings
+from tests.commands import run
 from tests.servers import PHOTOS, ROOT, Server, serve
 from tests.serving.decoding.processes import CAT, SPEC, gone, pids, program, workers_of
 
@@ -122,9 +123,7 @@ def test_the_benchmark_compares_both_places(tmp_path: Path) -> None:
     "arguments", [["--threads", "0"], ["--rounds", "0"], ["--seconds", "0"], ["--output", "x.txt"]]
 )
 def test_the_benchmark_refuses_values_out_of_range(arguments: list[str]) -> None:
-    command = [sys.executable, "-m", "serving.decoding.benchmark", *arguments]
-
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    result = run("serving.decoding.benchmark", *arguments)
 
     assert result.returncode == 2
     assert arguments[0] in result.stderr
