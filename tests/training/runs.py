@@ -182,8 +182,8 @@ def kill_points(folder, kills, seed):
 
 
 def stateful(output):
-    """The run that is killed: a checkpoint after every step, a loader process."""
-    run(output, STATEFUL, workers=1, minutes=0.0)
+    """The run that is killed: two epochs, a checkpoint after every step, a loader process."""
+    run(output, replace(STATEFUL, epochs=2), workers=1, minutes=0.0)
 
 
 def compare(folder):
