@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
+import timm
 import torch
 import yaml
 from PIL import Image
@@ -36,6 +37,19 @@ from tests.samples import edit_manifest
 from tests.servers import PHOTOS, QUICK, Server, serve
 
 TURNED = LABELS[::-1]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shallow() -> Iterator[None]:
+    """Build members with half the blocks: both are traced for each graph of an ensemble."""
+    create_model = timm.create_model
+
+    def with_few_blocks(name: str, **options: Any) -> torch.nn.Module:
+        return create_model(name, **options | ({"layers": (1, 1, 1, 1)} if name.startswith("resnet18") else {}))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timm, "create_model", with_few_blocks)
+        yield
 
 
 @pytest.fixture(scope="module")
