@@ -1,7 +1,7 @@
 """Administration over HTTP under /admin/.
 
-It lists, reloads and rolls back the models (docs/hot-swap.md), and counts and deletes the collected pictures
-(docs/collect.md).
+It lists, reloads and rolls back the models (docs/hot-swap.md), tries out candidates (docs/canary.md), and counts and
+deletes the collected pictures (docs/collect.md).
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from collections.abc import Callable
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from models.bundle.store import check_name
-from models.common.errors import HalftoneError
+from serving.api.canary import parse_canary, parse_name, state
+from serving.api.model_info import loaded
 from serving.collect.collector import Collector
 from serving.http.body import RequestBody, read_body
 from serving.http.errors import RequestError, bad_parameter, unavailable
 from serving.http.json_body import parse_object
 from serving.http.response import Answer, as_json
+from serving.lifecycle.canary.rollout import Rollout
 from serving.lifecycle.hot_swap import HotSwap, Swap
 from serving.lifecycle.registry import Registry
 from serving.lifecycle.served_model import ServedModel
@@ -31,7 +32,8 @@ _MAX_BODY = 2**16
 _BODY_SECONDS = 10.0
 _FOLDER_RETRY = 60
 _PATHS = (
-    "GET /admin/models, POST /admin/models/NAME/load, POST /admin/models/NAME/rollback, GET and DELETE /admin/collected"
+    "GET /admin/models, POST /admin/models/NAME/load, POST /admin/models/NAME/rollback, GET, POST and DELETE "
+    "/admin/models/NAME/canary, POST /admin/models/NAME/promote, GET and DELETE /admin/collected"
 )
 
 Value = TypeVar("Value")
@@ -43,13 +45,17 @@ class Admin:
     Args:
         models: the models of the service.
         hot_swap: replaces models.
+        rollout: tries out candidates.
         collector: of pictures; None if the service collects none.
         token: the secret; empty: refuse all requests.
     """
 
-    def __init__(self, models: Registry, hot_swap: HotSwap, collector: Collector | None, token: str) -> None:
+    def __init__(
+        self, models: Registry, hot_swap: HotSwap, rollout: Rollout, collector: Collector | None, token: str
+    ) -> None:
         self._models = models
         self._hot_swap = hot_swap
+        self._rollout = rollout
         self._collector = collector
         self._token = token
 
@@ -67,14 +73,30 @@ class Admin:
                 return as_json({"models": [self._state(model) for model in self._models.all()]})
             case ["models", name, "load"]:
                 _only(scope, "POST")
-                bundle = _parse_bundle(await read_body(receive, None, limit=_MAX_BODY, seconds=_BODY_SECONDS))
+                bundle = _parse_bundle(await _body(receive))
                 return as_json(_swap_report(await _in_thread(lambda: self._hot_swap.load(name, bundle))))
             case ["models", name, "rollback"]:
                 _only(scope, "POST")
                 return as_json(_swap_report(await _in_thread(lambda: self._hot_swap.rollback(name))))
+            case ["models", name, "promote"]:
+                _only(scope, "POST")
+                return as_json(_swap_report(await _in_thread(lambda: self._rollout.promote(name))))
+            case ["models", name, "canary"]:
+                return as_json(await self._canary(name, scope, receive))
             case ["collected"]:
                 return as_json(await self._collected(scope))
         raise RequestError(404, "not_found", f"there is nothing at this path: there are {_PATHS}")
+
+    async def _canary(self, name: str, scope: Scope, receive: RequestBody) -> dict[str, Any]:
+        """Start, change or withdraw a candidate; return the state afterwards."""
+        if scope["method"] == "POST":
+            request = parse_canary(await _body(receive))
+            await _in_thread(lambda: self._rollout.start(name, request))
+        elif scope["method"] == "DELETE":
+            await _in_thread(lambda: self._rollout.withdraw(name))
+        else:
+            _only(scope, "GET")
+        return state(self._models, self._rollout, name)
 
     async def _collected(self, scope: Scope) -> dict[str, Any]:
         """Count the collected pictures, or delete them."""
@@ -110,24 +132,19 @@ class Admin:
 
     def _state(self, model: ServedModel) -> dict[str, Any]:
         previous = self._models.previous(model.name)
-        return _description(model) | {
-            "previous": _description(previous) if previous else None,
+        return loaded(model) | {
+            "previous": loaded(previous) if previous else None,
             "swapping": self._hot_swap.is_busy(model.name),
+            **state(self._models, self._rollout, model.name),
         }
 
 
-def _description(model: ServedModel) -> dict[str, Any]:
-    return {
-        "name": model.name,
-        "version": model.version,
-        "variant": model.variant,
-        "bundle": model.bundle,
-        "loaded_at": model.loaded_at.isoformat(timespec="seconds"),
-    }
-
-
 def _swap_report(swap: Swap) -> dict[str, Any]:
-    return _description(swap.model) | {"replaced": _description(swap.replaced), "seconds": round(swap.seconds, 3)}
+    return loaded(swap.model) | {"replaced": loaded(swap.replaced), "seconds": round(swap.seconds, 3)}
+
+
+async def _body(receive: RequestBody) -> bytes:
+    return await read_body(receive, None, limit=_MAX_BODY, seconds=_BODY_SECONDS)
 
 
 def _only(scope: Scope, method: str) -> None:
@@ -146,12 +163,7 @@ def _parse_bundle(body: bytes) -> str | None:
     if not set(values) <= {"bundle"} or not isinstance(values.get("bundle", ""), str):
         raise bad_parameter('the body must be empty or {"bundle": "NAME"}')
     name = values.get("bundle")
-    if name is not None:
-        try:
-            check_name(name)
-        except HalftoneError as error:
-            raise bad_parameter(str(error)[:300]) from None
-    return name
+    return None if name is None else parse_name(name)
 
 
 async def _in_thread(work: Callable[[], Value]) -> Value:

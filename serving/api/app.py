@@ -36,6 +36,7 @@ from serving.http.content_encoding import decode_body
 from serving.http.disconnect import cancel_on_disconnect
 from serving.http.errors import RequestError, bad_parameter, internal, out_of_resources, unauthorized, unavailable
 from serving.http.response import Answer, as_json, failure
+from serving.lifecycle.canary.rollout import Rollout
 from serving.lifecycle.explanations import Explanations
 from serving.lifecycle.hot_swap import HotSwap
 from serving.lifecycle.loading import load_model
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 
     Handler = Callable[[Scope, RequestBody], Awaitable[Answer]]
     Route = tuple[str, Handler]
+    Classify = Callable[[Upload, ServedModel, float], Awaitable[dict[str, Any]]]
 
 logger = logging.getLogger("bentoml.halftone")
 
@@ -113,7 +115,8 @@ class Api:
         )
         self._hot_swap = HotSwap(self.models, load, self.recorder, keep=settings.keep_previous)
         self._refinement = Refinement(self.models, self._hot_swap, settings)
-        return Admin(self.models, self._hot_swap, self.collector, settings.admin_token)
+        rollout = Rollout(self.models, self._hot_swap, self.recorder)
+        return Admin(self.models, self._hot_swap, rollout, self.collector, settings.admin_token)
 
     def _collector(self, settings: Settings) -> Collector | None:
         if not settings.collect:
@@ -219,8 +222,7 @@ class Api:
             RequestError: there is not exactly one image, or it can't be classified.
         """
         upload = self._own_upload(images, top_k, model)
-        with self.models.use(model) as served_model:
-            return await self._classify(upload, served_model)
+        return await self.models.answer(upload.model, upload.seconds, partial(self._classify, upload))
 
     async def classify_batch(
         self, images: Sequence[bytes], top_k: int | None, model: str | None = None
@@ -231,38 +233,37 @@ class Api:
             RequestError: there are none or too many, or the service can't work on them now.
         """
         upload = self._own_upload(images, top_k, model)
-        with self.models.use(model) as served_model:
-            return await self._classify_batch(upload, served_model)
+        return await self.models.answer(upload.model, upload.seconds, partial(self._classify_batch, upload))
 
     def _own_upload(self, images: Sequence[bytes], top_k: int | None, model: str | None) -> Upload:
         parameters = {} if top_k is None else {"top_k": str(top_k)}
         return Upload(list(images), model, parameters, self._settings.deadline)
 
-    async def _classify(self, upload: Upload, model: ServedModel) -> dict[str, Any]:
+    async def _classify(self, upload: Upload, model: ServedModel, seconds: float) -> dict[str, Any]:
         if len(upload.images) != 1:
             raise bad_parameter(
                 f"send exactly one picture in the field `image`, not {len(upload.images)}: "
                 "for several use /classify_batch"
             )
-        (result,) = await self._answers(upload, model)
+        (result,) = await self._answers(upload, model, seconds)
         if isinstance(result, RequestError):
             raise result
         return identity(model) | result
 
-    async def _classify_batch(self, upload: Upload, model: ServedModel) -> dict[str, Any]:
+    async def _classify_batch(self, upload: Upload, model: ServedModel, seconds: float) -> dict[str, Any]:
         most = self._settings.max_images
         if not 1 <= len(upload.images) <= most:
             raise bad_parameter(f"send 1 to {most} pictures in the field `images`, not {len(upload.images)}")
         results = [
             {"error": self._slot(result)} if isinstance(result, RequestError) else result
-            for result in await self._answers(upload, model)
+            for result in await self._answers(upload, model, seconds)
         ]
         return identity(model) | {"results": results}
 
-    async def _answers(self, upload: Upload, model: ServedModel) -> list[Members | RequestError]:
+    async def _answers(self, upload: Upload, model: ServedModel, seconds: float) -> list[Members | RequestError]:
         top_k = parse_top_k(upload.parameters.get("top_k"), len(model.manifest.labels))
         coverage = parse_coverage(upload.parameters.get("coverage"), model.promises)
-        return await model.classify(upload.images, top_k, seconds=upload.seconds, coverage=coverage)
+        return await model.classify(upload.images, top_k, seconds=seconds, coverage=coverage)
 
     def _slot(self, error: RequestError) -> dict[str, Any]:
         self.recorder.rejected(error.code)
@@ -270,13 +271,16 @@ class Api:
 
     async def _post_classify(self, scope: Scope, receive: RequestBody) -> Answer:
         upload = await self._upload(scope, receive, "image", self._head(scope))
-        with self.models.use(upload.model) as model:
-            return as_json(await cancel_on_disconnect(receive, self._classify(upload, model)))
+        return await self._answered(upload, scope, receive, self._classify)
 
     async def _post_classify_batch(self, scope: Scope, receive: RequestBody) -> Answer:
         upload = await self._upload(scope, receive, "images", self._head(scope))
-        with self.models.use(upload.model) as model:
-            return as_json(await cancel_on_disconnect(receive, self._classify_batch(upload, model)))
+        return await self._answered(upload, scope, receive, self._classify_batch)
+
+    async def _answered(self, upload: Upload, scope: Scope, receive: RequestBody, classify: Classify) -> Answer:
+        answering = partial(classify, upload)
+        work = self.models.answer(upload.model, upload.seconds, answering, scope["headers"])
+        return as_json(await cancel_on_disconnect(receive, work))
 
     async def _post_explain(self, scope: Scope, receive: RequestBody) -> Answer:
         if not self._settings.explain:

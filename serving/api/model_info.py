@@ -12,6 +12,17 @@ def identity(model: ServedModel) -> dict[str, Any]:
     return {"model": model.name, "version": model.version, "variant": model.variant}
 
 
+def loaded(model: ServedModel) -> dict[str, Any]:
+    """Return what administrators learn of a model in memory."""
+    return {
+        "name": model.name,
+        "version": model.version,
+        "variant": model.variant,
+        "bundle": model.bundle,
+        "loaded_at": model.loaded_at.isoformat(timespec="seconds"),
+    }
+
+
 def description(model: ServedModel) -> dict[str, Any]:
     """Return everything about a model for clients, with its parity record, input and labels."""
     manifest, record = model.manifest, model.record

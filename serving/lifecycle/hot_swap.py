@@ -10,7 +10,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,6 +26,10 @@ from serving.process.startup_errors import exit_broken, is_memory
 from serving.telemetry.recorder import Recorder
 
 logger = logging.getLogger("bentoml.halftone")
+
+
+Retired = tuple[ServedModel, Callable[[], object]]
+"""A model that no new request reaches, and what closes it."""
 
 
 class LoadModel(Protocol):
@@ -85,21 +89,15 @@ class HotSwap:
             bundle: name of the bundle; default: the model's own.
 
         Raises:
-            RequestError: 404 no such model, 409 it is being replaced already, 422 the bundle can't serve, 503 no memory
-                or not ready; the active model then keeps serving.
+            RequestError: 404 no such model, 409 it is being replaced already or a candidate is on trial, 422 the bundle
+                can't serve, 503 no memory or not ready; the active model then keeps serving.
         """
-        with self._exclusive(name) as active:
+        with self.exclusive(name) as active:
+            self._check_no_candidate(name)
             start = time.monotonic()
-            try:
-                model = self._load_or_refuse(name, bundle, active)
-            except RequestError as error:
-                self._recorder.swapped(name, "refused")
-                logger.warning("%s %s keeps serving: %s", name, active.version, error.message)
-                raise
-            swap = self._activate(model, active, start, keep=self._keep)
+            model = self.load_beside(name, bundle, active)
+            swap = self.activate(model, active, start)
             self._recorder.swapped(name, "loaded")
-            if model.bundle == name:
-                self._last_loaded[name] = model.manifest
             return swap
 
     def refine(self, name: str, provisional: ServedModel) -> None:
@@ -112,7 +110,7 @@ class HotSwap:
             RequestError: 422 the bundle can't serve any more, 503 no memory; the active model then keeps serving.
         """
         try:
-            with self._exclusive(name) as active:
+            with self.exclusive(name) as active:
                 if active is provisional:
                     model = self._load_or_refuse(name, None, active)
                     self._activate(model, active, time.monotonic(), keep=False)
@@ -125,9 +123,11 @@ class HotSwap:
         """Activate the model that was replaced last; a second rollback undoes the first.
 
         Raises:
-            RequestError: 404 no such model, 409 there is no previous model or a swap runs, 503 not ready.
+            RequestError: 404 no such model, 409 there is no previous model, a candidate is on trial or a swap runs, 503
+                not ready.
         """
-        with self._exclusive(name) as active:
+        with self.exclusive(name) as active:
+            self._check_no_candidate(name)
             previous = self._models.previous(name)
             if previous is None:
                 raise RequestError(
@@ -136,13 +136,17 @@ class HotSwap:
                     f"no previous {name} is kept: there was no swap yet, or HALFTONE_KEEP_PREVIOUS=0 is set; "
                     "put the old bundle back and load it",
                 )
-            swap = self._activate(previous, active, time.monotonic(), keep=self._keep)
+            swap = self.activate(previous, active, time.monotonic())
             self._recorder.swapped(name, "rolled_back")
             return swap
 
     @contextlib.contextmanager
-    def _exclusive(self, name: str) -> Iterator[ServedModel]:
-        """Yield the active model while no other thread can replace it."""
+    def exclusive(self, name: str) -> Iterator[ServedModel]:
+        """Yield the active model while no other thread can replace it.
+
+        Raises:
+            RequestError: 404 no such model, 409 it is being replaced already, 503 not ready.
+        """
         self._models.get(name)
         with self._lock:
             if name in self._busy:
@@ -154,8 +158,52 @@ class HotSwap:
         finally:
             self._busy.discard(name)
 
+    def load_beside(self, name: str, bundle: str | None, active: ServedModel) -> ServedModel:
+        """Return a loaded model that no request reaches yet; to be called within `exclusive`.
+
+        The watcher does not load the same content of the model's own folder again, whatever becomes of this model.
+
+        Raises:
+            RequestError: 422 the bundle can't serve, 503 no memory.
+        """
+        try:
+            model = self._load_or_refuse(name, bundle, active)
+        except RequestError as error:
+            self._recorder.swapped(name, "refused")
+            logger.warning("%s %s keeps serving: %s", name, active.version, error.message)
+            raise
+        if model.bundle == name:
+            self._last_loaded[name] = model.manifest
+        return model
+
+    def activate(self, model: ServedModel, active: ServedModel, start: float) -> Swap:
+        """Let a loaded model take the place of the active one; to be called within `exclusive`.
+
+        Args:
+            model: a model that is warmed up.
+            active: the active model.
+            start: monotonic time at which the swap began.
+
+        Raises:
+            RequestError: 503 if the service is stopping; the model is then closed.
+        """
+        return self._activate(model, active, start, keep=self._keep)
+
+    def free(self, model: ServedModel, close: Callable[[], object]) -> None:
+        """Drain a model that no new request reaches, and call `close`, in a thread; to be called within `exclusive`."""
+        self._free_in_background(model.name, [(model, close)])
+
+    def _check_no_candidate(self, name: str) -> None:
+        if candidate := self._models.candidate(name):
+            raise RequestError(
+                409,
+                "canary_running",
+                f"{name} has the candidate {candidate.model.version} on trial: end that first with "
+                f"`POST /admin/models/{name}/promote` or `DELETE /admin/models/{name}/canary`",
+            )
+
     def _load_or_refuse(self, name: str, bundle: str | None, active: ServedModel) -> ServedModel:
-        # Never more than three in memory: the active one, the previous one and the new one.
+        # Never more than three in memory: the active one, the previous one and the new one or the candidate.
         if name in self._freeing:
             self._freeing.pop(name).join()
         try:
@@ -182,10 +230,10 @@ class HotSwap:
         seconds = time.monotonic() - start
         logger.info("%s: %s took the place of %s after %.2f s", model.name, model.version, active.version, seconds)
         if retired:
-            self._free_in_background(model.name, retired)
+            self._free_in_background(model.name, [(each, each.close) for each in retired])
         return Swap(model=model, replaced=active, seconds=seconds)
 
-    def _free_in_background(self, name: str, models: list[ServedModel]) -> None:
+    def _free_in_background(self, name: str, models: list[Retired]) -> None:
         thread = threading.Thread(target=self._free, args=(models,), name=f"{name}-free", daemon=True)
         try:
             thread.start()
@@ -195,13 +243,13 @@ class HotSwap:
         else:
             self._freeing[name] = thread
 
-    def _free(self, models: list[ServedModel]) -> None:
+    def _free(self, models: list[Retired]) -> None:
         """Drain these models and return their memory to the system."""
         while models:
-            model = models.pop()
+            model, close = models.pop()
             self._models.wait_until_unused(model)
-            model.close()
+            close()
             logger.info("%s %s is freed", model.name, model.version)
             # The last reference: the memory must be free before `trim`.
-            del model
+            del model, close
         trim()

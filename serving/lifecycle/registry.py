@@ -1,16 +1,30 @@
-"""Registry of the served models by name: the active version and the previous one."""
+"""Registry of the served models by name: the active version, the previous one and the candidate.
+
+It is the only place that decides which version a request gets.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import TypeVar
 
 from serving.http.errors import RequestError, unavailable
+from serving.lifecycle.canary.candidate import Candidate, Headers
 from serving.lifecycle.served_model import ServedModel
 
 _LOADING_RETRY = 2
+
+_SHARE_OF_TIME = 0.5
+"""Part of a request's time that a candidate gets: the active version needs the rest if the candidate fails."""
+
+Value = TypeVar("Value")
+
+Answering = Callable[[ServedModel, float], Awaitable[Value]]
+"""Makes the response to a request by a version of the model, within some seconds."""
 
 
 class Registry:
@@ -26,6 +40,7 @@ class Registry:
         self.names = tuple(names)
         self._models: dict[str, ServedModel] = {}
         self._previous: dict[str, ServedModel] = {}
+        self._candidates: dict[str, Candidate] = {}
         self._retired = self._closed = False
         self._users: Counter[ServedModel] = Counter()
         self._lock = threading.Condition(threading.Lock())
@@ -59,6 +74,7 @@ class Registry:
             active, previous = self._models.get(model.name), self._previous.pop(model.name, None)
             if active is not None:
                 active.withdraw()
+                model.copies, active.copies = active.copies, None
             self._models[model.name] = model
             model.announce()
             if active is not None and keep:
@@ -70,9 +86,72 @@ class Registry:
         """Return the model that the active one replaced, if it is kept."""
         return self._previous.get(name)
 
+    def candidate(self, name: str) -> Candidate | None:
+        """Return the candidate beside the active version, if there is one."""
+        return self._candidates.get(name)
+
+    def start_trial(self, candidate: Candidate) -> None:
+        """Let requests reach a candidate that is warmed up, the only one of its name.
+
+        Raises:
+            RequestError: 503 if the service is stopping.
+        """
+        model = candidate.model
+        with self._lock:
+            active = self.get(model.name)
+            model.on_trial = True
+            self._candidates[model.name] = candidate
+            active.copies = model.copies = candidate.copy
+
+    def end_trial(self, name: str) -> Candidate | None:
+        """Let no new request reach the candidate; return it, if there was one."""
+        with self._lock:
+            candidate = self._candidates.pop(name, None)
+            if candidate is not None:
+                candidate.model.on_trial = False
+                candidate.model.copies = None
+                if name in self._models:
+                    self._models[name].copies = None
+        return candidate
+
+    async def answer(
+        self, name: str | None, seconds: float, answering: Answering[Value], headers: Headers = ()
+    ) -> Value:
+        """Let the version whose turn it is answer a request; if that is a candidate that fails, the active one.
+
+        Args:
+            name: of the model; None for the first.
+            seconds: time allowed.
+            answering: makes the response; called again if a candidate failed.
+            headers: of the request.
+
+        Raises:
+            RequestError: as `get`, and those of `answering` by the active version.
+        """
+        # Without any candidate this is all that it costs.
+        if self._candidates and (candidate := self._candidates.get(name or self.names[0])):
+            start = time.monotonic()
+            if candidate.takes(headers) and self._hold(candidate):
+                try:
+                    answer = await answering(candidate.model, _SHARE_OF_TIME * seconds)
+                except Exception as error:
+                    failure = error
+                else:
+                    candidate.answered()
+                    return answer
+                finally:
+                    self._release(candidate.model)
+                with self.use(name) as model:
+                    answer = await answering(model, seconds - (time.monotonic() - start))
+                # Not before: a client's own mistake fails with both.
+                candidate.failed(failure)
+                return answer
+        with self.use(name) as model:
+            return await answering(model, seconds)
+
     @contextlib.contextmanager
     def use(self, name: str | None = None) -> Iterator[ServedModel]:
-        """Yield the model of that name, by default the first; it is not closed before the block ends.
+        """Yield the active model of that name, by default the first; it is not closed before the block ends.
 
         Raises:
             RequestError: as `get`.
@@ -83,11 +162,22 @@ class Registry:
         try:
             yield model
         finally:
-            with self._lock:
-                self._users[model] -= 1
-                if not self._users[model]:
-                    del self._users[model]
-                    self._lock.notify_all()
+            self._release(model)
+
+    def _hold(self, candidate: Candidate) -> bool:
+        """Keep a candidate from being closed; return False if its trial has ended meanwhile."""
+        with self._lock:
+            present = self._candidates.get(candidate.model.name) is candidate and not self._closed
+            if present:
+                self._users[candidate.model] += 1
+        return present
+
+    def _release(self, model: ServedModel) -> None:
+        with self._lock:
+            self._users[model] -= 1
+            if not self._users[model]:
+                del self._users[model]
+                self._lock.notify_all()
 
     def wait_until_unused(self, model: ServedModel) -> None:
         """Wait until no block of `use` has this model."""
@@ -125,5 +215,7 @@ class Registry:
         """Refuse new requests and finish the accepted ones."""
         with self._lock:
             self._retired = self._closed = True
+        for candidate in [*self._candidates.values()]:
+            candidate.close()
         for model in (*self.all(), *self._previous.values()):
             model.close()

@@ -34,7 +34,7 @@ from serving.http.errors import RequestError, from_image_error, internal, out_of
 from serving.lifecycle.predictions import Members, answers
 from serving.lifecycle.shadow import Shadow
 from serving.process.startup_errors import exit_broken
-from serving.telemetry.recorder import Recorder
+from serving.telemetry.recorder import Queue, Recorder
 
 logger = logging.getLogger("bentoml.halftone")
 
@@ -100,7 +100,7 @@ class ServedModel:
         self.files = files
         self.runtime = runtime
         self.capacity = capacity
-        self._decode = partial(_decode, load_pixels=load_pixels, spec=manifest.input, max_pixels=max_pixels)
+        self.decode = partial(_decode, load_pixels=load_pixels, spec=manifest.input, max_pixels=max_pixels)
         self._telemetry = recorder.model(name, self.version, self.variant)
         self.totals = self._telemetry.totals
         self._batcher = Batcher(
@@ -118,6 +118,10 @@ class ServedModel:
         self._recorder = recorder
         self._collector = collector
         self._source = Source(name, self.version, self.variant)
+        # On trial beside the active version, a request as a whole fails on a failure of the model, so that the active
+        # one can answer it, and logits that are not finite are such a failure.
+        self.on_trial = False
+        self.copies: Callable[[Many, Sequence[Any]], object] | None = None
         self._shadow: Shadow | None = None
         if reference is not None:
             self._shadow = Shadow(
@@ -165,6 +169,11 @@ class ServedModel:
             self._shadow.recorder.withdraw()
             self._shadow.drop()
 
+    @property
+    def queue(self) -> Queue:
+        """The images that wait or are in work."""
+        return self._batcher
+
     def check_room(self, seconds: float) -> None:
         """Refuse a request for one image, with this time allowed, for which the queue has no room now.
 
@@ -191,7 +200,7 @@ class ServedModel:
             RequestError: 429 if the queue has no room for all, 503 while stopping, 504 if the time is up.
         """
         finish = answers(self.manifest, top_k, self.promises, coverage)
-        results = await self._submit(images, seconds, prepare=self._decode, finish=finish)
+        results = await self._submit(images, seconds, prepare=self.decode, finish=finish)
         if self._collector:
             self._collector.offer(images, results, self._source)
         return results
@@ -228,7 +237,7 @@ class ServedModel:
         Raises:
             RequestError: as `classify`.
         """
-        return await self._submit(images, seconds, prepare=self._decode)
+        return await self._submit(images, seconds, prepare=self.decode)
 
     async def _submit(
         self, values: Many, seconds: float, *, prepare: Step | None = None, finish: Step | None = None
@@ -237,10 +246,33 @@ class ServedModel:
         trace, start, success = self._telemetry.begin(len(values)), time.monotonic(), False
         try:
             results = await self._batcher.submit(values, seconds=seconds, prepare=prepare, finish=finish, trace=trace)
+            if self.on_trial:
+                _raise_failure(results)
+            results = [result_or_request_error(result) for result in results]
             success = not all(isinstance(result, Exception) for result in results)
         finally:
             self._telemetry.ended(time.monotonic() - start, success=success)
-        return [result_or_request_error(result) for result in results]
+        if success:
+            self._recorder.model_answered(self.name, self.version, "candidate" if self.on_trial else "active")
+        # Read once: another thread may end the trial meanwhile.
+        if copies := self.copies:
+            copies(values, results)
+        return results
+
+    def logits_at_once(self, pixels: Pixels) -> Logits:
+        """Run the model on one decoded image in the calling thread, beside the queue.
+
+        Args:
+            pixels: uint8 RGB (S, S, 3).
+
+        Returns:
+            float32 (classes,).
+
+        Raises:
+            Exception: that of the runtime; FloatingPointError if the model is on trial and a logit is not finite.
+        """
+        logits: Logits = self._infer([pixels], alone=False)[0]
+        return logits
 
     def close(self) -> None:
         """Refuse new requests, finish the accepted ones, end the threads and free the runtime; again does nothing."""
@@ -250,14 +282,21 @@ class ServedModel:
         self.__dict__.pop("runtime", None)
 
     def _run(self, pixels: list[Pixels], *, alone: bool = False) -> Logits:
+        logits = self._infer(pixels, alone=alone)
+        if self._shadow:
+            self._shadow.offer(pixels, logits)
+        return logits
+
+    def _infer(self, pixels: list[Pixels], *, alone: bool) -> Logits:
         # A single image needs no copy into a batch.
         batch = pixels[0][np.newaxis] if len(pixels) == 1 else np.stack(pixels)
         try:
             logits = self.runtime.run(batch, alone=alone)
         except GpuLostError as error:
             exit_broken(self.name, error)
-        if self._shadow:
-            self._shadow.offer(pixels, logits)
+        if self.on_trial and not np.isfinite(logits).all():
+            # The batcher then runs each image alone: only those with such logits fail.
+            raise FloatingPointError("the model's output has NaN or infinity")
         return logits
 
 
@@ -280,6 +319,13 @@ def _decode(data: bytes, load_pixels: LoadPixels, spec: InputSpec, max_pixels: i
     except ImageError as error:
         error.__cause__ = error.__context__ = None
         raise error.with_traceback(None) from None
+
+
+def _raise_failure(results: Sequence[Any]) -> None:
+    """Raise the first exception that is not about a client's own picture."""
+    for result in results:
+        if isinstance(result, Exception) and not isinstance(result, ImageError):
+            raise result
 
 
 def result_or_request_error(result: Any) -> Any:

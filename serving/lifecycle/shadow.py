@@ -7,12 +7,8 @@ image costs one random number, and a sampled image also a copy.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import random
-import threading
-import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -25,18 +21,13 @@ from export.variants import load
 from models.bundle.bundle import Bundle
 from models.common.errors import HalftoneError
 from models.common.statistics import softmax
-from serving.process.priority import lower_priority
+from serving.lifecycle.idle_work import IdleWork
 from serving.telemetry.shadow_metrics import Comparison, ComparisonRecorder
 
 logger = logging.getLogger("bentoml.halftone")
 
 REFERENCES = ("onnxruntime-fp32", "openvino-fp32")
 """Variants in place of the FP32 reference of the proof, which needs torch: a server does not have it."""
-
-MOST_WAITING = 64
-"""Most sampled images that wait for idle time (10 MB); further ones are dropped and counted."""
-
-_POLL_SECONDS = 0.01
 
 
 class _Sample(NamedTuple):
@@ -115,14 +106,9 @@ class Shadow:
         self._disagreed = disagreed
         self._reference = reference
         self._share = share
-        self._idle = idle
         self._temperature = temperature
-        self._waiting: deque[_Sample] = deque()
-        self._wake = threading.Event()
-        self._closed = False
         self._failed = False
-        self._thread = threading.Thread(target=self._run, name="shadow", daemon=True)
-        self._thread.start()
+        self._work = IdleWork(self._compare_or_log, idle=idle, dropped=lambda: recorder.ended("dropped"), name="shadow")
 
     def offer(self, pixels: Sequence[Pixels], logits: Logits) -> None:
         """Sample images of a batch that the model has run; called in the model's threads, and does not block.
@@ -132,43 +118,18 @@ class Shadow:
             logits: float32 (N, classes).
         """
         for image, row in zip(pixels, logits, strict=True):
-            if random.random() >= self._share:
-                continue
-            if len(self._waiting) >= MOST_WAITING:
-                self.recorder.ended("dropped")
-                continue
-            try:
+            if random.random() < self._share:
                 # Copied: views would keep the memory of the whole request.
-                self._waiting.append(_Sample(image.copy(), row.copy()))
-            except MemoryError:
-                # The response must not fail for lack of memory here.
-                self.recorder.ended("dropped")
-            self._wake.set()
+                self._work.put(lambda image=image, row=row: _Sample(image.copy(), row.copy()), image.nbytes)  # type: ignore[misc]
 
     def drop(self) -> None:
         """Drop the waiting samples, because the model is no longer active."""
-        self._waiting.clear()
+        self._work.drop()
 
     def close(self) -> None:
         """End the thread, drop the waiting samples, and free the reference."""
-        self._closed = True
-        self._wake.set()
-        self._thread.join()
-        self._waiting.clear()
+        self._work.close()
         self.__dict__.pop("_reference", None)
-
-    def _run(self) -> None:
-        lower_priority()
-        while not self._closed:
-            self._wake.wait()
-            self._wake.clear()
-            while self._waiting and not self._closed:
-                if not self._idle():
-                    time.sleep(_POLL_SECONDS)
-                    continue
-                # `drop` may have emptied the queue meanwhile.
-                with contextlib.suppress(IndexError):
-                    self._compare_or_log(self._waiting.popleft())
 
     def _compare_or_log(self, sample: _Sample) -> None:
         try:

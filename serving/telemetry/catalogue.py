@@ -126,6 +126,30 @@ COLLECTED_TOTAL = Metric(
     labels=("result",),
     help="Pictures to collect: unfamiliar, unconfident, disagree, random (written for that), known, dropped, failed.",
 )
+ANSWERS_TOTAL = Metric(
+    name="halftone_answers_total",
+    kind="counter",
+    labels=("model", "version", "role"),
+    help="Answered requests by the version that computed them, which was active or a candidate.",
+)
+CANARY_SHARE = Metric(
+    name="halftone_canary_share",
+    kind="gauge",
+    labels=("model", "version"),
+    help="Share of the requests that a candidate gets now.",
+)
+CANARY_TOTAL = Metric(
+    name="halftone_canary_total",
+    kind="counter",
+    labels=("model", "version", "criterion", "result"),
+    help="Evidence about a candidate: good or bad by errors, agreement, confidence, latency; copies dropped.",
+)
+CANARY_DECISIONS_TOTAL = Metric(
+    name="halftone_canary_decisions_total",
+    kind="counter",
+    labels=("model", "decision", "by"),
+    help="Decisions about candidates: started, changed, share, promoted, withdrawn, rolled_back; by operator or rule.",
+)
 
 METRICS = (
     QUEUE_DEPTH,
@@ -143,4 +167,8 @@ METRICS = (
     INPUT_RECENT,
     INPUT_DRIFT,
     COLLECTED_TOTAL,
+    ANSWERS_TOTAL,
+    CANARY_SHARE,
+    CANARY_TOTAL,
+    CANARY_DECISIONS_TOTAL,
 )

@@ -20,7 +20,7 @@ _V2_MODEL = ("", "/config", "/infer", "/ready", "/stats")
 _MODELS = "/v2/models/"
 _PAGES = "/models/"
 _ADMIN_MODELS = "/admin/models"
-_ADMIN_ACTIONS = ("load", "rollback")
+_ADMIN_ACTIONS = ("load", "rollback", "canary", "promote")
 
 
 class Monitor:

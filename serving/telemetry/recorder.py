@@ -5,11 +5,12 @@ Every method may be called from any thread, costs about a microsecond, and does 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from serving.telemetry import catalogue
+from serving.telemetry.canary_metrics import CandidateRecorder
 from serving.telemetry.inference_totals import InferenceTotals
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.request_context import Stages, current
@@ -42,6 +43,7 @@ class Recorder:
         self.metrics = Metrics() if metrics else None
         self.spans: Spans | None = None
         self._queues: dict[str, Queue] = {}
+        self._trials: dict[str, Queue] = {}
 
     def join(self, folder: Path, number: int) -> None:
         """Show the metrics of all workers from now on; see `Metrics.join`."""
@@ -60,6 +62,34 @@ class Recorder:
         """Return a recorder for the comparison of a loaded model with the FP32 reference."""
         return ComparisonRecorder(self.metrics, name, variant, min_agreement=min_agreement)
 
+    def candidate(self, name: str, version: str) -> CandidateRecorder:
+        """Return a recorder for the trial of a candidate."""
+        return CandidateRecorder(self.metrics, name, version)
+
+    def trial(self, name: str, version: str, variant: str, queue: Queue, share: Callable[[], float]) -> None:
+        """Record that a candidate is on trial from now on; `share` returns its share of the requests."""
+        self._trials[name] = queue
+        if self.metrics:
+            self.metrics.set(catalogue.MODEL_INFO, (name, version, variant), lambda: 1)
+            self.metrics.set(catalogue.CANARY_SHARE, (name, version), share)
+
+    def trial_ended(self, name: str, version: str, variant: str) -> None:
+        """Record that the trial of a candidate is over."""
+        self._trials.pop(name, None)
+        if self.metrics:
+            self.metrics.unset(catalogue.MODEL_INFO, (name, version, variant))
+            self.metrics.unset(catalogue.CANARY_SHARE, (name, version))
+
+    def decided(self, name: str, decision: str, by: str) -> None:
+        """Record a decision about a candidate."""
+        if self.metrics:
+            self.metrics.count(catalogue.CANARY_DECISIONS_TOTAL, (name, decision, by))
+
+    def model_answered(self, name: str, version: str, role: str) -> None:
+        """Record that a version of a model has answered a request, as the active one or as a candidate."""
+        if self.metrics:
+            self.metrics.count(catalogue.ANSWERS_TOTAL, (name, version, role))
+
     def serving(self, name: str, version: str, variant: str, queue: Queue) -> None:
         """Record that a model serves requests from now on; scrapes read the length of its queue from any thread."""
         self._queues[name] = queue
@@ -76,7 +106,7 @@ class Recorder:
 
     def idle(self) -> bool:
         """Return True if every model that serves requests is idle."""
-        return not any(queue.pending for queue in [*self._queues.values()])
+        return not any(queue.pending for queue in [*self._queues.values(), *self._trials.values()])
 
     def swapped(self, name: str, result: str) -> None:
         """Record an attempt to replace a model; `result` is loaded, refused or rolled_back."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,6 +30,10 @@ from serving.settings import Settings
 
 if TYPE_CHECKING:
     from starlette.types import Scope
+
+_Work = Callable[[ServedModel, float], Coroutine[Any, Any, Answer]]
+"""Makes the response by a version of the model, within some seconds."""
+_Run = Callable[[float, _Work], Coroutine[Any, Any, Answer]]
 
 logger = logging.getLogger("bentoml.halftone")
 
@@ -66,6 +71,9 @@ class OpenInference:
                 with self._models.use(name) as model:
                     _check_version(model, version)
                     return await self._dispatch_model(model, rest, scope, receive)
+            case ["models", name, "infer"]:
+                run = partial(self._models.answer, name, headers=scope["headers"])
+                return await self._infer(self._models.get(name), run, scope, receive)
             case ["models", name, *rest]:
                 with self._models.use(name) as model:
                     return await self._dispatch_model(model, rest, scope, receive)
@@ -82,7 +90,7 @@ class OpenInference:
             case ["stats"]:
                 return _get(scope, metadata.statistics([model]))
             case ["infer"]:
-                return await self._infer(model, scope, receive)
+                return await self._infer(model, lambda seconds, work: work(model, seconds), scope, receive)
         raise _not_found()
 
     def _state(self, parts: list[str]) -> dict[str, object]:
@@ -115,7 +123,15 @@ class OpenInference:
             raise malformed("the body of an index request is empty or a JSON object whose `ready` is true or false")
         return as_json(metadata.index(self._models, only_ready=only_ready))
 
-    async def _infer(self, model: ServedModel, scope: Scope, receive: RequestBody) -> Answer:
+    async def _infer(self, model: ServedModel, run: _Run, scope: Scope, receive: RequestBody) -> Answer:
+        """Run an inference request.
+
+        Args:
+            model: the active version, which must have room in its queue.
+            run: lets the version whose turn it is answer.
+            scope: of the request.
+            receive: its body.
+        """
         headers = _headers(scope)
         seconds = allowed_seconds(headers.get("x-request-timeout"), self._settings.deadline)
         _check_post(scope, headers)
@@ -124,8 +140,13 @@ class OpenInference:
             model.check_room(seconds)
         body = await self._read(receive, headers)
         request = parse(body, headers.get(HEADER_LENGTH.lower()))
-        requested = _check_outputs(request)
-        logits = await cancel_on_disconnect(receive, self._logits(model, request, seconds))
+        work = run(seconds, partial(self._inferred, request, _check_outputs(request)))
+        return await cancel_on_disconnect(receive, work)
+
+    async def _inferred(
+        self, request: InferenceRequest, requested: list[RequestedOutput], model: ServedModel, seconds: float
+    ) -> Answer:
+        logits = await self._logits(model, request, seconds)
         head = {"model_name": model.name, "model_version": model.version}
         if request.id is not None:
             head["id"] = request.id

@@ -17,6 +17,7 @@ TOKEN = "a-token-of-the-tests-only"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 CAT = (PHOTOS / "cat.jpg").read_bytes()
 LOAD, ROLLBACK = f"/admin/models/{DEFAULT_MODEL}/load", f"/admin/models/{DEFAULT_MODEL}/rollback"
+CANARY, PROMOTE = f"/admin/models/{DEFAULT_MODEL}/canary", f"/admin/models/{DEFAULT_MODEL}/promote"
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +84,7 @@ def test_a_bundle_is_loaded_and_rolled_back(admin: Server, folder: Path, restore
     second = version(admin)
     listed = admin.get("/admin/models", headers=BEARER).json()["models"]
     metadata = admin.get(f"/v2/models/{DEFAULT_MODEL}").json()
-    metrics = admin.get("/metrics").text
+    text = admin.get("/metrics").text
     back = admin.post(ROLLBACK, headers=BEARER).json()
 
     assert (answer["version"], answer["replaced"]["version"]) == (second, first)
@@ -92,8 +93,10 @@ def test_a_bundle_is_loaded_and_rolled_back(admin: Server, folder: Path, restore
         (second, first, False)
     ]
     assert metadata["versions"] == [second]
-    assert f'version="{second}"' in metrics
-    assert f'version="{first}"' not in metrics
+    assert [line for line in text.splitlines() if line.startswith("halftone_model_info{")] == [
+        f'halftone_model_info{{name="{DEFAULT_MODEL}",variant="{answer["variant"]}",version="{second}"}} 1.0'
+    ]
+    assert f'halftone_answers_total{{model="{DEFAULT_MODEL}",role="active",version="{second}"}} 1.0' in text
     assert (back["version"], version(admin)) == (first, first)
 
 
@@ -142,9 +145,68 @@ def test_the_error_for_a_wrong_body_has_a_message(admin: Server, folder: Path, b
     assert str(folder) not in response.text
 
 
+def test_a_candidate_is_tried_out_and_promoted(admin: Server) -> None:
+    first = version(admin)
+    other = "second" if admin.get("/admin/models", headers=BEARER).json()["models"][0]["bundle"] != "second" else None
+    body = {"share": 1, "sticky": "X-User"} | ({"bundle": other} if other else {})
+
+    started = admin.post(CANARY, headers=BEARER, json=body).json()
+    candidate = started["candidate"]
+    assert (candidate["share"], candidate["sticky"], candidate["auto"]) == (1, "x-user", False)
+    assert version(admin) == candidate["version"] != first
+    changed = admin.post(CANARY, headers=BEARER, json={"share": 0}).json()
+    assert (changed["candidate"]["share"], changed["candidate"]["answers"]) == (0, 1)
+    assert version(admin) == first
+    (listed,) = admin.get("/admin/models", headers=BEARER).json()["models"]
+    assert (listed["version"], listed["candidate"]["version"]) == (first, candidate["version"])
+    assert set(listed["candidate"]["criteria"]) == {"errors", "agreement", "confidence", "latency"}
+    assert code(admin.post(LOAD, headers=BEARER)) == (409, "canary_running")
+    assert code(admin.post(CANARY, headers=BEARER, json={"bundle": "third"})) == (409, "canary_running")
+    metrics = admin.get("/metrics").text
+    assert f'halftone_canary_share{{model="{DEFAULT_MODEL}",version="{candidate["version"]}"}} 0.0' in metrics
+    assert f'role="candidate",version="{candidate["version"]}"}} 1.0' in metrics
+
+    promoted = admin.post(PROMOTE, headers=BEARER).json()
+    assert (promoted["version"], promoted["replaced"]["version"]) == (candidate["version"], first)
+    state = admin.get(CANARY, headers=BEARER).json()
+    assert state["candidate"] is None
+    assert [each["decision"] for each in state["decisions"]] == ["started", "changed", "promoted"]
+    assert code(admin.request("DELETE", CANARY, headers=BEARER)) == (409, "no_canary")
+    assert admin.post(ROLLBACK, headers=BEARER).json()["version"] == first
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"share": -0.1}',
+        '{"share": 1.1}',
+        '{"share": NaN}',
+        '{"share": true}',
+        '{"share": "1"}',
+        '{"sticky": ""}',
+        '{"sticky": "a b"}',
+        '{"auto": 1}',
+        '{"min_agreement": 1}',
+        '{"max_slowdown": 0.5}',
+        '{"bundle": "../second"}',
+        '{"shares": 1}',
+        "[]",
+        "{",
+    ],
+)
+def test_a_wrong_body_starts_no_candidate(admin: Server, body: str) -> None:
+    response = admin.post(CANARY, headers=BEARER, content=body)
+
+    assert code(response) == (422, "bad_parameter")
+    assert admin.get(CANARY, headers=BEARER).json()["candidate"] is None
+
+
 def test_unknown_models_paths_and_methods(admin: Server) -> None:
     assert code(admin.post("/admin/models/third/load", headers=BEARER)) == (404, "model_not_found")
     assert code(admin.post("/admin/models/third/rollback", headers=BEARER)) == (404, "model_not_found")
+    assert code(admin.post("/admin/models/third/canary", headers=BEARER)) == (404, "model_not_found")
+    assert code(admin.get("/admin/models/third/canary", headers=BEARER)) == (404, "model_not_found")
+    assert code(admin.request("PUT", CANARY, headers=BEARER)) == (405, "method_not_allowed")
     assert code(admin.post("/admin/nothing", headers=BEARER)) == (404, "not_found")
     assert code(admin.post("/admin/models", headers=BEARER)) == (405, "method_not_allowed")
     assert code(admin.get(LOAD, headers=BEARER)) == (405, "method_not_allowed")

@@ -35,13 +35,14 @@ class Factory:
         self.error: Exception | None = None
         self.recorder: Recorder | None = None
         self.folder: Path | None = None
+        self.runtime: StandIn | None = None
 
     def __call__(self, name: str, *, bundle: str | None = None, replaces: ServedModel | None = None) -> ServedModel:
         self.entered.set()
         self.held.wait()
         if self.error is not None:
             raise self.error
-        model = stand_in_model(self.artifacts, name, StandIn(), recorder=self.recorder)
+        model = stand_in_model(self.artifacts, name, self.runtime or StandIn(), recorder=self.recorder)
         model.bundle = bundle or name
         if self.folder is not None:
             model.manifest = Bundle.open(self.folder).manifest

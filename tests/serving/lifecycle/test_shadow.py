@@ -16,7 +16,8 @@ from PIL import Image
 
 from export.runtime import Pixels
 from models.bundle.bundle import Bundle
-from serving.lifecycle.shadow import MOST_WAITING, Shadow
+from serving.lifecycle.idle_work import MOST_WAITING
+from serving.lifecycle.shadow import Shadow
 from serving.settings import Settings
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.recorder import Recorder
