@@ -80,18 +80,27 @@ def exposed(server: Server) -> dict[str, set[str]]:
     return labels_by_name(server.get("/metrics").text)
 
 
-def of_the_shadow() -> dict[str, set[str]]:
-    """Metrics that a server with HALFTONE_SHADOW has as well."""
+class Queue:
+    """An empty queue."""
+
+    waiting = pending = 0
+
+
+def of_shadow_and_canary() -> dict[str, set[str]]:
+    """Metrics that a server with HALFTONE_SHADOW, and one with a candidate, has as well."""
     recorder = Recorder()
     comparison = recorder.comparison("m", "v", min_agreement=0.99)
     comparison.announce()
     comparison.compared("agree", delta=0, mean=0, variance=0, confidence=1)
+    recorder.trial("m", "2", "v", Queue(), lambda: 0.1)
+    recorder.candidate("m", "2").compared("agreement", bad=True)
+    recorder.decided("m", "rolled_back", "rule")
     assert recorder.metrics
     return labels_by_name(recorder.metrics.exposition().decode())
 
 
 def test_every_query_asks_for_metrics_and_labels_that_are_there(exposed: dict[str, set[str]]) -> None:
-    known = of_the_shadow() | exposed
+    known = of_shadow_and_canary() | exposed
     asked = [(query, name, labels) for query in queries() for name, labels in selectors(promql_parser.parse(query))]
     unknown = [
         (query, name, labels)
