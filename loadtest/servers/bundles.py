@@ -91,6 +91,27 @@ def _no_records(bundle: Bundle) -> None:
     )
 
 
+def _reverse_labels(bundle: Bundle) -> None:
+    bundle.edit(lambda manifest: manifest.update(labels=manifest["labels"][::-1]))
+
+
+def _make_unsure(bundle: Bundle) -> None:
+    bundle.edit(lambda manifest: manifest.update(temperature=UNSURE * manifest["temperature"]))
+
+
+UNSURE = 5.0
+"""Factor of the temperature that makes a version less sure of every picture."""
+
+FAULTY: dict[str, Callable[[Bundle], object]] = {
+    "labels": _reverse_labels,
+    "failing": lambda bundle: None,
+    "nan": lambda bundle: None,
+    "slower": lambda bundle: None,
+    "unsure": _make_unsure,
+}
+"""Kind of a faulty candidate, which ends its bundle's name, to the change that makes it. It can be loaded; without a
+change it is faulty by `loadtest.peers.halftone_faulty`."""
+
 BAD: dict[str, Callable[[Bundle], object]] = {
     "graph cut short": lambda bundle: bundle.put(GRAPH, bundle.data(GRAPH)[:-1000]),
     "one bit of the graph flipped": lambda bundle: bundle.put(GRAPH, _flipped(bundle.data(GRAPH))),

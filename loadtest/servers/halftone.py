@@ -121,11 +121,23 @@ def no_bundle(model: str, artifacts: Path) -> str:
     return f"{missing}: {hint}{others}{create}"
 
 
-@contextlib.contextmanager
-def started(**settings: str) -> Iterator[Server]:
+FAULTY_SERVICE = "loadtest.peers.halftone_faulty:HalftoneService"
+
+
+def started(**settings: str) -> contextlib.AbstractContextManager[Server]:
     """Start a server with this process's environment and these variables; stop it at the end."""
+    return _serving(["halftone", "serve"], settings)
+
+
+def started_faulty(**settings: str) -> contextlib.AbstractContextManager[Server]:
+    """Start a server likewise, in which a bundle whose name ends in a kind of fault has it."""
+    return _serving(["bentoml", "serve", FAULTY_SERVICE], settings)
+
+
+@contextlib.contextmanager
+def _serving(command: list[str], settings: dict[str, str]) -> Iterator[Server]:
     port = free_port()
-    command = [sys.executable, "-m", "halftone", "serve", "--host", "127.0.0.1", "--port", str(port)]
+    command = [sys.executable, "-m", *command, "--host", "127.0.0.1", "--port", str(port)]
     environment = os.environ | {"BENTOML_DO_NOT_TRACK": "True"} | settings
     with server_process(command, environment, port) as server:
         yield Server(process=server.process, port=port, log=server.log)

@@ -47,19 +47,19 @@ class Operator:
 
     def load(self) -> None:
         """Load a new version and check that it is active."""
-        self._number += 1
-        self.bundle.write(self._number)
+        number = self.next_number()
+        self.bundle.write(number)
         requested = time.monotonic()
-        status, body = self._post("load")
+        status, body = self.send("POST", "load")
         if status != 200 or any(each.version == body["version"] for each in self.intervals):
             raise UnexpectedError(f"loading a valid bundle returned {status}: {body}")
         self.loads.append((requested, time.monotonic()))
-        self._record(body["version"], self.bundle.temperature(self._number), requested)
+        self._record(body["version"], self.bundle.temperature(number), requested)
 
     def roll_back(self) -> None:
         """Activate the previous version again."""
         requested = time.monotonic()
-        status, body = self._post("rollback")
+        status, body = self.send("POST", "rollback")
         if status != 200 or body["version"] != self.intervals[-2].version:
             raise UnexpectedError(f"a rollback returned {status}: {body}")
         self._record(body["version"], self.intervals[-2].temperature, requested)
@@ -69,7 +69,7 @@ class Operator:
         self.bundle.write(self._number + 1)
         BAD[kind](self.bundle)
         requested = time.monotonic()
-        status, body = self._post("load")
+        status, body = self.send("POST", "load")
         if status != 422 or body["error"]["code"] != "bundle_refused":
             raise UnexpectedError(f"loading a bundle with {kind} returned {status}: {body}")
         self.loads.append((requested, time.monotonic()))
@@ -79,8 +79,20 @@ class Operator:
             ServingInterval(version=version, temperature=temperature, requested=requested, confirmed=time.monotonic())
         )
 
-    def _post(self, action: str) -> tuple[int, dict[str, Any]]:
+    def next_number(self) -> int:
+        """Return the number of a version that no bundle has had yet."""
+        self._number += 1
+        return self._number
+
+    def promoted(self, version: str, temperature: float, requested: float) -> None:
+        """Record that a candidate, which may have answered since `requested`, is active now."""
+        self._record(version, temperature, requested)
+
+    def send(self, method: str, action: str, body: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
+        """Send a request about the model to /admin; return status and body of the response."""
         path = f"/admin/models/{self.bundle.folder.name}/{action}"
-        request = encode_request("POST", path, host="127.0.0.1", headers={"Authorization": f"Bearer {self.token}"})
+        content = json.dumps(body).encode() if body else b""
+        headers = {"Authorization": f"Bearer {self.token}"}
+        request = encode_request(method, path, content, host="127.0.0.1", headers=headers)
         response = fetch(self.server.port, request, timeout=LOAD_SECONDS)
         return response.status, json.loads(response.body)

@@ -30,16 +30,22 @@ class ServingInterval:
     confirmed: float
     """Monotonic time of the response to the swap request: later requests must not get the previous version."""
 
+    ended: float | None = None
+    """Monotonic time at which a candidate was known to be gone; None for an active version, which the next one ends."""
 
-def check_samples(samples: Sequence[Sample], intervals: Sequence[ServingInterval]) -> list[Figure]:
+
+def check_samples(
+    samples: Sequence[Sample], intervals: Sequence[ServingInterval], trials: Sequence[ServingInterval] = ()
+) -> list[Figure]:
     """Count requests, failures, responses of an inactive version, and responses that name a wrong version.
 
     Args:
         samples: requests of all clients.
         intervals: active versions in order; the first interval starts before the first request.
+        trials: candidates beside them that were not promoted.
     """
     good = [sample for sample in samples if not sample.problem]
-    wrong, misnamed = count_wrong(samples, intervals)
+    wrong, misnamed = count_wrong(samples, intervals, trials)
     failed = len(samples) - len(good)
     problems = Counter(sample.problem for sample in samples if sample.problem)
     return [
@@ -55,7 +61,9 @@ def check_samples(samples: Sequence[Sample], intervals: Sequence[ServingInterval
     ]
 
 
-def count_wrong(samples: Sequence[Sample], intervals: Sequence[ServingInterval]) -> tuple[int, int]:
+def count_wrong(
+    samples: Sequence[Sample], intervals: Sequence[ServingInterval], trials: Sequence[ServingInterval] = ()
+) -> tuple[int, int]:
     """Return the number of valid responses of an inactive version, and of those that name a wrong one.
 
     Args: as for `check_samples`.
@@ -64,17 +72,24 @@ def count_wrong(samples: Sequence[Sample], intervals: Sequence[ServingInterval])
     if not good:
         return 0, 0
     # ln(p1 / p2) times the temperature is the difference of two logits: the same for every version of one network.
-    gap = statistics.median(sample.gaps[0] * _temperature(sample.version, intervals) for sample in good)
-    wrong = sum(not _was_active(sample, intervals) for sample in good)
-    return wrong, sum(not _computed_by_named(sample, intervals, gap) for sample in good)
-
-
-def _was_active(sample: Sample, intervals: Sequence[ServingInterval]) -> bool:
-    """Return True if the sample's version was active at some time between the request and the response."""
+    every = [*intervals, *trials]
+    gap = statistics.median(sample.gaps[0] * _temperature(sample.version, every) for sample in good)
     ends = [each.confirmed for each in intervals[1:]] + [float("inf")]
+    spans = [(each.version, each.requested, end) for each, end in zip(intervals, ends, strict=True)]
+    spans += [(each.version, each.requested, each.ended or float("inf")) for each in trials]
+    wrong = sum(not _was_active(sample, spans) for sample in good)
+    return wrong, sum(not _computed_by_named(sample, every, gap) for sample in good)
+
+
+def _was_active(sample: Sample, spans: Sequence[tuple[str, float, float]]) -> bool:
+    """Return True if the sample's version was active or on trial at some time between the request and the response.
+
+    Args:
+        sample: the response.
+        spans: version, start and end.
+    """
     return any(
-        each.version == sample.version and each.requested <= sample.received and sample.sent <= end
-        for each, end in zip(intervals, ends, strict=True)
+        version == sample.version and start <= sample.received and sample.sent <= end for version, start, end in spans
     )
 
 

@@ -104,11 +104,13 @@ class Registry:
             active.copies = model.copies = candidate.copy
 
     def end_trial(self, name: str) -> Candidate | None:
-        """Let no new request reach the candidate; return it, if there was one."""
+        """Let no new request reach the candidate; return it, if there was one.
+
+        Requests that it has go on as before: the active version answers them if it fails.
+        """
         with self._lock:
             candidate = self._candidates.pop(name, None)
             if candidate is not None:
-                candidate.model.on_trial = False
                 candidate.model.copies = None
                 if name in self._models:
                     self._models[name].copies = None

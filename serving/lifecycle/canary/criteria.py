@@ -27,7 +27,7 @@ MOST_LESS_SURE = 0.2
 """Share of pictures on which that may happen."""
 
 MOST_SLOWER = 0.3
-"""Share of pictures on which the candidate may take longer than `max_slowdown` times the active version."""
+"""Share of the times, each the least of a few pictures, that may be over `max_slowdown` times the active version's."""
 
 _DIGITS = 4
 
@@ -94,7 +94,7 @@ class Tally:
     def description(self) -> dict[str, Any]:
         """Return the tally for JSON."""
         return {
-            "pictures": self.total,
+            "events": self.total,
             "bad": self.bad,
             "share": round(self.share, _DIGITS),
             "limit": round(self.limit, _DIGITS),

@@ -194,6 +194,7 @@ class Rollout:
     def _promote(self, candidate: Candidate, active: ServedModel, by: By, reason: str) -> Swap:
         start = time.monotonic()
         self._end(candidate)
+        candidate.model.on_trial = False
         swap = self._hot_swap.activate(candidate.model, active, start)
         self._recorder.swapped(candidate.model.name, "loaded")
         self._decided(candidate, "promoted", by, reason)

@@ -29,6 +29,7 @@ from serving.lifecycle.watcher import Watcher
 from tests.samples import edit_manifest
 from tests.servers import wait_until
 from tests.serving.lifecycle.stand_in_service import CAT, Factory, is_free, post, refused, service
+from tests.serving.lifecycle.test_shadow import Fixed
 from tests.serving.stand_in import StandIn
 
 AUTO = Request(auto=True)
@@ -265,11 +266,28 @@ def test_a_candidate_that_hangs_leaves_the_active_version_time_to_answer(trial: 
     hanging.held.set()
 
 
+def test_a_request_that_a_withdrawn_candidate_still_has_is_not_lost(trial: Trial) -> None:
+    held = StandIn(held=True, fails_on_dark=True)
+    trial.start(Request(share=1), held)
+    dark = io.BytesIO()
+    Image.new("RGB", (32, 32)).save(dark, "PNG")
+
+    async def during() -> str:
+        running = asyncio.create_task(post(trial.api, content=dark.getvalue()))
+        await asyncio.to_thread(held.entered.acquire)
+        await asyncio.to_thread(trial.rollout.withdraw, "first")
+        held.held.set()
+        return str((await running).json()["version"])
+
+    assert asyncio.run(during()) == "v1"
+    trial.over()
+
+
 def test_a_changed_limit_starts_the_evidence_again(trial: Trial) -> None:
     trial.start(Request(), Odd(index=1))
     candidate = trial.api.models.candidate("first")
     assert candidate is not None
-    looked_at: Callable[[], int] = lambda: candidate.description()["criteria"]["latency"]["pictures"]  # noqa: E731
+    looked_at: Callable[[], int] = lambda: candidate.description()["criteria"]["confidence"]["events"]  # noqa: E731
     trial.versions(10)
     wait_until(lambda: looked_at() == 10, "ten pictures were compared")
 
@@ -329,6 +347,21 @@ def test_the_active_version_itself_is_no_candidate(trial: Trial) -> None:
     trial.over()
 
 
+@pytest.mark.parametrize(("pair", "bad"), [((0.12, 0.0), 1), ((0.08, 0.0), 0)])
+def test_classes_between_which_the_active_version_can_not_decide_agree(
+    trial: Trial, pair: tuple[float, float], bad: int
+) -> None:
+    # Probabilities of 0.53 and 0.47, then 0.52 and 0.48.
+    trial.load.made[0].runtime = Fixed(*pair)
+    trial.start(Request(), Fixed(0.0, 0.1))
+    candidate = trial.api.models.candidate("first")
+    assert candidate is not None
+    trial.versions(1)
+    wait_until(lambda: candidate.description()["criteria"]["agreement"]["events"] == 1, "it was compared")
+
+    assert candidate.description()["criteria"]["agreement"]["bad"] == bad
+
+
 def test_labels_are_compared_by_name(trial: Trial) -> None:
     manifest = trial.load.made[0].manifest
     # The same class at another index, as after a training with a class more.
@@ -347,7 +380,7 @@ def test_labels_are_compared_by_name(trial: Trial) -> None:
     candidate = trial.api.models.candidate("first")
     assert candidate is not None
     trial.versions(5)
-    wait_until(lambda: candidate.description()["criteria"]["agreement"]["pictures"] == 5, "five were compared")
+    wait_until(lambda: candidate.description()["criteria"]["agreement"]["events"] == 5, "five were compared")
     assert candidate.description()["criteria"]["agreement"]["bad"] == 0
 
 

@@ -3,26 +3,30 @@
 Starts `bentoml serve` on a copy of a bundle and swaps its versions while clients send requests over every route
 without a pause: valid versions, some of them rolled back, and invalid bundles of ten kinds. Every version has its own
 temperature, so the probabilities in a response show which version computed it. No request may fail, and no response
-may come from an inactive version. About 2 s per swap on two cores. Exit code 1 if a check fails.
+may come from an inactive version. With `--canaries`, candidates are then tried out by the rule of docs/canary.md, some
+of them faulty. About 2 s per swap, and half a minute per good canary, on two cores. Exit code 1 if a check fails.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import cycle, zip_longest
 from pathlib import Path
 
-from loadtest.client.routes import Clients, routes
+from loadtest.client.routes import Clients, Sample, routes
 from loadtest.reporting.cli import CompareError, JsonOutput, check_least, check_picture, run
 from loadtest.reporting.figures import Figure, Findings
 from loadtest.servers.bundles import BAD, Bundle
-from loadtest.servers.halftone import RefusedError, Server, no_bundle, started
+from loadtest.servers.halftone import RefusedError, Server, no_bundle, started, started_faulty
 from loadtest.servers.operator import Operator, UnexpectedError
 from loadtest.servers.process import process_tree, resident_mib
 from loadtest.servers.versions import check_samples, latency, load_times
+from loadtest.swaps.canaries import RATE, Canaries, canary_sequence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,12 @@ class Swaps(JsonOutput):
 
     rollbacks: int = 10
     """Number of these swaps that are rollbacks, evenly spread."""
+
+    canaries: int = 0
+    """Number of candidates to try out after the swaps."""
+
+    bad_canaries: int = 0
+    """Number of these candidates that are faulty (wrong labels, failing, NaN, slower, less sure), evenly spread."""
 
     clients: int = 8
     """Clients that send one request after the other."""
@@ -55,7 +65,9 @@ class Swaps(JsonOutput):
 
     def __post_init__(self) -> None:
         check_least(self, 1, "clients")
-        check_least(self, 0, "bad", "rollbacks")
+        check_least(self, 0, "bad", "rollbacks", "canaries", "bad_canaries")
+        if self.bad_canaries > self.canaries:
+            raise CompareError(f"--bad-canaries must be at most --canaries, not {self.bad_canaries}")
         if self.bad + self.rollbacks >= self.swaps:
             raise CompareError(f"--swaps must be more than --bad and --rollbacks together, not {self.swaps}")
         check_picture(self.image, "--image")
@@ -86,7 +98,8 @@ def measure(config: Swaps) -> Findings:
         bundle = Bundle(config.artifacts / config.model, Path(folder) / config.model)
         bundle.write(0)
         settings = {"HALFTONE_ARTIFACTS": folder, "HALFTONE_MODEL": config.model, "HALFTONE_ADMIN_TOKEN": token}
-        with started(**settings, HALFTONE_LOG_REQUESTS="0") as server:
+        start = started_faulty if config.canaries else started
+        with start(**settings, HALFTONE_LOG_REQUESTS="0") as server:
             return _swap_under_load(config, Operator(server, token, bundle))
 
 
@@ -96,29 +109,48 @@ def _swap_under_load(config: Swaps, operator: Operator) -> Findings:
     operator.record_first(first["version"])
     done: list[str] = []
     memory: list[float] = []
+    canaries = Canaries(operator, config.artifacts / config.model)
+    planned = canary_sequence(config.canaries, config.bad_canaries)
+    samples: list[Sample] = []
     problem = ""
-    with Clients(server.port, routes(config.model, picture), config.clients) as clients:
-        try:
+    every = routes(config.model, picture)
+    try:
+        with _recorded(Clients(server.port, every, config.clients), samples):
             for step in swap_sequence(config.swaps, config.bad, config.rollbacks):
                 _run_step(operator, step)
                 done.append(step)
                 memory.append(_resident(server))
-        except UnexpectedError as error:
-            problem = str(error)
+        if planned:
+            with _recorded(Clients(server.port, every, config.clients, rate=RATE), samples):
+                for kind in planned:
+                    canaries.try_out(kind)
+    except UnexpectedError as error:
+        problem = str(error)
     figures = [
         Figure("swaps", len(done), str(config.swaps), len(done) == config.swaps),
         Figure("new versions loaded", done.count("load")),
         Figure("rollbacks", done.count("rollback")),
         Figure("invalid bundles refused", sum(step in BAD for step in done)),
+        *(canaries.figures(planned, samples) if planned else []),
         *([Figure("wrong response of /admin", problem, "none", False)] if problem else []),
-        *check_samples(clients.samples, operator.intervals),
+        *check_samples(samples, operator.intervals, canaries.trials),
         *load_times(operator.loads),
-        *latency(clients.samples, operator.loads),
+        *latency(samples, operator.loads),
         # The number of loaded models is constant from the third swap on.
         *([Figure(f"resident MiB after swap {n}", round(memory[n - 1])) for n in (3, len(done))] if done[2:] else []),
     ]
     setting = {"model": first["model"], "variant": first["variant"], "clients": config.clients}
     return Findings("Hot swaps under load", figures, setting)
+
+
+@contextlib.contextmanager
+def _recorded(clients: Clients, samples: list[Sample]) -> Iterator[None]:
+    """Let clients send requests during the block, and add their samples at its end."""
+    try:
+        with clients:
+            yield
+    finally:
+        samples += clients.samples
 
 
 def _run_step(operator: Operator, step: str) -> None:
