@@ -99,7 +99,7 @@ def _make_unsure(bundle: Bundle) -> None:
     bundle.edit(lambda manifest: manifest.update(temperature=UNSURE * manifest["temperature"]))
 
 
-UNSURE = 5.0
+UNSURE = 2.0
 """Factor of the temperature that makes a version less sure of every picture."""
 
 FAULTY: dict[str, Callable[[Bundle], object]] = {

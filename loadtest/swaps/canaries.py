@@ -107,7 +107,7 @@ class Canaries:
         while time.monotonic() < end:
             _, state = self.operator.send("GET", "canary")
             last: dict[str, Any] = state["decisions"][-1]
-            if state["candidate"] is None and last["version"] == version and last["decision"] != "started":
+            if state["candidate"] is None and last["version"] == version:
                 return last
             time.sleep(_POLL_SECONDS)
         raise UnexpectedError(f"no decision about a candidate within {_TRIAL_SECONDS:g} s: {state}")
@@ -136,6 +136,11 @@ class Canaries:
             *(_longest("promoted after, longest s", good)),
             *(_longest("rolled back after, longest s", bad)),
             *(Figure(f"canary {each.kind}", f"{each.seconds:.1f} s: {each.reason}") for each in bad),
+            *(
+                Figure("canary good, not promoted", f"{each.decision}: {each.reason}")
+                for each in good
+                if each.decision != "promoted"
+            ),
             Figure("responses of faulty canaries to clients", sum(sample.version in faulty for sample in samples)),
         ]
 

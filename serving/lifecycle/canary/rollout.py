@@ -192,12 +192,12 @@ class Rollout:
                 time.sleep(_RETRY_SECONDS)
 
     def _promote(self, candidate: Candidate, active: ServedModel, by: By, reason: str) -> Swap:
-        start = time.monotonic()
-        self._end(candidate)
-        candidate.model.on_trial = False
-        swap = self._hot_swap.activate(candidate.model, active, start)
-        self._recorder.swapped(candidate.model.name, "loaded")
-        self._decided(candidate, "promoted", by, reason)
+        start, model = time.monotonic(), candidate.model
+        self._recorder.trial_ended(model.name, model.version, model.variant)
+        swap = self._hot_swap.activate(model, active, start)
+        model.on_trial = False
+        self._recorder.swapped(model.name, "loaded")
+        self._end(candidate, "promoted", by, reason)
         return swap
 
     def _withdraw(
@@ -207,15 +207,16 @@ class Rollout:
         by: By,
         reason: str,
     ) -> None:
-        self._end(candidate)
-        self._hot_swap.free(candidate.model, candidate.close)
-        self._decided(candidate, decision, by, reason)
-
-    def _end(self, candidate: Candidate) -> None:
         model = candidate.model
-        self._models.end_trial(model.name)
         self._recorder.trial_ended(model.name, model.version, model.variant)
+        self._end(candidate, decision, by, reason)
+        self._hot_swap.free(model, candidate.close)
+
+    def _end(self, candidate: Candidate, decision: What, by: By, reason: str) -> None:
+        # First: a client that sees no candidate any more also sees why.
+        self._decided(candidate, decision, by, reason)
         candidate.stop()
+        self._models.end_trial(candidate.model.name)
 
     def _decided(
         self,
