@@ -19,18 +19,8 @@ from tests.servers import ROOT, environment
 def test_a_model_is_swapped_under_load(artifacts: Path, tmp_path: Path) -> None:
     report = tmp_path / "swaps.json"
     command = [sys.executable, "-m", "loadtest.swaps", "--swaps", "7", "--bad", "2", "--rollbacks", "1"]
-    command += [
-        "--canaries",
-        "3",
-        "--bad-canaries",
-        "3",
-        "--clients",
-        "4",
-        "--artifacts",
-        str(artifacts),
-        "--output",
-        str(report),
-    ]
+    command += ["--canaries", "2", "--bad-canaries", "2", "--clients", "4"]
+    command += ["--artifacts", str(artifacts), "--output", str(report)]
     settings = environment(None, HALFTONE_VARIANT="onnxruntime-fp32")
 
     result = subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True, check=False)
