@@ -16,6 +16,12 @@ MIN_IMAGES = 256
 MIN_DECIDED = 64
 """Lowest number of decided images; the agreement on fewer says nothing."""
 
+CONSTANT = 2.0**-20
+"""Spread of the outputs of a network that answers every picture alike: FP32 resolves 2^-23 of them."""
+
+ROUNDED = 2.0**-7
+"""Spread of the outputs of random weights below which their differences are rounding: bf16 resolves 2^-8 of them."""
+
 MIN_RENAMING_GAIN = 0.3
 """Accuracy that other names for the reference's answers gain; from here on, its labels are in the wrong order."""
 
@@ -106,7 +112,7 @@ class Gate:
             reasons.append(self._images(figures))
         if figures["outputs"] is not None:
             reasons.append(self._kl(figures))
-            constant = figures["outputs"]["constant"]
+            constant = figures["outputs"]["spread"] <= (CONSTANT if trained else ROUNDED)
             if not constant:
                 reasons.append(_exchanged(figures["outputs"], labels))
             if trained and constant:
@@ -153,8 +159,10 @@ class Gate:
         notes = []
         if not trained:
             notes.append("the weights are random: no answer was compared, only the logits")
-            if figures["outputs"] is not None and figures["outputs"]["constant"]:
-                notes.append("with these weights the network answers every picture alike")
+            if figures["outputs"] is not None and figures["outputs"]["spread"] <= ROUNDED:
+                notes.append(
+                    "with them the network answers every picture nearly alike: exchanged classes would not show"
+                )
         if self.outcome(figures) == "too few to tell":
             notes.append(self._too_few(figures))
         if figures.get("classes", {}).get("too_few"):

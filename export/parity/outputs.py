@@ -17,9 +17,6 @@ EXCHANGE_MARGIN = 0.005
 """A class is exchanged if its logits correlate by more than this better with another class of the reference than with
 its own. Below it, two classes of the reference give the same logits, but for rounding."""
 
-CONSTANT = 2.0**-20
-"""Outputs are constant if they differ between images by less than this share of their size: FP32 resolves 2^-23."""
-
 NAMED = 20
 """Most exchanged classes that the figures list."""
 
@@ -39,7 +36,8 @@ def compare_outputs(reference: Logits, variant: Logits) -> dict[str, Any]:
         standard deviations of the class's reference logits, of the class with the largest; each is {"value",
         "class_index"}. `scale`: slope of the variant's logits on the reference's, over all classes. `exchanged`: number
         of classes whose logits are rather another class's, and `exchanges` the first of them as {"class_index",
-        "is_rather"}. `constant`: True if the reference answers every image alike, so that the rest is rounding.
+        "is_rather"}. `spread`: how much the reference's logits differ between images, as a share of their
+        size; if it is near the resolution of a float, the rest is rounding.
     """
     ours, theirs = _standardised(reference), _standardised(variant)
     own = (ours * theirs).sum(axis=0)
@@ -54,13 +52,13 @@ def compare_outputs(reference: Logits, variant: Logits) -> dict[str, Any]:
         "scale": _scale(reference, variant),
         "exchanged": len(exchanges),
         "exchanges": [{"class_index": own_, "is_rather": other} for own_, other in exchanges[:NAMED]],
-        "constant": _is_constant(reference),
+        "spread": _spread(reference),
     }
 
 
-def _is_constant(logits: Logits) -> bool:
-    size = np.sqrt(np.square(logits, dtype=np.float64).mean())
-    return bool(np.sqrt(logits.var(axis=0, dtype=np.float64).mean()) <= CONSTANT * size)
+def _spread(logits: Logits) -> float:
+    size = float(np.sqrt(np.square(logits, dtype=np.float64).mean()))
+    return float(np.sqrt(logits.var(axis=0, dtype=np.float64).mean())) / size if size else 0.0
 
 
 def _standardised(logits: Logits) -> npt.NDArray[np.float64]:

@@ -174,11 +174,11 @@ def test_the_outputs_of_every_class() -> None:
     assert (figures["exchanged"], figures["exchanges"]) == (0, [])
 
 
-def test_outputs_that_differ_by_rounding_alone_are_constant() -> None:
-    row = REFERENCE[:1]
+def test_the_spread_of_the_outputs_is_a_share_of_their_size() -> None:
+    logits = np.array([[10.0, -10.0], [10.1, -10.1]], np.float32)
 
-    assert not compare(REFERENCE, VARIANT, None)["outputs"]["constant"]
-    assert compare(row + REFERENCE * np.float32(1e-9), row + VARIANT * np.float32(1e-9), None)["outputs"]["constant"]
+    assert compare(logits, logits, None)["outputs"]["spread"] == pytest.approx(0.05 / 10.05, rel=1e-3)
+    assert compare(logits[:1].repeat(2, axis=0), logits, None)["outputs"]["spread"] == 0.0
 
 
 def test_exchanged_classes_are_named_as_what_they_are() -> None:
