@@ -100,6 +100,15 @@ def test_every_extra_is_documented() -> None:
     assert [extra for extra in PROJECT["optional-dependencies"] if f"`{extra}`" not in named] == []
 
 
+def test_deployments_and_docs_name_the_images_of_this_version() -> None:
+    files = [each for each in (ROOT / "deploy").rglob("*.yaml")] + [*(ROOT / "docs").glob("*.md")]
+    tag = re.compile(r"(?:newTag: |halftone(?:-training)?:|build --version )(\d+\.\d+\.\d+)")
+
+    found = {version for file in files for version in tag.findall(file.read_text())}
+
+    assert found == {PROJECT["version"]}
+
+
 def test_the_citation_names_the_version_and_the_licence() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
 
