@@ -22,12 +22,13 @@ from export.parity.card import write_card
 from export.parity.gate import Gate
 from export.parity.images import Integers, ProofImages, proof_images
 from export.parity.metrics import compare
-from export.parity.promises import keep_promises
+from export.parity.promises import keep_profile, keep_promises
 from export.parity.record import ParityRecord, record_name
 from export.parity.reference import reference_logits
 from export.runtime import Logits, Pixels, Runtime
 from export.variants import REFERENCE, load, runtime_class, runtime_names, runtime_of
 from models.bundle.bundle import WEIGHTS, Bundle
+from models.bundle.drift import cells
 from models.common.cli import ANSWER_IS_NO, DONE
 from models.common.errors import HalftoneError
 from models.common.host import cores, host
@@ -66,7 +67,8 @@ def prove(
 ) -> list[ParityRecord]:
     """Compare variants with the reference on the same images, and write a record of each into the bundle.
 
-    The reference's answers also fit what serving promises (`export.parity.promises`).
+    The reference's answers also fit what serving promises, and labelled pictures what it compares later ones with
+    (`export.parity.promises`).
 
     Args:
         bundle: the opened bundle.
@@ -87,8 +89,10 @@ def prove(
     # Before the reference: a variant that is refused is refused before PyTorch takes seconds to load.
     runtimes = {variant: load(bundle, graphs.get(variant, variant), threads=threads) for variant in gates}
     reference = load(bundle, REFERENCE, threads=threads)
-    logits, pictures, labels = _run_all(bundle, reference, runtimes, images, progress)
-    keep_promises(bundle, logits[REFERENCE], labels, int(pictures.max()) + 1, data)
+    logits, pictures, labels, places = _run_all(bundle, reference, runtimes, images, progress)
+    if np.isfinite(logits[REFERENCE]).all():
+        keep_promises(bundle, logits[REFERENCE], labels, int(pictures.max()) + 1, data)
+        keep_profile(bundle, places, labels, data)
     records = []
     for variant, gate in gates.items():
         figures = compare(
@@ -178,21 +182,24 @@ def _logits(variant: str, runtime: Runtime, pixels: Pixels, number: int) -> Logi
 
 def _run_all(
     bundle: Bundle, reference: Runtime, runtimes: dict[str, Runtime], images: ProofImages, progress: Progress
-) -> tuple[dict[str, Logits], Integers, Integers]:
-    """Return the logits of the reference and each variant, the number of each image's picture, and its label."""
+) -> tuple[dict[str, Logits], Integers, Integers, Integers]:
+    """Return the logits of the reference and each variant; each image's picture's number, label, and `cells`."""
     task = progress.add_task(f"comparing {len(runtimes)} variant(s) with the reference", total=images.count)
     parts: dict[str, list[Logits]] = {variant: [] for variant in (REFERENCE, *runtimes)}
     pictures: list[Integers] = []
     labels: list[Integers] = []
+    places: list[Integers] = []
     for number, batch in enumerate(images.batches(BATCH)):
         parts[REFERENCE].append(reference_logits(bundle, reference, batch.pixels))
         for variant, runtime in runtimes.items():
             parts[variant].append(_logits(variant, runtime, batch.pixels, number))
         pictures.append(batch.pictures)
         labels.append(batch.labels)
+        finite = np.nan_to_num(parts[REFERENCE][-1], posinf=0, neginf=0)
+        places.append(cells(batch.pixels, finite, bundle.manifest.temperature))
         progress.advance(task, len(batch.pixels))
     joined = {variant: np.concatenate(batches) for variant, batches in parts.items()}
-    return joined, np.concatenate(pictures), np.concatenate(labels)
+    return joined, np.concatenate(pictures), np.concatenate(labels), np.concatenate(places)
 
 
 def _record(

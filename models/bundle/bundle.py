@@ -37,7 +37,7 @@ WEIGHTS = "weights.safetensors"
 PROMISES = "promises.json"
 EXPLAIN = "explain.onnx"
 
-_EXPORTED = re.compile(r"README\.md|speed\.json|promises\.json|explain\.onnx|model\.[^/]+|parity/[^/]+\.json")
+_EXPORTED = re.compile(r"README\.md|(speed|promises|drift)\.json|explain\.onnx|model\.[^/]+|parity/[^/]+\.json")
 _MODEL = re.compile(r"(^`python -m export(?:\.\w+)* --model )[A-Za-z0-9._-]+(?=[ `])(?!.* --weights )")
 
 

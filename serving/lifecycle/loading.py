@@ -17,6 +17,7 @@ from export.parity.record import ParityRecord, UnprovenError, check_runtime
 from export.runtime import Runtime
 from export.trt.first_load import verify_on_first_load
 from models.bundle.bundle import Bundle
+from models.bundle.drift import Profile, read_profile
 from models.bundle.manifest import Manifest
 from models.bundle.promises import Promises, read_promises
 from models.bundle.store import open_bundle
@@ -50,6 +51,7 @@ class LoadedVariant:
     record: ParityRecord
     runtime: Runtime
     promises: Promises | None
+    profile: Profile | None
 
 
 def load_model(
@@ -111,7 +113,7 @@ def load_fastest(
         opened.verify()
     reasons: list[str] = []
     proven = check_bundle(name, opened, settings, report=logger.warning)
-    promises = read_promises(opened)
+    promises, profile = read_promises(opened), read_profile(opened)
     for variant in fastest_first(name, opened, proven, settings, may_measure=may_measure):
         try:
             record, runtime = _load_and_warm_up(name, opened, variant, settings, promises)
@@ -122,7 +124,7 @@ def load_fastest(
             continue
         for reason in reasons:
             logger.warning("not served: %s", reason)
-        return LoadedVariant(opened, record, runtime, promises)
+        return LoadedVariant(opened, record, runtime, promises, profile)
     raise UnprovenError(f"no variant of {name} can serve on this machine: {'; '.join(reasons)}")
 
 
@@ -164,6 +166,7 @@ def _served_model(
         reference=load_reference(bundle, variant) if settings.shadow else None,
         shadow=settings.shadow,
         promises=loaded.promises,
+        profile=loaded.profile,
         files=bundle,
         collector=collector,
     )

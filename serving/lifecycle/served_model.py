@@ -18,6 +18,7 @@ from export.parity.gate import Gate
 from export.parity.record import ParityRecord
 from export.runtime import Logits, Pixels, Runtime
 from models.bundle.bundle import Bundle
+from models.bundle.drift import Profile
 from models.bundle.manifest import Manifest
 from models.bundle.promises import Promises
 from models.preprocess import transform
@@ -60,6 +61,7 @@ class ServedModel:
         reference: the FP32 variant to compare a share of the results with; None: no comparison.
         shadow: that share, 0 to 1.
         promises: what is said of every answer; None: nothing beside the probabilities.
+        profile: of the pictures of the proof, to compare the images with; None: drift is not known.
         files: the opened bundle, for explanations; None: there are none.
         collector: receives the images with their answers; None: nothing is collected.
     """
@@ -84,6 +86,7 @@ class ServedModel:
         reference: Runtime | None = None,
         shadow: float = 0.0,
         promises: Promises | None = None,
+        profile: Profile | None = None,
         files: Bundle | None = None,
         collector: Collector | None = None,
     ) -> None:
@@ -122,6 +125,9 @@ class ServedModel:
         # one can answer it, and logits that are not finite are such a failure.
         self.on_trial = False
         self.copies: Callable[[Many, Sequence[Any]], object] | None = None
+        self._drift = (
+            recorder.drift(name, self.version, self.variant, profile, manifest.temperature) if profile else None
+        )
         self._shadow: Shadow | None = None
         if reference is not None:
             self._shadow = Shadow(
@@ -159,12 +165,16 @@ class ServedModel:
     def announce(self) -> None:
         """Add the model to the metrics: requests reach it from now on."""
         self._recorder.serving(self.name, self.version, self.variant, self._batcher)
+        if self._drift:
+            self._drift.announce()
         if self._shadow:
             self._shadow.recorder.announce()
 
     def withdraw(self) -> None:
         """Remove the model from the metrics: no new request reaches it from now on."""
         self._recorder.withdrawn(self.name, self.version, self.variant)
+        if self._drift:
+            self._drift.withdraw()
         if self._shadow:
             self._shadow.recorder.withdraw()
             self._shadow.drop()
@@ -283,6 +293,8 @@ class ServedModel:
 
     def _run(self, pixels: list[Pixels], *, alone: bool = False) -> Logits:
         logits = self._infer(pixels, alone=alone)
+        if self._drift:
+            self._drift.offer(pixels, logits)
         if self._shadow:
             self._shadow.offer(pixels, logits)
         return logits

@@ -149,13 +149,7 @@ class Shadow:
         result = self._result(sample.logits, reference)
         if result == "disagree":
             self._disagreed(sample.pixels, sample.logits)
-        self.recorder.compared(
-            result,
-            delta=float(np.abs(sample.logits - reference).max()),
-            mean=float(sample.pixels.mean()),
-            variance=float(sample.pixels.var()),
-            confidence=float(softmax(sample.logits[np.newaxis], self._temperature).max()),
-        )
+        self.recorder.compared(result, delta=float(np.abs(sample.logits - reference).max()))
 
     def _result(self, logits: Logits, reference: Logits) -> Comparison:
         if not is_decided(softmax(reference[np.newaxis], self._temperature)).all():

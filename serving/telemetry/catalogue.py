@@ -108,17 +108,17 @@ SHADOW_LOGIT_DELTA = Metric(
     help="Largest difference of a logit between the served variant and the FP32 reference, for a sampled image.",
     buckets=_DELTAS,
 )
-INPUT_RECENT = Metric(
-    name="halftone_input_recent",
-    kind="gauge",
-    labels=("model", "variant", "measure"),
-    help="Mean of a measure over the last 100 sampled images: mean and variance of the pixels, confidence.",
-)
 INPUT_DRIFT = Metric(
     name="halftone_input_drift",
     kind="gauge",
-    labels=("model", "variant", "measure"),
-    help="Distance of halftone_input_recent from the first 100 sampled images, in their standard deviations.",
+    labels=("model", "version", "variant", "measure"),
+    help="Distance of the last 500 sampled images from those of the proof, 0 to 1, by a measure.",
+)
+INPUT_DRIFT_DETECTED = Metric(
+    name="halftone_input_drift_detected",
+    kind="gauge",
+    labels=("model", "version", "variant", "measure"),
+    help="1 if that distance is neither chance nor small, else 0.",
 )
 COLLECTED_TOTAL = Metric(
     name="halftone_collected_total",
@@ -164,8 +164,8 @@ METRICS = (
     SHADOW_TOTAL,
     SHADOW_MIN_AGREEMENT,
     SHADOW_LOGIT_DELTA,
-    INPUT_RECENT,
     INPUT_DRIFT,
+    INPUT_DRIFT_DETECTED,
     COLLECTED_TOTAL,
     ANSWERS_TOTAL,
     CANARY_SHARE,

@@ -9,8 +9,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from models.bundle.drift import Profile
 from serving.telemetry import catalogue
 from serving.telemetry.canary_metrics import CandidateRecorder
+from serving.telemetry.drift import Drift
 from serving.telemetry.inference_totals import InferenceTotals
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.request_context import Stages, current
@@ -89,6 +91,10 @@ class Recorder:
         """Record that a version of a model has answered a request, as the active one or as a candidate."""
         if self.metrics:
             self.metrics.count(catalogue.ANSWERS_TOTAL, (name, version, role))
+
+    def drift(self, name: str, version: str, variant: str, profile: Profile, temperature: float) -> Drift | None:
+        """Return the comparison of a loaded model's images with the profile of its proof; None without metrics."""
+        return Drift(self.metrics, (name, version, variant), profile, temperature) if self.metrics else None
 
     def serving(self, name: str, version: str, variant: str, queue: Queue) -> None:
         """Record that a model serves requests from now on; scrapes read the length of its queue from any thread."""

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import promql_parser
 import pytest
 import yaml
 from compose_spec import PyCompose
 from prometheus_client.parser import text_string_to_metric_families
 
+from models.bundle.drift import MEASURES, Profile
 from serving.telemetry.recorder import Recorder
 from tests.servers import PHOTOS, ROOT, Server
 
@@ -86,21 +88,25 @@ class Queue:
     waiting = pending = 0
 
 
-def of_shadow_and_canary() -> dict[str, set[str]]:
-    """Metrics that a server with HALFTONE_SHADOW, and one with a candidate, has as well."""
+def of_options() -> dict[str, set[str]]:
+    """Metrics that a server has as well with HALFTONE_SHADOW, HALFTONE_COLLECT, a candidate, and a proof on labels."""
     recorder = Recorder()
     comparison = recorder.comparison("m", "v", min_agreement=0.99)
     comparison.announce()
-    comparison.compared("agree", delta=0, mean=0, variance=0, confidence=1)
+    comparison.compared("agree", delta=0)
+    profile = Profile.of(np.zeros((1, len(MEASURES)), np.int64), 1)
+    drift = recorder.drift("m", "1", "v", profile, 1.0)
+    assert drift
+    drift.announce()
+    recorder.collected("random")
     recorder.trial("m", "2", "v", Queue(), lambda: 0.1)
     recorder.candidate("m", "2").compared("agreement", bad=True)
     recorder.decided("m", "rolled_back", "rule")
-    assert recorder.metrics
-    return labels_by_name(recorder.metrics.exposition().decode())
+    return labels_by_name(recorder.exposition().decode())
 
 
 def test_every_query_asks_for_metrics_and_labels_that_are_there(exposed: dict[str, set[str]]) -> None:
-    known = of_shadow_and_canary() | exposed
+    known = of_options() | exposed
     asked = [(query, name, labels) for query in queries() for name, labels in selectors(promql_parser.parse(query))]
     unknown = [
         (query, name, labels)
@@ -114,7 +120,11 @@ def test_every_query_asks_for_metrics_and_labels_that_are_there(exposed: dict[st
 
 def test_every_metric_of_the_service_is_in_the_dashboard(exposed: dict[str, set[str]]) -> None:
     shown = {name for query in queries() for name, _ in selectors(promql_parser.parse(query))}
-    ours = {PART.sub("", name) for name in exposed if name.startswith("halftone_") and not name.endswith("_created")}
+    ours = {
+        PART.sub("", name)
+        for name in of_options() | exposed
+        if name.startswith("halftone_") and not name.endswith("_created")
+    }
 
     assert ours - {PART.sub("", name) for name in shown} == set()
 

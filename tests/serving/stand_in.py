@@ -10,6 +10,7 @@ import numpy.typing as npt
 from export.parity.record import proof
 from export.runtime import Pixels, Runtime
 from models.bundle.bundle import Bundle
+from models.bundle.drift import Profile
 from models.preprocess.decode import MAX_PIXELS
 from serving.batching.cost_model import AlwaysUpTo
 from serving.lifecycle.served_model import ServedModel
@@ -73,6 +74,7 @@ def stand_in_model(
     threads: int = 2,
     recorder: Recorder | None = None,
     reference: Runtime | None = None,
+    profile: Profile | None = None,
 ) -> ServedModel:
     """Return a model with the default bundle's labels and proof in front of another runtime."""
     bundle = Bundle.open(artifacts / "efficientnet_lite0")
@@ -88,4 +90,5 @@ def stand_in_model(
         max_pixels=MAX_PIXELS,
         recorder=recorder or Recorder(),
         reference=reference,
+        profile=profile,
     )

@@ -1,6 +1,6 @@
-// Live figures: counts of /metrics every two seconds, their differences as four small charts.
+// Live figures: counts of /metrics every two seconds, their differences as four small charts, and drift in words.
 
-import { at, draw, make } from "./dom.js";
+import { at, draw, make, say } from "./dom.js";
 import { key } from "./server.js";
 import { TEXT } from "./strings.js";
 
@@ -43,7 +43,7 @@ const LINE = /^(\w+)(?:\{(.*)\})? (\S+)/;
 const LABEL = /(\w+)="((?:[^"\\]|\\.)*)"/g;
 
 function read(text) {
-  const found = { requests: 0, buckets: new Map(), queue: 0, errors: new Map() };
+  const found = { requests: 0, buckets: new Map(), queue: 0, errors: new Map(), drift: new Map() };
   for (const line of text.split("\n")) {
     const [, name, written = "", value] = LINE.exec(line) ?? [];
     if (name) add(found, name, Object.fromEntries([...written.matchAll(LABEL)].map(([, label, each]) => [label, each])), Number(value));
@@ -54,9 +54,18 @@ function read(text) {
 function add(found, name, labels, value) {
   if (name === "halftone_queue_depth") found.queue += value;
   if (name === "halftone_rejected_total" && value) found.errors.set(labels.reason, value);
+  if (name === "halftone_model_info") found.drift.set(labels.name, found.drift.get(labels.name) ?? new Map());
+  if (name === "halftone_input_drift_detected") addDrift(found.drift, labels, value);
   if (!ROUTES.test(labels.route)) return;
   if (name === "halftone_request_seconds_count") found.requests += value;
   if (name === "halftone_request_seconds_bucket") found.buckets.set(labels.le, (found.buckets.get(labels.le) ?? 0) + value);
+}
+
+// Of several workers or versions, what one of them found counts.
+function addDrift(models, { model, measure }, value) {
+  const measures = models.get(model) ?? new Map();
+  const found = Number.isNaN(value) ? -1 : value;
+  models.set(model, measures.set(measure, Math.max(measures.get(measure) ?? -1, found)));
 }
 
 function rate(end) {
@@ -90,6 +99,21 @@ function show() {
     chart(TEXT.queue, TEXT.queued(past[last].queue), [ends.map(end => past[end].queue)]),
     chart(TEXT.errors, TEXT.errorTotal(total(last)), [ends.map(end => total(end) - total(Math.max(0, end - 1)))], errors(past[last].errors)),
   );
+  showDrift(past[last].drift);
+}
+
+function showDrift(models) {
+  const lines = [...models].map(([name, measures]) => TEXT.drift(models.size > 1 ? name : "", drift(name, measures)));
+  while (at("drift").children.length < lines.length) at("drift").append(make("p"));
+  [...at("drift").children].forEach((line, i) => say(line, lines[i] ?? ""));
+}
+
+function drift(name, measures) {
+  if (!measures.size) return TEXT.driftUnknown(name);
+  const values = [...measures];
+  const found = values.filter(([, value]) => value === 1).map(([measure]) => TEXT.measures[measure]);
+  if (found.length) return TEXT.driftFound(found);
+  return values.every(([, value]) => value < 0) ? TEXT.driftWaits : TEXT.driftNone;
 }
 
 const total = end => [...past[end].errors.values()].reduce((sum, each) => sum + each, 0);

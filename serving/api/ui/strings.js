@@ -128,5 +128,11 @@ export const TEXT = {
   errors: "Errors",
   errorTotal: count => (count ? `${count.toLocaleString("en")} since the start` : "none since the start"),
   errorCount: (kind, count) => `${kind.replaceAll("_", " ")} ${count.toLocaleString("en")}`,
+  drift: (model, words) => `Drift${model && ` of ${model}`}: ${words}`,
+  driftUnknown: name => `not known, because the model was not proved on labelled pictures. Do that: python -m export.parity --model ${name} --data DIR`,
+  driftWaits: "known once 500 pictures have come.",
+  driftNone: "none. The last 500 sampled pictures are like those that the model was proved on.",
+  driftFound: measures => `other pictures come than those that the model was proved on. Different: ${measures.join(", ")}. Collect some, label them and train again.`,
+  measures: { class: "classes", confidence: "confidence", brightness: "brightness", contrast: "contrast" },
   chart: (title, value) => `${title}: ${value}, over the last two minutes`,
 };

@@ -1,4 +1,4 @@
-"""Promises from a proof's images: those of more pictures win, and without labels only ImageNet's models get some."""
+"""Promises and profile from a proof's images: more pictures win; without labels, only ImageNet's models get any."""
 
 from pathlib import Path
 
@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from export.parity.metrics import UNLABELLED
-from export.parity.promises import keep_promises, lacks_promises
+from export.parity.promises import keep_profile, keep_promises, lacks_promises
 from models.bundle.bundle import PROMISES, WEIGHTS, Bundle
+from models.bundle.drift import DRIFT, cells, read_profile
 from models.bundle.promises import Promises, read_promises
 from tests.samples import small_bundle
 
@@ -19,6 +20,8 @@ def proof_of(bundle: Bundle, pictures: int, data: Path | None = DATA) -> Promise
     logits = np.random.default_rng(0).normal(0, 4, (2 * pictures, len(bundle.manifest.labels))).astype(np.float32)
     labels = np.where(np.arange(2 * pictures) < pictures, logits.argmax(axis=1), UNLABELLED)
     keep_promises(bundle, logits, labels, pictures, data)
+    places = cells(np.zeros((2 * pictures, 8, 8, 3), np.uint8), logits, 1.0)
+    keep_profile(bundle, places, labels, data)
     return read_promises(bundle)
 
 
@@ -31,6 +34,9 @@ def test_labelled_pictures_fit_them_and_more_pictures_replace_them(tmp_path: Pat
         promises = proof_of(bundle, pictures)
         assert promises is not None
         assert (promises.images, promises.origin) == (kept, "held-out pictures")
+        profile = read_profile(bundle)
+        assert profile is not None
+        assert profile.pictures == kept
     record = bundle.manifest.files[PROMISES]
     assert (record.made_by, set(record.made_from)) == (
         "`python -m export.parity --model tiny --data photos`",
@@ -42,13 +48,14 @@ def test_labelled_pictures_fit_them_and_more_pictures_replace_them(tmp_path: Pat
 def test_damaged_ones_are_made_again(tmp_path: Path) -> None:
     bundle = small_bundle(tmp_path / "tiny")
     proof_of(bundle, 50)
-    (bundle.folder / PROMISES).write_text("{}")
+    for name in (PROMISES, DRIFT):
+        (bundle.folder / name).write_text("{}")
 
-    keep_promises(bundle, np.eye(20, 2, dtype=np.float32), np.zeros(20, np.int64), 20, DATA)
+    promises, profile = proof_of(bundle, 20), read_profile(bundle)
 
-    promises = read_promises(bundle)
     assert promises is not None
-    assert promises.images == 20
+    assert profile is not None
+    assert promises.images == profile.pictures == 20
 
 
 @pytest.mark.parametrize(("ids", "expected"), [((), None), (("n01440764", "n01443537"), "sample photographs")])
@@ -59,6 +66,7 @@ def test_sample_photographs_are_familiar_to_imagenets_models(
 
     assert lacks_promises(bundle, None) == (expected is not None)
     unlabelled = proof_of(bundle, 30, None)
+    assert read_profile(bundle) is None
     assert (unlabelled and unlabelled.origin) == expected
     if unlabelled is not None:
         labelled = proof_of(bundle, 25)
@@ -68,4 +76,6 @@ def test_sample_photographs_are_familiar_to_imagenets_models(
 
 
 def test_random_weights_promise_nothing(tmp_path: Path) -> None:
-    assert proof_of(small_bundle(tmp_path / "tiny", trained=False), 50) is None
+    bundle = small_bundle(tmp_path / "tiny", trained=False)
+    assert proof_of(bundle, 50) is None
+    assert read_profile(bundle) is None

@@ -24,6 +24,7 @@ from export.runtime import Logits, Pixels
 from export.runtimes.torch import Torch
 from export.variants import load
 from models.bundle.bundle import Bundle
+from models.bundle.drift import read_profile
 from models.bundle.errors import HashMismatchError
 from models.common.errors import HalftoneError
 from models.preprocess.transform import load as load_picture
@@ -145,6 +146,9 @@ def test_labelled_pictures_with_their_accuracy(copied: Bundle, pictures: Path) -
 
     accuracy = record.figures["accuracy"]
     assert (record.verdict, record.data["labelled"]) == ("PASSED", True)
+    profile = read_profile(copied)
+    assert profile is not None
+    assert profile.pictures == 8
     assert (record.figures["images"], record.figures["pictures"], accuracy["images"]) == (8 * 32, 8, 8)
     assert accuracy["reference"]["value"] == accuracy["variant"]["value"] == accuracy["mcnemar_p"] == 1.0
     assert any("on 8 labelled pictures, too few to tell" in note for note in record.notes)

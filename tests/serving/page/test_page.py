@@ -228,6 +228,27 @@ def test_the_proof_and_live_figures(two_models: Server, open_page: Open) -> None
     choose(page, CAT)
     expect(page.locator("#charts")).to_contain_text(re.compile(r"Requests[1-9.0]+/s.*p50 .* ms · p99"), timeout=10_000)
     expect(page.locator("#charts svg")).to_have_count(4)
+    expect(page.locator("#drift")).to_contain_text("Drift of second: not known, because the model was not proved")
+
+
+def test_drift_in_words(two_models: Server, open_page: Open, screenshot: Screenshot) -> None:
+    states = {"dark": (0, 1), "like": (0, 0), "new": ("NaN", "NaN")}
+    lines = [f'halftone_model_info{{name="{name}",version="1",variant="v"}} 1.0' for name in states]
+    for name, values in states.items():
+        for measure, value in zip(("class", "brightness"), values, strict=True):
+            labels = f'model="{name}",version="1",variant="v",measure="{measure}"'
+            # Two workers: the other has no full window yet.
+            lines += [f'halftone_input_drift_detected{{{labels},worker="{worker}"}} {each}' for worker, each in
+                      ((0, value), (1, "NaN"))]  # fmt: skip
+    page = open_page(two_models.url + "/ui", metrics=lambda route: route.fulfill(body="\n".join(lines)))
+
+    drift = page.locator("#drift")
+    expect(drift).to_contain_text("Drift of dark: other pictures come than those that the model was proved on.")
+    expect(drift).to_contain_text("Different: brightness. Collect some")
+    expect(drift).to_contain_text("Drift of like: none. The last 500")
+    expect(drift).to_contain_text("Drift of new: known once 500")
+    screenshot(page)
+    check_access(page)
 
 
 def test_a_key_is_asked_for_and_kept_for_the_session(
