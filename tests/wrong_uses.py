@@ -38,6 +38,7 @@ BASES: dict[str, tuple[str, ...]] = {
     "loadtest.coldstart": ("--image", MISSING_INPUT),
     "loadtest.compare": ("--images", MISSING_INPUT),
     "loadtest.fleet": ("--image", MISSING_INPUT),
+    "loadtest.loop": ("--data", MISSING_INPUT),
     "loadtest.malformed": ("--photo", MISSING_INPUT),
     "loadtest.openloop.fleet": ("--traffic", "1e9"),
     "loadtest.openloop.simulation": ("--seeds", "0"),

@@ -1,4 +1,4 @@
-"""95 % confidence intervals from few values: Student's t, and ratios over the rounds of a comparison."""
+"""95 % confidence intervals and tests of measured values: Student's t, ratios over rounds, proportions in pairs."""
 
 from __future__ import annotations
 
@@ -39,3 +39,25 @@ def ratio_interval(ratios: Sequence[float]) -> tuple[float, float] | None:
 def tie(interval: tuple[float, float] | None) -> bool:
     """Return True if the rounds can't tell the two apart: the interval of their ratio contains 1."""
     return interval is not None and interval[0] <= 1 <= interval[1]
+
+
+def wilson(successes: int, trials: int) -> tuple[float, float]:
+    """Return the 95 % score interval of a proportion (Wilson 1927); 0 to 1 without trials."""
+    if not trials:
+        return 0.0, 1.0
+    z, share = 1.959964, successes / trials
+    centre, scale = share + z * z / (2 * trials), 1 + z * z / trials
+    half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
+    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Return the exact two-sided p-value of equal error rates (McNemar 1947).
+
+    Args:
+        only_first: trials of which only the first was right.
+        only_second: trials of which only the second was right.
+    """
+    pairs, fewer = only_first + only_second, min(only_first, only_second)
+    tail = sum(math.comb(pairs, count) for count in range(fewer + 1))
+    return min(1.0, 2 * tail / (1 << pairs))
