@@ -96,11 +96,7 @@ def score(
         job, settings = _job(settings, pictures, top_k, earlier, parts, choose)
         if parts.finished:
             return job
-        names = pictures.names()
-        if earlier is None:
-            job = replace(job, pictures=len(names))
-            parts.start(job, names)
-        added = len(set(names) - set(parts.names())) if earlier else 0
+        job, added = _listed(job, pictures, parts, earlier)
         missing = parts.missing(job)
         kept = job.pictures - sum(job.size(chunk) for chunk in missing)
         events = score_chunks(settings, output, job, missing, workers, ray_address) if missing else iter(())
@@ -119,6 +115,19 @@ def score(
         nodes=_by_node(chunks) if ray_address else {},
         refused=refused,
     )
+
+
+def _listed(job: Job, pictures: Pictures, parts: PartsFolder, earlier: Job | None) -> tuple[Job, int]:
+    """List the images and start the job, or go on with the earlier one; return it and how many have come since.
+
+    The names are the files' from here on: those of a million images would take 200 MB as long as the run.
+    """
+    names = pictures.names()
+    if earlier:
+        return job, len(set(names) - set(parts.names()))
+    job = replace(job, pictures=len(names))
+    parts.start(job, names)
+    return job, 0
 
 
 def _job(

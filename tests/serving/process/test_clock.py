@@ -10,13 +10,14 @@ TIME_STAMPS = {
     "telemetry/spans.py",
     "telemetry/inference_totals.py",
     "lifecycle/served_model.py",
+    "lifecycle/canary/rollout.py",
     "profile/__main__.py",
     "batch/benchmark.py",
     "collect/collector.py",
     "collect/store.py",
     "decoding/benchmark.py",
 }
-"""Time stamps of log lines, of spans, of reports, of collected pictures and of the loading of a model."""
+"""Time stamps of log lines, of spans, of reports, of collected pictures, of decisions and of the loading of a model."""
 
 
 def test_time_is_monotonic() -> None:
