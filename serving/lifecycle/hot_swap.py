@@ -228,7 +228,10 @@ class HotSwap:
             model.close()
             raise
         seconds = time.monotonic() - start
-        logger.info("%s: %s took the place of %s after %.2f s", model.name, model.version, active.version, seconds)
+        if model.version == active.version:
+            logger.info("%s: %s was loaded again, as %s", model.name, model.version, model.variant)
+        else:
+            logger.info("%s: %s took the place of %s after %.2f s", model.name, model.version, active.version, seconds)
         if retired:
             self._free_in_background(model.name, [(each, each.close) for each in retired])
         return Swap(model=model, replaced=active, seconds=seconds)
@@ -249,7 +252,7 @@ class HotSwap:
             model, close = models.pop()
             self._models.wait_until_unused(model)
             close()
-            logger.info("%s %s is freed", model.name, model.version)
+            logger.info("%s: %s, which no request reaches any more, is freed", model.name, model.version)
             # The last reference: the memory must be free before `trim`.
             del model, close
         trim()
