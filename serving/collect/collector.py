@@ -1,18 +1,14 @@
 """Collector of pictures that teach a model: those of which it was not sure, and a sample of all others.
 
-A request leaves its picture in a bounded queue, and the first to be dropped is the new one if the queue is full. A
-thread decodes the pictures in idle time, encodes them again without what a camera adds, and writes them to the store.
-No failure of it reaches a request: the metric counts it, and the log has one line until it works again.
+A request leaves its picture in a bounded queue of work for idle time; if that is full, the new picture is dropped. The
+queue's thread decodes the pictures, encodes them again without what a camera adds, and writes them to the store. No
+failure of it reaches a request: the metric counts it, and the log has one line until it works again.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import random
-import threading
-import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
@@ -23,23 +19,15 @@ from models.preprocess.collected import NAMED, Answer, Reason, encode, file_name
 from models.preprocess.decode import decode
 from models.preprocess.resample import Pixels
 from serving.collect.store import Contents, Store
-from serving.process.priority import lower_priority
+from serving.process.idle_work import IdleWork, Upkeep
 
 logger = logging.getLogger("bentoml.halftone")
-
-MOST_WAITING = 64
-"""Most pictures that wait for the thread."""
-
-MOST_BYTES = 32 * 2**20
-"""Most bytes of the pictures that wait for the thread."""
 
 LONGEST_WAIT = 1.0
 """Seconds after which a picture is written even if the service is never idle: one a second costs little."""
 
 TIDY_SECONDS = 600.0
 """Time between looks for pictures that are too old, when none come."""
-
-_POLL_SECONDS = 0.01
 
 Result = Literal["known", "dropped", "failed"] | Reason
 """Of a chosen picture: written for a reason; or the store has it, the queue was full, or writing failed."""
@@ -86,20 +74,20 @@ class Collector:
         self._store = store
         self._shares = shares
         self._max_pixels = max_pixels
-        self._idle = idle
         self._count = count
-        self._waiting: deque[_Picture] = deque()
-        self._bytes = 0
-        self._lock = threading.Lock()
-        self._writing = threading.Lock()
-        self._wake = threading.Event()
-        self._closing = threading.Event()
         self._failing = False
-        self._thread = threading.Thread(target=self._run, name="collector", daemon=True)
+        self._work = IdleWork[_Picture](
+            lambda picture: self._attempt(lambda: self._count(self._keep(picture))),
+            idle=idle,
+            dropped=lambda: count("dropped"),
+            name="collector",
+            longest_wait=LONGEST_WAIT,
+            upkeep=Upkeep(lambda: self._attempt(store.tidy), TIDY_SECONDS),
+        )
 
     def start(self) -> None:
         """Start the thread; without it, pictures wait."""
-        self._thread.start()
+        self._work.start()
 
     def offer(self, images: Sequence[bytes], answers: Sequence[Members | Exception], source: Source) -> None:
         """Choose among classified images; does not block.
@@ -133,10 +121,8 @@ class Collector:
         Raises:
             OSError: the folder is gone or can't be written.
         """
-        with self._writing:
-            with self._lock:
-                self._waiting.clear()
-                self._bytes = 0
+        with self._work.paused():
+            self._work.drop()
             return self._store.clear()
 
     def contents(self) -> Contents:
@@ -145,15 +131,12 @@ class Collector:
         Raises:
             OSError: the folder is gone or can't be written.
         """
-        with self._writing:
+        with self._work.paused():
             return self._store.contents()
 
     def close(self) -> None:
         """End the thread; what waits is dropped. Does nothing if it was not started."""
-        self._closing.set()
-        self._wake.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._work.close()
 
     def _reason(self, members: Members) -> Reason | None:
         if members.get("unfamiliar") and self._chosen("unfamiliar"):
@@ -166,45 +149,12 @@ class Collector:
         return random.random() < self._shares[reason]
 
     def _put(self, image: bytes | Pixels, members: Members, source: Source, reason: Reason) -> None:
-        size = _size(image)
-        with self._lock:
-            fits = len(self._waiting) < MOST_WAITING and self._bytes + size <= MOST_BYTES
-            # The response must not fail for lack of memory here.
-            with contextlib.suppress(MemoryError):
-                if fits:
-                    # A view would keep the memory of the whole request.
-                    own = image if isinstance(image, np.ndarray) else bytes(image)
-                    self._waiting.append(_Picture(own, _answer(members, source, reason)))
-                    self._bytes += size
-                    self._wake.set()
-                    return
-        self._count("dropped")
+        def make() -> _Picture:
+            # A view would keep the memory of the whole request.
+            own = image if isinstance(image, np.ndarray) else bytes(image)
+            return _Picture(own, _answer(members, source, reason))
 
-    def _run(self) -> None:
-        lower_priority()
-        self._attempt(self._store.tidy)
-        while not self._closing.is_set():
-            if not self._wake.wait(TIDY_SECONDS):
-                self._attempt(self._store.tidy)
-            self._wake.clear()
-            while self._waiting and not self._closing.is_set():
-                self._wait_until_idle()
-                self._keep_next()
-
-    def _wait_until_idle(self) -> None:
-        end = time.monotonic() + LONGEST_WAIT
-        while not self._idle() and time.monotonic() < end and not self._closing.is_set():
-            time.sleep(_POLL_SECONDS)
-
-    def _keep_next(self) -> None:
-        with self._writing:
-            with self._lock:
-                # `clear` may have emptied the queue meanwhile.
-                if not self._waiting:
-                    return
-                picture = self._waiting.popleft()
-                self._bytes -= _size(picture.image)
-            self._attempt(lambda: self._count(self._keep(picture)))
+        self._work.put(make, _size(image))
 
     def _keep(self, picture: _Picture) -> Result:
         image = picture.image

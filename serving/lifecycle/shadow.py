@@ -21,7 +21,7 @@ from export.variants import load
 from models.bundle.bundle import Bundle
 from models.common.errors import HalftoneError
 from models.common.statistics import softmax
-from serving.lifecycle.idle_work import IdleWork
+from serving.process.idle_work import IdleWork
 from serving.telemetry.shadow_metrics import Comparison, ComparisonRecorder
 
 logger = logging.getLogger("bentoml.halftone")
@@ -109,6 +109,7 @@ class Shadow:
         self._temperature = temperature
         self._failed = False
         self._work = IdleWork(self._compare_or_log, idle=idle, dropped=lambda: recorder.ended("dropped"), name="shadow")
+        self._work.start()
 
     def offer(self, pixels: Sequence[Pixels], logits: Logits) -> None:
         """Sample images of a batch that the model has run; called in the model's threads, and does not block.

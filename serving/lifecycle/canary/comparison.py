@@ -22,8 +22,8 @@ from models.preprocess.errors import ImageError
 from serving.batching.batcher import Many
 from serving.http.errors import RequestError
 from serving.lifecycle.canary.criteria import CONFIDENCE_DROP, Criterion
-from serving.lifecycle.idle_work import IdleWork
 from serving.lifecycle.served_model import ServedModel
+from serving.process.idle_work import IdleWork
 
 logger = logging.getLogger("bentoml.halftone")
 
@@ -90,6 +90,7 @@ class Comparison:
             # It runs the model that requests run, too.
             lowest=False,
         )
+        self._work.start()
 
     def offer(self, values: Many, results: Sequence[Any]) -> None:
         """Copy the pictures of a request that were classified; does not block.

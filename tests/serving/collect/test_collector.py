@@ -18,9 +18,10 @@ from PIL import Image
 from models.common.errors import HalftoneError
 from models.preprocess.collected import LONGEST, Answer, collected_pictures, read_answer
 from models.preprocess.decode import MAX_PIXELS, decode
-from serving.collect.collector import MOST_BYTES, MOST_WAITING, Collector, Result, Source
+from serving.collect.collector import Collector, Result, Source
 from serving.collect.store import UNLIMITED, Store
 from serving.lifecycle.shadow import Shadow
+from serving.process.idle_work import MOST_BYTES, MOST_WAITING
 from serving.settings import Settings
 from serving.telemetry.shadow_metrics import ComparisonRecorder
 from tests.commands import run

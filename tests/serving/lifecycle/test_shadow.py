@@ -14,8 +14,8 @@ import pytest
 
 from export.runtime import Pixels
 from models.bundle.bundle import Bundle
-from serving.lifecycle.idle_work import MOST_WAITING
 from serving.lifecycle.shadow import Shadow
+from serving.process.idle_work import MOST_WAITING
 from serving.settings import Settings
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.recorder import Recorder

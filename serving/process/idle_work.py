@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Generic, NamedTuple, TypeVar
 
 from serving.process.priority import lower_priority
 
@@ -21,18 +22,29 @@ MOST_BYTES = 32 * 2**20
 _POLL_SECONDS = 0.01
 
 
+class Upkeep(NamedTuple):
+    """What the thread does at its start, and when no item has come for a while."""
+
+    do: Callable[[], object]
+    """Must not raise."""
+
+    seconds: float
+
+
 class IdleWork(Generic[Item]):
     """Queue that requests fill without waiting, and a thread that empties it while the service has no other work.
+
+    Before `start`, items wait.
 
     Args:
         work: called with each item; must not raise.
         idle: returns True if the service has no other work now.
         dropped: called for each item for which there is no room.
         name: of the thread.
-        longest_wait: seconds after the last item after which the next one is taken even if the service is never idle;
-            None: no item is.
+        longest_wait: seconds after which an item is taken even if the service is never idle; None: no item is.
         lowest: the thread runs on idle cores only. Not if it shares a runtime with requests, which would then wait for
             a thread that other processes keep from its core.
+        upkeep: further work of the thread, which doesn't wait for idle time.
     """
 
     def __init__(
@@ -44,18 +56,24 @@ class IdleWork(Generic[Item]):
         name: str,
         longest_wait: float | None = None,
         lowest: bool = True,
+        upkeep: Upkeep | None = None,
     ) -> None:
         self._work = work
         self._idle = idle
         self._dropped = dropped
         self._longest_wait = longest_wait
         self._lowest = lowest
+        self._upkeep = upkeep
         self._waiting: deque[tuple[Item, int]] = deque()
         self._bytes = 0
         self._lock = threading.Lock()
+        self._working = threading.Lock()
         self._wake = threading.Event()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
         self._thread.start()
 
     def put(self, make: Callable[[], Item], size: int) -> None:
@@ -85,6 +103,12 @@ class IdleWork(Generic[Item]):
             self._waiting.clear()
             self._bytes = 0
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Wait until the thread is between two items, and keep it there meanwhile."""
+        with self._working:
+            yield
+
     def stop(self) -> None:
         """Let the thread end once its present item is done, and drop the waiting ones."""
         self._closed = True
@@ -94,37 +118,50 @@ class IdleWork(Generic[Item]):
     def close(self) -> None:
         """Stop, and wait for the end of the thread."""
         self.stop()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
 
     def _run(self) -> None:
         if self._lowest:
             lower_priority()
-        last = time.monotonic()
+        self._maintain()
         while not self._closed:
-            self._wake.wait()
+            if not self._wake.wait(self._upkeep.seconds if self._upkeep else None):
+                self._maintain()
             self._wake.clear()
             while self._waiting and not self._closed:
-                if not self._idle() and not self._overdue(last):
-                    time.sleep(_POLL_SECONDS)
-                    continue
-                self._do_next()
-                last = time.monotonic()
+                if self._may_work():
+                    self._do_next()
         # An item may have come after `stop`.
         self.drop()
-        # Breaks the reference cycle with the owner of `work`.
-        self._work = _nothing
+        # Breaks the reference cycle with the owner of `work` and of `upkeep`.
+        self._work, self._upkeep = _nothing, None
 
-    def _overdue(self, last: float) -> bool:
-        return self._longest_wait is not None and time.monotonic() - last > self._longest_wait
+    def _maintain(self) -> None:
+        if self._upkeep:
+            with self._working:
+                self._upkeep.do()
+
+    def _may_work(self) -> bool:
+        """Wait for idle time or for the longest wait; return False if the queue was closed or emptied meanwhile."""
+        since = time.monotonic()
+        while not self._idle():
+            if self._longest_wait is not None and time.monotonic() - since > self._longest_wait:
+                break
+            time.sleep(_POLL_SECONDS)
+            if self._closed or not self._waiting:
+                return False
+        return True
 
     def _do_next(self) -> None:
-        with self._lock:
-            # `drop` may have emptied the queue meanwhile.
-            if not self._waiting:
-                return
-            item, size = self._waiting.popleft()
-            self._bytes -= size
-        self._work(item)
+        with self._working:
+            with self._lock:
+                # `drop` may have emptied the queue meanwhile.
+                if not self._waiting:
+                    return
+                item, size = self._waiting.popleft()
+                self._bytes -= size
+            self._work(item)
 
 
 def _nothing(item: object) -> None:
