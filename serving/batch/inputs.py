@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mimetypes
-from collections.abc import Iterator
+from array import array
 from pathlib import PurePosixPath
 
 from pyarrow import ArrowException, fs
@@ -34,6 +34,8 @@ class Pictures:
         self.location = location
         self.left_out: list[str] = []
         """Names of the files that are no images, hidden ones apart; filled by `names`."""
+        self.sizes = array("q")
+        """Bytes of each image; filled by `names`."""
         try:
             self._files, self._root = file_system(location)
             kind = self._files.get_file_info(self._root).type
@@ -49,20 +51,22 @@ class Pictures:
             HalftoneError: the folder can't be listed, holds no image, or holds a name that isn't UTF-8.
         """
         try:
-            files = sorted(self._list())
-            names = [name for name in files if self._is_picture(name)]
+            files, sizes = self._list()
+            order = sorted(range(len(files)), key=files.__getitem__)
+            images = [each for each in order if self._is_picture(files[each])]
         except (OSError, ArrowException) as error:
             raise HalftoneError(f"--input {self.location} can't be listed: {reason(error)}") from None
         except UnicodeDecodeError as error:
             raise HalftoneError(
                 f"--input {self.location} holds a file whose name is not UTF-8 ({error.object!r}): rename it"
             ) from None
-        if not names:
+        if not images:
             known = " ".join(sorted(SUFFIXES))
             raise HalftoneError(f"--input {self.location} holds no picture: no file ends in {known} or begins as one")
-        kept = set(names)
-        self.left_out = [name for name in files if name not in kept and not _hidden(name)]
-        return names
+        kept = set(images)
+        self.left_out = [files[each] for each in order if each not in kept and not _hidden(files[each])]
+        self.sizes = array("q", (sizes[each] for each in images))
+        return [files[each] for each in images]
 
     def read(self, name: str, limit: int) -> bytes:
         """Return at most the first `limit` bytes of an image.
@@ -74,11 +78,15 @@ class Pictures:
             data: bytes = stream.read(limit)
         return data
 
-    def _list(self) -> Iterator[str]:
-        prefix = f"{self._root}/"
+    def _list(self) -> tuple[list[str], array[int]]:
+        """Return the names of all files, and their bytes."""
+        prefix, names, sizes = f"{self._root}/", [], array("q")
         for info in self._files.get_file_info(fs.FileSelector(self._root, recursive=True)):
             if info.type == fs.FileType.File:
-                yield info.path.removeprefix(prefix)
+                names.append(info.path.removeprefix(prefix))
+                # A few file systems don't know it.
+                sizes.append(info.size or 0)
+        return names, sizes
 
     def _is_picture(self, name: str) -> bool:
         if PurePosixPath(name).suffix.lower() in SUFFIXES:

@@ -5,7 +5,8 @@
 Three nodes of one thread each score crops of the sample photographs. After a quarter of the chunks one node is killed,
 after half of them one joins. Then one machine scores the same, and both outputs are compared: every path once, equal
 answers. A node's own rate is that of its workers while they score; the rate of the whole is compared with the sum of
-those of the nodes, each for the time that it was there.
+those of the nodes, each for the time that it was there. At last one node alone, and two at once,
+score the same in turns.
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ SETTINGS = {
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": secrets.token_hex(32),
 }
+
+
+TURNS = 2
 
 
 class Cluster:
@@ -121,49 +125,45 @@ def share_of_sum(chunks: list[ScoredChunk], lost: dict[str, float]) -> float:
         chunks: what was scored.
         lost: name of each killed node to its end, in monotonic seconds.
     """
-    by_node: dict[str, list[ScoredChunk]] = defaultdict(list)
-    for chunk in chunks:
-        by_node[chunk.node].append(chunk)
     end = max(chunk.ended for chunk in chunks)
     possible = 0.0
-    for node, its in by_node.items():
+    for its in by_node(chunks):
         busy = sum(chunk.ended - chunk.started for chunk in its)
-        there = lost.get(node, end) - min(chunk.started for chunk in its)
+        there = lost.get(its[0].node, end) - its[0].started
         possible += sum(chunk.rows for chunk in its) / busy * there
     return sum(chunk.rows for chunk in chunks) / possible
 
 
 def main(pictures: int) -> None:
     """Score on the cluster and on one machine; print the figures."""
-    from serving.batch import run
     from tests.serving.batch.test_interrupted_run import crops
 
-    settings = replace(Settings.from_environment(), threads=0)
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         names = crops(root / "pictures", pictures)
-        lost: dict[str, float] = {}
-        with cluster(3) as nodes:
+        changing(root, names)
+        at_once(root)
 
-            def end_one() -> None:
-                nodes.remove(1)
-                lost["killed"] = time.monotonic()
 
-            total = -(-pictures // max(16, min(1024, pictures // 64)))
-            actions = {total // 4: end_one, total // 2: nodes.add}
-            chunks, run.score_chunks = recorded(actions)  # type: ignore[assignment]
-            result = score(
-                settings, location=str(root / "pictures"), output=str(root / "cluster.parquet"), top_k=3,
-                progress=lambda done, total: None, ray_address=nodes.address,
-            )  # fmt: skip
-        _, run.score_chunks = recorded({})  # type: ignore[assignment]
-        alone = score(
-            settings, location=str(root / "pictures"), output=str(root / "alone.parquet"), top_k=3,
-            progress=lambda done, total: None,
-        )  # fmt: skip
-        assert isinstance(result, Result)
-        assert isinstance(alone, Result)
-        ours, theirs = (pq.read_table(root / f"{each}.parquet").to_pylist() for each in ("cluster", "alone"))
+def changing(root: Path, names: list[str]) -> None:
+    """Compare a cluster whose nodes come and go with one machine."""
+    from serving.batch import run
+
+    pictures = len(names)
+    lost: dict[str, float] = {}
+    with cluster(3) as nodes:
+
+        def end_one() -> None:
+            nodes.remove(1)
+            lost["killed"] = time.monotonic()
+
+        total = -(-pictures // max(16, min(1024, pictures // 64)))
+        actions = {total // 4: end_one, total // 2: nodes.add}
+        chunks, run.score_chunks = recorded(actions)  # type: ignore[assignment]
+        result = scored(root, "cluster", nodes.address)
+    _, run.score_chunks = recorded({})  # type: ignore[assignment]
+    alone = scored(root, "alone")
+    ours, theirs = (pq.read_table(root / f"{each}.parquet").to_pylist() for each in ("cluster", "alone"))
     killed = min({chunk.node for chunk in chunks}, key=lambda node: max(c.ended for c in chunks if c.node == node))
     ratio = share_of_sum(chunks, {killed: lost["killed"]})
     equal = sum(one["labels"] == two["labels"] for one, two in zip(ours, theirs, strict=True))
@@ -172,7 +172,47 @@ def main(pictures: int) -> None:
     for node, (count, variant) in result.nodes.items():
         print(f"  {count} on {node} by {variant}{', killed' * (node == killed)}")
     print(f"{pictures / result.scoring_seconds:.1f} images/s; one machine {pictures / alone.scoring_seconds:.1f}")
-    print(f"rate by the sum of the nodes': {ratio:.3f}")
+    print(f"rate by the sum of the nodes' while they score: {ratio:.3f}")
+
+
+def at_once(root: Path) -> None:
+    """Compare two nodes at once, a core each, with the sum of what each does while the other core is idle."""
+    from serving.batch import run
+
+    rates: dict[int, list[float]] = defaultdict(list)
+    for turn in range(TURNS):
+        for count in (1, 2):
+            with cluster(count) as nodes:
+                chunks, run.score_chunks = recorded({})  # type: ignore[assignment]
+                scored(root, f"{count}-{turn}", nodes.address)
+            rates[count].append(rate(chunks))
+    one, two = (max(rates[count]) for count in (1, 2))
+    print(f"two nodes at once: {two:.1f} images/s; one alone: {one:.1f} (best of {TURNS} turns)")
+    print(f"rate by the sum of the nodes' alone: {two / (2 * one):.3f}")
+
+
+def rate(chunks: list[ScoredChunk]) -> float:
+    """Return the images per second of all nodes, each from its first chunk on: one may start seconds later."""
+    end = max(chunk.ended for chunk in chunks)
+    return sum(sum(each.rows for each in its) / (end - its[0].started) for its in by_node(chunks))
+
+
+def by_node(chunks: list[ScoredChunk]) -> list[list[ScoredChunk]]:
+    """Return the chunks of each node, in their order."""
+    found: dict[str, list[ScoredChunk]] = defaultdict(list)
+    for chunk in chunks:
+        found[chunk.node].append(chunk)
+    return list(found.values())
+
+
+def scored(root: Path, name: str, address: str = "") -> Result:
+    """Score the pictures of a folder."""
+    result = score(
+        replace(Settings.from_environment(), threads=0), location=str(root / "pictures"),
+        output=str(root / f"{name}.parquet"), top_k=3, progress=lambda done, total: None, ray_address=address,
+    )  # fmt: skip
+    assert isinstance(result, Result)
+    return result
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from PIL import Image
 
 from models.bundle.store import open_bundle
 from models.common.errors import HalftoneError
+from serving.batch import run
 from serving.batch.__main__ import BatchConfig, batch
 from serving.batch.inputs import Pictures
 from serving.batch.job import Job, PartsFolder
@@ -166,6 +167,31 @@ def test_a_part_that_lacks_rows_is_not_merged_into_the_output(tmp_path: Path) ->
     with pytest.raises(HalftoneError, match="holds 1 rows instead of 2"):
         parts.finish(job)
     assert not parts.finished
+
+
+def test_chunks_of_large_files_come_first_also_when_a_run_is_resumed(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, given = tmp_path / "pictures", []
+    folder.mkdir()
+    for number in range(40):
+        # Of 16, 16 and 8 files: the last chunk is the largest, and the first the smallest.
+        (folder / f"{number:02d}.jpg").write_bytes(b"x" * (10, 20, 100)[number // 16])
+
+    def score_chunks(settings: Settings, output: str, job: Job, missing: list[int], *_: object) -> None:
+        given.append(missing)
+        raise HalftoneError("killed")
+
+    monkeypatch.setattr(run, "score_chunks", score_chunks)
+    for _ in range(2):
+        with pytest.raises(HalftoneError, match="killed"):
+            score(
+                settings, location=str(folder), output=str(tmp_path / "rows.parquet"), top_k=5,
+                progress=lambda done, total: None,
+            )  # fmt: skip
+        (folder / "-later.jpg").write_bytes(b"x" * 10_000)
+
+    assert given == [[2, 1, 0], [2, 1, 0]]
 
 
 def test_an_address_without_a_cluster_is_refused_at_once(settings: Settings, folder: Path) -> None:
