@@ -30,14 +30,16 @@ from locust.env import Environment
 from PIL import Image
 
 PHOTOS = Path(__file__).parents[1] / "export" / "photos"
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
+SUFFIXES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
 TOP_K = 5
 BATCH = 8
 DECIDED = 0.05
 """Smallest difference of the two best probabilities at which the class is compared; rounding may swap closer ones."""
 
 SIDES = (96, 224, 640, 1600)
-KINDS = ("JPEG", "PNG", "WEBP")
+KINDS: dict[str, dict[str, Any]] = {"JPEG": {}, "PNG": {"compress_level": 1}, "WEBP": {"method": 0}}
+"""Formats, and the options with which Pillow encodes them quickly."""
+
 BOUNDARY = "----halftone-locust-7c1f"
 
 
@@ -47,6 +49,12 @@ class Picture:
 
     name: str
     data: bytes
+    kind: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Return the headers of a request whose body is the image."""
+        return {"Content-Type": f"image/{self.kind.lower()}"}
 
 
 class PictureSet:
@@ -57,23 +65,28 @@ class PictureSet:
     """
 
     def __init__(self, folder: Path) -> None:
-        paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
-        self.photos = [Picture(path.name, path.read_bytes()) for path in paths]
+        kinds = {path: SUFFIXES.get(path.suffix.lower()) for path in sorted(folder.glob("*"))}
+        self.photos = [Picture(path.name, path.read_bytes(), kind) for path, kind in kinds.items() if kind]
+        self.resized: list[Picture] = []
+        """The photos in every size and format; empty until `resize`."""
         self._classes: dict[str, int] = {}
-        self._resized: dict[tuple[str, int, str], Picture] = {}
 
-    def resized(self, photo: Picture, side: int, kind: str) -> Picture:
-        """Return the photo with a longest side of `side` pixels, encoded as `kind`."""
-        key = photo.name, side, kind
-        if key not in self._resized:
+    def resize(self) -> None:
+        """Make the photos of every size and format.
+
+        Encoding one takes up to a second in which no user gets its answer: during a run it would show as latency.
+        """
+        for photo in self.photos:
             with Image.open(io.BytesIO(photo.data)) as image:
                 upright = image.convert("RGB")
-            scale = side / max(upright.size)
-            size = [max(1, round(length * scale)) for length in upright.size]
-            file = io.BytesIO()
-            upright.resize((size[0], size[1])).save(file, kind)
-            self._resized[key] = Picture(f"{photo.name}, {side} px {kind}", file.getvalue())
-        return self._resized[key]
+            for side in SIDES:
+                scale = side / max(upright.size)
+                width, height = (max(1, round(length * scale)) for length in upright.size)
+                scaled = upright.resize((width, height))
+                for kind, options in KINDS.items():
+                    file = io.BytesIO()
+                    scaled.save(file, kind, **options)
+                    self.resized.append(Picture(f"{photo.name}, {side} px {kind}", file.getvalue(), kind))
 
     def check(self, picture: Picture, predictions: Sequence[Mapping[str, Any]]) -> None:
         """Raise ValueError if the predictions can't be right."""
@@ -123,6 +136,8 @@ def read_photos(environment: Environment, **_: Any) -> None:
     if not 0 <= options.think_min <= options.think_max:
         print("error: --think-min must be at least 0 and at most --think-max", file=sys.stderr)
         sys.exit(2)
+    if MixedSizesUser in environment.user_classes:
+        PICTURES.resize()
 
 
 def form(field: str, pictures: Sequence[bytes]) -> tuple[bytes, dict[str, str]]:
@@ -190,7 +205,7 @@ class SingleUser(Client):
     def as_body(self) -> None:
         """Post the file as the body, as `curl --data-binary` does."""
         photo = self.photo()
-        self.classify(photo, photo.data, {"Content-Type": "image/jpeg"}, name="/classify, body")
+        self.classify(photo, photo.data, photo.headers, name="/classify, body")
 
 
 class BatchUser(Client):
@@ -222,9 +237,8 @@ class MixedSizesUser(Client):
     @task
     def any_size(self) -> None:
         """Post one image of a random size and format."""
-        kind = random.choice(KINDS)
-        picture = PICTURES.resized(self.photo(), random.choice(SIDES), kind)
-        self.classify(picture, picture.data, {"Content-Type": f"image/{kind.lower()}"}, name="/classify, any size")
+        picture = random.choice(PICTURES.resized)
+        self.classify(picture, picture.data, picture.headers, name="/classify, any size")
 
 
 class BadPicturesUser(Client):

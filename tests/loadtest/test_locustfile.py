@@ -41,6 +41,26 @@ def test_every_kind_of_user_gets_right_responses(server: Server) -> None:
     assert [name for name, row in rows.items() if row["num_failures"]] == []
 
 
+def test_pictures_of_all_sizes_are_made_before_the_first_user() -> None:
+    made = """
+import loadtest.locustfile as ours
+from locust.env import Environment
+
+def made(*users):
+    environment = Environment(user_classes=list(users))
+    options = {"host": "x", "headless": True, "autostart": False, "images": ours.PHOTOS, "think_min": 0, "think_max": 0}
+    environment.parsed_options = type("Options", (), options)()
+    ours.read_photos(environment)
+    return len({picture.data for picture in ours.PICTURES.resized})
+
+print(made(ours.SingleUser), made(ours.SingleUser, ours.MixedSizesUser))
+"""
+    told = subprocess.run([sys.executable, "-c", made], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    photos, sizes, formats = 8, 4, 3
+    assert told.stdout.split() == ["0", str(photos * sizes * formats)]
+
+
 def test_responses_of_the_wrong_form_are_failures_despite_status_200() -> None:
     port = free_port()
     stub = subprocess.Popen([sys.executable, str(STUB), str(port)])
