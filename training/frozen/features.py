@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -24,6 +24,7 @@ from training.data.batches.loader import ValidationFeed
 from training.data.check.doublets import Thumbnails
 from training.data.dataset import PictureSet
 from training.data.seeds import derived_seed
+from training.frozen.fusion import fused
 from training.optim.precision import Precision
 
 BATCH = 8
@@ -45,7 +46,7 @@ class ManyViews:
         return np.stack([self.augment(image, derived_seed(seed, number)) for number in range(self.count)])
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Backbone:
     """Network whose head's inputs are wanted."""
 
@@ -60,12 +61,17 @@ class Backbone:
 
     precision: Precision
 
+    _fused: torch.nn.Module | None = field(default=None, init=False)
+
     @torch.no_grad()
     def features(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return the inputs of the head, float32 (…, F) on the CPU, of uint8 (…, S, S, 3)."""
         images = self.normalise(pixels.flatten(0, -4).to(self.precision.device, non_blocking=True))
-        with self.precision.autocast(), _inputs(self.module.get_submodule(self.head)) as found:
-            self.module(images.contiguous(memory_format=self.precision.memory_format))
+        images = images.contiguous(memory_format=self.precision.memory_format)
+        if self._fused is None:
+            self._fused = self.precision.place(fused(self.module, images[:1]))
+        with self.precision.autocast(), _inputs(self._fused.get_submodule(self.head)) as found:
+            self._fused(images)
         features = found[0].float().cpu()
         return features.reshape(*pixels.shape[:-3], *features.shape[1:])
 
