@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, default_collate
 
 from models.common.errors import HalftoneError
 from models.common.host import cores
+from training.data.batches.allocator import give_back_freed_memory
 from training.data.batches.sampling import Plan, PlanSampler, Step, share
 from training.data.batches.shared_memory import ran_out, warn
 from training.data.dataset import PictureSet
@@ -155,7 +156,7 @@ def _loader(pictures: PictureSet, order: Order, *, workers: int, pin: bool) -> L
         num_workers=workers,
         pin_memory=pin,
         persistent_workers=workers > 0,
-        worker_init_fn=_leave_the_group if workers else None,
+        worker_init_fn=_become_a_loader if workers else None,
         collate_fn=_shared_batch if workers else None,
         # A separate generator: the loader must not draw from the one that dropout uses.
         generator=torch.Generator().manual_seed(0),
@@ -175,7 +176,9 @@ def _shared_batch(items: list[tuple[torch.Tensor, int, int]]) -> list[torch.Tens
     return batch
 
 
-def _leave_the_group(worker: int) -> None:
+def _become_a_loader(worker: int) -> None:
     """Leave the process group: its signals (Ctrl-C, `timeout`) are for the training process, which ends its loaders."""
     # Not by ignoring SIGTERM: Python terminates its remaining child processes when it exits, and would wait forever.
     os.setpgid(0, 0)
+    # It would keep the memory of the largest image for the whole run.
+    give_back_freed_memory()
