@@ -25,7 +25,7 @@ from rich.text import Text
 from models.catalog import architecture, catalogue
 from models.common.cli import DONE, JsonOutput, publish, run
 from models.common.errors import HalftoneError
-from models.common.tables import markdown_table
+from models.common.text import markdown_table
 from models.spec import Architecture
 
 Format = Literal["table", "markdown"]

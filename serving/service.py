@@ -25,6 +25,7 @@ import bentoml
 from models.bundle.store import artifacts, open_bundle
 from models.common.cli import WRONG_REQUEST
 from models.common.errors import HalftoneError
+from models.common.memory import release_memory
 from models.common.text import line
 from serving.api.app import Api
 from serving.api.gateway import BENTOML_PATHS, FOLDERS, Gateway
@@ -46,7 +47,6 @@ from serving.process.bentoml_compat import (
     tracer_provider,
     worker_number,
 )
-from serving.process.memory import release_memory
 from serving.process.open_files import check_open_files
 from serving.process.signals import is_successor, notify_ready
 from serving.process.startup_errors import end_worker

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from models.common.tables import markdown_table
+from models.common.text import markdown_table
 
 Cells = tuple[str, ...]
 

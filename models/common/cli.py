@@ -19,6 +19,7 @@ from typing import Any, NoReturn, TypeVar
 from models.common.errors import HalftoneError
 from models.common.extras import missing
 from models.common.files import check_length, check_writable
+from models.common.memory import freed_memory_kept
 from models.common.text import line
 
 DONE, ANSWER_IS_NO, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
@@ -86,7 +87,9 @@ def _code(
 ) -> int:
     try:
         _check_started_as_module(prog)
-        code = command(parse(config_type, prog=prog, example=example, default=defaults(sys.argv[1:])))
+        config = parse(config_type, prog=prog, example=example, default=defaults(sys.argv[1:]))
+        with freed_memory_kept():
+            code = command(config)
         sys.stdout.flush()
         return code
     except HalftoneError as error:

@@ -1,9 +1,10 @@
-"""Text from files, folders and command lines, made safe to print in one line."""
+"""Text for a terminal or a Markdown page; what comes from files, folders and command lines is made safe to print."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Collection, Sequence
 
 _LONG_WORD = re.compile(r"\S{1000,}")
 
@@ -25,6 +26,19 @@ def line(text: object) -> str:
 def controls(text: str) -> bool:
     """Return True if the text contains a control character, or a separator of lines or paragraphs."""
     return any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in text)
+
+
+def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[int]) -> str:
+    """Return a GitHub-flavoured table without a final newline.
+
+    Args:
+        headings: one per column.
+        rows: cells; a `|` in a cell is replaced by `∣`, as it would end the cell.
+        right: indices of the columns to align to the right.
+    """
+    rule = "|".join("---:" if column in right else "---" for column in range(len(headings)))
+    head, *body = (f"| {' | '.join(cell.replace('|', '∣') for cell in row)} |" for row in (headings, *rows))
+    return "\n".join((head, f"|{rule}|", *body))
 
 
 def _escaped(character: str) -> str:

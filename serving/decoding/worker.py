@@ -14,11 +14,11 @@ import socket
 import sys
 import warnings
 
+from models.common.memory import release_memory
 from models.preprocess.errors import ImageError
 from models.preprocess.transform import load
 from models.spec import InputSpec
 from serving.decoding import protocol
-from serving.process.memory import release_memory
 from serving.process.signals import SERVICE_STOP
 
 MAX_SECONDS = 30

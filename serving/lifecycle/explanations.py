@@ -16,13 +16,13 @@ from export.explain.classes import class_index
 from export.explain.heat import VARIANT, Heat, HeatMaps, Method
 from export.runtime import Pixels
 from models.common.errors import HalftoneError
+from models.common.memory import trim
 from models.preprocess.errors import ImageError
 from models.preprocess.transform import Fractions, load_with_box
 from serving.batching.batcher import Batcher
 from serving.batching.cost_model import AlwaysUpTo
 from serving.http.errors import RequestError, bad_parameter
 from serving.lifecycle.served_model import ServedModel, result_or_request_error
-from serving.process.memory import trim
 from serving.process.priority import lower_priority
 
 logger = logging.getLogger("bentoml.halftone")

@@ -18,10 +18,10 @@ from export.cuda.device import GpuLostError
 from models.bundle.manifest import Manifest
 from models.bundle.store import artifacts
 from models.common.errors import HalftoneError
+from models.common.memory import trim
 from serving.http.errors import RequestError, unavailable
 from serving.lifecycle.registry import Registry
 from serving.lifecycle.served_model import ServedModel
-from serving.process.memory import trim
 from serving.process.startup_errors import exit_broken, is_memory
 from serving.telemetry.recorder import Recorder
 

@@ -17,6 +17,7 @@ from export.cuda.device import GpuLostError
 from models.bundle.manifest import FILE_NAME as MANIFEST
 from models.bundle.store import open_bundle
 from models.common.errors import HalftoneError
+from models.common.memory import trim
 from models.common.text import line
 from serving.http.errors import RequestError
 from serving.lifecycle import measurements
@@ -25,7 +26,6 @@ from serving.lifecycle.loading import unmeasured
 from serving.lifecycle.measurements import Measurement
 from serving.lifecycle.registry import Registry
 from serving.lifecycle.served_model import ServedModel
-from serving.process.memory import trim
 from serving.process.signals import SERVICE_STOP
 from serving.process.startup_errors import exit_broken, explain
 from serving.settings import Settings

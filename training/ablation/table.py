@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from models.common.statistics import rate
-from models.common.tables import markdown_table
+from models.common.text import markdown_table
 from training.ablation.effect import METHOD, paired_effect
 from training.ablation.runs import Result
 from training.ablation.tricks import Trick

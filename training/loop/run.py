@@ -18,7 +18,6 @@ from models.checkpoint import load_module
 from models.common.errors import HalftoneError
 from models.graph import Normalise
 from models.spec import InputSpec
-from training.data.batches.allocator import freed_memory_kept
 from training.data.check.duplicates import find_duplicates
 from training.data.dataset import CorruptDataError
 from training.data.pictures import Pictures
@@ -52,16 +51,14 @@ def train(request: Request) -> Bundle | None:
         StoppedError: the user stopped the run; its state is saved.
     """
     folder = RunFolder(request.config.output)
-    with joined(request.config.running.device) as world, contextlib.ExitStack() as stack:
+    with joined(request.config.running.device) as world, contextlib.ExitStack() as lock:
 
         def prepare() -> None:
-            stack.enter_context(folder.locked())
-            stack.enter_context(_no_trace(folder))
+            lock.enter_context(folder.locked())
+            lock.enter_context(_no_trace(folder))
             _prepare(request, folder)
 
         world.first(prepare)
-        if world.device.type == "cpu":
-            stack.enter_context(freed_memory_kept())
         try:
             bundle = _train(request, folder, world)
         except CorruptDataError as error:

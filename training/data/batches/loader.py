@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, default_collate
 
 from models.common.errors import HalftoneError
 from models.common.host import cores
-from training.data.batches.allocator import give_back_freed_memory
+from models.common.memory import give_back_freed_memory
 from training.data.batches.sampling import Plan, PlanSampler, Step, share
 from training.data.batches.shared_memory import ran_out, warn
 from training.data.dataset import PictureSet

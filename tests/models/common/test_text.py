@@ -1,6 +1,6 @@
 """Markdown tables of commands."""
 
-from models.common.tables import markdown_table
+from models.common.text import markdown_table
 
 
 def test_columns_are_aligned_and_a_pipe_does_not_end_its_cell() -> None:
