@@ -32,6 +32,7 @@ from models.bundle.drift import cells
 from models.common.cli import ANSWER_IS_NO, DONE
 from models.common.errors import HalftoneError
 from models.common.host import cores, host
+from models.common.memory import freed_memory_kept
 
 BATCH = 32
 
@@ -89,7 +90,8 @@ def prove(
     # Before the reference: a variant that is refused is refused before PyTorch takes seconds to load.
     runtimes = {variant: load(bundle, graphs.get(variant, variant), threads=threads) for variant in gates}
     reference = load(bundle, REFERENCE, threads=threads)
-    logits, pictures, labels, places = _run_all(bundle, reference, runtimes, images, progress)
+    with freed_memory_kept():
+        logits, pictures, labels, places = _run_all(bundle, reference, runtimes, images, progress)
     if np.isfinite(logits[REFERENCE]).all():
         keep_promises(bundle, logits[REFERENCE], labels, int(pictures.max()) + 1, data)
         keep_profile(bundle, places, labels, data)

@@ -19,7 +19,6 @@ from typing import Any, NoReturn, TypeVar
 from models.common.errors import HalftoneError
 from models.common.extras import missing
 from models.common.files import check_length, check_writable
-from models.common.memory import freed_memory_kept
 from models.common.text import line
 
 DONE, ANSWER_IS_NO, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
@@ -87,9 +86,7 @@ def _code(
 ) -> int:
     try:
         _check_started_as_module(prog)
-        config = parse(config_type, prog=prog, example=example, default=defaults(sys.argv[1:]))
-        with freed_memory_kept():
-            code = command(config)
+        code = command(parse(config_type, prog=prog, example=example, default=defaults(sys.argv[1:])))
         sys.stdout.flush()
         return code
     except HalftoneError as error:

@@ -13,10 +13,11 @@ from collections.abc import Iterator, Mapping
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
 _MIB = 2**20
-_ALL = 2**31 - 1
 
-_AS_GLIBC = {_M_MMAP_MAX: 65_536, _M_MMAP_THRESHOLD: 32 * _MIB, _M_TRIM_THRESHOLD: 64 * _MIB}
-"""What glibc comes to by itself once a program has freed something large, unless a threshold was set."""
+_KEEPING = {_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: -1}
+
+_GIVING_BACK = {_M_MMAP_MAX: 65_536, _M_MMAP_THRESHOLD: 32 * _MIB, _M_TRIM_THRESHOLD: 64 * _MIB}
+"""The thresholds are the highest that glibc comes to by itself when a program frees large blocks."""
 
 
 def release_memory() -> None:
@@ -46,12 +47,13 @@ def trim() -> None:
 
 @contextlib.contextmanager
 def freed_memory_kept() -> Iterator[None]:
-    """Keep what this process frees meanwhile, and give it back at the end: for work that repeats the same steps.
+    """Keep what the main thread frees meanwhile, and give it back at the end: for work that repeats the same steps.
 
     Without it every large tensor is new memory (mallopt(3), M_MMAP_THRESHOLD), whose pages the system clears:
-    docs/training.md has what that costs.
+    docs/training.md has what that costs. Other threads have heaps of their own, whose large blocks are new all the
+    same. Not to be nested; the environment's `MALLOC_…` variables don't count any more.
     """
-    _set({_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: _ALL})
+    _set(_KEEPING)
     try:
         yield
     finally:
@@ -60,7 +62,7 @@ def freed_memory_kept() -> Iterator[None]:
 
 def give_back_freed_memory() -> None:
     """End `freed_memory_kept` in this process, as one that was forked meanwhile may want to."""
-    _set(_AS_GLIBC)
+    _set(_GIVING_BACK)
     _trim_heap()
 
 

@@ -111,7 +111,7 @@ def _measure_raw(settings: Settings, location: str) -> dict[str, float]:
     loaded = load_fastest(settings.model, settings)
     size = batch_sizes(settings.model, loaded.runtime, settings)[1].best(settings.queue)
     spec, pictures = loaded.bundle.manifest.input, Pictures(location)
-    names = pictures.names()
+    names, _ = pictures.listed()
     for name in names:
         pictures.read(name, settings.max_body)
 

@@ -33,9 +33,7 @@ class Pictures:
     def __init__(self, location: str) -> None:
         self.location = location
         self.left_out: list[str] = []
-        """Names of the files that are no images, hidden ones apart; filled by `names`."""
-        self.sizes = array("q")
-        """Bytes of each image; filled by `names`."""
+        """Names of the files that are no images, hidden ones apart; filled by `listed`."""
         try:
             self._files, self._root = file_system(location)
             kind = self._files.get_file_info(self._root).type
@@ -44,8 +42,8 @@ class Pictures:
         if kind != fs.FileType.Directory:
             raise HalftoneError(f"--input {location} is not a folder: name one that holds pictures")
 
-    def names(self) -> list[str]:
-        """Return the paths relative to the folder, with `/` between, in the order of their characters.
+    def listed(self) -> tuple[list[str], array[int]]:
+        """Return the paths relative to the folder, with `/` between, in the order of their characters; and the bytes.
 
         Raises:
             HalftoneError: the folder can't be listed, holds no image, or holds a name that isn't UTF-8.
@@ -65,8 +63,7 @@ class Pictures:
             raise HalftoneError(f"--input {self.location} holds no picture: no file ends in {known} or begins as one")
         kept = set(images)
         self.left_out = [files[each] for each in order if each not in kept and not _hidden(files[each])]
-        self.sizes = array("q", (sizes[each] for each in images))
-        return [files[each] for each in images]
+        return [files[each] for each in images], array("q", (sizes[each] for each in images))
 
     def read(self, name: str, limit: int) -> bytes:
         """Return at most the first `limit` bytes of an image.

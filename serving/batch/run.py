@@ -99,7 +99,7 @@ def score(
             return job
         job, added, sizes = _listed(job, pictures, parts, earlier)
         # Large files last would keep one worker busy alone (longest processing time first: Graham 1969).
-        missing = sorted(parts.missing(job), key=lambda chunk: -sum(sizes[chunk * job.chunk : (chunk + 1) * job.chunk]))
+        missing = sorted(parts.missing(job), key=lambda chunk: -sizes[chunk])
         kept = job.pictures - sum(job.size(chunk) for chunk in missing)
         events = score_chunks(settings, output, job, missing, workers, ray_address) if missing else iter(())
         chunks, refused = _follow(events, kept, job.pictures, progress)
@@ -119,21 +119,23 @@ def score(
     )
 
 
-def _listed(job: Job, pictures: Pictures, parts: PartsFolder, earlier: Job | None) -> tuple[Job, int, array[int]]:
+def _listed(job: Job, pictures: Pictures, parts: PartsFolder, earlier: Job | None) -> tuple[Job, int, list[int]]:
     """List the images and start the job, or go on with the earlier one.
 
     The names are the files' from here on: those of a million images would take 200 MB as long as the run.
 
     Returns:
-        The job, how many images have come since its start, and the bytes of each of its images.
+        The job, how many images have come since its start, and the bytes of each chunk.
     """
-    names = pictures.names()
+    (names, sizes), added = pictures.listed(), 0
     if earlier:
-        of_job, sizes = parts.names(), dict(zip(names, pictures.sizes, strict=True))
-        return job, len(sizes.keys() - set(of_job)), array("q", (sizes.get(name, 0) for name in of_job))
-    job = replace(job, pictures=len(names))
-    parts.start(job, names)
-    return job, 0, pictures.sizes
+        of_job, size_of = parts.names(), dict(zip(names, sizes, strict=True))
+        added = len(size_of.keys() - set(of_job))
+        sizes = array("q", (size_of.get(name, 0) for name in of_job))
+    else:
+        job = replace(job, pictures=len(names))
+        parts.start(job, names)
+    return job, added, [sum(sizes[start : start + job.chunk]) for start in range(0, job.pictures, job.chunk)]
 
 
 def _job(

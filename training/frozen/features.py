@@ -69,7 +69,9 @@ class Backbone:
         images = self.normalise(pixels.flatten(0, -4).to(self.precision.device, non_blocking=True))
         images = images.contiguous(memory_format=self.precision.memory_format)
         if self._fused is None:
-            self._fused = self.precision.place(fused(self.module, images[:1]))
+            # Measured on CPUs only.
+            on_cpu = self.precision.device.type == "cpu"
+            self._fused = self.precision.place(fused(self.module, images[:1])) if on_cpu else self.module
         with self.precision.autocast(), _inputs(self._fused.get_submodule(self.head)) as found:
             self._fused(images)
         features = found[0].float().cpu()

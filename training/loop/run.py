@@ -16,6 +16,7 @@ from models.bundle.bundle import Bundle
 from models.bundle.store import open_bundle
 from models.checkpoint import load_module
 from models.common.errors import HalftoneError
+from models.common.memory import freed_memory_kept
 from models.graph import Normalise
 from models.spec import InputSpec
 from training.data.check.duplicates import find_duplicates
@@ -51,14 +52,16 @@ def train(request: Request) -> Bundle | None:
         StoppedError: the user stopped the run; its state is saved.
     """
     folder = RunFolder(request.config.output)
-    with joined(request.config.running.device) as world, contextlib.ExitStack() as lock:
+    with joined(request.config.running.device) as world, contextlib.ExitStack() as stack:
 
         def prepare() -> None:
-            lock.enter_context(folder.locked())
-            lock.enter_context(_no_trace(folder))
+            stack.enter_context(folder.locked())
+            stack.enter_context(_no_trace(folder))
             _prepare(request, folder)
 
         world.first(prepare)
+        if world.device.type == "cpu":
+            stack.enter_context(freed_memory_kept())
         try:
             bundle = _train(request, folder, world)
         except CorruptDataError as error:

@@ -48,12 +48,13 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("scheme", ["", "file://", "local://"])
 def test_a_folder_may_be_named_by_a_path_or_a_uri(settings: Settings, folder: Path, scheme: str) -> None:
     location = f"{scheme}{folder}"
-    names = Pictures(location).names()
+    names, sizes = Pictures(location).listed()
     limited = replace(settings, threads=2, max_body_mb=0.15)
 
     table = Scorer(limited, Pictures(location), 2).score([*names, "gone.jpg"])
 
     assert names == ["a cat.jpg", "b.gif", "c.png", "d.webp"]
+    assert list(sizes) == [(folder / name).stat().st_size for name in names]
     assert table.column("path").to_pylist() == [*names, "gone.jpg"]
     assert table.column("error_code").to_pylist() == [
         None,
@@ -72,7 +73,7 @@ def test_pictures_are_recognised_by_content_and_other_files_are_counted(settings
     (folder / ".hidden").write_text("no picture")
     pictures = Pictures(str(folder))
 
-    assert pictures.names() == ["a cat.jpg", "b.gif", "c.png", "d.webp", "photo of a cat"]
+    assert pictures.listed()[0] == ["a cat.jpg", "b.gif", "c.png", "d.webp", "photo of a cat"]
     assert pictures.left_out == ["e.notes", "f.txt"]
 
 

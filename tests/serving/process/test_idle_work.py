@@ -18,6 +18,25 @@ def test_a_service_that_is_never_idle_still_does_some() -> None:
     work.close()
 
 
+def test_an_item_waits_from_when_it_can_be_taken() -> None:
+    asked, done = threading.Semaphore(0), threading.Event()
+
+    def idle() -> bool:
+        asked.release()
+        return False
+
+    work = IdleWork[int](lambda item: done.set(), idle=idle, dropped=lambda: None, name="test", longest_wait=0.2)
+    work.start()
+    # Longer than the wait: that nothing came before doesn't count.
+    assert not done.wait(0.3)
+
+    work.put(lambda: 1, 1)
+
+    assert done.wait(30)
+    assert all(asked.acquire(blocking=False) for _ in range(3))
+    work.close()
+
+
 def test_items_of_too_many_bytes_together_are_dropped_before_they_are_made() -> None:
     dropped: list[str] = []
     made: list[int] = []

@@ -177,8 +177,9 @@ def _shared_batch(items: list[tuple[torch.Tensor, int, int]]) -> list[torch.Tens
 
 
 def _become_a_loader(worker: int) -> None:
-    """Leave the process group: its signals (Ctrl-C, `timeout`) are for the training process, which ends its loaders."""
-    # Not by ignoring SIGTERM: Python terminates its remaining child processes when it exits, and would wait forever.
+    """Undo what a loader process has from the training process: its group and its keeping of memory."""
+    # The group's signals (Ctrl-C, `timeout`) are for the training process, which ends its loaders. Not by ignoring
+    # SIGTERM: Python terminates its remaining child processes when it exits, and would wait forever.
     os.setpgid(0, 0)
     # It would keep the memory of the largest image for the whole run.
     give_back_freed_memory()

@@ -27,7 +27,7 @@ def seed_step(seed: int, step: int, rank: int) -> None:
     number = derived_seed(seed, STEP, step, rank)
     # Without a GPU in use, torch.manual_seed spends 2 ms on keeping the call for later.
     torch.default_generator.manual_seed(number)
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.manual_seed_all(number)
 
 
