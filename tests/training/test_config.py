@@ -13,6 +13,7 @@ from training.config.train import (
     choose_recipe,
     from_json,
     jsonable,
+    left_out,
     load_recipe,
     recipe_names,
     with_recipe,
@@ -78,16 +79,32 @@ def test_a_wrong_recipe_is_refused_with_a_similar_name():
 
 
 def test_flags_override_the_recipe_and_the_recipe_the_defaults():
-    config = resolved("vit", "--epochs", "7", "--mixup", "0", "--augment.policy", "none", "--batch", "12")
+    config = resolved("vit", "--warmup-epochs", "4", "--mixup", "0", "--augment.policy", "none", "--batch", "12")
     recipe = load_recipe("vit")
     assert config.recipe == "vit"
     assert config.settings == replace(
         recipe,
-        epochs=7,
         batch=12,
+        schedule=replace(recipe.schedule, warmup_epochs=4),
         objective=replace(recipe.objective, mixup=0.0),
         augment=replace(recipe.augment, policy="none"),
     )
+
+
+def test_a_short_run_warms_up_for_less_and_goes_without_what_pays_late():
+    short, longer = resolved("vit", "--epochs", "15"), resolved("vit", "--epochs", "90")
+    asked = resolved("vit", "--epochs", "15", "--mixup", "0.8", "--warmup-epochs", "3")
+
+    assert (short.settings.schedule.warmup_epochs, longer.settings.schedule.warmup_epochs) == (1, 6)
+    assert (short.settings.augment.policy, short.settings.objective.mixes) == ("none", False)
+    assert short.settings.augment == replace(load_recipe("vit").augment, policy="none")
+    assert (longer.settings.augment.policy, longer.settings.objective.cutmix) == ("randaugment", 1.0)
+    assert (asked.settings.objective.mixup, asked.settings.schedule.warmup_epochs) == (0.8, 3)
+    assert left_out(short).startswith(
+        "so few epochs go without --augment.policy randaugment --mixup 0.8 --cutmix 1, which pays in longer runs"
+    )
+    assert "--mixup" not in left_out(asked)
+    assert left_out(longer) == left_out(resolved("small", "--epochs", "1")) == ""
 
 
 def test_a_flag_that_repeats_the_general_default_still_overrides_the_recipe():

@@ -65,7 +65,8 @@ class AblationConfig(JsonOutput):
     """Tricks by name, separated by commas."""
 
     epochs: int | None = None
-    """Epochs of each run; default: the recipe's. Its warm-up shrinks with them."""
+    """Epochs of each run; default: the recipe's. Its warm-up shrinks with them, and a third of them or fewer go without
+    policy, Mixup and CutMix."""
 
     size: int | None = None
     """Side of the input in pixels; default: that of the recipe, or of the model."""

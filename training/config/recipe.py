@@ -200,6 +200,10 @@ class Objective:
         return self.mix_prob > 0 and (self.mixup > 0 or self.cutmix > 0)
 
 
+SHORT = 3
+"""A run is short if it has at most the recipe's epochs by this."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Settings that determine the trained weights: equal recipes, data and seeds give equal weights."""
@@ -230,10 +234,17 @@ class Recipe:
         _check(self.patience >= 0, "patience", "0 or more epochs", self.patience)
 
     def resized(self, *, epochs: int, size: int | None) -> Self:
-        """Return the recipe with other epochs, with which its warm-up shrinks, and another input size unless None."""
+        """Return the recipe with other epochs, with which its warm-up shrinks, and another input size unless None.
+
+        A third of its epochs or fewer go without policy, Mixup and CutMix, from which a network profits late:
+        docs/training.md has what they cost in a short run.
+        """
+        short = epochs * SHORT <= self.epochs
         return replace(
             self,
             epochs=epochs,
             transfer=replace(self.transfer, size=size or self.transfer.size),
             schedule=replace(self.schedule, warmup_epochs=self.schedule.warmup_epochs * epochs / self.epochs),
+            objective=replace(self.objective, mixup=0, cutmix=0) if short else self.objective,
+            augment=replace(self.augment, policy="none") if short else self.augment,
         )

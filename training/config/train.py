@@ -21,7 +21,7 @@ from models.common.cli import parse
 from models.common.errors import HalftoneError
 from models.spec import TRANSFORMERS
 from training.config.columns import Columns
-from training.config.recipe import Recipe
+from training.config.recipe import SHORT, Recipe
 
 SMALL = 1000
 
@@ -193,7 +193,7 @@ def choose_recipe(name: str, *, pictures: int, family: str) -> str:
     return "vit" if family in TRANSFORMERS else "general"
 
 
-# The command line is parsed twice: the recipe supplies the defaults of the second parse, and `auto` depends on the
+# The command line is parsed again: the recipe supplies the defaults of the second parse, and `auto` depends on the
 # number of images, which is known only after the first parse has named the data. Overriding fields of the first result
 # would be wrong: a flag that repeats the general default (`--head-lr 1e-3`) would lose against the recipe.
 def with_recipe(config: TrainConfig, name: str, arguments: Sequence[str], *, prog: str) -> TrainConfig:
@@ -205,8 +205,27 @@ def with_recipe(config: TrainConfig, name: str, arguments: Sequence[str], *, pro
         arguments: the command line.
         prog: the command, for the usage line.
     """
-    default = replace(config, settings=load_recipe(name))
+    recipe = load_recipe(name)
+    asked = parse(TrainConfig, args=arguments, default=replace(config, settings=recipe), prog=prog)
+    # What the recipe makes of other epochs is a default too.
+    default = replace(config, settings=recipe.resized(epochs=asked.settings.epochs, size=None))
     return replace(parse(TrainConfig, args=arguments, default=default, prog=prog), recipe=name)
+
+
+def left_out(config: TrainConfig) -> str:
+    """Return what a short run goes without of its recipe, with the flags that bring it back; empty if nothing."""
+    recipe, settings = load_recipe(config.recipe), config.settings
+    if settings.epochs * SHORT > recipe.epochs:
+        return ""
+    flags = {
+        f"--augment.policy {recipe.augment.policy}": recipe.augment.policy != "none" == settings.augment.policy,
+        f"--mixup {recipe.objective.mixup:g}": recipe.objective.mixup > 0 == settings.objective.mixup,
+        f"--cutmix {recipe.objective.cutmix:g}": recipe.objective.cutmix > 0 == settings.objective.cutmix,
+    }
+    missing = [flag for flag, yes in flags.items() if yes]
+    if not missing:
+        return ""
+    return f"so few epochs go without {' '.join(missing)}, which pays in longer runs; these flags bring it back"
 
 
 def for_help(arguments: Sequence[str]) -> TrainConfig | None:

@@ -19,6 +19,7 @@ from models.common.errors import HalftoneError
 from models.common.memory import freed_memory_kept
 from models.graph import Normalise
 from models.spec import InputSpec
+from training.config.train import left_out
 from training.data.check.duplicates import find_duplicates
 from training.data.dataset import CorruptDataError
 from training.data.pictures import Pictures
@@ -155,8 +156,9 @@ def _announce(display: Display, request: Request, parts: Parts, *, resumed: bool
         f"recipe {config.recipe}: {config.settings.epochs} epochs of {loop.steps_per_epoch} steps, {trained}, {dtype}, "
         f"from {parts.start.source}"
     )
-    if reason := str(parts.decision):
-        display.say(reason)
+    for reason in (str(parts.decision), left_out(config)):
+        if reason:
+            display.say(reason)
     for warning in (*data.warnings, *find_duplicates(data).warnings(), *parts.warnings):
         display.say(f"warning: {warning}")
     if resumed:
