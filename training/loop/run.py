@@ -152,9 +152,10 @@ def _announce(display: Display, request: Request, parts: Parts, *, resumed: bool
         f"{config.name}: {config.model} at {parts.spec.size} px on {data.description}: {len(data.train)} training "
         f"pictures, {len(data.val)} validation pictures, {test}{len(data.train.labels)} classes"
     )
+    epochs, steps = config.settings.epochs, loop.steps_per_epoch
     display.say(
-        f"recipe {config.recipe}: {config.settings.epochs} epochs of {loop.steps_per_epoch} steps, {trained}, {dtype}, "
-        f"from {parts.start.source}"
+        f"recipe {config.recipe}: {epochs} epoch{'s' * (epochs != 1)} of {steps} step{'s' * (steps != 1)}, {trained}, "
+        f"{dtype}, from {parts.start.source}"
     )
     for reason in (str(parts.decision), left_out(config)):
         if reason:
