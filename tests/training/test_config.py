@@ -97,11 +97,12 @@ def test_a_short_run_warms_up_for_less_and_goes_without_what_pays_late():
 
     assert (short.settings.schedule.warmup_epochs, longer.settings.schedule.warmup_epochs) == (1, 6)
     assert (short.settings.augment.policy, short.settings.objective.mixes) == ("none", False)
-    assert short.settings.augment == replace(load_recipe("vit").augment, policy="none")
+    assert short.settings.augment == replace(load_recipe("vit").augment, policy="none", crop_scale=(0.8, 1))
+    assert resolved("fashion_mnist", "--epochs", "1").settings.augment == load_recipe("fashion_mnist").augment
     assert (longer.settings.augment.policy, longer.settings.objective.cutmix) == ("randaugment", 1.0)
     assert (asked.settings.objective.mixup, asked.settings.schedule.warmup_epochs) == (0.8, 3)
     assert left_out(short).startswith(
-        "so few epochs go without --augment.policy randaugment --mixup 0.8 --cutmix 1, which pays in longer runs"
+        "so few epochs go without --augment.crop-scale 0.35 1 --augment.policy randaugment --mixup 0.8 --cutmix 1, "
     )
     assert "--mixup" not in left_out(asked)
     assert left_out(longer) == left_out(resolved("small", "--epochs", "1")) == ""

@@ -1,7 +1,7 @@
 """`python -m training.ablation --data DIR`: what each trick of a recipe brings, and what it costs in time.
 
     python -m training.ablation --data photos --model efficientnet_lite0 --output tricks
-    python -m training.ablation --data photos --tricks mixup,crops,narrow_crops --seeds 5 --epochs 10
+    python -m training.ablation --data photos --tricks mixup,crops,other_crops --seeds 5 --epochs 10
 
 Trains the recipe with several seeds, and again with each trick taken out, or put in where the recipe has it off. All
 runs have the same split and are evaluated on the same validation pictures; a test part is not read. Prints the paired
@@ -66,7 +66,7 @@ class AblationConfig(JsonOutput):
 
     epochs: int | None = None
     """Epochs of each run; default: the recipe's. Its warm-up shrinks with them, and a third of them or fewer go without
-    policy, Mixup and CutMix."""
+    policy, Mixup, CutMix and narrow views."""
 
     size: int | None = None
     """Side of the input in pixels; default: that of the recipe, or of the model."""

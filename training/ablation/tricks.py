@@ -108,9 +108,9 @@ _KINDS: dict[str, _Kind] = {
         lambda recipe: augmented(recipe, crop_scale=_WITHOUT_CROPS),
         lambda recipe: augmented(recipe, crop_scale=WIDE_CROP),
     ),
-    "narrow_crops": _Kind(
+    "other_crops": _Kind(
         _crop_words,
-        # Always put in, in place of the recipe's own crops: small changes against strong ones.
+        # Always put in, in place of the recipe's own crops: narrow ones for wide ones, and the reverse.
         lambda recipe: False,
         lambda recipe: recipe,
         lambda recipe: augmented(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 from models.common.errors import HalftoneError
 
@@ -15,6 +15,10 @@ MAGNITUDES = 31
 """RandAugment's strengths: 0 to 30, as in torchvision."""
 
 
+MOST = 0.8
+"""Smallest share of a picture's area in a crop where narrower ones don't pay."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
     """Augmentation of the training images; probabilities and shares lie in [0, 1], and 0 switches a step off.
@@ -23,7 +27,7 @@ class AugmentConfig:
         HalftoneError: a value is outside its range.
     """
 
-    crop_scale: Range = (0.35, 1.0)
+    crop_scale: Range = (MOST, 1.0)
     """Random crop: smallest and largest share of the picture's area; `1 1` uses the centre crop of evaluation."""
 
     crop_ratio: Range = (3 / 4, 4 / 3)
@@ -104,6 +108,11 @@ class AugmentConfig:
     one_of: tuple[Group, ...] = ()
     """Groups of which a picture gets one step at most, each with its own probability as long as they sum to 1 or less:
     `geometry` (affine, perspective), `colour` (jitter, grey), `damage` (blur, noise, ISO noise)."""
+
+    def lightened(self) -> Self:
+        """Return the settings without a policy, and with crops that hold most of the picture."""
+        lowest, highest = self.crop_scale
+        return replace(self, policy="none", crop_scale=(max(lowest, min(MOST, highest)), highest))
 
     def __post_init__(self) -> None:
         for name in ("flip", "vertical_flip", "grey", "blur", "noise", "iso_noise", "erase", "shift"):

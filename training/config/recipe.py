@@ -236,8 +236,8 @@ class Recipe:
     def resized(self, *, epochs: int, size: int | None) -> Self:
         """Return the recipe with other epochs, with which its warm-up shrinks, and another input size unless None.
 
-        A third of its epochs or fewer go without policy, Mixup and CutMix, from which a network profits late:
-        docs/training.md has what they cost in a short run.
+        A third of its epochs or fewer go without policy, Mixup, CutMix and narrow views, from which a network profits
+        late: docs/training.md has what they cost in a short run.
         """
         short = epochs * SHORT <= self.epochs
         return replace(
@@ -246,5 +246,5 @@ class Recipe:
             transfer=replace(self.transfer, size=size or self.transfer.size),
             schedule=replace(self.schedule, warmup_epochs=self.schedule.warmup_epochs * epochs / self.epochs),
             objective=replace(self.objective, mixup=0, cutmix=0) if short else self.objective,
-            augment=replace(self.augment, policy="none") if short else self.augment,
+            augment=self.augment.lightened() if short else self.augment,
         )

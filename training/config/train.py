@@ -217,12 +217,17 @@ def left_out(config: TrainConfig) -> str:
     recipe, settings = load_recipe(config.recipe), config.settings
     if settings.epochs * SHORT > recipe.epochs:
         return ""
-    flags = {
-        f"--augment.policy {recipe.augment.policy}": recipe.augment.policy != "none" == settings.augment.policy,
-        f"--mixup {recipe.objective.mixup:g}": recipe.objective.mixup > 0 == settings.objective.mixup,
-        f"--cutmix {recipe.objective.cutmix:g}": recipe.objective.cutmix > 0 == settings.objective.cutmix,
-    }
-    missing = [flag for flag, yes in flags.items() if yes]
+    whole, light, now = recipe.augment, recipe.augment.lightened(), settings.augment
+    mixing, mixed = recipe.objective, settings.objective
+    values: dict[str, tuple[Any, Any, Any]] = {
+        f"--augment.crop-scale {whole.crop_scale[0]:g} {whole.crop_scale[1]:g}": (
+            whole.crop_scale, light.crop_scale, now.crop_scale,
+        ),
+        f"--augment.policy {whole.policy}": (whole.policy, light.policy, now.policy),
+        f"--mixup {mixing.mixup:g}": (mixing.mixup, 0, mixed.mixup),
+        f"--cutmix {mixing.cutmix:g}": (mixing.cutmix, 0, mixed.cutmix),
+    }  # fmt: skip
+    missing = [flag for flag, (of_recipe, short, here) in values.items() if of_recipe != short == here]
     if not missing:
         return ""
     return f"so few epochs go without {' '.join(missing)}, which pays in longer runs; these flags bring it back"
