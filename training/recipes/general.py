@@ -4,9 +4,9 @@
 
 Cost: 100 epochs; 10,000 images at 224 px with resnet50 take a few hours on one GPU. On a CPU, use fewer epochs
 (`--epochs 10`), which go without RandAugment, Mixup and narrow crops, or `--recipe quick`. The run ends early after 20
-epochs without an improvement. The settings follow "ResNet strikes back" (Wightman et al., arXiv:2110.00476), but are milder, because
-the network is pretrained. Expected: with thousands of images, a higher accuracy than `small`; docs/training.md has what
-ten epochs bring. The recipe was not run at full length on a CPU.
+epochs without an improvement. The settings follow "ResNet strikes back" (Wightman et al., arXiv:2110.00476), but are
+milder, because the network is pretrained. Expected: with thousands of images, a higher accuracy than `small`;
+docs/training.md has what ten epochs bring. The recipe was not run at full length on a CPU.
 """
 
 from __future__ import annotations
