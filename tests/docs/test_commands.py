@@ -14,7 +14,7 @@ from tests.wrong_uses import commands, flags
 OTHERS = {
     "--ssl-certfile", "--ssl-keyfile", "--port", "--help", "--env-file", "--shm-size", "--record-seconds",
     "--nproc-per-node", "--nnodes", "--max-restarts", "--rdzv-endpoint", "--num-cpus",
-    "--host", "--think-min", "--think-max", "--fast",
+    "--host", "--html", "--think-min", "--think-max", "--fast",
 }  # fmt: skip
 """Flags of other programs, of the tests, and of the locustfile."""
 
