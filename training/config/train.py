@@ -214,7 +214,9 @@ def with_recipe(config: TrainConfig, name: str, arguments: Sequence[str], *, pro
 
 def left_out(config: TrainConfig) -> str:
     """Return what a short run goes without of its recipe, with the flags that bring it back; empty if nothing."""
-    recipe, settings = load_recipe(config.recipe), config.settings
+    # A program may bring a recipe of its own.
+    recipe = load_recipe(config.recipe) if config.recipe in recipe_names() else config.settings
+    settings = config.settings
     if settings.epochs * SHORT > recipe.epochs:
         return ""
     whole, light, now = recipe.augment, recipe.augment.lightened(), settings.augment

@@ -71,4 +71,4 @@ def test_free_memory_is_kept_meanwhile_but_not_by_a_loader() -> None:
 
     without, kept, loader, given_back = map(int, told.stdout.split())
     # More than the 2 GiB beyond which glibc gives back unless trimming is off.
-    assert (without < 200, kept >= 2500, loader < 20, given_back <= -2400) == (True, True, True, True)
+    assert (without < 200, kept > 2100, loader < 20, given_back < -2100) == (True, True, True, True), told.stdout
