@@ -27,7 +27,7 @@ class AugmentConfig:
         HalftoneError: a value is outside its range.
     """
 
-    crop_scale: Range = (MOST, 1.0)
+    crop_scale: Range = (0.35, 1.0)
     """Random crop: smallest and largest share of the picture's area; `1 1` uses the centre crop of evaluation."""
 
     crop_ratio: Range = (3 / 4, 4 / 3)
@@ -110,7 +110,9 @@ class AugmentConfig:
     `geometry` (affine, perspective), `colour` (jitter, grey), `damage` (blur, noise, ISO noise)."""
 
     def lightened(self) -> Self:
-        """Return the settings without a policy, and with crops that hold most of the picture."""
+        """Return the settings without a policy, and with crops that hold most of the picture; without one, these."""
+        if self.policy == "none":
+            return self
         lowest, highest = self.crop_scale
         return replace(self, policy="none", crop_scale=(max(lowest, min(MOST, highest)), highest))
 

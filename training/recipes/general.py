@@ -22,7 +22,5 @@ RECIPE = Recipe(
     optimisation=Optimisation(head_lr=1e-3, backbone_lr=1e-4, weight_decay=0.01),
     schedule=Schedule(schedule="cosine", warmup_epochs=5),
     objective=Objective(smoothing=0.1, mixup=0.2),
-    augment=AugmentConfig(
-        crop_scale=(0.35, 1.0), policy="randaugment", brightness=0, contrast=0, saturation=0, erase=0.1
-    ),
+    augment=AugmentConfig(policy="randaugment", brightness=0, contrast=0, saturation=0, erase=0.1),
 )

@@ -22,7 +22,6 @@ RECIPE = Recipe(
     schedule=Schedule(schedule="cosine", warmup_epochs=10),
     objective=Objective(smoothing=0.1, mixup=0.8, cutmix=1.0),
     augment=AugmentConfig(
-        crop_scale=(0.35, 1.0),
         policy="randaugment",
         policy_magnitude=12,
         brightness=0,
