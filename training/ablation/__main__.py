@@ -66,7 +66,7 @@ class AblationConfig(JsonOutput):
 
     epochs: int | None = None
     """Epochs of each run; default: the recipe's. Its warm-up shrinks with them, and a third of them or fewer go without
-    policy, Mixup, CutMix and narrow views."""
+    policy, Mixup, CutMix and narrow crops."""
 
     size: int | None = None
     """Side of the input in pixels; default: that of the recipe, or of the model."""

@@ -15,8 +15,8 @@ MAGNITUDES = 31
 """RandAugment's strengths: 0 to 30, as in torchvision."""
 
 
-MOST = 0.8
-"""Smallest share of a picture's area in a crop where narrower ones don't pay."""
+LIGHT_CROP = 0.8
+"""Smallest share of a picture's area in the crops of a short run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +114,7 @@ class AugmentConfig:
         if self.policy == "none":
             return self
         lowest, highest = self.crop_scale
-        return replace(self, policy="none", crop_scale=(max(lowest, min(MOST, highest)), highest))
+        return replace(self, policy="none", crop_scale=(max(lowest, min(LIGHT_CROP, highest)), highest))
 
     def __post_init__(self) -> None:
         for name in ("flip", "vertical_flip", "grey", "blur", "noise", "iso_noise", "erase", "shift"):

@@ -201,7 +201,7 @@ class Objective:
 
 
 SHORT = 3
-"""A run is short if it has at most the recipe's epochs by this."""
+"""A run is short if this many of it have at most the epochs of the recipe."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,7 +236,7 @@ class Recipe:
     def resized(self, *, epochs: int, size: int | None) -> Self:
         """Return the recipe with other epochs, with which its warm-up shrinks, and another input size unless None.
 
-        A third of its epochs or fewer go without policy, Mixup, CutMix and narrow views, from which a network profits
+        A third of its epochs or fewer go without policy, Mixup, CutMix and narrow crops, from which a network profits
         late: docs/training.md has what they cost in a short run.
         """
         short = epochs * SHORT <= self.epochs
