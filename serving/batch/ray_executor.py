@@ -202,7 +202,14 @@ def _on_cluster(run: _Run, _: str) -> Iterator[Schedule]:
 
 
 def _plan(run: _Run, start: Callable[[str, int], Any], *, attempts: int) -> Plan:
-    return Plan(output=run.output, job=run.job, chunks=run.chunks, prepare=start, attempts=attempts)
+    return Plan(
+        output=run.output,
+        job=run.job,
+        chunks=run.chunks,
+        prepare=start,
+        attempts=attempts,
+        alone=not run.ray_address,
+    )
 
 
 @contextlib.contextmanager

@@ -74,6 +74,9 @@ class Plan:
     attempts: int
     """Workers that a chunk may lose before the run ends with an error: an image may end every worker."""
 
+    alone: bool
+    """True if Ray was started for this run: a node that has left does not come back."""
+
 
 @dataclass(eq=False)
 class _Running:
@@ -147,7 +150,15 @@ class Schedule:
         elif self._nodes and not self._pending and not self._idle:
             reasons = "; ".join(f"{each.label}: {each.refused}" for each in self._nodes.values())
             raise HalftoneError(f"no node can score: {reasons}")
-        elif not self._nodes and time.monotonic() - self._last_node > NODE_SECONDS:
+        elif not self._nodes:
+            self._check_wait()
+
+    def _check_wait(self) -> None:
+        """Raise HalftoneError if there has been no node for too long."""
+        waited = time.monotonic() - self._last_node
+        if self.plan.alone and waited > POLL_SECONDS:
+            raise failed(RuntimeError("Ray has lost its processes on this machine"))
+        if waited > NODE_SECONDS:
             raise HalftoneError(
                 f"the cluster has had no node with CPUs for {NODE_SECONDS:g} s: the finished parts are kept; add a "
                 "node, then run the same command again to resume"

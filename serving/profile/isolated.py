@@ -10,7 +10,7 @@ from collections.abc import Callable
 import httptools
 
 from models.preprocess.decode import decode
-from models.preprocess.transform import load
+from models.preprocess.transform import fit
 from models.spec import InputSpec
 from serving.http.response import as_json
 from serving.profile.driver import PATH
@@ -26,16 +26,16 @@ def time_stages(image: bytes, spec: InputSpec, answer: bytes, repeats: int) -> d
         repeats: repeats of each stage.
 
     Returns:
-        `parse` (the HTTP request, by httptools), `decode`, `pixels` (decode and fit together), and `encode`.
+        `parse` (the HTTP request, by httptools), `decode`, `fit` and `encode`.
     """
     head = (
         f"POST {PATH} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/jpeg\r\nContent-Length: {len(image)}\r\n\r\n"
     )
-    request, value = head.encode() + image, json.loads(answer)
+    request, value, pixels = head.encode() + image, json.loads(answer), decode(image)
     stages: dict[str, Callable[[], object]] = {
         "parse": lambda: httptools.HttpRequestParser(_Callbacks()).feed_data(request),
         "decode": lambda: decode(image),
-        "pixels": lambda: load(image, spec),
+        "fit": lambda: fit(pixels, spec),
         "encode": lambda: as_json(value),
     }
     return {name: _median(work, repeats) for name, work in stages.items()}

@@ -31,11 +31,11 @@ def split(sample: Stages, isolated: Mapping[str, float], client: float | None) -
 
     Args:
         sample: timings of the probe and the recorder.
-        isolated: result of `isolated.time_stages`; its ratio of decode to pixels splits the sample's pixels.
+        isolated: result of `isolated.time_stages`; its ratio of decode to fit splits the sample's pixels.
         client: latency in seconds that the client measured; None without a socket.
     """
     pixels = sample["pixels"]
-    decoding = pixels * min(1.0, isolated["decode"] / isolated["pixels"])
+    decoding = pixels * isolated["decode"] / (isolated["decode"] + isolated["fit"])
     known = sample["body"] + sample["queue"] + pixels + sample["infer"] + isolated["encode"] + sample["send"]
     rows = {
         "body": sample["body"],

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -16,6 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from models.common.errors import HalftoneError
+from serving.batch import schedule
+from serving.batch.job import Job
+from serving.batch.schedule import Plan, Schedule
 from tests.servers import PHOTOS, ROOT, Server, environment, wait_until
 
 COUNT = 160
@@ -236,6 +241,27 @@ def test_a_run_that_loses_an_agent_of_ray_says_so(artifacts: Path, interrupted: 
     assert stderr.endswith("the finished parts are kept, run the same command again to resume\n")
     assert list(output.with_name("rows.parquet.parts").glob("part-*"))
     assert psutil.wait_procs(family, timeout=RAY_SECONDS)[1] == []
+
+
+def test_a_machine_alone_does_not_wait_for_another_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray has lost its node before anything was prepared."""
+    monkeypatch.setattr(schedule, "POLL_SECONDS", 0.01)
+    exceptions = SimpleNamespace(RayError=OSError)
+    ray = SimpleNamespace(nodes=lambda: [], remote=lambda work: work, exceptions=exceptions)
+    job = Job(
+        input="pictures",
+        model="mine",
+        version="1",
+        variant="onnxruntime-fp32",
+        top_k=1,
+        max_pixels=1,
+        max_bytes=1,
+        pictures=1,
+    )
+    plan = Plan(output="rows.parquet", job=job, chunks=[0], prepare=lambda *_: None, attempts=1, alone=True)
+
+    with pytest.raises(HalftoneError, match=r"lost its processes .*: the finished parts are kept, run the same"):
+        list(Schedule(ray, plan).run())
 
 
 def test_ray_ends_with_the_command_that_was_killed(interrupted: Interrupted) -> None:
