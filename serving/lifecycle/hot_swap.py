@@ -115,6 +115,7 @@ class HotSwap:
                     model = self._load_or_refuse(name, None, active)
                     self._activate(model, active, time.monotonic(), keep=False)
                     self._last_loaded[name] = model.manifest
+                    logger.info("%s: measured on this machine, and loaded again as %s", name, model.variant)
         except RequestError as error:
             if error.status != 409:
                 raise
@@ -187,7 +188,14 @@ class HotSwap:
         Raises:
             RequestError: 503 if the service is stopping; the model is then closed.
         """
-        return self._activate(model, active, start, keep=self._keep)
+        swap = self._activate(model, active, start, keep=self._keep)
+        if model.version == active.version:
+            logger.info("%s: %s was loaded again, as %s", model.name, model.version, model.variant)
+        else:
+            logger.info(
+                "%s: %s took the place of %s after %.2f s", model.name, model.version, active.version, swap.seconds
+            )
+        return swap
 
     def free(self, model: ServedModel, close: Callable[[], object]) -> None:
         """Drain a model that no new request reaches, and call `close`, in a thread; to be called within `exclusive`."""
@@ -228,10 +236,6 @@ class HotSwap:
             model.close()
             raise
         seconds = time.monotonic() - start
-        if model.version == active.version:
-            logger.info("%s: %s was loaded again, as %s", model.name, model.version, model.variant)
-        else:
-            logger.info("%s: %s took the place of %s after %.2f s", model.name, model.version, active.version, seconds)
         if retired:
             self._free_in_background(model.name, [(each, each.close) for each in retired])
         return Swap(model=model, replaced=active, seconds=seconds)
@@ -252,7 +256,7 @@ class HotSwap:
             model, close = models.pop()
             self._models.wait_until_unused(model)
             close()
-            logger.info("%s: %s, which no request reaches any more, is freed", model.name, model.version)
+            logger.info("%s: %s, loaded before, is freed: no request reaches it any more", model.name, model.version)
             # The last reference: the memory must be free before `trim`.
             del model, close
         trim()
