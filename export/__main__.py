@@ -29,12 +29,11 @@ from export.variants import load
 from models.bundle.bundle import Bundle
 from models.bundle.commands import serve_command
 from models.bundle.store import exporting, has_bundle
-from models.catalog import architecture
 from models.common.cli import ANSWER_IS_NO, DONE, JsonOutput, publish, run
 from models.common.host import cores, multiplies_int8
 from models.common.text import printable
 from models.dataset import check_folder
-from models.resolve import FileWeights, open_or_create
+from models.resolve import FileWeights, architecture_of, open_or_create
 from models.spec import NAMED_WEIGHTS
 
 
@@ -64,7 +63,7 @@ def export_all(config: ExportAllConfig) -> int:
     name = config.file.name or config.model
     if not has_bundle(name):
         # Refused before anything is written.
-        architecture(config.model)
+        architecture_of(config.model)
     if config.data is not None:
         check_folder(config.data)
     with exporting(name):

@@ -35,7 +35,7 @@ class OpenVinoConfig:
     """Folder of labelled pictures to prove on, one folder per class; default: the sample photographs."""
 
     calibrate_on: Path | None = None
-    """INT8: folder of training pictures; default: `train` in --data, or other crops of the sample photographs."""
+    """INT8: folder of training pictures; default: those of --data, or other crops of the sample photographs."""
 
 
 def _main(config: OpenVinoConfig) -> int:

@@ -20,8 +20,10 @@ from export.parity.record import current, verdict
 from export.trt.library import installed, library
 from export.trt.profile import Profile
 from export.trt.sidecar import Sidecar, plan_name
-from models.bundle.bundle import EXPLAIN, WEIGHTS, Bundle, exported
+from models.bundle.bundle import EXPLAIN, PROMISES, WEIGHTS, Bundle, exported
 from models.bundle.card import CARD
+from models.bundle.commands import in_folder
+from models.bundle.drift import DRIFT
 from models.bundle.store import has_bundle
 from models.common.errors import HalftoneError
 from models.common.text import printable
@@ -117,9 +119,11 @@ def finish_repair(bundle: Bundle, dropped: Collection[str]) -> None:
     if again:
         print(f"repaired {printable(bundle.folder)}: made {', '.join(again)} again")
     for name in sorted(set(dropped) - set(again)):
+        proof = in_folder(bundle.folder, f"python -m export.parity --model {bundle.name} --data DIR")
+        way_out = f"; `{proof}` with labelled pictures makes it again" if name in (PROMISES, DRIFT) else ""
         print(
             f"{printable(bundle.folder / name)} was damaged and can't be made again here: the bundle doesn't list it "
-            "any longer"
+            f"any longer{way_out}"
         )
 
 

@@ -144,7 +144,7 @@ def _lineage(bundle: Bundle) -> Iterator[dict[str, str]]:
             "name": name,
             "megabytes": f"{record.size / 1e6:.2f}",
             "hash": record.sha256[:12],
-            "made_by": bundle.command(name).strip("`"),
+            "made_by": bundle.made_by(name).strip("`"),
             "made_from": ", ".join(sorted(record.made_from)),
         }
 

@@ -125,8 +125,7 @@ def unseen_images(folder: Path, bundle: Bundle) -> tuple[list[tuple[Path, int]],
         HalftoneError: the folder can't be used, the model was trained on every image, or fewer than `LEAST_PICTURES`
             are left.
     """
-    pictures, trained = held_out_images(folder, bundle.manifest), training_digests(bundle)
-    seen = set(trained.tolist()) if trained is not None else set()
+    pictures, seen = held_out_images(folder, bundle.manifest), _seen(bundle)
     unseen = [(path, label) for path, label in pictures if not seen or _digest(path) not in seen]
     if not unseen:
         raise HalftoneError(
@@ -140,6 +139,27 @@ def unseen_images(folder: Path, bundle: Bundle) -> tuple[list[tuple[Path, int]],
             "add more, or omit --data to prove on the sample photographs"
         )
     return unseen, len(pictures) - len(unseen)
+
+
+def training_images(folder: Path, bundle: Bundle) -> list[Path]:
+    """List the images of a folder that no proof of the bundle is made on, in the order of their paths.
+
+    Those of its training part; if that is not apart from the evaluation images, those that the model was trained on.
+
+    Raises:
+        HalftoneError: two sub-folders mean the same part.
+    """
+    held_out = held_out_part(folder)
+    training = folder / folder_parts(folder).get("train", "train")
+    if training.is_dir() and training.resolve() != held_out.resolve():
+        return images(training)
+    seen = _seen(bundle)
+    return [path for path in images(held_out) if _digest(path) in seen] if seen else []
+
+
+def images(folder: Path) -> list[Path]:
+    """List the images anywhere in a folder, in the order of their paths."""
+    return [path for path in sorted(folder.rglob("*")) if path.is_file() and is_picture(path)]
 
 
 def held_out_images(folder: Path, manifest: Manifest) -> list[tuple[Path, int]]:
@@ -164,16 +184,11 @@ def held_out_images(folder: Path, manifest: Manifest) -> list[tuple[Path, int]]:
             f"{root} has {len(unknown)} folders that match no class of {manifest.name}, such as {unknown[0]!r}: "
             f"name the folders after the model's labels ({known})"
         )
-    pictures = [
-        (path, index[folder_.name])
-        for folder_ in classes
-        for path in sorted(folder_.rglob("*"))
-        if path.is_file() and is_picture(path)
-    ]
+    pictures = [(path, index[folder_.name]) for folder_ in classes for path in images(folder_)]
     if not pictures:
-        raise HalftoneError(
-            f"{root} holds no pictures: it must contain one folder of JPEG, PNG or WebP files per class"
-        )
+        loose = sum(path.is_file() and is_picture(path) for path in root.iterdir())
+        found = f"{loose} pictures but no class folders" if loose else "no pictures"
+        raise HalftoneError(f"{root} holds {found}: it must contain one folder of JPEG, PNG or WebP files per class")
     return pictures
 
 
@@ -187,6 +202,12 @@ def _head(path: Path) -> bytes:
             return file.read(_HEAD)
     except OSError:
         return b""
+
+
+def _seen(bundle: Bundle) -> set[int]:
+    """Return the hashes of the bundle's training images; none if it has no record of them."""
+    digests = training_digests(bundle)
+    return set() if digests is None else set(digests.tolist())
 
 
 def _digest(path: Path) -> int:

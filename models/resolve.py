@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Literal
 
 from models.bundle.bundle import WEIGHTS, Bundle
-from models.bundle.store import bundle_folder, bundle_name, check_name, has_bundle, open_bundle
+from models.bundle.store import bundle_folder, bundle_name, check_name, has_bundle, meant, open_bundle
 from models.catalog import architecture
 from models.common.errors import HalftoneError
 from models.common.files import check_writable, sha256_file
 from models.common.text import printable
 from models.dataset import check_folder, unseen_images
-from models.spec import NAMED_WEIGHTS, NORMALISATIONS
+from models.spec import NAMED_WEIGHTS, NORMALISATIONS, TIMM, Architecture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +65,21 @@ def open_or_create(
     return bundle
 
 
+def architecture_of(model: str) -> Architecture:
+    """Return the architecture of a model that has no bundle.
+
+    Raises:
+        HalftoneError: there is no such architecture; the message names the bundle that may be meant.
+    """
+    try:
+        return architecture(model)
+    except HalftoneError:
+        hint = "" if model.startswith(TIMM) else meant(model)
+        if not hint:
+            raise
+    raise HalftoneError(f"there is no architecture {model!r}, and no bundle of that name: {hint}")
+
+
 def read_labels(path: Path) -> tuple[str, ...]:
     """Return the class names of a file with one per line; empty lines are skipped.
 
@@ -99,7 +114,7 @@ def _open_or_create(model: str, weights: str | None, file: FileWeights) -> Bundl
 
 
 def _create(model: str, name: str, weights: str, file: FileWeights) -> Bundle:
-    network, labels = architecture(model), read_labels(file.labels) if file.labels else ()
+    network, labels = architecture_of(model), read_labels(file.labels) if file.labels else ()
     check_writable(bundle_folder(name), "the bundle")
     # Imported here, as PyTorch takes seconds: neither an existing bundle nor an unknown name needs it.
     from models.weights import create, create_from_file

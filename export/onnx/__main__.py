@@ -41,7 +41,7 @@ class ExportConfig:
     """FP16: if plain FP16 fails, find the nodes that need FP32, keep them in FP32 and prove again."""
 
     calibrate_on: Path | None = None
-    """INT8: folder of training pictures; default: `train` in --data, or other crops of the sample photographs."""
+    """INT8: folder of training pictures; default: those of --data, or other crops of the sample photographs."""
 
 
 def _main(config: ExportConfig) -> int:

@@ -1,4 +1,4 @@
-"""Calibration images: from the training split, never among the images of a parity proof."""
+"""Calibration images: those of the training, never among the images of a parity proof."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from export.parity.images import CROPS_PER_PHOTO, PHOTOS, sample_crops
+from models.bundle.bundle import Bundle
 from models.common.errors import HalftoneError
-from models.dataset import folder_parts, held_out_part, is_picture
+from models.dataset import held_out_part, images, training_images
 from models.preprocess.errors import ImageError
 from models.preprocess.resample import Pixels
 from models.preprocess.transform import load
 from models.spec import InputSpec
 
-TRAIN = "train"
 MIN_PICTURES = 16
 
 
@@ -34,68 +34,64 @@ class CalibrationPictures:
 
 
 def calibration_pictures(
-    spec: InputSpec, data: Path | None, calibrate_on: Path | None, *, count: int
+    bundle: Bundle, data: Path | None, calibrate_on: Path | None, *, count: int
 ) -> CalibrationPictures:
-    """Return up to `count` images, evenly spread over the folder or the sample photographs.
+    """Return up to `count` images, evenly spread over training pictures, or windows of the sample photographs.
+
+    The sample photographs stand in for fewer than `MIN_PICTURES`; the proof tells whether they are good enough.
 
     Args:
-        spec: the model's input.
-        data: folder of the proof; its sub-folder `train` is used. None for windows of the sample photographs that no
-            proof uses.
+        bundle: the model.
+        data: folder of the proof, whose training pictures are used. None: the sample photographs.
         calibrate_on: folder to use instead.
         count: number of images.
 
     Raises:
-        HalftoneError: the folder is missing, shares images with the proof, or too few of its images can be read.
+        HalftoneError: `calibrate_on` is missing, shares images with the proof, or holds too few that can be read.
     """
-    folder = _folder(data, calibrate_on)
-    if folder is None:
-        photos = len(list(PHOTOS.glob("*.jpg")))
-        each = -(-count // photos)
-        crops = [pixels for pixels, _ in sample_crops(spec, each, first=CROPS_PER_PHOTO + 1)]
-        return CalibrationPictures(
-            description=f"{each} crops of each of {photos} sample photographs, other windows than a proof's",
-            pixels=np.stack(crops),
-        )
-    pixels = list(islice(_readable(_spread(folder, count), spec), count))
-    if len(pixels) < MIN_PICTURES:
+    spec = bundle.manifest.input
+    files, origin = list[Path](), ""
+    if calibrate_on is not None:
+        files, origin = images(_apart(calibrate_on, data)), f"pictures of the folder {calibrate_on.name}"
+    elif data is not None:
+        files, origin = training_images(data, bundle), f"training pictures of the folder {data.name}"
+    pixels = list(islice(_readable(_spread(files, count), spec), count))
+    if len(pixels) >= MIN_PICTURES:
+        return CalibrationPictures(description=f"{len(pixels)} {origin}, evenly spread", pixels=np.stack(pixels))
+    if calibrate_on is not None:
         raise HalftoneError(
-            f"{folder} holds only {len(pixels)} readable JPEG, PNG or WebP pictures, and calibration needs at least "
-            f"{MIN_PICTURES}: name a folder with more of them with --calibrate-on DIR"
+            f"--calibrate-on {calibrate_on} holds only {len(pixels)} readable JPEG, PNG or WebP pictures, and "
+            f"calibration needs at least {MIN_PICTURES}: name a folder with more of them"
         )
+    return _sample(spec, count)
+
+
+def _sample(spec: InputSpec, count: int) -> CalibrationPictures:
+    photos = len(list(PHOTOS.glob("*.jpg")))
+    each = -(-count // photos)
+    crops = [pixels for pixels, _ in sample_crops(spec, each, first=CROPS_PER_PHOTO + 1)]
     return CalibrationPictures(
-        description=f"{len(pixels)} pictures of the folder {folder.name}, evenly spread", pixels=np.stack(pixels)
+        description=f"{each} crops of each of {photos} sample photographs, other windows than a proof's",
+        pixels=np.stack(crops),
     )
 
 
-def _folder(data: Path | None, calibrate_on: Path | None) -> Path | None:
-    if data is None and calibrate_on is None:
-        return None
-    folder = calibrate_on or _training_part(Path(str(data)))
+def _apart(folder: Path, data: Path | None) -> Path:
+    """Return the folder, unless it isn't there or shares pictures with the proof."""
     if not folder.is_dir():
-        raise HalftoneError(
-            f"{folder}: no such folder, and calibration must not see the pictures that the proof is made on: "
-            "name the training pictures with --calibrate-on DIR"
-        )
+        raise HalftoneError(f"--calibrate-on {folder}: no such folder; name a folder of training pictures")
     if data is not None:
-        held_out = held_out_part(data).resolve()
-        ours = folder.resolve()
-        # DATA/train lies in DATA, yet apart from DATA/val.
+        held_out, ours = held_out_part(data).resolve(), folder.resolve()
         if held_out == ours or ours in held_out.parents or held_out in ours.parents:
             raise HalftoneError(
-                f"{folder} and {held_out} share pictures, and calibration must not see those that the proof is made "
-                "on: name a folder apart from them with --calibrate-on DIR"
+                f"--calibrate-on {folder} shares pictures with {held_out}, on which the proof is made: name a folder "
+                "apart from it, or omit the flag"
             )
     return folder
 
 
-def _training_part(data: Path) -> Path:
-    return data / folder_parts(data).get("train", TRAIN)
-
-
-def _spread(folder: Path, count: int) -> list[Path]:
-    """Return `count` files at even distances in the order of their paths, so that each class gets its share."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and is_picture(path)]
+def _spread(files: list[Path], count: int) -> list[Path]:
+    """Return `count` files at even distances, so that each class gets its share."""
     return [files[index * len(files) // count] for index in range(count)] if len(files) > count else files
 
 

@@ -12,6 +12,7 @@ EfficientNet-Lite0 on two cores.
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ from models.common.errors import HalftoneError
 from models.common.text import printable
 from models.spec import TRANSFORMERS
 
-SOURCE, TARGET = "model.fp32.onnx", "model.int8.onnx"
+SOURCE, TARGET, RECORD = "model.fp32.onnx", "model.int8.onnx", "model.int8.json"
 CALIBRATION_PICTURES = 120
 MEASURED_PICTURES = 8
 """Images to order the layers by the noise of their quantisation on."""
@@ -53,7 +54,7 @@ def export_int8(
 
     Args:
         bundle: holds a valid `model.fp32.onnx`.
-        data: labelled images to prove on, with a folder `train` to calibrate on; None for the sample photographs.
+        data: labelled images to prove on; those of the training calibrate. None for the sample photographs.
         calibrate_on: folder of images to calibrate on instead.
         report: called with every attempt.
 
@@ -66,7 +67,7 @@ def export_int8(
     """
     bundle.fresh(SOURCE)
     graph = onnx.load_from_string(bundle.read(SOURCE))
-    pictures = calibration_pictures(bundle.manifest.input, data, calibrate_on, count=CALIBRATION_PICTURES)
+    pictures = calibration_pictures(bundle, data, calibrate_on, count=CALIBRATION_PICTURES)
     transformer = any(architecture(name).family in TRANSFORMERS for name in bundle.manifest.architectures)
     attempts: list[Attempt] = []
     made: list[onnx.ModelProto] = []
@@ -111,7 +112,8 @@ def export_int8_and_print(bundle: Bundle, *, data: Path | None, calibrate_on: Pa
         )
 
     last = export_int8(bundle, data=data, calibrate_on=calibrate_on, report=report)[-1]
-    size, record = bundle.manifest.files[TARGET].size / 1e6, bundle.folder / "model.int8.json"
+    print(f"calibrated on {json.loads(bundle.read(RECORD))['calibration']}")
+    size, record = bundle.manifest.files[TARGET].size / 1e6, bundle.folder / RECORD
     for variant, figures in last.figures.items():
         agreement, same = figures["decided_agreement"], figures["top1_agreement"]["value"]
         print(

@@ -17,6 +17,7 @@ from io import BufferedReader
 from pathlib import Path, PurePosixPath
 from typing import Self
 
+from models.bundle.commands import in_folder
 from models.bundle.errors import (
     BundleError,
     BundleMissingError,
@@ -157,11 +158,16 @@ class Bundle:
         if name.startswith("engines/"):
             return f"make it again with {self.command(name)}"
         if exported(name):
-            return f"repair it with `python -m export --model {self.name}`"
+            return f"repair it with `{in_folder(self.folder, f'python -m export --model {self.name}')}`"
         return f"remove {self.folder}, then make it again with {self.manifest.files[name].made_by}"
 
     def command(self, name: str) -> str:
-        """Return the command that made a listed file, for the folder's name: the folder may be a copy of another."""
+        """Return the command that makes a listed file of this folder again, for messages."""
+        made_by = self.made_by(name)
+        return f"`{in_folder(self.folder, made_by.strip('`'))}`" if _MODEL.match(made_by) else made_by
+
+    def made_by(self, name: str) -> str:
+        """Return the command that made a listed file, with the folder's name: it may be a copy of another."""
         return _MODEL.sub(rf"\g<1>{self.name}", self.manifest.files[name].made_by)
 
     def verify(self) -> None:
@@ -198,6 +204,20 @@ class Bundle:
         except (FileMissingError, StaleError):
             return False
         return True
+
+    def read_present(self, name: str) -> bytes | None:
+        """Return the content of a file; None if it isn't listed, or was made from other versions of its inputs.
+
+        Raises:
+            OutsideError, SymlinkError, FileMissingError, HashMismatchError: it is listed, but missing or damaged.
+        """
+        if name not in self.manifest.files:
+            return None
+        try:
+            self.fresh(name)
+        except StaleError:
+            return None
+        return self.read(name)
 
     @contextlib.contextmanager
     def writing(self, name: str, *, made_by: str, made_from: Sequence[str] = ()) -> Iterator[Path]:
@@ -286,15 +306,16 @@ class Bundle:
         )
 
     def _command_for(self, name: str) -> str:
-        model = self.name
         if name.startswith("parity/"):
-            return f"`python -m export.parity --model {model} --variant {PurePosixPath(name).stem}`"
-        if name.endswith(".onnx") and name != EXPLAIN:
-            return f"`python -m export.onnx --model {model} --precision {name.split('.')[-2]}`"
-        if name.startswith("engines/"):
+            words = f"export.parity --model {self.name} --variant {PurePosixPath(name).stem}"
+        elif name.endswith(".onnx") and name != EXPLAIN:
+            words = f"export.onnx --model {self.name} --precision {name.split('.')[-2]}"
+        elif name.startswith("engines/"):
             runtime, _, precision = PurePosixPath(name).stem.rpartition("-")
-            return f"`python -m export.trt --model {model} --precision {precision} --runtime {runtime}`"
-        return f"`python -m export --model {model}`"
+            words = f"export.trt --model {self.name} --precision {precision} --runtime {runtime}"
+        else:
+            words = f"export --model {self.name}"
+        return f"`{in_folder(self.folder, f'python -m {words}')}`"
 
 
 def _recordable(command: str) -> str:
@@ -337,6 +358,6 @@ def _read_manifest(folder: Path) -> Manifest:
     except HalftoneError as error:
         raise SchemaError(
             f"{path} can't be used: {error}; remove the folder, then create the bundle again with "
-            f"`python -m export --model {folder.name}`"
+            f"`{in_folder(folder, f'python -m export --model {folder.name}')}`"
         ) from None
     return manifest

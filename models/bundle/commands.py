@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from models.bundle.bundle import Bundle
+if TYPE_CHECKING:
+    from models.bundle.bundle import Bundle
 
 CONFIGURATION = Path("bentofile.yaml")
 SERVICE = "serving.service:HalftoneService"
@@ -19,7 +21,7 @@ def export_command(folder: Path, data: str) -> str:
         data: location of the data; the proof takes a folder only, and otherwise shows the sample photographs.
     """
     labelled = ["--data", data] if data and Path(data).is_dir() else []
-    return _in(folder, shlex.join(["python", "-m", "export", "--model", folder.name, *labelled]))
+    return in_folder(folder, shlex.join(["python", "-m", "export", "--model", folder.name, *labelled]))
 
 
 def serve_command(bundle: Bundle) -> str:
@@ -27,12 +29,19 @@ def serve_command(bundle: Bundle) -> str:
     # Without this file in the current folder, BentoML has to be given the service.
     serve = "bentoml serve" if CONFIGURATION.is_file() else f"bentoml serve {SERVICE}"
     untrained = "" if bundle.manifest.trained else "HALFTONE_ALLOW_UNTRAINED=1 "
-    return _in(bundle.folder, f"HALFTONE_MODEL={bundle.folder.name} {untrained}{serve}")
+    return in_folder(bundle.folder, f"HALFTONE_MODEL={bundle.folder.name} {untrained}{serve}")
 
 
-def _in(folder: Path, command: str) -> str:
-    """Return the command, with the folder of bundles if it is not the default one."""
+def in_folder(folder: Path, command: str) -> str:
+    """Return a command about the bundle of a folder, with the folder of bundles if it is not the default one."""
     parent = folder.absolute().parent
-    if parent.resolve() == Path("artifacts").resolve():
-        return command
-    return f"HALFTONE_ARTIFACTS={shlex.quote(str(parent))} {command}"
+    return command if parent.resolve() == Path("artifacts").resolve() else f"{_setting(parent)}{command}"
+
+
+def without_place(text: str, bundles: Path) -> str:
+    """Return a message without the place of the folder of bundles, for those who see the service from outside."""
+    return text.replace(_setting(bundles.absolute()), "").replace(f"{bundles}/", "")
+
+
+def _setting(bundles: Path) -> str:
+    return f"HALFTONE_ARTIFACTS={shlex.quote(str(bundles))} "

@@ -163,11 +163,11 @@ def read_profile(bundle: Bundle) -> Profile | None:
     """Return the profile of the pictures that a bundle was proved on; None if it has none for its present weights.
 
     Raises:
-        HalftoneError: the file is damaged.
+        HalftoneError: the file is missing or damaged.
     """
-    if not bundle.has(DRIFT):
+    data = bundle.read_present(DRIFT)
+    if data is None:
         return None
-    data = bundle.read(DRIFT)
     try:
         return Profile.from_json(data, len(bundle.manifest.labels))
     except HalftoneError as error:

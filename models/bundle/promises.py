@@ -118,15 +118,14 @@ def read_promises(bundle: Bundle) -> Promises | None:
     """Return the promises of a bundle; None if it has none, or none for its present weights.
 
     Raises:
-        HalftoneError: the file is damaged.
+        HalftoneError: the file is missing or damaged.
     """
-    if not bundle.has(PROMISES):
+    data = bundle.read_present(PROMISES)
+    if data is None:
         return None
     try:
-        return Promises.from_json(bundle.read(PROMISES))
+        return Promises.from_json(data)
     except HalftoneError as error:
-        if type(error) is not HalftoneError:
-            raise
         raise HalftoneError(f"{bundle.folder / PROMISES} can't be used: {error}; {bundle.repair(PROMISES)}") from None
 
 

@@ -69,10 +69,12 @@ def check_name(model: str) -> None:
             f"{model[:40]!r}… is not a model's name: it has {len(model)} characters, use at most {MAX_NAME}"
         )
     if not _NAME.fullmatch(model):
-        raise HalftoneError(
-            f"{model!r} is not a model's name: use letters, digits, '.', '_' and '-'; if the bundles are not in "
-            "./artifacts, set HALFTONE_ARTIFACTS to their folder"
-        )
+        path = Path(model)
+        if len(path.parts) > 1 and _NAME.fullmatch(path.name):
+            elsewhere = path.parent.resolve() != artifacts().resolve()
+            where = f", and set HALFTONE_ARTIFACTS={shlex.quote(str(path.parent))}" if elsewhere else ""
+            raise HalftoneError(f"{model!r} is not a model's name but a path: write {path.name}{where}")
+        raise HalftoneError(f"{model!r} is not a model's name: use letters, digits, '.', '_' and '-'")
 
 
 def has_bundle(model: str) -> bool:
@@ -111,6 +113,25 @@ def open_bundle(model: str) -> Bundle:
         raise BundleMissingError(f"there is no bundle {folder}: {_instead(model)}") from None
 
 
+def meant(model: str) -> str:
+    """Return what may be meant by the name of a bundle that is not there: an unfinished training, similar names."""
+    if unfinished_training(bundle_folder(model)).is_dir():
+        output = shlex.quote(str(bundle_folder(model)))
+        return f"its training is not finished: `python -m training --output {output} --resume` goes on with it"
+    similar = difflib.get_close_matches(model, bundles(), n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(similar)}?" if similar else ""
+
+
+def unfinished_training(folder: Path) -> Path:
+    """Return the folder of a training that will write the bundle of this folder; it need not exist."""
+    return folder.parent / f".{folder.name}.training"
+
+
+def bundles() -> list[str]:
+    """Return the names of all bundles."""
+    return sorted(path.parent.name for path in artifacts().glob(f"*/{FILE_NAME}"))
+
+
 def _instead(model: str) -> str:
     """Return what to do about a bundle that is not there."""
     if (artifacts() / FILE_NAME).exists():
@@ -124,10 +145,9 @@ def _instead(model: str) -> str:
         if model == DEFAULT_MODEL or model.startswith(TIMM)
         else "`python -m export --model NAME` creates one for a name that `python -m models` lists"
     )
-    there = sorted(path.parent.name for path in artifacts().glob(f"*/{FILE_NAME}"))
+    there, hint = bundles(), meant(model)
     if not there:
-        return f"the folder holds none; {create}, or set HALFTONE_ARTIFACTS to the folder of the bundles"
-    similar = difflib.get_close_matches(model, there, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(similar)}? " if similar else ""
+        holds_none = f"the folder holds none; {create}, or set HALFTONE_ARTIFACTS to the folder of the bundles"
+        return hint or holds_none
     more = f" and {len(there) - _MOST_SHOWN} more" if len(there) > _MOST_SHOWN else ""
-    return f"{hint}there is {', '.join(there[:_MOST_SHOWN])}{more}; {create}"
+    return f"{hint}{' ' if hint else ''}there is {', '.join(there[:_MOST_SHOWN])}{more}; {create}"

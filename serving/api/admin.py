@@ -116,7 +116,9 @@ class Admin:
     def _authorize(self, scope: Scope) -> None:
         if not self._token:
             raise RequestError(
-                404, "not_found", "/admin is switched off: start the service with HALFTONE_ADMIN_TOKEN=SECRET"
+                404,
+                "not_found",
+                "/admin is switched off: start the service with HALFTONE_ADMIN_TOKEN=SECRET, of at least 16 characters",
             )
         given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
         kind, _, secret = given.partition(b" ")

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from export.cuda.device import GpuLostError
+from models.bundle.commands import without_place
 from models.bundle.manifest import Manifest
 from models.bundle.store import artifacts
 from models.common.errors import HalftoneError
@@ -223,7 +224,7 @@ class HotSwap:
             if is_memory(error):
                 raise unavailable("out_of_memory", f"there is no memory for another {name}", retry_after=60) from None
             if isinstance(error, HalftoneError):
-                reason = str(error).replace(f"{artifacts()}/", "")
+                reason = without_place(str(error), artifacts())
             else:
                 logger.exception("failed to load %s", bundle or name)
                 reason = f"{bundle or name} failed while it was loaded or warmed: see the server's log"

@@ -24,7 +24,6 @@ CLASSES = {"cat": "Bag", "dog": "Trouser"}
 """Folder of the page to that of the sample pictures which stand in for it."""
 SHORT = {
     "training": ["--recipe", "quick", "--size", "64", "--crop-fraction", "1"],
-    "export": ["--no-int8"],
     "loadtest.sweep": ["--rates", "5", "--seconds", "0.5", "--p99-ms", "5000", "--no-plots", "--scenarios"],
 }
 """Command to the flags that make it take seconds."""

@@ -48,7 +48,7 @@ def test_a_folder_named_like_a_picture_is_not_a_picture(tmp_path: Path) -> None:
     [
         (["zebra/a.jpg", "yak/b.jpg"], r"2 folders that match no class of tiny, such as 'yak'.*\(cat, dog, n03\)"),
         (["cat/readme.txt"], "holds no pictures"),
-        (["a.jpg"], "holds no pictures"),
+        (["a.jpg"], "holds 1 pictures but no class folders"),
         ([], "holds no pictures"),
     ],
 )

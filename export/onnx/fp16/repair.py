@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from export.onnx.attempts import Attempt, describe_attempt, describe_proof, save_attempts
-from export.onnx.calibration import TRAIN, CalibrationPictures, calibration_pictures
+from export.onnx.calibration import calibration_pictures
 from export.onnx.fp16.convert import to_fp16
 from export.onnx.fp16.islands import Search, proposals
 from export.onnx.metadata import describe, normalisation, precision_histogram
@@ -54,7 +54,7 @@ def repair(bundle: Bundle, *, data: Path | None, report: Callable[[Attempt], Non
     """
     bundle.fresh(SOURCE)
     graph = onnx.load_from_string(bundle.read(SOURCE))
-    pictures = _pictures(bundle, data)
+    pictures = calibration_pictures(bundle, data, None, count=SEARCH_PICTURES)
     search = Search(graph, pictures.pixels, bundle.manifest.trained, bundle.manifest.temperature, report)
     plain = onnx.load_from_string(bundle.read(TARGET))
     passed = search.add(describe_proof(plain, (), "nothing: plain FP16", [current(bundle, VARIANT)]))
@@ -80,11 +80,6 @@ def repair_and_print(bundle: Bundle, *, data: Path | None) -> int:
     what = f"{last.fp32_nodes} nodes stay FP32" if last.fp32_nodes else "FP16 throughout"
     print(f"{printable(bundle.folder / TARGET)} ({size:.1f} MB): {what}; see {record}")
     return DONE
-
-
-def _pictures(bundle: Bundle, data: Path | None) -> CalibrationPictures:
-    folder = data / TRAIN if data is not None and (data / TRAIN).is_dir() else data
-    return calibration_pictures(bundle.manifest.input, None, folder, count=SEARCH_PICTURES)
 
 
 def _proved(bundle: Bundle, search: Search, kept: set[str], words: str, data: Path | None) -> bool:

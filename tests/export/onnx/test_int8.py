@@ -34,6 +34,7 @@ from export.variants import load
 from models.bundle.bundle import Bundle
 from models.checkpoint import load_module, save_weights
 from models.common.errors import HalftoneError
+from models.dataset import TRAINING_PICTURES, content_digest, images
 from tests.commands import run
 from tests.export.conftest import Exported
 from tests.export.trained import trained_bundle
@@ -100,7 +101,7 @@ def test_the_record_says_what_calibrated_it(quantised: tuple[Bundle, list[Attemp
     bundle, _ = quantised
     record = json.loads(bundle.read("model.int8.json"))
 
-    assert record["calibration"].startswith("16 pictures of the folder train, evenly spread, by NNCF 3")
+    assert record["calibration"].startswith("16 training pictures of the folder pictures, evenly spread, by NNCF 3")
     assert record["verdict"] == record["attempts"][-1]["verdict"] == "PASSED"
     assert set(record["attempts"][-1]["figures"]) == set(int8_variants())
 
@@ -267,7 +268,7 @@ def test_without_nncf(copied: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_calibration_sees_other_windows_than_a_proof(default: Bundle) -> None:
     spec = default.manifest.input
 
-    pictures = calibration_pictures(spec, None, None, count=24)
+    pictures = calibration_pictures(default, None, None, count=24)
 
     proof_crops = {crop.tobytes() for crop, _ in sample_crops(spec)}
     assert pictures.pixels.shape == (24, spec.size, spec.size, 3)
@@ -276,18 +277,17 @@ def test_calibration_sees_other_windows_than_a_proof(default: Bundle) -> None:
 
 
 def test_calibration_takes_the_training_split_of_every_class(folder: Path, default: Bundle) -> None:
-    pictures = calibration_pictures(default.manifest.input, folder / "pictures", None, count=300)
+    pictures = calibration_pictures(default, folder / "pictures", None, count=300)
 
     assert pictures.pixels.shape == (16, 96, 96, 3)
-    assert pictures.description == "16 pictures of the folder train, evenly spread"
+    assert pictures.description == "16 training pictures of the folder pictures, evenly spread"
 
 
 @pytest.mark.parametrize(
     ("data", "calibrate_on", "words"),
     [
-        ("pictures/val", None, r"val/train: no such folder.*--calibrate-on DIR"),
-        ("pictures", "pictures/val", "share pictures"),
-        ("pictures", "pictures", "share pictures"),
+        ("pictures", "pictures/val", "shares pictures"),
+        ("pictures", "pictures", "shares pictures"),
         (None, NAME, r"only 0 readable.*at least 16"),
         (None, "nowhere", "no such folder"),
     ],
@@ -298,7 +298,35 @@ def test_calibration_refuses(
     paths = [None if each is None else folder / each for each in (data, calibrate_on)]
 
     with pytest.raises(HalftoneError, match=words):
-        calibration_pictures(default.manifest.input, paths[0], paths[1], count=32)
+        calibration_pictures(default, paths[0], paths[1], count=32)
+
+
+def test_calibration_on_a_folder_without_parts_takes_what_the_model_was_trained_on(
+    folder: Path, copied: Bundle, tmp_path: Path
+) -> None:
+    whole, seen = (
+        shutil.copytree(folder / "pictures" / "val", tmp_path / "whole"),
+        images(folder / "pictures" / "train"),
+    )
+    for path in seen:
+        target = whole / path.parent.name / f"seen {path.name}"
+        target.parent.mkdir(exist_ok=True)
+        shutil.copy(path, target)
+    digests = sorted(int.from_bytes(content_digest(path.read_bytes()), "little") for path in seen)
+    copied.write(TRAINING_PICTURES, np.array(digests, "<u8").tobytes(), made_by="a test")
+
+    pictures = calibration_pictures(copied, whole, None, count=300)
+
+    expected = calibration_pictures(copied, None, folder / "pictures" / "train", count=300)
+    assert pictures.description == "16 training pictures of the folder whole, evenly spread"
+    assert {each.tobytes() for each in pictures.pixels} == {each.tobytes() for each in expected.pixels}
+
+
+@pytest.mark.parametrize("data", ["pictures/val", NAME])
+def test_calibration_takes_the_sample_photographs_where_no_training_picture_is_known(
+    folder: Path, default: Bundle, data: str
+) -> None:
+    assert "sample photographs" in calibration_pictures(default, folder / data, None, count=32).description
 
 
 def openvino(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -116,7 +116,7 @@ def test_a_missing_file(folder: Path) -> None:
 
     bundle = Bundle.open(folder)
 
-    with pytest.raises(FileMissingError, match=r"model\.fp32\.onnx is missing.*`python -m export --model"):
+    with pytest.raises(FileMissingError, match=r"model\.fp32\.onnx is missing.*python -m export --model"):
         bundle.read(GRAPH)
     assert bundle.read("model.fp16.onnx")
 
@@ -132,7 +132,7 @@ def test_changed_content(folder: Path) -> None:
     with (folder / GRAPH).open("ab") as file:
         file.write(b"\0")
 
-    with pytest.raises(HashMismatchError, match=r"model\.fp32\.onnx.*`python -m export --model"):
+    with pytest.raises(HashMismatchError, match=r"model\.fp32\.onnx.*python -m export --model"):
         Bundle.open(folder).read(GRAPH)
 
 
@@ -141,12 +141,24 @@ def test_repair_commands_name_the_folder(folder: Path) -> None:
     copy.write("weights.safetensors", b"others", made_by="a test")
     (copy.folder / "model.fp16.onnx").unlink()
 
-    with pytest.raises(StaleError, match=r"`python -m export\.onnx --model mine --precision fp32`"):
+    there = f"`HALFTONE_ARTIFACTS={folder.parent} python -m export"
+    with pytest.raises(StaleError, match=rf"{there}\.onnx --model mine --precision fp32`"):
         copy.fresh(GRAPH)
-    with pytest.raises(FileMissingError, match="`python -m export --model mine`"):
+    with pytest.raises(FileMissingError, match=f"{there} --model mine`"):
         copy.read("model.fp16.onnx")
-    with pytest.raises(FileMissingError, match=r"`python -m export\.parity --model mine --variant x`"):
+    with pytest.raises(FileMissingError, match=rf"{there}\.parity --model mine --variant x`"):
         copy.read("parity/x.json")
+
+
+def test_repair_commands_name_no_folder_of_bundles_where_they_need_none(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    (folder.parent / "artifacts").mkdir()
+    bundle = Bundle.open(folder.rename(folder.parent / "artifacts" / "mine"))
+
+    with pytest.raises(FileMissingError, match=r"`python -m export\.parity --model mine --variant x`"):
+        bundle.read("parity/x.json")
 
 
 def test_damaged_files_are_dropped_with_what_belongs_to_them(folder: Path) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from models.bundle.bundle import PROMISES, WEIGHTS, Bundle
+from models.bundle.errors import FileMissingError
 from models.bundle.promises import Promises, fit_promises, read_promises, write_promises
 from models.common.errors import HalftoneError
 from tests.samples import small_bundle
@@ -46,6 +47,15 @@ def test_those_of_other_weights_are_ignored(promises: Promises, tmp_path: Path) 
     bundle.write(WEIGHTS, b"other weights", made_by="`make weights`")
 
     assert read_promises(bundle) is None
+
+
+def test_a_bundle_that_has_lost_them_says_so(promises: Promises, tmp_path: Path) -> None:
+    bundle = small_bundle(tmp_path / "tiny")
+    write_promises(bundle, promises, made_by="`make promises`")
+    (bundle.folder / PROMISES).unlink()
+
+    with pytest.raises(FileMissingError, match=r"promises\.json is missing: repair it with .* --model tiny`"):
+        read_promises(Bundle.open(bundle.folder))
 
 
 @pytest.mark.parametrize(

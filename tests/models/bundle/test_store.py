@@ -11,10 +11,27 @@ from models.common.errors import HalftoneError
 from tests.samples import small_bundle
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "/etc", "-x", ".hidden", "a b", "a\n", "a;b", "löwe"])
+@pytest.mark.parametrize("name", ["", ".", "..", "-x", ".hidden", "a b", "a\n", "a;b", "löwe"])
 def test_a_name_can_not_leave_the_folder(name: str) -> None:
     with pytest.raises(HalftoneError, match="is not a model's name: use letters"):
         bundle_folder(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "way_out"),
+    [
+        ("artifacts/x", "write x"),
+        ("artifacts/x/", "write x"),
+        ("../x", "write x, and set HALFTONE_ARTIFACTS=.."),
+        ("/etc", "write etc, and set HALFTONE_ARTIFACTS=/"),
+    ],
+)
+def test_a_path_is_no_name(name: str, way_out: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HALFTONE_ARTIFACTS", raising=False)
+    with pytest.raises(HalftoneError) as caught:
+        bundle_folder(name)
+
+    assert str(caught.value) == f"{name!r} is not a model's name but a path: {way_out}"
 
 
 def test_the_environment_variable_names_the_folder_of_bundles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

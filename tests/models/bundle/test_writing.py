@@ -211,9 +211,9 @@ def test_a_file_whose_input_is_missing_is_stale(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "command"),
     [
-        ("model.fp16.onnx", "`python -m export.onnx --model tiny --precision fp16`"),
-        ("parity/openvino-bf16.json", "`python -m export.parity --model tiny --variant openvino-bf16`"),
-        ("README.md", "`python -m export --model tiny`"),
+        ("model.fp16.onnx", "python -m export.onnx --model tiny --precision fp16"),
+        ("parity/openvino-bf16.json", "python -m export.parity --model tiny --variant openvino-bf16"),
+        ("README.md", "python -m export --model tiny"),
     ],
 )
 def test_an_unlisted_file_names_the_command_that_makes_it(tmp_path: Path, name: str, command: str) -> None:
@@ -224,7 +224,10 @@ def test_an_unlisted_file_names_the_command_that_makes_it(tmp_path: Path, name: 
     with pytest.raises(FileMissingError) as caught:
         bundle.read(name)
 
-    assert str(caught.value) == f"the bundle {bundle.folder} has no {name}: make it with {command}"
+    assert (
+        str(caught.value)
+        == f"the bundle {bundle.folder} has no {name}: make it with `HALFTONE_ARTIFACTS={tmp_path} {command}`"
+    )
 
 
 def test_a_change_of_any_byte_is_detected(tmp_path: Path) -> None:
