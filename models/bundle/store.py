@@ -22,6 +22,9 @@ DEFAULT_MODEL = "efficientnet_lite0"
 MAX_NAME = 200
 """Limit on the characters of a name: file systems allow 255 bytes, also with the endings of temporary folders."""
 
+RUN = "run.json"
+"""File of an unfinished training with its settings."""
+
 _MOST_SHOWN = 10
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -115,7 +118,7 @@ def open_bundle(model: str) -> Bundle:
 
 def meant(model: str) -> str:
     """Return what may be meant by the name of a bundle that is not there: an unfinished training, similar names."""
-    if unfinished_training(bundle_folder(model)).is_dir():
+    if (unfinished_training(bundle_folder(model)) / RUN).is_file():
         output = shlex.quote(str(bundle_folder(model)))
         return f"its training is not finished: `python -m training --output {output} --resume` goes on with it"
     similar = difflib.get_close_matches(model, bundles(), n=3, cutoff=0.5)
@@ -147,7 +150,7 @@ def _instead(model: str) -> str:
     )
     there, hint = bundles(), meant(model)
     if not there:
-        holds_none = f"the folder holds none; {create}, or set HALFTONE_ARTIFACTS to the folder of the bundles"
-        return hint or holds_none
+        return hint or f"the folder holds none; {create}, or set HALFTONE_ARTIFACTS to the folder of the bundles"
     more = f" and {len(there) - _MOST_SHOWN} more" if len(there) > _MOST_SHOWN else ""
-    return f"{hint}{' ' if hint else ''}there is {', '.join(there[:_MOST_SHOWN])}{more}; {create}"
+    first = f"{hint}{' ' if hint.endswith('?') else '; '}" if hint else ""
+    return f"{first}there is {', '.join(there[:_MOST_SHOWN])}{more}; {create}"

@@ -155,7 +155,7 @@ def check_scan_bytes(data: bytes, start: int, blocks: int, *, progressive: bool)
     if _ARITHMETIC.isdisjoint(_markers(data[:start])):
         raise BrokenImageError(
             "the JPEG picture is damaged or incomplete (its header announces more pixels than its bytes can hold): "
-            "send the whole file as it was saved"
+            "use the whole file as it was saved"
         )
 
 

@@ -95,7 +95,7 @@ def decode_upright(data: bytes, *, max_pixels: int, plain: bool) -> Image.Image 
         if image is not None or format_ == "WebP":
             _check_memory(image.size if image is not None else webp_size(data))
         raise BrokenImageError(
-            f"the {format_} picture is damaged or incomplete ({error}): send the whole file as it was saved"
+            f"the {format_} picture is damaged or incomplete ({error}): use the whole file as it was saved"
         ) from error
 
 
@@ -104,11 +104,11 @@ def _readable_format(data: bytes) -> Format:
     if format_ is not None:
         return format_
     if not data:
-        raise NotAnImageError(f"the picture is empty (0 bytes): send a {READABLE} file")
+        raise NotAnImageError(f"the picture is empty (0 bytes): use a {READABLE} file")
     other = other_format(data)
     if other is not None:
         raise UnsupportedFormatError(f"{other} pictures are not supported: convert the file to {READABLE}")
-    raise NotAnImageError(f"these {len(data)} bytes are not a picture: send a {READABLE} file")
+    raise NotAnImageError(f"these {len(data)} bytes are not a picture: use a {READABLE} file")
 
 
 class _JpegFile(JpegImagePlugin.JpegImageFile):
@@ -147,7 +147,7 @@ def _open_webp(data: bytes, max_pixels: int) -> Image.Image:
     # Before Pillow, which allocates the canvas when it opens the file.
     size = webp_size(data)
     if size is None:
-        raise BrokenImageError("the WebP header is damaged or incomplete: send the whole file as it was saved")
+        raise BrokenImageError("the WebP header is damaged or incomplete: use the whole file as it was saved")
     _check_size(size, max_pixels, _WEBP_BYTES_A_PIXEL, "a WebP")
     check_chunks(data)
     image = WebPImagePlugin.WebPImageFile(BoundedFile(data))
@@ -176,14 +176,14 @@ def _check_size(size: tuple[int, int], max_pixels: int, held: float = _BYTES_A_P
     width, height = size
     if max(size) > MAX_SIDE:
         raise TooManyPixelsError(
-            f"the picture has {width} x {height} pixels, and a side may have {MAX_SIDE:,}: send a smaller version"
+            f"the picture has {width} x {height} pixels, and a side may have {MAX_SIDE:,}: use a smaller version"
         )
     most = int(max_pixels * min(1, _BYTES_A_PIXEL / held))
     if width * height > most:
         limit = f"{most:,} for {kind}" if most < max_pixels else f"{most:,}"
         raise TooManyPixelsError(
             f"the picture has {width} x {height} = {width * height:,} pixels, over the limit of {limit}: "
-            "send a smaller version"
+            "use a smaller version"
         )
 
 

@@ -27,7 +27,7 @@ def test_a_message_that_a_user_sees_is_on_the_page_of_troubleshooting() -> None:
     assert len(http_messages()) > 60
     for seen in (
         "there is no architecture …: …`python -m models` lists all …",
-        "the picture is empty (0 bytes): send a … file",
+        "the picture is empty (0 bytes): use a … file",
     ):
         assert escaped(seen) in page
 

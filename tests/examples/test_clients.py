@@ -38,7 +38,7 @@ def test_a_client_shows_the_classes_or_the_error(server: Server, command: list[s
     assert [*labels] == ["tiger cat", "Egyptian cat", "tabby"]
     assert [*probabilities] == sorted(probabilities, reverse=True)
     assert (refused.returncode, refused.stdout) == (1, "")
-    assert "are not a picture: send a JPEG, PNG or WebP file" in refused.stderr
+    assert "are not a picture: use a JPEG, PNG or WebP file" in refused.stderr
 
 
 def test_the_client_of_triton_gets_the_classes(server: Server) -> None:

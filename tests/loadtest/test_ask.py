@@ -52,7 +52,7 @@ def test_another_file_is_refused_with_the_servers_message(artifacts: Path, tmp_p
     result = ask("--image", str(tmp_path / "note.jpg"), HALFTONE_ARTIFACTS=str(artifacts))
 
     assert result.returncode == 2
-    assert result.stderr.endswith("these 10 bytes are not a picture: send a JPEG, PNG or WebP file\n")
+    assert result.stderr.endswith("these 10 bytes are not a picture: use a JPEG, PNG or WebP file\n")
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from models.bundle.errors import BundleMissingError, SymlinkError
-from models.bundle.store import artifacts, bundle_folder, exporting, has_bundle, open_bundle
+from models.bundle.store import RUN, artifacts, bundle_folder, exporting, has_bundle, open_bundle, unfinished_training
 from models.common.cli import run
 from models.common.errors import HalftoneError
+from models.resolve import architecture_of
 from tests.samples import small_bundle
 
 
@@ -65,6 +66,23 @@ def test_a_missing_bundle_is_answered_with_what_there_is(tmp_path: Path, monkeyp
     small_bundle(tmp_path / "photos")
     with pytest.raises(BundleMissingError, match=r"did you mean clothes-v2\? there is clothes-v2, photos; "):
         open_bundle("clothes")
+
+
+def test_a_name_without_a_bundle_is_answered_with_what_may_be_meant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HALFTONE_ARTIFACTS", str(tmp_path))
+    small_bundle(tmp_path / "clothes")
+    run_file = unfinished_training(tmp_path / "new") / RUN
+    run_file.parent.mkdir()
+    run_file.write_text("{}")
+
+    resume = f"its training is not finished: `python -m training --output {tmp_path}/new --resume` goes on with it"
+    for name, words in (("clohtes", r"did you mean clothes\?"), ("new", resume)):
+        with pytest.raises(HalftoneError, match=f"no architecture '{name}', and no bundle of that name: {words}$"):
+            architecture_of(name)
+    with pytest.raises(BundleMissingError, match=f"{resume}; there is clothes"):
+        open_bundle("new")
 
 
 def test_a_bundle_that_is_taken_for_the_folder_of_bundles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

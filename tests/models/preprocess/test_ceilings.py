@@ -140,7 +140,7 @@ def test_a_header_over_the_data_of_a_smaller_picture_is_broken(mode: str, progre
     file = file.replace(b"\xff\xc2", b"\xff\xc0")
     file = with_size(file, 4_000, 4_000)
 
-    with pytest.raises(BrokenImageError, match=r"more pixels than its bytes can hold.*send the whole file"):
+    with pytest.raises(BrokenImageError, match=r"more pixels than its bytes can hold.*use the whole file"):
         decode(file.replace(b"\xff\xc0", b"\xff\xc2") if progressive else file)
 
 

@@ -19,7 +19,7 @@ def test_a_truncated_file_is_broken(kind: str) -> None:
     data = encoded(Image.fromarray(noise(64, 64)), kind)
 
     for length in (12, 20, 40, len(data) // 2, len(data) - len(data) // 8):
-        with pytest.raises(BrokenImageError, match=f"{kind}.*send the whole file"):
+        with pytest.raises(BrokenImageError, match=f"{kind}.*use the whole file"):
             decode(data[:length])
 
 
