@@ -23,6 +23,7 @@ from models.bundle.commands import export_command
 from models.common.cli import DONE, INTERRUPTED, run
 from models.common.text import printable
 from training.config.train import TrainConfig, for_help
+from training.evaluation import baseline
 from training.evaluation.against import in_words as against_in_words
 from training.evaluation.temperature import Calibration
 from training.loop.resume import PROG, complete, main_process, nothing_left, resolve
@@ -35,7 +36,9 @@ def _summary(bundle: Bundle, *, done: bool) -> str:
     what = f"this run is finished, {bundle.folder} has its model" if done else f"wrote {bundle.folder}"
     summary = f"{what}: {in_words(metrics)}{_confidence(metrics)}; report: {bundle.folder / 'report' / 'index.html'}"
     against = f"\n{printable(against_in_words(metrics['against']))}" if "against" in metrics else ""
-    return f"{printable(summary)}{against}\nexport and prove it with `{printable(following)}`"
+    doubt = baseline.warning(training, classes=len(bundle.manifest.labels))
+    doubt = f"\nwarning: {printable(doubt)}" if doubt else ""
+    return f"{printable(summary)}{against}{doubt}\nexport and prove it with `{printable(following)}`"
 
 
 def _confidence(metrics: dict[str, Any]) -> str:

@@ -39,6 +39,7 @@ from models.common.text import printable
 from models.dataset import is_picture
 from models.spec import InputSpec
 from training.config.columns import Columns
+from training.config.workers import check_workers
 from training.data.pictures import Pictures
 from training.data.subsets import SelectedPictures
 from training.evaluation.leakage import Part, check_same_classes, choose_pictures
@@ -106,8 +107,7 @@ class EvaluateConfig(JsonOutput):
             raise HalftoneError(f"--foreign {self.foreign}: no such folder; it must contain pictures")
         if self.batch < 1:
             raise HalftoneError(f"--batch must be 1 or more, not {self.batch}")
-        if self.workers is not None and self.workers < 0:
-            raise HalftoneError(f"--workers must be 0 or more, not {self.workers}")
+        check_workers(self.workers)
         if not 0 <= self.max_corrupt_share <= 1:
             raise HalftoneError(f"--max-corrupt-share must lie in [0, 1], not {self.max_corrupt_share}")
 

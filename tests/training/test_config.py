@@ -170,7 +170,8 @@ def test_settings_of_another_version_are_refused():
         (Recipe, {"batch": 1}, "--batch must be 2 or more, not 1"),
         (Recipe, {"patience": -1}, "--patience must be 0 or more epochs, not -1"),
         (AugmentConfig, {"flip": 2.0}, "--augment.flip must lie between 0 and 1, not 2.0"),
-        (Running, {"workers": -1}, "--workers must be 0 or more, not -1"),
+        (Running, {"workers": -1}, "--workers must be from 0 to 256, not -1"),
+        (Running, {"workers": 9999}, "--workers must be from 0 to 256, not 9999"),
         (Running, {"checkpoint_minutes": -1.0}, "--checkpoint-minutes must be 0 or more, not -1.0"),
     ],
 )  # fmt: skip

@@ -171,6 +171,29 @@ def test_training_pictures_are_excluded_from_data_that_has_changed(artifacts, un
     assert evaluated("one", data=undivided, part="all")["pictures"] == 30
 
 
+def test_all_pictures_include_those_that_a_model_was_trained_on_and_that_is_said(artifacts, undivided, tmp_path):
+    trained = make_trained(artifacts, "one", undivided)
+    make_bundle(artifacts, "two")
+    result = evaluated("one", "two", data=undivided, part="all")
+    unknown = " (the training pictures of two are not recorded)"
+    assert result["part"] == f"all pictures, 21 training pictures among them{unknown}"
+    assert result["warnings"] == [
+        "21 of the 30 pictures are among those that one was trained on, so its figures flatter it: omit --part all to "
+        "leave them out"
+    ]
+    assert evaluated("one", data=undivided)["pictures"] == 9
+    new = class_folders(tmp_path / "new", {"cat": 2, "dog": 2, "emu": 2}, first_seed=500)
+    assert evaluated("one", data=new, part="all")["warnings"] == []
+    seen = load_data(str(undivided), val_share=0.3, seed=5).train
+    for index in range(len(seen)):
+        target = tmp_path / "seen" / seen.name(index)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes((undivided / seen.name(index)).read_bytes())
+    (told,) = evaluated("one", data=tmp_path / "seen", part="all")["warnings"]
+    assert told.endswith("flatter it: name other pictures with --data")
+    assert len(training_digests(trained)) == 21
+
+
 def test_a_model_without_recorded_training_pictures_is_evaluated_on_its_split(artifacts, undivided):
     make_bundle(artifacts, "one", training=training_on(undivided, val_share=0.3, seed=5, limit=None))
     (undivided / "dog" / "new.png").write_bytes(png(99))

@@ -34,6 +34,7 @@ from training.ablation.tricks import NAMES, Trick, tricks_of
 from training.config.columns import Columns
 from training.config.recipe import Recipe
 from training.config.train import Device, Running, TrainConfig, choose_recipe, load_recipe
+from training.config.workers import check_workers
 from training.data.load import load_data
 from training.data.pictures import Data
 from training.loop.signals import StoppedError
@@ -92,8 +93,7 @@ class AblationConfig(JsonOutput):
                 raise HalftoneError(f"--{name} must be 1 or more, not {value}")
         if self.size is not None and not 16 <= self.size <= 4096:
             raise HalftoneError(f"--size must be from 16 to 4096 pixels, not {self.size}")
-        if self.workers is not None and self.workers < 0:
-            raise HalftoneError(f"--workers must be 0 or more, not {self.workers}")
+        check_workers(self.workers)
         if len(set(self.names)) != len(self.names) or not self.names:
             raise HalftoneError(f"--tricks must name each trick once, not {self.tricks!r}")
 

@@ -14,6 +14,7 @@ from training.config.columns import Columns
 from training.config.defaults import resolve_freeze
 from training.config.recipe import Recipe
 from training.config.train import Device, Running, TrainConfig, choose_recipe, load_recipe
+from training.config.workers import check_workers
 from training.data.load import load_data
 from training.data.pictures import Data
 from training.data.split import stratified_sample
@@ -67,8 +68,7 @@ class BenchmarkConfig:
             raise HalftoneError(f"--batch must be an even number from 2, not {self.batch}")
         if self.size is not None and not 16 <= self.size <= 4096:
             raise HalftoneError(f"--size must be from 16 to 4096 pixels, not {self.size}")
-        if self.workers is not None and self.workers < 0:
-            raise HalftoneError(f"--workers must be 0 or more, not {self.workers}")
+        check_workers(self.workers)
 
 
 def resolve(config: BenchmarkConfig) -> tuple[TrainConfig, Data]:

@@ -23,6 +23,7 @@ from models.common.files import write_atomic
 from training.config.columns import Columns
 from training.config.recipe import Recipe, Transfer
 from training.config.train import Device, Running, TrainConfig, load_recipe
+from training.config.workers import check_workers
 from training.data.load import load_data
 from training.data.pictures import Data, Pictures
 from training.data.split import stratified_sample
@@ -73,8 +74,7 @@ class IntervalConfig(JsonOutput):
             raise HalftoneError(f"--limit must exceed --pictures {self.pictures}, not {self.limit}")
         if self.size is not None and not 16 <= self.size <= 4096:
             raise HalftoneError(f"--size must be from 16 to 4096 pixels, not {self.size}")
-        if self.workers is not None and self.workers < 0:
-            raise HalftoneError(f"--workers must be 0 or more, not {self.workers}")
+        check_workers(self.workers)
 
 
 def _request(config: IntervalConfig) -> TrainConfig:

@@ -15,6 +15,7 @@ from models.spec import EMBEDDED, Architecture
 from training.choose.speed import Budget
 from training.config.columns import Columns
 from training.config.train import Device, Running, TrainConfig, choose_recipe, load_recipe
+from training.config.workers import check_workers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +72,7 @@ class ChooseConfig(JsonOutput):
                 raise HalftoneError(f"--{name.replace('_', '-')} must be positive, not {value:g}")
         if self.size is not None and not 16 <= self.size <= 4096:
             raise HalftoneError(f"--size must be from 16 to 4096 pixels, not {self.size}")
-        if self.workers is not None and self.workers < 0:
-            raise HalftoneError(f"--workers must be 0 or more, not {self.workers}")
+        check_workers(self.workers)
         if self.seed < 0:
             raise HalftoneError(f"--seed must be 0 or more, not {self.seed}")
         if not self.names or len(set(self.names)) != len(self.names):

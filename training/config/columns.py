@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+CHECKED = ("path", "label", "split", "problem", "suggested", "keep")
+"""Of the table that `training.data --check --report` writes."""
+
+REVIEWED = ("path", "label", "split", "annotator", "agreement")
+"""Of the table that `training.data.review` writes."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:

@@ -22,11 +22,17 @@ from models.common.errors import HalftoneError
 from models.spec import TRANSFORMERS
 from training.config.columns import Columns
 from training.config.recipe import SHORT, Recipe
+from training.config.workers import check_workers
 
 SMALL = 1000
 
 Device = Literal["auto", "cpu", "cuda"]
 LoggerName = Literal["tensorboard", "wandb", "mlflow"]
+
+NEEDED = (
+    "--data and --model are needed, as in `python -m training --data photos --model efficientnet_lite0 "
+    "--output artifacts/photos`; `--from NAME` stands for --model; `--resume --output DIR` continues an unfinished run"
+)
 
 Value = TypeVar("Value")
 
@@ -51,8 +57,7 @@ class Running:
     """Loggers for the curves, in addition to the report; wandb and mlflow must be installed."""
 
     def __post_init__(self) -> None:
-        if self.workers is not None and self.workers < 0:
-            raise HalftoneError(f"--workers must be 0 or more, not {self.workers}")
+        check_workers(self.workers)
         if self.checkpoint_minutes < 0:
             raise HalftoneError(f"--checkpoint-minutes must be 0 or more, not {self.checkpoint_minutes}")
 
@@ -110,19 +115,16 @@ class TrainConfig:
     --checkpoint-minutes and --log may change."""
 
     restart: bool = False
-    """Discard an unfinished run of this output and start again."""
+    """Discard an unfinished run of this output and start again, with the flags of this command alone."""
 
     table: Annotated[Columns, tyro.conf.arg(name="")] = field(default_factory=Columns)
     running: Annotated[Running, tyro.conf.arg(name="")] = field(default_factory=Running)
     settings: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=Recipe)
 
     def __post_init__(self) -> None:
-        if not self.resume and not (self.data and (self.model or self.from_)):
-            raise HalftoneError(
-                "--data and --model are needed, as in `python -m training --data photos --model efficientnet_lite0 "
-                "--output artifacts/photos`; `--from NAME` stands for --model; `--resume --output DIR` continues an "
-                "unfinished run"
-            )
+        # What `--restart` lacks is said with the flags of the run that it discards, which are not known here.
+        if not (self.resume or self.restart) and not (self.data and (self.model or self.from_)):
+            raise HalftoneError(NEEDED)
         if self.from_ and self.weights != "pretrained":
             raise HalftoneError("--from goes on from the weights of a bundle: omit --weights, or --from")
         check_name(self.output.name)

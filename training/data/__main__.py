@@ -110,7 +110,7 @@ def _inspect(data: Data, location: str, folder: Path) -> Findings:
     near = [each for each in doublets(data, inspection) if each.kind == "near"]
     crossing = sum(bool(each.conflict) for each in near)
     wrong, outliers = len(inspection.judgement.wrong), len(inspection.outliers)
-    print(f"{wrong} labels are probably wrong; a linear probe finds {inspection.judgement.accuracy:.1%} of them all")
+    print(f"{wrong} labels are probably wrong: {inspection.judgement.in_words()}")
     print(f"{len(near)} near doublets, {crossing} of them in two parts or under two labels; {outliers} outliers")
     print(f"the pictures are on {printable(folder / 'index.html')}")
     if table:

@@ -80,7 +80,8 @@ def _choose(location: str, part: Part, bundles: Sequence[Bundle], columns: Colum
         columns = next((chosen for bundle in bundles if (chosen := _columns(bundle)) != columns), columns)
     if part == "all":
         data = load_data(location, columns=columns, for_training=False)
-        return Choice(pictures=_all(data), description="all pictures", warnings=data.warnings)
+        choice = Choice(pictures=_all(data), description="all pictures", warnings=data.warnings)
+        return _with_training_images(choice, bundles)
     if part == "test":
         data = _load_as_split_by(bundles, location, columns)
         return _without_training_images(_test(data, location), bundles, location)
@@ -156,10 +157,36 @@ def _without_training_images(choice: Choice, bundles: Sequence[Bundle], location
         pictures = SelectedPictures(choice.pictures, np.flatnonzero(unseen))
         choice = replace(choice, pictures=pictures, excluded=excluded)
         description += f", without {excluded:,} training pictures" if excluded else ", no training pictures among them"
-    unknown = [name for name, hashes in by_model.items() if hashes is None]
-    if unknown:
-        description += f" (the training pictures of {' and '.join(unknown)} are not recorded)"
-    return replace(choice, description=description)
+    return replace(choice, description=description + _unrecorded(bundles))
+
+
+def _with_training_images(choice: Choice, bundles: Sequence[Bundle]) -> Choice:
+    """Keep the known training images of these models, but say how many of the images they are."""
+    recorded = {bundle.manifest.name: hashes for bundle in bundles if (hashes := training_digests(bundle)) is not None}
+    if not recorded:
+        return replace(choice, description=choice.description + _unrecorded(bundles))
+    found, total = digests(choice.pictures), len(choice.pictures)
+    seen = np.isin(found, np.concatenate(list(recorded.values())))
+    among = f"{int(seen.sum()):,} training pictures" if seen.any() else "no training pictures"
+    fix = "name other pictures with --data" if seen.all() else "omit --part all to leave them out"
+    by_model = {name: int(np.isin(found, hashes).sum()) for name, hashes in recorded.items()}
+    warnings = tuple(
+        f"{count:,} of the {total:,} pictures are among those that {name} was trained on, so its figures flatter it: "
+        f"{fix}"
+        for name, count in by_model.items()
+        if count
+    )
+    return replace(
+        choice,
+        description=f"{choice.description}, {among} among them{_unrecorded(bundles)}",
+        warnings=(*choice.warnings, *warnings),
+    )
+
+
+def _unrecorded(bundles: Sequence[Bundle]) -> str:
+    """Return a remark on the models without a record of their training images; empty if all have one."""
+    names = [bundle.manifest.name for bundle in bundles if training_digests(bundle) is None]
+    return f" (the training pictures of {' and '.join(names)} are not recorded)" if names else ""
 
 
 def _settings(bundle: Bundle, *names: str) -> dict[str, Any]:

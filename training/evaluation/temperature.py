@@ -93,7 +93,10 @@ def fit_temperature(logits: Logits, targets: Targets) -> float:
         HalftoneError: a logit is NaN or infinite.
     """
     if not np.isfinite(logits).all():
-        raise HalftoneError("some logits are NaN or infinite, so no temperature fits them: train again with --amp off")
+        raise HalftoneError(
+            "some logits are NaN or infinite, so no temperature fits them: train again with a lower --head-lr and "
+            "--backbone-lr, or with --amp off"
+        )
     if not len(logits):
         return 1.0
     count, classes = logits.shape

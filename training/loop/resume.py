@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,8 @@ from models.catalog import architecture
 from models.common.errors import HalftoneError
 from models.common.files import sha256_file
 from models.spec import NAMED_WEIGHTS
-from training.config.train import TrainConfig, choose_recipe, from_json, with_recipe
+from training.config.flags import Flags, command_of, flags_between, flags_of
+from training.config.train import NEEDED, Running, TrainConfig, choose_recipe, from_json, with_recipe
 from training.data.additions import add_pictures
 from training.data.load import load_data
 from training.data.pictures import Data
@@ -59,6 +62,8 @@ def resolve(config: TrainConfig) -> Request:
     if config.resume:
         config = _recorded(config)
         return _request(config, _load(config))
+    if not (config.data and (config.model or config.from_)):
+        raise _incomplete(config)
     config = _with_model(config)
     network, data = architecture(config.model), _load(config)
     recipe = choose_recipe(config.recipe, pictures=len(data.train), family=network.family)
@@ -134,21 +139,59 @@ def _load(config: TrainConfig) -> Data:
 
 
 def _recorded(config: TrainConfig) -> TrainConfig:
-    plain = TrainConfig(output=config.output, resume=True, running=config.running)
-    names = [field.name for field in fields(TrainConfig)]
-    changed = [name.strip("_") for name in names if getattr(config, name) != getattr(plain, name)]
-    if changed:
+    recorded = _of_run(config.output)
+    if recorded is None:
+        raise HalftoneError(f"{config.output} has no unfinished run to resume: start one with --data and --model")
+    if changed := _given(config):
         raise HalftoneError(
             f"--resume continues a run with its recorded settings, so {', '.join(changed)} can't be changed: leave "
-            "those flags out, or start again with --restart"
+            f"those flags out, or {_start_again(config)}"
         )
-    # That of a finished run is in its bundle.
-    unfinished = RunFolder(config.output).identity() or _trained(config.output)
-    if unfinished is None:
-        raise HalftoneError(f"{config.output} has no unfinished run to resume: start one with --data and --model")
-    values = unfinished["config"] | {"output": str(config.output)}
-    recorded = from_json(TrainConfig, values)
     return TrainConfig(**{**vars(recorded), "running": config.running})
+
+
+def _of_run(output: Path) -> TrainConfig | None:
+    """Return the recorded settings of an output's run; None without one.
+
+    Raises:
+        HalftoneError: another version recorded them.
+    """
+    # Those of a finished run are in its bundle.
+    run = RunFolder(output).identity() or _trained(output)
+    return None if run is None else from_json(TrainConfig, run["config"] | {"output": str(output)})
+
+
+def _given(config: TrainConfig) -> Flags:
+    """Return the flags of the command line that change the weights."""
+    plain = TrainConfig(output=config.output, resume=config.resume, restart=config.restart, running=config.running)
+    return flags_between(plain, config)
+
+
+def _start_again(config: TrainConfig) -> str:
+    """Return how to discard an output's run for one with the flags that are given and those of the run."""
+    output, flags = config.output, None
+    # The settings of another version have no flags.
+    with contextlib.suppress(HalftoneError):
+        flags = None if (run := _of_run(output)) is None else flags_of(run)
+    remove = f"remove {output} (`{_removal(output)}`) and " if complete(output) else ""
+    if flags is None:
+        return f"{remove}start again with all flags of the run and --restart"
+    flags |= _given(config) | flags_between(Running(), config.running) | {"--output": ["--output", str(output)]}
+    return f"{remove}start again with `{command_of(flags)} --restart`"
+
+
+def _incomplete(config: TrainConfig) -> HalftoneError:
+    """Return the error for a request without data or model, which only `--restart` lets through."""
+    if RunFolder(config.output).identity() is None:
+        return HalftoneError(NEEDED)
+    return HalftoneError(
+        f"--restart takes no settings from the run that it discards, and --data and --model are missing: "
+        f"{_start_again(config)}"
+    )
+
+
+def _removal(output: Path) -> str:
+    return shlex.join(["rm", "-r", str(output)])
 
 
 def check_output(config: TrainConfig) -> None:
@@ -163,7 +206,7 @@ def check_output(config: TrainConfig) -> None:
     output = config.output
     empty = not output.exists() or (output.is_dir() and not any(output.iterdir()))
     if not empty and (config.restart or _trained(output) is None):
-        raise _not_empty(output)
+        raise _not_empty(config)
 
 
 def check_finished(request: Request) -> None:
@@ -174,11 +217,16 @@ def check_finished(request: Request) -> None:
     """
     output = request.config.output
     if main_process() and complete(output) and not finished(request):
-        raise _not_empty(output)
+        raise _not_empty(request.config)
 
 
-def _not_empty(output: Path) -> HalftoneError:
-    return HalftoneError(f"{output} is not empty: remove it to train again, or choose another --output")
+def _not_empty(config: TrainConfig) -> HalftoneError:
+    output = config.output
+    if _trained(output) is None:
+        return HalftoneError(f"{output} is not empty: remove it to train again, or choose another --output")
+    kept = ", which --restart does not discard" if config.restart else ""
+    again = f"remove it (`{_removal(output)}`) and repeat the command" if config.data else _start_again(config)
+    return HalftoneError(f"{output} holds the model of a finished run{kept}: {again}, or choose another --output")
 
 
 def _request(config: TrainConfig, data: Data) -> Request:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +144,11 @@ def test_the_report_shows_the_pictures_and_its_table_comes_back_as_data(photos, 
     result = run("training.data", "--data", photos, "--check", "--report", tmp_path / "out")
 
     assert result.returncode == 1, result.stderr
+    assert re.search(
+        r"labels are probably wrong: a linear probe, trained on the other pictures, agrees with \d+\.\d% of the 27 "
+        r"labels that were judged\n",
+        result.stdout,
+    )
     assert "2 near doublets, 1 of them in two parts or under two labels" in result.stdout
     assert "1 broken pictures" in result.stdout
     page = (tmp_path / "out" / "index.html").read_text()
@@ -160,6 +166,7 @@ def test_the_report_shows_the_pictures_and_its_table_comes_back_as_data(photos, 
     assert by_name["small.jpg"]["split"] == "val"
     unedited = load_data(str(table))
     assert (len(unedited.train), len(unedited.val)) == (20, 7)
+    assert unedited.warnings == ()
 
     by_name["equal.png"]["keep"] = "no"
     by_name["05.png"]["label"] = "<b>one"

@@ -72,7 +72,7 @@ def test_the_same_picture_twice_counts_once(folder, spelled):
     ("text", "message"),
     [
         ("", "its first line must name the columns"),
-        ("cat/000.png,cat\n", "its first line must name the columns, path,label"),
+        ("cat/nowhere.png,cat\n", "its first line must name the columns, path,label"),
         ("path,label\n", "no rows"),
         ("path,label\ncat/000.png,\n", "line 2: the label is missing"),
         ("path,label\n,cat\n", "line 2: the path is missing"),
@@ -227,6 +227,37 @@ def test_repeated_rows_and_unused_columns_are_said(folder):
         "1 rows repeat a picture, such as line 12: it counts once",
         "nothing is taken from the columns width",
     )
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "first", "header"),
+    [
+        ("{path},{label}", "list.csv", "cat/000.png", "path,label"),
+        ("{label};{back}", "list.csv", r"cat\000.png", "label;path"),
+        ("{label}\t{stem}\t{part}", "list.tsv", "cat/000", "label<TAB>path<TAB>split"),
+        ("{path},1,1,1", "list.csv", "cat/000.png", "path,label"),
+    ],
+)
+def test_a_first_line_that_is_a_picture_is_refused(folder, line, name, first, header):
+    file = folder / name
+    lines = rows("", line).removeprefix("\n")
+    file.write_text(lines)
+    with pytest.raises(HalftoneError) as caught:
+        load_data(str(file))
+    assert str(caught.value) == (
+        f"the first line of {file} is a picture ({first}), but must name the columns: put the line `{header}` above it"
+    )
+    if "1,1" not in line:
+        file.write_text(header.replace("<TAB>", "\t") + "\n" + lines)
+        data = load_data(str(file))
+        assert len(data.train) + len(data.val) == 10
+
+
+@pytest.mark.parametrize("header", ["image,kind", "photo,breed"])
+def test_a_column_with_the_name_of_a_picture_is_a_column(folder, header):
+    (folder / "image.png").write_bytes((folder / "cat" / "000.png").read_bytes())
+    (folder / "breed.txt").touch()
+    assert len(load_data(table(folder, rows(header, "{path},{label}"))).train) == 8
 
 
 def test_a_test_part_of_a_table(folder):

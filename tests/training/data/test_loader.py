@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 
 import psutil
 import pytest
@@ -35,6 +36,15 @@ if sys.argv[1] == "wait":
 # As Python does at its end: it terminates its daemonic child processes and waits for them.
 multiprocessing.util._exit_function()
 """
+
+
+def test_more_processes_than_cores_are_no_reason_for_torch_to_warn(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0})
+    pictures = PictureSet(crops(train=16).train, EvaluationView(InputSpec(size=32)), seed=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        feed = ValidationFeed(pictures, batch=8, workers=2, pin=False)
+        assert sum(len(targets) for epoch in range(2) for _, targets in feed) == 32
 
 
 def holding(how):

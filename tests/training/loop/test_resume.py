@@ -20,8 +20,8 @@ from tests import commands
 from tests.servers import ROOT
 from tests.training.memory import crops
 from tests.training.runs import STATEFUL, TINY, config, run, timeless
-from training.config.recipe import Optimisation
-from training.config.train import TrainConfig
+from training.config.recipe import Optimisation, Recipe
+from training.config.train import Running, TrainConfig, load_recipe
 from training.loop.checkpoints import LOCK, RunFolder
 from training.loop.resume import request_with, resolve
 
@@ -169,12 +169,16 @@ def test_a_finished_run_is_finished_for_the_same_request_alone(tmp_path, whole):
     shutil.copytree(whole.folder, output)
     before = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
     assert_equal(run(output), whole)
-    taken = "photos is not empty: remove it to train again, or choose another --output"
+    fix = f"remove it (`rm -r {output}`) and repeat the command, or choose another --output"
     for other in ({"recipe": replace(TINY, epochs=1)}, {"data": crops(train=40)}, {"seed": 1}, {"restart": True}):
-        with pytest.raises(HalftoneError, match=taken):
+        with pytest.raises(HalftoneError) as caught:
             run(output, **other)
+        kept = ", which --restart does not discard" if "restart" in other else ""
+        assert str(caught.value) == f"{output} holds the model of a finished run{kept}: {fix}"
     (output / "manifest.json").write_text("{")
-    with pytest.raises(HalftoneError, match=taken):
+    with pytest.raises(
+        HalftoneError, match="photos is not empty: remove it to train again, or choose another --output"
+    ):
         run(output)
     (output / "manifest.json").write_bytes((whole.folder / "manifest.json").read_bytes())
     assert {path for path, time in before.items() if path.stat().st_mtime_ns != time} == {output / "manifest.json"}
@@ -192,7 +196,8 @@ def test_a_command_killed_after_its_last_line_is_finished(tmp_path):
         result = commands.run("training", *again)
         assert result.returncode == 0, result.stderr
         assert result.stdout.startswith(f"this run is finished, {output} has its model: validation top-1 ")
-        assert len(result.stdout.splitlines()) == 2
+        assert len(result.stdout.splitlines()) == 3
+        assert "\nwarning: this is no better than always answering" in result.stdout
         assert "16 validation pictures, which chose the epoch, so it flatters; always answering" in result.stdout
         assert re.search(
             r"calibration error \S+% \(\S+% by chance\); temperature .*fitted on 16 held-out", result.stdout
@@ -357,11 +362,45 @@ def test_a_run_killed_before_its_first_checkpoint_is_no_obstacle(tmp_path, whole
     assert_equal(run(tmp_path / "photos"), whole)
 
 
+def began(output, **options):
+    """An unfinished run of the recipe quick, as it is recorded."""
+    folder = RunFolder(output)
+    folder.path.mkdir()
+    recipe = replace(load_recipe("quick"), batch=8)
+    begun = replace(config(output, recipe, **options), recipe="quick")
+    folder.begin({"config": begun.identity()})
+
+
 def test_settings_can_not_be_changed_by_resuming(tmp_path):
-    with pytest.raises(
-        HalftoneError, match=r"--resume continues a run with its recorded settings, .* seed, settings can't be"
-    ):
-        resolve(TrainConfig(output=tmp_path / "photos", resume=True, seed=3, settings=TINY))
+    output = tmp_path / "photos"
+    began(output)
+    running = Running(device="cpu")
+    with pytest.raises(HalftoneError) as caught:
+        resolve(TrainConfig(output=output, resume=True, seed=3, settings=Recipe(epochs=2), running=running))
+    assert str(caught.value) == (
+        "--resume continues a run with its recorded settings, so --seed, --epochs can't be changed: leave those flags "
+        "out, or start again with `python -m training --data crops --model mobilenetv3_small --recipe quick --weights "
+        f"random --batch 8 --seed 3 --epochs 2 --device cpu --output {output} --restart`"
+    )
+
+
+def test_a_restart_without_the_flags_of_the_run_names_them(tmp_path, whole):
+    began(tmp_path / "photos")
+    command = "python -m training --data crops --model mobilenetv3_small --recipe quick --weights random --batch 8"
+    with pytest.raises(HalftoneError) as caught:
+        resolve(TrainConfig(output=tmp_path / "photos", restart=True, settings=Recipe(epochs=2)))
+    assert str(caught.value) == (
+        "--restart takes no settings from the run that it discards, and --data and --model are missing: start again "
+        f"with `{command} --epochs 2 --output {tmp_path / 'photos'} --restart`"
+    )
+    with pytest.raises(HalftoneError, match=r"^--data and --model are needed, as in"):
+        resolve(TrainConfig(output=tmp_path / "nothing", restart=True))
+    with pytest.raises(HalftoneError) as caught:
+        resolve(TrainConfig(output=whole.folder, restart=True))
+    assert str(caught.value) == (
+        f"{whole.folder} holds the model of a finished run, which --restart does not discard: remove {whole.folder} "
+        f"(`rm -r {whole.folder}`) and start again with all flags of the run and --restart, or choose another --output"
+    )
 
 
 def test_the_curves_have_the_epoch_that_a_run_resumes_from(tmp_path, monkeypatch):

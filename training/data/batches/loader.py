@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -150,6 +151,9 @@ def _without_traceback(loader: Loader) -> Iterator[tuple[torch.Tensor, torch.Ten
 
 
 def _loader(pictures: PictureSet, order: Order, *, workers: int, pin: bool) -> Loader:
+    # More processes than cores are wanted where reading waits for a network or a disk; torch would warn of them for
+    # every loader and every epoch, with lines of its own source. Not for this call alone: each epoch warns again.
+    warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
     return DataLoader(
         pictures,  # type: ignore[arg-type]
         batch_sampler=order,

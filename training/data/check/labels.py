@@ -48,8 +48,18 @@ class Judgement:
 
     @property
     def accuracy(self) -> float:
-        """Share of the labels that the probe finds, 0..1; 0 if none are judged."""
+        """Share of the images that the probe answers as they are labelled, 0..1; 0 if none are judged."""
         return float(np.trace(self.confusion) / max(1, self.confusion.sum()))
+
+    def in_words(self) -> str:
+        """Return that share with what it is of, by which the number of wrong labels can be weighed."""
+        judged = int(self.confusion.sum())
+        if not judged:
+            return f"none was judged, for which two classes need {FEWEST} different pictures each"
+        return (
+            f"a linear probe, trained on the other pictures, agrees with {self.accuracy:.1%} of the {judged:,} labels "
+            "that were judged"
+        )
 
 
 def judge_labels(

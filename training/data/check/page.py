@@ -132,8 +132,7 @@ def _tiles(data: Data, inspection: Inspection) -> Iterator[tuple[str, str, str]]
     yield "pictures", f"{sum(map(len, parts(data).values())):,}", counts
     yield "broken", f"{len(inspection.reading.broken):,}", "can't be read"
     judgement = inspection.judgement
-    note = f"a linear probe finds {judgement.accuracy:.1%} of the labels" if judgement.accuracy else "not judged"
-    yield "labels probably wrong", f"{len(judgement.wrong):,}", note
+    yield "labels probably wrong", f"{len(judgement.wrong):,}", judgement.in_words()
     pairs = doublets(data, inspection)
     crossing = sum(bool(each.conflict) for each in pairs)
     yield "doublets", f"{len(pairs):,}", f"{crossing:,} in two parts or under two labels"

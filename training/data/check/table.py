@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from models.common.files import write_atomic
+from training.config.columns import CHECKED
 from training.data.check.duplicates import Place, label, parts
 from training.data.pictures import Data
 
@@ -35,7 +36,7 @@ def write_table(file: Path, data: Data, verdicts: Mapping[Place, Verdict]) -> bo
     """
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    writer.writerow(("path", "label", "split", "problem", "suggested", "keep"))
+    writer.writerow(CHECKED)
     everything = parts(data)
     for part, pictures in everything.items():
         for index in range(len(pictures)):

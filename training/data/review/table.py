@@ -13,10 +13,9 @@ from pathlib import Path
 from models.common.errors import HalftoneError
 from models.common.files import write_atomic
 from models.preprocess.collected import read_answer
+from training.config.columns import REVIEWED
 from training.data.review.exports import Vote
 from training.data.review.tasks import PICTURES
-
-COLUMNS = ("path", "label", "split", "annotator", "agreement")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +53,7 @@ def write_labels(file: Path, decided: Iterable[Decided], *, near: Path) -> int |
     """Write the table; every picture is for training.
 
     Args:
-        file: CSV with the columns `COLUMNS`; the paths are relative to its folder.
+        file: CSV with the columns `REVIEWED`; the paths are relative to its folder.
         decided: the labels.
         near: folder of the export, in which pictures are looked for too.
 
@@ -66,7 +65,7 @@ def write_labels(file: Path, decided: Iterable[Decided], *, near: Path) -> int |
     """
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    writer.writerow(REVIEWED)
     right: list[bool] = []
     for each in decided:
         path = _found(each.picture, (file.parent, near))

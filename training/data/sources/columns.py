@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.common.errors import HalftoneError
-from models.dataset import SUFFIXES, Part, part_of
+from models.dataset import SUFFIXES, Part, is_picture, part_of
 from training.config.columns import Columns
 
 _PATHS = re.compile(r"(image|img|picture|photo)?(path|file|filename|filepath|name|id)?s?|file_?path")
@@ -92,6 +92,31 @@ def read_columns(file: Path, table: Table, columns: Columns) -> Reading:
         keep=_kept(file, table[keep]) if keep is not None else [True] * len(table[path]),
         unused=[name for name in rest if name not in (*classes, keep)],
     )
+
+
+def picture_among(root: Path, names: Sequence[str], columns: Columns) -> int | None:
+    """Return the place of a name that is a picture's file, so that a table lacks the line with the columns' names.
+
+    Args:
+        root: the table's folder.
+        names: the values of its first line.
+        columns: those that the user names.
+    """
+    named = {columns.path_column, columns.label_column, columns.split_column}
+    if named & set(names) or {"path", "label"} & {_plain(name) for name in names}:
+        return None
+    # The suffix of a picture may be missing, so a column `image` could pass for image.png.
+    unusual = [place for place, name in enumerate(names) if not _is_usual(name)]
+    folders = [root, *sorted(path for path in root.iterdir() if path.is_dir())] if unusual else []
+    for place in unusual:
+        if any((found := _file(folder, names[place])) and is_picture(folder / found) for folder in folders):
+            return place
+    return None
+
+
+def _is_usual(name: str) -> bool:
+    plain = _plain(name)
+    return bool(_PATHS.fullmatch(plain)) or plain in _LABELS | _SPLITS | set(_TRUE_FOR)
 
 
 def _kept(file: Path, values: list[str]) -> list[bool]:

@@ -13,15 +13,18 @@ import numpy as np
 
 from models.common.errors import HalftoneError
 from models.common.text import printable
-from models.dataset import PART_NAMES
-from training.config.columns import Columns
+from models.dataset import PART_NAMES, part_of
+from training.config.columns import CHECKED, REVIEWED, Columns
 from training.data.pictures import CHOSEN_ON_TEST, TEST_LEFT_ALONE, Data, FilePictures
-from training.data.sources.columns import Table, read_columns
+from training.data.sources.columns import Table, picture_among, read_columns
 from training.data.sources.labels import check_distinct, fault_as_folder
 from training.data.split import Shares, divided
 from training.data.subsets import SelectedPictures
 
 SUFFIXES = frozenset({".csv", ".tsv"})
+
+_OURS = frozenset({*CHECKED, *REVIEWED})
+"""Columns of the tables that our own commands write: that some are for the reader alone needs no warning."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +106,7 @@ def load_rows(file: Path, labels: tuple[str, ...]) -> FilePictures:
 
 def _read(file: Path, columns: Columns) -> tuple[list[_Row], list[str]]:
     """Return the rows that are kept, and the names of the columns that nothing is taken from."""
-    header, table, lines = _table(file)
+    header, table, lines = _table(file, columns)
     if not lines and not {"path", "label"} <= {name.lower() for name in table}:
         raise HalftoneError(f"{file} starts with {header[:80]!r}, but its first line must name the columns, path,label")
     if not lines:
@@ -124,7 +127,7 @@ def _read(file: Path, columns: Columns) -> tuple[list[_Row], list[str]]:
     return rows, reading.unused
 
 
-def _table(file: Path) -> tuple[str, Table, list[int]]:
+def _table(file: Path, columns: Columns) -> tuple[str, Table, list[int]]:
     """Return the first line, the columns with their stripped values, and the line that each row ends in."""
     try:
         text = file.read_bytes().decode("utf-8-sig")
@@ -146,11 +149,28 @@ def _table(file: Path) -> tuple[str, Table, list[int]]:
             f"{file}, line {reader.line_num}: this is not CSV ({error}): look for an unmatched quotation "
             "mark, here or above"
         ) from None
+    _check_header(file, names, columns, delimiter)
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
         raise HalftoneError(f"{file} has two columns {repeated[0]!r}: rename one")
     lines = _ends(text, delimiter)
     values = {name: [row[place] if place < len(row) else "" for row in rows] for place, name in enumerate(names)}
     return header, values, lines
+
+
+def _check_header(file: Path, names: list[str], columns: Columns, delimiter: str) -> None:
+    """Refuse a first line that is a picture, which would be lost as the names of the columns."""
+    place = picture_among(file.parent, names, columns)
+    if place is None:
+        return
+    others = ["split" if part_of(name) else "label" for name in names]
+    header = [*others[:place], "path", *others[place + 1 :]]
+    if len(names) < 2 or len(set(header)) < len(header):
+        header = ["path", "label"]
+    line = ("<TAB>" if delimiter == "\t" else delimiter).join(header)
+    raise HalftoneError(
+        f"the first line of {file} is a picture ({names[place]}), but must name the columns: put the line `{line}` "
+        "above it"
+    )
 
 
 def _ends(text: str, delimiter: str) -> list[int]:
@@ -190,8 +210,8 @@ def _remarks(listed: list[_Row], rows: list[_Row], unused: list[str]) -> tuple[s
     if repeats := len(listed) - len(rows):
         again = next(row for row in listed if row not in rows)
         remarks.append(f"{repeats} rows repeat a picture, such as line {again.line}: it counts once")
-    if unused:
-        remarks.append(f"nothing is taken from the columns {', '.join(unused)}")
+    if others := [name for name in unused if name not in _OURS]:
+        remarks.append(f"nothing is taken from the columns {', '.join(others)}")
     return tuple(remarks)
 
 
