@@ -87,7 +87,7 @@ def _export_all(config: ExportAllConfig, name: str) -> int:
     publish({"bundle": str(bundle.folder), "proven": proven, "images_per_second": rates, "chosen": best})
     print(f"{printable(bundle.folder)} holds {', '.join(proven) or 'nothing'} proven; serves here: {best or 'none'}")
     if proven:
-        print(f"serve it with `{serve_command(bundle)}`")
+        print(f"serve it with `{serve_command(bundle.folder, bundle.manifest)}`")
     return DONE if proven else ANSWER_IS_NO
 
 

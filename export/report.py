@@ -152,7 +152,9 @@ def _lineage(bundle: Bundle) -> Iterator[dict[str, str]]:
 def _following(bundle: Bundle, records: list[ParityRecord]) -> tuple[str, str]:
     """Return what the next command does, and the command."""
     if any(record.verdict == "PASSED" for record in records):
-        return "This command serves the fastest variant that is proven on the machine:", serve_command(bundle)
+        return "This command serves the fastest variant that is proven on the machine:", serve_command(
+            bundle.folder, bundle.manifest
+        )
     data = str(bundle.manifest.training.get("config", {}).get("data", ""))
     return "This command exports the model and proves its variants:", export_command(bundle.folder, data)
 

@@ -169,7 +169,12 @@ def _environment(settings: Mapping[str, str]) -> dict[str, str]:
     # A program of another interpreter must not find this one's packages or environment.
     inherited = {name: value for name, value in os.environ.items() if name not in {"PYTHONHOME", "VIRTUAL_ENV"}}
     fixed = {"PYTHONPATH": str(ROOT), "BENTOML_DO_NOT_TRACK": "True", "PYTHONUNBUFFERED": "1"}
-    return {**inherited, **fixed, **settings}
+    environment = {**inherited, **fixed, **settings}
+    # The server starts in another folder than this command.
+    for variable, default in (("HALFTONE_ARTIFACTS", "artifacts"), ("HALFTONE_SETTINGS", "")):
+        if path := environment.get(variable) or default:
+            environment[variable] = str(Path(path).absolute())
+    return environment
 
 
 def _check_class(peer: Peer, message: bytes, port: int) -> None:

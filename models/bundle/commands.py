@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from models.bundle.bundle import Bundle
+from models.bundle.manifest import Manifest
 
 CONFIGURATION = Path("bentofile.yaml")
 SERVICE = "serving.service:HalftoneService"
@@ -24,12 +22,12 @@ def export_command(folder: Path, data: str) -> str:
     return in_folder(folder, shlex.join(["python", "-m", "export", "--model", folder.name, *labelled]))
 
 
-def serve_command(bundle: Bundle) -> str:
-    """Return the command that serves a bundle."""
+def serve_command(folder: Path, manifest: Manifest) -> str:
+    """Return the command that serves the bundle of a folder."""
     # Without this file in the current folder, BentoML has to be given the service.
     serve = "bentoml serve" if CONFIGURATION.is_file() else f"bentoml serve {SERVICE}"
-    untrained = "" if bundle.manifest.trained else "HALFTONE_ALLOW_UNTRAINED=1 "
-    return in_folder(bundle.folder, f"HALFTONE_MODEL={bundle.folder.name} {untrained}{serve}")
+    untrained = "" if manifest.trained else "HALFTONE_ALLOW_UNTRAINED=1 "
+    return in_folder(folder, f"HALFTONE_MODEL={folder.name} {untrained}{serve}")
 
 
 def in_folder(folder: Path, command: str) -> str:

@@ -58,11 +58,11 @@ def test_the_command_of_the_message_repairs_what_a_killed_export_left(mine: Bund
     with pytest.raises(DamagedRecordError) as damaged:
         proof(mine, VARIANT)
     assert verdict(mine, "onnxruntime-fp32") == "PASSED"
-    advice = re.search(r"`python -m (.*)`", str(damaged.value))
+    advice = re.search(r"`(HALFTONE_ARTIFACTS)=(.*) python -m (.*)`", str(damaged.value))
     assert advice
 
-    environment = os.environ | {"HALFTONE_ARTIFACTS": str(mine.folder.parent)}
-    repaired = run(*shlex.split(advice[1]), "--no-int8", "--data", labelled, env=environment)
+    environment = os.environ | {advice[1]: shlex.split(advice[2])[0]}
+    repaired = run(*shlex.split(advice[3]), "--no-int8", "--data", labelled, env=environment)
 
     assert repaired.returncode == 0, repaired.stderr
     assert f"repaired {mine.folder}: made README.md, {RECORD} again" in repaired.stdout

@@ -22,10 +22,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from models.bundle.store import RUN, unfinished_training
 from models.common.errors import HalftoneError
 from models.common.files import write_atomic
 
-RUN, LOCK, WEIGHTS, RESUME = "run.json", "lock", "weights.safetensors", "resume.pt"
+LOCK, WEIGHTS, RESUME = "lock", "weights.safetensors", "resume.pt"
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +46,7 @@ class RunFolder:
 
     def __init__(self, output: Path) -> None:
         self.output = output
-        self.path = output.parent / f".{output.name}.training"
+        self.path = unfinished_training(output)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

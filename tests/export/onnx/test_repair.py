@@ -167,5 +167,5 @@ def test_plain_fp16_stays_where_it_is_right(copied: Bundle, tmp_path: Path) -> N
 def test_a_repair_needs_the_fp32_graph(copied: Bundle) -> None:
     copied.write("weights.safetensors", b"newer", made_by="a test")
 
-    with pytest.raises(HalftoneError, match=r"`python -m export\.onnx --model efficientnet_lite0 --precision fp32`"):
+    with pytest.raises(HalftoneError, match=r"python -m export\.onnx --model efficientnet_lite0 --precision fp32`"):
         repair(copied, data=None, report=lambda _: None)

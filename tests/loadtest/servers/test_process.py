@@ -12,6 +12,8 @@ import pytest
 
 from loadtest.reporting.cli import PeerError
 from loadtest.servers import process as processes
+from loadtest.servers.catalogue import ours
+from loadtest.servers.peer import expand
 from loadtest.servers.process import (
     NotReadyError,
     cpu_seconds,
@@ -37,6 +39,20 @@ time.sleep(600)
 
 def is_gone(pid: int) -> bool:
     return alive(family_of(pid)[:1]) == []
+
+
+def test_our_service_finds_bundles_and_settings_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HALFTONE_ARTIFACTS", raising=False)
+
+    _, environment = expand(ours(HALFTONE_SETTINGS="tuned.env"), Path(sys.executable), 3000, "")
+    _, untuned = expand(ours(HALFTONE_ARTIFACTS="mine", HALFTONE_SETTINGS=""), Path(sys.executable), 3000, "")
+
+    assert environment["HALFTONE_ARTIFACTS"] == str(tmp_path / "artifacts")
+    assert environment["HALFTONE_SETTINGS"] == str(tmp_path / "tuned.env")
+    assert (untuned["HALFTONE_ARTIFACTS"], untuned["HALFTONE_SETTINGS"]) == (str(tmp_path / "mine"), "")
 
 
 @pytest.mark.parametrize("error", [None, KeyboardInterrupt])

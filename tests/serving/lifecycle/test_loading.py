@@ -43,7 +43,7 @@ def test_a_variant_without_its_file_names_the_command_that_makes_it(
 ) -> None:
     bundle, settings = Bundle.open(artifacts / DEFAULT_MODEL), Settings.from_environment({"HALFTONE_VARIANT": variant})
 
-    with pytest.raises(FileMissingError, match=f": make it with `python -m {command}`$"):
+    with pytest.raises(FileMissingError, match=f": make it with `HALFTONE_ARTIFACTS={artifacts} python -m {command}`$"):
         check_bundle(DEFAULT_MODEL, bundle, settings)
 
 
