@@ -22,7 +22,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help:
 	@echo "make serve      build and prove the default model if need be, then answer on http://$(HOST):$(PORT)"
 	@echo "make demo       train on the sample pictures, export, prove, serve, and classify one picture: 3 minutes"
-	@echo "make test       run the whole test suite: 20 minutes"
+	@echo "make test       run the whole test suite: 12 to 20 minutes"
 	@echo "make test-fast  run the files that take a few seconds each: 1 to 2 minutes"
 	@echo "make check      lint, formatting and types"
 	@echo "make bundle     build and prove artifacts/$(MODEL) only"
