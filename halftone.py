@@ -43,7 +43,9 @@ SERVICE = "serving.service:HalftoneService"
 WRONG_REQUEST = 2
 
 _HERE = Path(__file__).parent
-_ARTIFACTS, _SETTINGS, _KEYS = "HALFTONE_ARTIFACTS", "HALFTONE_SETTINGS", "HALFTONE_API_KEYS"
+_ARTIFACTS, _SETTINGS, _KEYS, _COLLECT = (
+    f"HALFTONE_{name}" for name in ("ARTIFACTS", "SETTINGS", "API_KEYS", "COLLECT")
+)
 _HOME = "BENTOML_HOME"
 _TEMPORARY = "_HALFTONE_TEMPORARY"
 """The service removes it: its supervisor is another program in the same process."""
@@ -120,7 +122,7 @@ def _serve(arguments: list[str]) -> NoReturn:
     """Run `bentoml serve` with our service; it listens on this machine alone unless told otherwise."""
     os.environ.setdefault("BENTOML_HOST", "127.0.0.1")
     # BentoML puts the working directory before everything that can be imported, and its workers run there.
-    for variable, sign in ((_SETTINGS, ""), (_KEYS, "@")):
+    for variable, sign in ((_SETTINGS, ""), (_COLLECT, ""), (_KEYS, "@")):
         value = os.environ.get(variable, "")
         if value and value.startswith(sign):
             os.environ[variable] = sign + str(Path(value.removeprefix(sign)).absolute())

@@ -73,7 +73,8 @@ def _to_store(bundle: Bundle) -> str:
     from export.exchange.bentoml_store import push_bento
 
     tag = push_bento(bundle)
-    return f"stored {tag}: `bentoml models get {tag}` shows it, `python -m export.pull --from bentoml:{tag}` gets it"
+    pull = f"python -m export.pull --from bentoml:{tag} --name {bundle.name}"
+    return f"stored {tag}: `bentoml models get {tag}` shows it, `{pull}` gets it"
 
 
 def _to_folder(bundle: Bundle, folder: Path) -> str:

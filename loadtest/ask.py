@@ -26,7 +26,8 @@ class Ask(JsonOutput):
 
 def main(config: Ask) -> int:
     """Classify the image, print the predictions, and return the exit code."""
-    with started() as server:
+    # Its own service serves nobody else.
+    with started(HALFTONE_API_KEYS="") as server:
         try:
             answer = server.first_answer(config.image.read_bytes())
         except RefusedError as error:

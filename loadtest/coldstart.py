@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from loadtest.reporting.cli import JsonOutput, check_least, check_picture, publish, run
+from loadtest.reporting.cli import PHOTOS, JsonOutput, check_least, check_picture, check_writable, publish, run
 from loadtest.servers.halftone import Server, started
 from loadtest.servers.process import process_tree, resident_mib, unshared_mib
 
@@ -26,7 +26,7 @@ from loadtest.servers.process import process_tree, resident_mib, unshared_mib
 class ColdStart(JsonOutput):
     """Measure the cold start and the resident memory of the service."""
 
-    image: Path = Path("export/photos/cat.jpg")
+    image: Path = PHOTOS / "cat.jpg"
     """Picture to post."""
 
     rounds: int = 3
@@ -42,6 +42,8 @@ class ColdStart(JsonOutput):
         check_least(self, 1, "rounds")
         check_least(self, 0, "requests")
         check_picture(self.image, "--image")
+        if self.output is not None:
+            check_writable(self.output, "--output")
 
 
 def main(config: ColdStart) -> int:
@@ -60,6 +62,7 @@ def main(config: ColdStart) -> int:
     for name, value in report.items():
         print(f"{name:<28}{value}")
     if config.output is not None:
+        config.output.parent.mkdir(parents=True, exist_ok=True)
         config.output.write_text(json.dumps(report, indent=1) + "\n")
     return 0
 

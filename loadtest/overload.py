@@ -33,7 +33,7 @@ from loadtest.client.blocking import fetch
 from loadtest.client.flood import Clients, Reply
 from loadtest.client.http1 import get, post
 from loadtest.client.load import percentile
-from loadtest.reporting.cli import JsonOutput, check_least, check_picture, check_positive, run
+from loadtest.reporting.cli import PHOTOS, JsonOutput, check_least, check_picture, check_positive, run
 from loadtest.reporting.figures import Figure, Findings
 from loadtest.reporting.host import usable_cores
 from loadtest.servers.halftone import Server, started
@@ -56,7 +56,7 @@ QUIET = {"HALFTONE_LOG_REQUESTS": "0"}
 class Overload(JsonOutput):
     """Overload the service, disconnect clients, keep slow connections open, and ask for heat maps without pause."""
 
-    photo: Path = Path("export/photos/cat.jpg")
+    photo: Path = PHOTOS / "cat.jpg"
     """Photograph to enlarge; the large picture is sent."""
 
     width: int = 4000

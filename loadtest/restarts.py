@@ -20,7 +20,7 @@ from pathlib import Path
 from loadtest.client.blocking import status_of
 from loadtest.client.http1 import post
 from loadtest.client.threaded import ThreadedClients
-from loadtest.reporting.cli import JsonOutput, check_least, check_picture, run
+from loadtest.reporting.cli import PHOTOS, JsonOutput, check_least, check_picture, run
 from loadtest.reporting.figures import Figure, Findings
 from loadtest.servers.halftone import Server, started
 
@@ -35,7 +35,7 @@ _POLL = 0.02
 class Restarts(JsonOutput):
     """Stop and kill the service under load."""
 
-    image: Path = Path("export/photos/cat.jpg")
+    image: Path = PHOTOS / "cat.jpg"
     """Picture to post."""
 
     sigterm: int = 100

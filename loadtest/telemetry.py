@@ -21,7 +21,7 @@ from typing import Any
 
 from loadtest.client import closed_loop
 from loadtest.client.load import Cell, Load
-from loadtest.reporting.cli import JsonOutput, check_least, check_picture, check_positive, publish, run
+from loadtest.reporting.cli import PHOTOS, JsonOutput, check_least, check_picture, check_positive, publish, run
 from loadtest.reporting.host import hardware, versions
 from loadtest.reporting.intervals import ratio_interval, tie
 from loadtest.servers.halftone import Server, started
@@ -59,7 +59,7 @@ class Measurement:
 class TelemetryCost(JsonOutput):
     """Measure the cost of metrics, log lines and traces."""
 
-    image: Path = Path("export/photos/cat.jpg")
+    image: Path = PHOTOS / "cat.jpg"
     """Picture to post."""
 
     clients: int = 8

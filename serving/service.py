@@ -241,6 +241,7 @@ def _announce() -> None:
     url = json.loads(os.environ.get(ADDRESSES, "{}")).get(NAME)
     if url and SETTINGS.log_format == "text" and worker_number() == 1:
         photo = Path(str(files("export") / "photos" / "cat.jpg"))
-        if photo.is_relative_to(Path.cwd()):
+        # The worker may run in another folder than the shell that started the service.
+        if os.environ.get("PWD") == str(Path.cwd()) and photo.is_relative_to(Path.cwd()):
             photo = photo.relative_to(Path.cwd())
         print(f"\n  try it:  curl -F image=@{photo} {url}/classify\n  or open  {url}/ui\n", flush=True)

@@ -326,6 +326,8 @@ def _meant(line: str) -> str:
 def merged(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Return the environment with the settings of its file for variables that are missing or empty.
 
+    A relative path in the file starts in the file's folder.
+
     Raises:
         HalftoneError: see `read`.
     """
@@ -333,6 +335,9 @@ def merged(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     if path and (not path.isprintable() or (PREFIX in path and "=" in path)):
         raise HalftoneError(f"{VARIABLE} must be the path of a settings file, not the settings")
     from_file = read(Path(path)) if path else {}
+    if path and (folder := from_file.get(f"{PREFIX}COLLECT")):
+        # A worker may run in another folder than the one where the service was started.
+        from_file[f"{PREFIX}COLLECT"] = str(Path(path).absolute().parent / folder)
     return from_file | {name: value for name, value in environment.items() if value or name not in from_file}
 
 

@@ -18,8 +18,8 @@ from tests.cache import fingerprint, made_once
 from tests.commands import run
 from tests.servers import Server, serve
 
-KEPT = ("measured.json", "compiled-*.bin")
-"""Files that a service adds to the folder of a bundle."""
+KEPT = ("measured.json", "compiled-*.bin", ".compiled-*.bin", ".measured.*.json")
+"""Files that a service adds to the folder of a bundle, and what is left of them if it is killed meanwhile."""
 
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1
 

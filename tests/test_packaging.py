@@ -1,6 +1,7 @@
 """What a user installs and builds from says the same thing in every place."""
 
 import ast
+import json
 import re
 import shutil
 import subprocess
@@ -147,6 +148,7 @@ def test_a_wheel_serves_from_another_folder(artifacts: Path, tmp_path: Path) -> 
         (here / package / "__init__.py").write_text("raise ImportError('not ours')\n")
     command = [str(site / "bin" / "halftone"), "serve", "--port", "{port}"]
     variables = {"PYTHONPATH": str(site), "HOME": str(home), "BENTOML_HOME": "", "TMPDIR": str(tmp_path), **QUICK}
+    variables |= {"HALFTONE_COLLECT": "collected", "PWD": str(here)}
     linked = here / "artifacts"
     linked.symlink_to(artifacts)
 
@@ -154,6 +156,9 @@ def test_a_wheel_serves_from_another_folder(artifacts: Path, tmp_path: Path) -> 
         answer = server.post("/classify", files={"image": (PHOTOS / "cat.jpg").read_bytes()})
         page = server.get("/ui")
         log = server.log.read_text()
+        hint = re.search(r"try it:  (curl .*)", log)
+        assert hint
+        tried = subprocess.run(["sh", "-c", f"{hint[1]} -s"], cwd=here, capture_output=True, check=True)
         homes = list(tmp_path.glob("halftone-bentoml-*"))
         server.process.terminate()
         code = server.process.wait(timeout=30)
@@ -161,6 +166,8 @@ def test_a_wheel_serves_from_another_folder(artifacts: Path, tmp_path: Path) -> 
     assert (len(homes), code, list(tmp_path.glob("halftone-bentoml-*"))) == (1, 0, [])
     assert f"bundles: {linked}\n" in log
     assert "cat" in answer.json()["predictions"][0]["label"]
+    assert json.loads(tried.stdout)["predictions"] == answer.json()["predictions"]
+    assert (here / "collected").is_dir()
     assert page.text.startswith("<!doctype html>")
     assert page.text.endswith(MARK)
     shipped = set(zipfile.ZipFile(wheel).namelist())

@@ -45,7 +45,9 @@ def prepare(source: Path, target: Path, views: int, megapixels: float | None = N
     size, weight = (round(scale * SIZE[0]), round(scale * SIZE[1])), round(scale**2 * BYTES)
     photos = sorted(path for path in source.glob("*") if path.suffix.lower() in _SUFFIXES)
     if not photos:
-        raise CompareError(f"there is no JPEG, PNG or WebP picture in {source}: name another folder with --images")
+        raise CompareError(
+            f"there is no JPEG, PNG or WebP picture in {source} itself: name another folder with --images"
+        )
     if (total := weight * views * len(photos)) > MOST_BYTES:
         raise CompareError(
             f"{views} views of {len(photos)} photos with {weight / 1e6:.1f} MB each are {total / 1e9:.1f} GB in "

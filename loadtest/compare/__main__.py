@@ -34,7 +34,7 @@ from loadtest.compare.notes import notes
 from loadtest.compare.reference import Reference, from_file, from_service, service_responses
 from loadtest.compare.rounds import ComparisonPlan, Generator, PeerResult, load_of, measure
 from loadtest.compare.study import Study, batching, large, noop, servers
-from loadtest.reporting.cli import CompareError, JsonOutput, check_writable, publish, run
+from loadtest.reporting.cli import PHOTOS, CompareError, JsonOutput, check_writable, publish, run
 from loadtest.reporting.host import hardware, versions
 from loadtest.servers import environments
 from loadtest.servers.catalogue import BARE
@@ -73,7 +73,7 @@ class Compare(JsonOutput):
     batching_variants: tuple[str, ...] = ("openvino-fp32", "openvino-bf16")
     """Variants for --batching."""
 
-    images: Path = Path("export/photos")
+    images: Path = PHOTOS
     """Folder of photos; views of each are sent."""
 
     views: int = 40

@@ -26,7 +26,7 @@ from loadtest.fleet.phases import Fleet
 from loadtest.fleet.proxy import balanced, check_installed
 from loadtest.fleet.replica import Replica, replica
 from loadtest.fleet.simulated import compare
-from loadtest.reporting.cli import CompareError, JsonOutput, check_picture, check_positive, run
+from loadtest.reporting.cli import PHOTOS, CompareError, JsonOutput, check_picture, check_positive, run
 from loadtest.reporting.figures import Figure, Findings
 from loadtest.servers.bundles import Bundle
 from loadtest.servers.halftone import RefusedError, no_bundle
@@ -46,7 +46,7 @@ class FleetConfig(JsonOutput):
     artifacts: Path = Path(os.environ.get("HALFTONE_ARTIFACTS") or "artifacts")
     """Folder of bundles, which stays unchanged."""
 
-    image: Path = Path("export/photos/cat.jpg")
+    image: Path = PHOTOS / "cat.jpg"
     """Picture to post."""
 
     rate: float = 40.0

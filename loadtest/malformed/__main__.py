@@ -26,7 +26,7 @@ from loadtest.client.http1 import encode_request
 from loadtest.malformed.attack import Cost, attack, usual_seconds
 from loadtest.malformed.bombs import Limits
 from loadtest.malformed.mutations import malformed_files, valid_files
-from loadtest.reporting.cli import CompareError, JsonOutput, check_least, check_picture, run
+from loadtest.reporting.cli import PHOTOS, CompareError, JsonOutput, check_least, check_picture, run
 from loadtest.reporting.figures import Figure, Findings
 from loadtest.servers.halftone import Server, started
 from loadtest.servers.process import process_tree, resident_mib
@@ -48,7 +48,7 @@ class Malformed(JsonOutput):
     rounds: int = 250
     """Number of rounds of one malformed and seven valid files at once."""
 
-    photo: Path = Path("export/photos/cat.jpg")
+    photo: Path = PHOTOS / "cat.jpg"
     """Source of the mutations, and the valid picture."""
 
     images: Path | None = None

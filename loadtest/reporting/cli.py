@@ -15,6 +15,7 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, is_dataclass
+from importlib.resources import files
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
@@ -22,6 +23,10 @@ from typing import Any, NoReturn, TypeVar
 import tyro
 
 from loadtest.reporting.tables import finite
+
+_IN_CHECKOUT = Path("export", "photos")
+PHOTOS = _IN_CHECKOUT if _IN_CHECKOUT.is_dir() else Path(str(files("export"))) / "photos"
+"""Folder of the sample photographs, which come with the package: found from any folder."""
 
 WRONG_REQUEST, INTERRUPTED, TERMINATED = 2, 130, 143
 OUTPUTS = ("--output", "--settings")
@@ -74,7 +79,7 @@ def check_positive(config: Any, *names: str) -> None:
 def check_picture(path: Path, flag: str) -> None:
     """Raise CompareError if there is no such file."""
     if not path.is_file():
-        raise CompareError(f"{flag} {path}: no such file")
+        raise CompareError(f"{flag} {path}: {'it is a folder, not a picture' if path.is_dir() else 'no such file'}")
 
 
 def check_writable(path: Path, flag: str) -> None:

@@ -19,7 +19,7 @@ from itertools import cycle, zip_longest
 from pathlib import Path
 
 from loadtest.client.routes import Clients, Sample, routes
-from loadtest.reporting.cli import CompareError, JsonOutput, check_least, check_picture, run
+from loadtest.reporting.cli import PHOTOS, CompareError, JsonOutput, check_least, check_picture, run
 from loadtest.reporting.figures import Figure, Findings
 from loadtest.servers.bundles import BAD, Bundle
 from loadtest.servers.halftone import RefusedError, Server, no_bundle, started, started_faulty
@@ -57,7 +57,7 @@ class Swaps(JsonOutput):
     artifacts: Path = Path(os.environ.get("HALFTONE_ARTIFACTS") or "artifacts")
     """Folder of bundles, which stays unchanged."""
 
-    image: Path = Path("export/photos/cat.jpg")
+    image: Path = PHOTOS / "cat.jpg"
     """Picture to post."""
 
     output: Path | None = None

@@ -29,7 +29,7 @@ from loadtest.openloop.level import Level
 from loadtest.openloop.probe import WARM_UP_CLIENTS, Probe
 from loadtest.openloop.process import Generator
 from loadtest.openloop.target import Subject, address, meet
-from loadtest.reporting.cli import CompareError, JsonOutput, check_writable, publish, run
+from loadtest.reporting.cli import PHOTOS, CompareError, JsonOutput, check_writable, publish, run
 from loadtest.reporting.host import hardware, versions
 from loadtest.servers.catalogue import ours
 from loadtest.servers.peer import running
@@ -67,7 +67,7 @@ class Config(JsonOutput):
     scenarios: tuple[str, ...] = ("SingleStream", "MultiStream", "Offline")
     """Scenarios to measure in addition to Server."""
 
-    images: Path = Path("export/photos")
+    images: Path = PHOTOS
     """Folder of photos; three views of each are sent, 500x375 pixels and about 47 KB."""
 
     plots: bool = True

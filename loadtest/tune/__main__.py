@@ -28,7 +28,7 @@ from rich.console import Console
 from loadtest.client.pictures import VIEWS, prepared
 from loadtest.openloop.probe import Probe
 from loadtest.openloop.process import Generator
-from loadtest.reporting.cli import CompareError, JsonOutput, check_writable, publish, run
+from loadtest.reporting.cli import PHOTOS, CompareError, JsonOutput, check_writable, publish, run
 from loadtest.reporting.host import hardware, usable_cores, versions
 from loadtest.tune.capacity import CapacityPlan
 from loadtest.tune.report import TuningReport, settings_text
@@ -96,7 +96,7 @@ class Config(JsonOutput):
     utilisation: float = 0.8
     """Share of its highest rate that a replica is planned for."""
 
-    images: Path = Path("export/photos")
+    images: Path = PHOTOS
     """Folder of photos; three views of each are sent, 500x375 pixels and about 47 KB."""
 
     settings: Path | None = None

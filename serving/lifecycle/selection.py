@@ -59,7 +59,9 @@ def check_bundle(
             proven.append(variant)
     if not proven:
         why = "; ".join(reasons) or "it has no parity record"
-        raise UnprovenError(f"{name} has no proven variant ({why}): run `python -m export --model {bundle.name}`")
+        raise UnprovenError(
+            f"{bundle.name} has no proven variant ({why}): run `python -m export --model {bundle.name}`"
+        )
     if damaged:
         report(
             f"{name} is served without {', '.join(damaged)}, whose parity records are damaged: repair them with "

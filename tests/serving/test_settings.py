@@ -30,6 +30,14 @@ def test_a_file_sets_what_the_environment_does_not(file: Path) -> None:
     assert (found.variant, found.threads, found.batch, found.queue) == ("openvino-fp32", 3, 0, 99)
 
 
+def test_a_relative_folder_in_a_file_starts_in_the_files_folder(file: Path) -> None:
+    file.write_text("HALFTONE_COLLECT=collected")
+    assert settings_of(file).collect == str(file.parent / "collected")
+
+    file.write_text("HALFTONE_COLLECT=/var/collected")
+    assert settings_of(file).collect == "/var/collected"
+
+
 def test_the_environment_wins(file: Path) -> None:
     assert settings_of(file, HALFTONE_THREADS="1").threads == 1
 

@@ -144,7 +144,7 @@ def test_a_record_that_was_edited(bundle: Bundle) -> None:
     path.write_text(path.read_text().replace('"images": 320', '"images": 999'))
 
     with pytest.raises(
-        DamagedRecordError, match=r"onnxruntime-fp32\.json differs from .*`python -m export --model tiny`"
+        DamagedRecordError, match=r"onnxruntime-fp32\.json differs from .*python -m export --model tiny`"
     ):
         proof(bundle, VARIANT)
     path.unlink()

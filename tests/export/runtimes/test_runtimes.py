@@ -246,7 +246,7 @@ def test_an_invalid_graph_names_the_repair(copied: Bundle, variant: str) -> None
     # Valid protobuf, but not a model.
     rewrite(copied, b"\x08\x0a")
 
-    with pytest.raises(HalftoneError, match=r"can't (load|compile) model\.fp32\.onnx.*`python -m export\.o") as caught:
+    with pytest.raises(HalftoneError, match=r"can't (load|compile) model\.fp32\.onnx.*python -m export\.o") as caught:
         load(copied, variant, threads=1)
     assert "\n" not in str(caught.value)
 
@@ -263,7 +263,7 @@ def test_a_graph_is_hashed_before_it_is_deserialised(copied: Bundle, variant: st
 def test_a_graph_of_older_weights_is_not_run(copied: Bundle) -> None:
     copied.write(WEIGHTS, b"new weights", made_by="a test")
 
-    with pytest.raises(StaleError, match=r"`python -m export\.onnx --model efficientnet_lite0 --precision fp32`"):
+    with pytest.raises(StaleError, match=r"python -m export\.onnx --model efficientnet_lite0 --precision fp32`"):
         load(copied, "onnxruntime-fp32", threads=1)
 
 
@@ -291,7 +291,7 @@ def test_external_weights_are_never_read_from_the_current_folder(
     monkeypatch.chdir(split.folder.parent / "here")
     Path("weights.bin").write_bytes(bytes(split.manifest.files["weights.bin"].size))
 
-    with pytest.raises(HalftoneError, match=r"stores tensors in weights\.bin.*export it again with `python -m export"):
+    with pytest.raises(HalftoneError, match=r"stores tensors in weights\.bin.*export it again with .*python -m export"):
         load(split, variant, threads=1)
 
 
