@@ -26,7 +26,7 @@ class Ask(JsonOutput):
 
 def main(config: Ask) -> int:
     """Classify the image, print the predictions, and return the exit code."""
-    # Its own service serves nobody else.
+    # This service is for this one request, and a key would have to be sent.
     with started(HALFTONE_API_KEYS="") as server:
         try:
             answer = server.first_answer(config.image.read_bytes())
