@@ -246,7 +246,8 @@ def test_make_serve_needs_nothing_else(artifacts: Path, tmp_path: Path) -> None:
     home.touch()
 
     # Not even a home that can be written.
-    with serve(artifacts, tmp_path / "log", MAKE_SERVE, HOME=str(home), BENTOML_HOME="", **QUICK) as server:
+    variables = {"HOME": str(home), "BENTOML_HOME": "", "PWD": str(ROOT), **QUICK}
+    with serve(artifacts, tmp_path / "log", MAKE_SERVE, **variables) as server:
         line = f"curl -F image=@export/photos/cat.jpg {server.url}/classify"
         wait_until(lambda: line in server.log.read_text(), "a curl line was printed")
         answer = server.post("/classify", files={"image": (PHOTOS / "cat.jpg").read_bytes()}).json()
