@@ -18,7 +18,9 @@ def ask(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 
 def test_the_bundle_classifies_a_picture(artifacts: Path) -> None:
-    result = ask("--image", "export/photos/coffee.jpg", HALFTONE_ARTIFACTS=str(artifacts))
+    # Keys are for the clients of a service that stays.
+    keys = "a-key-of-the-service-0123456789"
+    result = ask("--image", "export/photos/coffee.jpg", HALFTONE_ARTIFACTS=str(artifacts), HALFTONE_API_KEYS=keys)
 
     assert result.returncode == 0, result.stderr
     assert "efficientnet_lite0" in result.stdout
@@ -32,11 +34,21 @@ def test_json_is_the_response_and_nothing_else(artifacts: Path) -> None:
     assert len(result.stderr.splitlines()) == 6
 
 
-def test_a_missing_picture_is_a_wrong_request() -> None:
-    result = ask("--image", "no.jpg")
+@pytest.mark.parametrize(("image", "what"), [("no.jpg", "no such file"), ("export", "it is a folder, not a picture")])
+def test_a_missing_picture_is_a_wrong_request(image: str, what: str) -> None:
+    result = ask("--image", image)
 
     assert result.returncode == 2
-    assert result.stderr == "error: --image no.jpg: no such file\n"
+    assert result.stderr == f"error: --image {image}: {what}\n"
+
+
+def test_the_sample_photographs_are_found_from_any_folder(tmp_path: Path) -> None:
+    code = "from loadtest.reporting.cli import PHOTOS; print((PHOTOS / 'cat.jpg').is_file())"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+
+    found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, check=True)
+
+    assert found.stdout == b"True\n"
 
 
 def test_a_failed_start_prints_the_end_of_the_log(tmp_path: Path) -> None:
