@@ -149,10 +149,9 @@ def training_images(folder: Path, bundle: Bundle) -> list[Path]:
     Raises:
         HalftoneError: two sub-folders mean the same part.
     """
-    held_out = held_out_part(folder)
-    training = folder / folder_parts(folder).get("train", "train")
-    if training.is_dir() and training.resolve() != held_out.resolve():
-        return images(training)
+    held_out, training = held_out_part(folder), folder_parts(folder).get("train")
+    if training and (folder / training).resolve() != held_out.resolve():
+        return images(folder / training)
     seen = _seen(bundle)
     return [path for path in images(held_out) if _digest(path) in seen] if seen else []
 

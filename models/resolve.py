@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from models.bundle.bundle import WEIGHTS, Bundle
-from models.bundle.store import bundle_folder, bundle_name, check_name, has_bundle, meant, open_bundle
+from models.bundle.store import bundle_folder, bundle_name, check_name, has_bundle, open_bundle, suggestion
 from models.catalog import architecture
 from models.common.errors import HalftoneError
 from models.common.files import check_writable, sha256_file
@@ -74,7 +74,7 @@ def architecture_of(model: str) -> Architecture:
     try:
         return architecture(model)
     except HalftoneError:
-        hint = "" if model.startswith(TIMM) else meant(model)
+        hint = "" if model.startswith(TIMM) else suggestion(model)
         if not hint:
             raise
     raise HalftoneError(f"there is no architecture {model!r}, and no bundle of that name: {hint}")

@@ -104,7 +104,7 @@ class Settings:
 
     collect: str = ""
     """Folder for pictures of which the model was not sure, and a sample of all others (docs/collect.md); empty: none
-    are kept."""
+    are kept. In a settings file, a relative folder starts at that file's."""
 
     collect_shares: str = ""
     """Shares of the pictures to collect that differ from `unfamiliar=1,unconfident=1,disagree=1,random=0.001`."""

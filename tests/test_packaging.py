@@ -126,7 +126,8 @@ MARK = "<!-- of the wheel -->"
 """Tells the page of the wheel from that of the working tree."""
 
 
-def test_a_wheel_serves_from_another_folder(artifacts: Path, tmp_path: Path) -> None:
+def installed(tmp_path: Path) -> tuple[Path, Path]:
+    """Make a wheel of the sources, install it, and return the folder of packages and the wheel."""
     source, site = tmp_path / "source", tmp_path / "site"
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     # A copy, as setuptools writes its own files next to pyproject.toml.
@@ -140,6 +141,11 @@ def test_a_wheel_serves_from_another_folder(artifacts: Path, tmp_path: Path) -> 
     subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", tmp_path, source], check=True)
     (wheel,) = tmp_path.glob("*.whl")
     subprocess.run([*pip, "install", "--no-deps", "--target", site, wheel], check=True)
+    return site, wheel
+
+
+def test_a_wheel_serves_from_another_folder(artifacts: Path, tmp_path: Path) -> None:
+    site, wheel = installed(tmp_path)
     # A package with the name of one of ours lies in the current folder, and there is no home that can be written.
     here, home = tmp_path / "elsewhere", tmp_path / "home"
     home.touch()

@@ -39,7 +39,7 @@ from models.common.text import printable
 from models.dataset import is_picture
 from models.spec import InputSpec
 from training.config.columns import Columns
-from training.config.workers import check_workers
+from training.config.train import check_workers
 from training.data.pictures import Pictures
 from training.data.subsets import SelectedPictures
 from training.evaluation.leakage import Part, check_same_classes, choose_pictures

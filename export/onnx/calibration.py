@@ -13,6 +13,7 @@ import numpy.typing as npt
 from export.parity.images import CROPS_PER_PHOTO, PHOTOS, sample_crops
 from models.bundle.bundle import Bundle
 from models.common.errors import HalftoneError
+from models.common.text import printable
 from models.dataset import held_out_part, images, training_images
 from models.preprocess.errors import ImageError
 from models.preprocess.resample import Pixels
@@ -52,9 +53,9 @@ def calibration_pictures(
     spec = bundle.manifest.input
     files, origin = list[Path](), ""
     if calibrate_on is not None:
-        files, origin = images(_apart(calibrate_on, data)), f"pictures of the folder {calibrate_on.name}"
+        files, origin = images(_apart(calibrate_on, data)), f"pictures of the folder {printable(calibrate_on.name)}"
     elif data is not None:
-        files, origin = training_images(data, bundle), f"training pictures of the folder {data.name}"
+        files, origin = training_images(data, bundle), f"training pictures of the folder {printable(data.name)}"
     pixels = list(islice(_readable(_spread(files, count), spec), count))
     if len(pixels) >= MIN_PICTURES:
         return CalibrationPictures(description=f"{len(pixels)} {origin}, evenly spread", pixels=np.stack(pixels))

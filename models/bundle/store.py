@@ -116,8 +116,8 @@ def open_bundle(model: str) -> Bundle:
         raise BundleMissingError(f"there is no bundle {folder}: {_instead(model)}") from None
 
 
-def meant(model: str) -> str:
-    """Return what may be meant by the name of a bundle that is not there: an unfinished training, similar names."""
+def suggestion(model: str) -> str:
+    """Return what to type instead of the name of a bundle that is not there; empty if nothing is like it."""
     if (unfinished_training(bundle_folder(model)) / RUN).is_file():
         output = shlex.quote(str(bundle_folder(model)))
         return f"its training is not finished: `python -m training --output {output} --resume` goes on with it"
@@ -148,7 +148,7 @@ def _instead(model: str) -> str:
         if model == DEFAULT_MODEL or model.startswith(TIMM)
         else "`python -m export --model NAME` creates one for a name that `python -m models` lists"
     )
-    there, hint = bundles(), meant(model)
+    there, hint = bundles(), suggestion(model)
     if not there:
         return hint or f"the folder holds none; {create}, or set HALFTONE_ARTIFACTS to the folder of the bundles"
     more = f" and {len(there) - _MOST_SHOWN} more" if len(there) > _MOST_SHOWN else ""

@@ -33,8 +33,7 @@ from models.common.text import printable
 from training.ablation.tricks import NAMES, Trick, tricks_of
 from training.config.columns import Columns
 from training.config.recipe import Recipe
-from training.config.train import Device, Running, TrainConfig, choose_recipe, load_recipe
-from training.config.workers import check_workers
+from training.config.train import Device, Running, TrainConfig, check_workers, choose_recipe, load_recipe
 from training.data.load import load_data
 from training.data.pictures import Data
 from training.loop.signals import StoppedError

@@ -13,8 +13,7 @@ from models.common.errors import HalftoneError
 from training.config.columns import Columns
 from training.config.defaults import resolve_freeze
 from training.config.recipe import Recipe
-from training.config.train import Device, Running, TrainConfig, choose_recipe, load_recipe
-from training.config.workers import check_workers
+from training.config.train import Device, Running, TrainConfig, check_workers, choose_recipe, load_recipe
 from training.data.load import load_data
 from training.data.pictures import Data
 from training.data.split import stratified_sample

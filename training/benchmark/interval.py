@@ -22,8 +22,7 @@ from models.common.errors import HalftoneError
 from models.common.files import write_atomic
 from training.config.columns import Columns
 from training.config.recipe import Recipe, Transfer
-from training.config.train import Device, Running, TrainConfig, load_recipe
-from training.config.workers import check_workers
+from training.config.train import Device, Running, TrainConfig, check_workers, load_recipe
 from training.data.load import load_data
 from training.data.pictures import Data, Pictures
 from training.data.split import stratified_sample

@@ -14,8 +14,7 @@ from models.common.errors import HalftoneError
 from models.spec import EMBEDDED, Architecture
 from training.choose.speed import Budget
 from training.config.columns import Columns
-from training.config.train import Device, Running, TrainConfig, choose_recipe, load_recipe
-from training.config.workers import check_workers
+from training.config.train import Device, Running, TrainConfig, check_workers, choose_recipe, load_recipe
 
 
 @dataclass(frozen=True, kw_only=True)

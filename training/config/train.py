@@ -22,9 +22,11 @@ from models.common.errors import HalftoneError
 from models.spec import TRANSFORMERS
 from training.config.columns import Columns
 from training.config.recipe import SHORT, Recipe
-from training.config.workers import check_workers
 
 SMALL = 1000
+
+MOST_WORKERS = 256
+"""As for the service: a number far beyond any machine's cores only hangs where processes are forked."""
 
 Device = Literal["auto", "cpu", "cuda"]
 LoggerName = Literal["tensorboard", "wandb", "mlflow"]
@@ -35,6 +37,12 @@ NEEDED = (
 )
 
 Value = TypeVar("Value")
+
+
+def check_workers(workers: int | None) -> None:
+    """Raise HalftoneError for a number of loader processes that no machine serves; None means the default."""
+    if workers is not None and not 0 <= workers <= MOST_WORKERS:
+        raise HalftoneError(f"--workers must be from 0 to {MOST_WORKERS}, not {workers}")
 
 
 @dataclass(frozen=True, kw_only=True)

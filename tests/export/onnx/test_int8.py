@@ -322,6 +322,17 @@ def test_calibration_on_a_folder_without_parts_takes_what_the_model_was_trained_
     assert {each.tobytes() for each in pictures.pixels} == {each.tobytes() for each in expected.pixels}
 
 
+def test_a_class_with_the_name_of_a_part_does_not_calibrate(folder: Path, copied: Bundle, tmp_path: Path) -> None:
+    """Pictures of trains, beside those of other vehicles, are in the proof too."""
+    vehicles = tmp_path / "vehicles"
+    for label in ("train", "tram"):
+        (vehicles / label).mkdir(parents=True)
+        for path in images(folder / "pictures" / "val"):
+            shutil.copy(path, vehicles / label / path.name)
+
+    assert "sample photographs" in calibration_pictures(copied, vehicles, None, count=32).description
+
+
 @pytest.mark.parametrize("data", ["pictures/val", NAME])
 def test_calibration_takes_the_sample_photographs_where_no_training_picture_is_known(
     folder: Path, default: Bundle, data: str
